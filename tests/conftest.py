@@ -1,0 +1,49 @@
+"""Session-wide settings: hypothesis profiles, and no silent skips where data is there.
+
+DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it where
+every test can run (deselect, as with ``-m "not gpu"``, what cannot).
+HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default) or "ci" (100).
+"""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("dev", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=100)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+_skipped: dict[str, str] = {}
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        place = report.longrepr
+        reason = place[2] if isinstance(place, tuple) else str(place)
+        _skipped[report.nodeid] = reason.removeprefix("Skipped: ")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skip(report)
+
+
+def _skips_are_failures() -> bool:
+    return bool(_skipped) and os.environ.get("DIN_REQUIRE_SHARED") == "1"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _skips_are_failures() and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skips_are_failures():
+        terminalreporter.section("skipped, but DIN_REQUIRE_SHARED=1", red=True)
+        for nodeid, reason in _skipped.items():
+            terminalreporter.line(f"{nodeid}: {reason}")
