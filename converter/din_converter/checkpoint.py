@@ -1,0 +1,100 @@
+"""model.pt: {format, spec, state_dict, versions}, read without running pickled code."""
+
+import os
+import pickle
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from din_converter.model import ClickModel, build_model
+from din_infer.errors import ModelError, explain
+from din_infer.spec import FeatureSpec
+
+__all__ = ["load", "save"]
+
+FORMAT = 1
+
+
+def save(model: ClickModel, path: str | Path) -> None:
+    """Write a model to `path`, whole or not at all.
+
+    Parameters
+    ----------
+    model : DIN or BaseModel
+    path : path
+        Usually ``model.pt``; replaced if there.
+    """
+    path = Path(path)
+    content = {
+        "format": FORMAT,
+        "spec": model.spec.to_json(),
+        "state_dict": {k: v.cpu() for k, v in model.state_dict().items()},
+        "versions": {"din-infer": version("din-infer"), "torch": str(torch.__version__)},
+    }
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> ClickModel:
+    """Read a model written by `save`; it is in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        If the file is not such a checkpoint, is truncated, or its weights do not fit its
+        spec (every missing, unknown and misshapen key is listed).
+
+    Notes
+    -----
+    `torch.load(weights_only=True)`, with no fallback: no code in the file runs.
+    """
+    path = Path(path)
+    content = _read(path)
+    if content["format"] != FORMAT:
+        place = f"{path}: format"
+        raise ModelError(explain(f"format {FORMAT}", repr(content["format"]), place))
+    model = build_model(FeatureSpec.from_json(content["spec"]))
+    _fill(model, content["state_dict"], path)
+    return model.eval()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    rule = "a model.pt that din-train or din_converter.save wrote"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's text recommends the unsafe load; its first quoted cause is enough
+        _, _, cause = str(error).partition("WeightsUnpickler error: ")
+        cause = cause.splitlines()[0].strip() if cause else "unreadable data"
+        got = f"a pickle that is not weights only ({cause})"
+        raise ModelError(explain(rule, got, str(path))) from None
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(explain(rule, reason, str(path))) from None
+    keys = {"format": int, "spec": str, "state_dict": dict}
+    for key, kind in keys.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+            raise ModelError(explain(rule, f"no `{key}`", str(path)))
+    return dict(content)
+
+
+def _fill(model: ClickModel, state: dict[str, Any], path: Path) -> None:
+    wanted = model.state_dict()
+    faults = [f"missing {k}" for k in wanted if k not in state]
+    faults += [f"unknown {k}" for k in state if k not in wanted]
+    for key, value in wanted.items():
+        if key in state and (
+            not isinstance(state[key], torch.Tensor) or state[key].shape != value.shape
+        ):
+            got = getattr(state[key], "shape", type(state[key]).__name__)
+            faults.append(f"{key} of shape {list(value.shape)}, not {got}")
+    if faults:
+        rule = "the weights of its own spec"
+        raise ModelError(explain(rule, "; ".join(faults), f"{path}: state_dict"))
+    model.load_state_dict(state)

@@ -1,0 +1,353 @@
+"""The bodies of LocalActivation and EmbeddingBag in standard ONNX operators.
+
+A model-local function is what any ONNX runtime runs when the native op of the same name
+is absent, and the definition that the native op must equal. Letters: B requests, N
+candidates, T positions, D width of a behavior, H hidden units, F behavior fields.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from din_infer.spec import Attention, Behavior
+
+__all__ = ["DOMAIN", "OPSET", "Nodes", "bag_function", "local_activation_function"]
+
+DOMAIN = "din_infer"
+OPSET = 18
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@dataclass
+class Nodes:
+    """A list of nodes under construction; every `add` returns its output's name."""
+
+    prefix: str = ""
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[tuple[str, bytes], str] = field(default_factory=dict)
+
+    def add(
+        self,
+        op: str,
+        *inputs: str,
+        domain: str = "",
+        out: str | tuple[str, ...] = "",
+        **attributes: Any,  # noqa: ANN401
+    ) -> str:
+        """Append one node; `out` names its output or outputs."""
+        names = [out] if isinstance(out, str) else list(out)
+        names[0] = names[0] or f"{self.prefix}{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(
+                op, inputs, names, name=f"{names[0]}:{op}", domain=domain, **attributes
+            )
+        )
+        return names[0]
+
+    def constant(self, value: float | int | list[int] | NDArray[Any]) -> str:
+        """Return the name of a constant; floats are float32, integers int64."""
+        array = np.asarray(value)
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        key = (str(array.shape) + str(array.dtype), array.tobytes())
+        if key not in self.constants:
+            tensor = numpy_helper.from_array(array)
+            self.constants[key] = self.add("Constant", value=tensor)
+        return self.constants[key]
+
+    def activation(self, kind: str, x: str, parameters: list[str], epsilon: float) -> str:
+        """Apply one activation; Dice takes (scale, shift, alpha), PReLU its slope."""
+        if kind == "none":
+            return x
+        if kind == "relu":
+            return self.add("Relu", x)
+        if kind == "sigmoid":
+            return self.add("Sigmoid", x)
+        if kind == "silu":
+            return self.add("Mul", x, self.add("Sigmoid", x))
+        if kind == "prelu":
+            return self.add("PRelu", x, parameters[0])
+        if kind == "dice":
+            scale, shift, alpha = parameters
+            p = self.add("Sigmoid", self.add("Add", self.add("Mul", x, scale), shift))
+        else:
+            (alpha,) = parameters
+            last = self.constant([-1])
+            centered = self.add("Sub", x, self.add("ReduceMean", x, last))
+            squared = self.add("Mul", centered, centered)
+            total = self.add(
+                "ReduceSum", self.add("Add", squared, self.constant(epsilon)), last
+            )
+            p = self.add("Sigmoid", self.add("Div", centered, self.add("Sqrt", total)))
+        # x * (alpha + (1 - alpha) * p)
+        rest = self.add("Mul", self.add("Sub", self.constant(1.0), alpha), p)
+        return self.add("Mul", x, self.add("Add", alpha, rest))
+
+
+def parameter_names(kind: str, layer: int) -> list[str]:
+    """Name the inputs an activation adds to the op, for the layer counted from 1."""
+    names = {
+        "dice": ("dice_scale", "dice_shift", "dice_alpha"),
+        "row_dice": ("dice_alpha",),
+        "prelu": ("slope",),
+    }.get(kind, ())
+    return [f"{name}_{layer}" for name in names]
+
+
+def _function(
+    name: str,
+    inputs: list[str],
+    outputs: list[str],
+    nodes: Nodes,
+    attributes: dict[str, Any],
+) -> onnx.FunctionProto:
+    return helper.make_function(
+        DOMAIN,
+        name,
+        inputs,
+        outputs,
+        nodes.nodes,
+        [helper.make_opsetid("", OPSET)],
+        attributes=list(attributes),
+    )
+
+
+@dataclass(frozen=True)
+class LocalActivation:
+    """One attended sequence as an op: its attributes and its inputs, in order."""
+
+    sequence: Behavior
+    explain: bool
+
+    @property
+    def attention(self) -> Attention:
+        """The settings of the local activation unit."""
+        return self.sequence.attention
+
+    @property
+    def query_slots(self) -> list[int]:
+        """Per slot of the query: the index of its candidate field, or -width if zeros."""
+        slots, real = [], 0
+        for name, width in self.sequence.query:
+            slots.append(real if name is not None else -width)
+            real += name is not None
+        return slots
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What a native kernel must know besides its inputs."""
+        a = self.attention
+        return {
+            "num_fields": len(self.sequence.fields),
+            "query_slots": self.query_slots,
+            "num_layers": len(a.hidden) + 1,
+            "activation": a.activation,
+            "epsilon": a.dice_epsilon,
+            "interactions": ",".join(a.interactions) or "none",
+            "output_activation": a.output_activation,
+            "softmax": int(a.softmax),
+            "scale": a.scale,
+            "padding": self.sequence.padding,
+            "empty_softmax": self.sequence.empty_softmax,
+        }
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the op's inputs, in order; all of them are always passed."""
+        fields = range(len(self.sequence.fields))
+        slots = range(sum(s >= 0 for s in self.query_slots))
+        a = self.attention
+        names = ["request_of_candidate", "lengths"]
+        names += [f"ids_{i}" for i in fields]
+        names += [f"candidate_ids_{i}" for i in slots]
+        names += [f"table_{i}" for i in fields]
+        names += [f"candidate_table_{i}" for i in slots]
+        names += ["weight_query", "weight_behavior"]
+        names += ["weight_product"] if "product" in a.interactions else []
+        names += ["weight_outer"] if "outer" in a.interactions else []
+        for layer in range(1, len(a.hidden) + 2):
+            names += [f"weight_{layer}"] if layer > 1 else []
+            names += [f"bias_{layer}"]
+            if layer <= len(a.hidden):
+                names += parameter_names(a.activation, layer)
+        return names
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the op's outputs, in order."""
+        return ["interest", "weight"] if self.explain else ["interest"]
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Two sequences of equal signature share one function."""
+        items = [(k, str(v)) for k, v in self.attributes.items()]
+        return (*items, self.explain)
+
+
+def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionProto:
+    """Write the op's body.
+
+    ::
+
+        q [N, D] = candidate tables at candidate ids     k [B, T, D] = tables at ids
+        W [N, D, H] = weight_behavior + q * weight_product (+ q ⊗ weight_outer)
+        x [N, T, H] = k[request_of_candidate] @ W + (q @ weight_query + bias_1)
+        s [N, T]    = the remaining layers; masked or softmax
+        interest    = sum over t of s * k                     [N, D]
+    """
+    g = Nodes()
+    sequence, a = op.sequence, op.attention
+    rows = g.add(
+        "Concat",
+        *(
+            g.add("Gather", f"table_{i}", f"ids_{i}")
+            for i in range(len(sequence.fields))
+        ),
+        axis=2,
+    )
+    behaviors = g.add("Gather", rows, "request_of_candidate", axis=0)
+    query = _query(g, op.query_slots)
+    behavior_weight = _candidate_weight(g, a, query)
+    first = g.add("Add", g.add("MatMul", query, "weight_query"), "bias_1")
+    x = g.add(
+        "Add",
+        g.add("MatMul", behaviors, behavior_weight),
+        g.add("Unsqueeze", first, g.constant([1])),
+    )
+    for layer in range(1, len(a.hidden) + 1):
+        parameters = parameter_names(a.activation, layer)
+        x = g.activation(a.activation, x, parameters, a.dice_epsilon)
+        x = g.add("MatMul", x, f"weight_{layer + 1}")
+        x = g.add("Add", x, f"bias_{layer + 1}")
+    score = g.add("Squeeze", x, g.constant([2]))
+    score = g.activation(a.output_activation, score, [], 0.0)
+    if a.scale != 1.0:
+        score = g.add("Mul", score, g.constant(a.scale))
+    weight = _weights(g, op, score)
+    if op.explain:
+        weight = g.add("Identity", weight, out="weight")
+    spread = g.add("Unsqueeze", weight, g.constant([2]))
+    plain = not (a.softmax and sequence.empty_softmax == "padding_row")
+    interest = g.add(
+        "ReduceSum",
+        g.add("Mul", spread, behaviors),
+        g.constant([1]),
+        keepdims=0,
+        out="interest" if plain else "",
+    )
+    if not plain:
+        zero = g.constant([0])
+        tables = [
+            g.add("Gather", f"table_{i}", zero) for i in range(len(sequence.fields))
+        ]
+        padding = g.add("Concat", *tables, axis=1)
+        lengths = g.add("Gather", "lengths", "request_of_candidate")
+        empty = g.add("Equal", g.add("Unsqueeze", lengths, g.constant([1])), zero)
+        g.add("Where", empty, padding, interest, out="interest")
+    return _function(name, op.inputs, op.outputs, g, op.attributes)
+
+
+def _query(g: Nodes, slots: list[int]) -> str:
+    """Concatenate the candidate's embeddings, zeros where a field is unpaired: [N, D]."""
+    parts = []
+    for slot in slots:
+        if slot >= 0:
+            ids = f"candidate_ids_{slot}"
+            parts.append(g.add("Gather", f"candidate_table_{slot}", ids))
+            continue
+        shape = g.add(
+            "Concat", g.add("Shape", "request_of_candidate"), g.constant([-slot]), axis=0
+        )
+        zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+        parts.append(g.add("ConstantOfShape", shape, value=zero))
+    return g.add("Concat", *parts, axis=1)
+
+
+def _candidate_weight(g: Nodes, a: Attention, query: str) -> str:
+    """Fold the candidate into the first layer: [N, D, H], or [D, H] without products."""
+    weight = "weight_behavior"
+    if "product" in a.interactions:
+        column = g.add("Unsqueeze", query, g.constant([2]))
+        weight = g.add("Add", weight, g.add("Mul", column, "weight_product"))
+    if "outer" in a.interactions:
+        shape = g.add(
+            "Concat",
+            g.add("Shape", "request_of_candidate"),
+            g.add("Shape", "weight_behavior"),
+            axis=0,
+        )
+        outer = g.add("MatMul", query, "weight_outer")
+        weight = g.add("Add", weight, g.add("Reshape", outer, shape, allowzero=1))
+    return weight
+
+
+def _weights(g: Nodes, op: LocalActivation, score: str) -> str:
+    """Turn scores [N, T] into activation weights: mask and softmax."""
+    masked = op.sequence.padding == "masked"
+    mask = ""
+    if masked:
+        lengths = g.add("Gather", "lengths", "request_of_candidate")
+        mask = _mask(g, "ids_0", lengths)
+        filler = g.constant(LOWEST if op.attention.softmax else 0.0)
+        score = g.add("Where", mask, score, filler)
+    if not op.attention.softmax:
+        return score
+    weight = g.add("Softmax", score, axis=1)
+    return g.add("Where", mask, weight, g.constant(0.0)) if masked else weight
+
+
+def _mask(g: Nodes, ids: str, lengths: str) -> str:
+    """Position < length, bool [rows, T]."""
+    size = g.add("Shape", ids, start=1, end=2)
+    positions = g.add(
+        "Range",
+        g.constant(0),
+        g.add("Squeeze", size, g.constant([0])),
+        g.constant(1),
+    )
+    return g.add("Less", positions, g.add("Unsqueeze", lengths, g.constant([1])))
+
+
+def bag_attributes(pooling: str, padding: str, empty: float) -> dict[str, Any]:
+    """The attributes of one EmbeddingBag."""
+    return {"pooling": pooling, "padding": padding, "empty": empty}
+
+
+def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
+    """Write EmbeddingBag: (ids [R, T], lengths [R], table [rows, D]) -> [R, D].
+
+    Rows of `table` at the valid positions of `ids`, pooled by sum, mean or max over T.
+    """
+    g = Nodes()
+    pooling, padding, empty = (attributes[k] for k in ("pooling", "padding", "empty"))
+    vectors = g.add("Gather", "table", "ids")
+    axis = g.constant([1])
+    one = g.constant([1])
+    if padding == "attended":
+        count = g.add("Shape", "ids", start=1, end=2)
+    else:
+        mask = g.add("Unsqueeze", _mask(g, "ids", "lengths"), g.constant([2]))
+        filler = g.constant(LOWEST if pooling == "max" else 0.0)
+        vectors = g.add("Where", mask, vectors, filler)
+        count = g.add("Unsqueeze", "lengths", axis)
+    is_empty = g.add("Less", count, one)
+    if pooling == "max":
+        # One more position, so that the maximum over no position is defined.
+        pads = g.constant([0, 0, 0, 0, 1, 0])
+        vectors = g.add("Pad", vectors, pads, g.constant(LOWEST))
+        out = g.add("ReduceMax", vectors, axis, keepdims=0)
+        g.add("Where", is_empty, g.constant(empty), out, out="pooled")
+    else:
+        last = pooling == "sum" and empty == 0.0
+        out = g.add(
+            "ReduceSum", vectors, axis, keepdims=0, out="pooled" if last else ""
+        )
+        if pooling == "mean":
+            divisor = g.add("Cast", g.add("Max", count, one), to=TensorProto.FLOAT)
+            out = g.add("Div", out, divisor, out="pooled" if empty == 0.0 else "")
+        if empty != 0.0:
+            g.add("Where", is_empty, g.constant(empty), out, out="pooled")
+    return _function(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)

@@ -1,0 +1,419 @@
+"""A torch DIN -> an ONNX graph: what it computes, folded, with weights beside it.
+
+The graph is built from the spec and the trained weights, node by node; nothing is traced.
+Folding happens in float64: batch normalization into the linear layer before it, Dice
+into (scale, shift, alpha), the first attention layer by
+W·[q, k, q-k, q*k] + b = (Wq+Wd)·q + [(Wk-Wd) + Wp·diag(q)]·k + b, and whatever the tower
+reads twice, sliced or through a projection into its first weight matrix.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import nn
+
+from din_converter.functions import (
+    DOMAIN,
+    OPSET,
+    LocalActivation,
+    Nodes,
+    bag_attributes,
+    bag_function,
+    local_activation_function,
+    parameter_names,
+)
+from din_converter.layers import Dice, LocalActivationUnit, Mlp, RowDice, UnitNorm
+from din_converter.model import ClickModel, key_of
+from din_infer.spec import Behavior, FeatureSpec
+
+__all__ = ["IR_VERSION", "build_graph"]
+
+IR_VERSION = 10
+Array = NDArray[np.float64]
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    return tensor.detach().cpu().double().numpy()
+
+
+def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
+    """Evaluation-mode batch normalization as (scale, shift)."""
+    if norm.running_mean is None or norm.running_var is None:
+        message = "UnitNorm always tracks running statistics"
+        raise RuntimeError(message)
+    scale = 1.0 / np.sqrt(_array(norm.running_var) + norm.eps)
+    shift = -_array(norm.running_mean) * scale
+    if norm.affine:
+        weight, bias = _array(norm.weight), _array(norm.bias)
+        scale, shift = scale * weight, shift * weight + bias
+    return scale, shift
+
+
+@dataclass
+class FoldedLayer:
+    """One layer: weight [in, H], bias [H], and its activation's parameters, each [H]."""
+
+    weight: Array
+    bias: Array
+    parameters: list[Array]
+
+
+def fold_layers(mlp: Mlp) -> list[FoldedLayer]:
+    """Fold batch normalization into the linear layers and Dice into three vectors."""
+    layers = []
+    for layer in mlp.hidden:
+        weight, bias = _array(layer.linear.weight).T, _array(layer.linear.bias)
+        if layer.norm is not None:
+            scale, shift = _fold_norm(layer.norm)
+            weight, bias = weight * scale, bias * scale + shift
+        layers.append(FoldedLayer(weight, bias, _parameters(layer.activation, bias)))
+    output = mlp.output
+    layers.append(FoldedLayer(_array(output.weight).T, _array(output.bias), []))
+    return layers
+
+
+def _parameters(activation: nn.Module, bias: Array) -> list[Array]:
+    if isinstance(activation, Dice):
+        scale, shift = _fold_norm(activation.norm)
+        return [scale, shift, _array(activation.alpha)]
+    if isinstance(activation, RowDice):
+        return [_array(activation.alpha)]
+    if isinstance(activation, nn.PReLU):
+        return [np.broadcast_to(_array(activation.weight), bias.shape)]
+    return []
+
+
+@dataclass
+class _Graph:
+    """The model under construction: nodes, initializers and functions."""
+
+    spec: FeatureSpec
+    explain: bool
+    g: Nodes = field(default_factory=Nodes)
+    weights: dict[str, NDArray[Any]] = field(default_factory=dict)
+    functions: dict[tuple[object, ...], onnx.FunctionProto] = field(default_factory=dict)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+
+    def weight(self, name: str, value: Array) -> str:
+        """Add an initializer, as float32; a name that is there already is shared."""
+        if name not in self.weights:
+            self.weights[name] = np.ascontiguousarray(value, dtype=np.float32)
+        return name
+
+    def table(self, model: ClickModel, name: str) -> str:
+        embedding: nn.Embedding = model.tables[key_of(name)]  # type: ignore[assignment]
+        return self.weight(f"table.{name}", _array(embedding.weight))
+
+    def derived_table(self, model: ClickModel, name: str) -> str:
+        """Materialize a derived field: one pooled row per id of its source."""
+        label = f"derived.{name}"
+        if label not in self.weights:
+            derived = next(d for d in self.spec.derived if d.name == name)
+            embedding: nn.Embedding = model.tables[key_of(derived.table)]  # type: ignore[assignment]
+            lookup = model.lookups[key_of(name)]
+            with torch.no_grad():
+                rows = lookup(torch.arange(len(derived.lookup)), embedding)
+            self.weight(label, _array(rows))
+        return label
+
+    def call(self, base: str, signature: tuple[object, ...], make: Any) -> str:  # noqa: ANN401
+        """Name the function for a signature; write it when it is the first of its kind."""
+        key = (base, *signature)
+        if key not in self.functions:
+            count = sum(k[0] == base for k in self.functions)
+            self.functions[key] = make(f"{base}_{count}" if count else base)
+        return str(self.functions[key].name)
+
+    def bag(
+        self, ids: str, lengths: str, table: str, attributes: dict[str, Any]
+    ) -> str:
+        name = self.call(
+            "EmbeddingBag",
+            tuple(attributes.items()),
+            lambda name: bag_function(name, attributes),
+        )
+        return self.g.add(name, ids, lengths, table, domain=DOMAIN, **attributes)
+
+    def attend(self, model: ClickModel, sequence: Behavior) -> str:
+        """Add LocalActivation for one sequence; returns the interest [N, D]."""
+        op = LocalActivation(sequence, self.explain)
+        unit: LocalActivationUnit = model.attentions[key_of(sequence.name)]  # type: ignore[index, assignment]
+        weights = _attention_weights(unit)
+        values = {
+            "request_of_candidate": "request_of_candidate",
+            "lengths": f"{sequence.name}.lengths",
+        }
+        for i, f in enumerate(sequence.fields):
+            values[f"ids_{i}"] = f.source or f.name
+            values[f"table_{i}"] = (
+                self.derived_table(model, f.derived)
+                if f.derived
+                else self.table(model, f.table)
+            )
+        real = [name for name, _ in sequence.query if name is not None]
+        for i, name in enumerate(real):
+            ids, table = self.candidate_ids_and_table(model, name)
+            values[f"candidate_ids_{i}"], values[f"candidate_table_{i}"] = ids, table
+        for label, value in weights.items():
+            values[label] = self.weight(f"{sequence.name}.{label}", value)
+        name = self.call(
+            "LocalActivation",
+            op.signature,
+            lambda name: local_activation_function(name, op),
+        )
+        outputs = [f"{sequence.name}.interest"]
+        if self.explain:
+            outputs.append(f"{sequence.name}.activation_weight")
+            shape = ["N", f"{sequence.name}.T"]
+            self.outputs.append(
+                helper.make_tensor_value_info(outputs[1], TensorProto.FLOAT, shape)
+            )
+        return self.g.add(
+            name,
+            *(values[i] for i in op.inputs),
+            domain=DOMAIN,
+            out=tuple(outputs),
+            **op.attributes,
+        )
+
+    def candidate_ids_and_table(self, model: ClickModel, name: str) -> tuple[str, str]:
+        for f in self.spec.candidate:
+            if f.name == name:
+                return f.name, self.table(model, f.table)
+        derived = next(d for d in self.spec.derived if d.name == name)
+        return derived.source, self.derived_table(model, name)
+
+    def pool_sequence(self, model: ClickModel, sequence: Behavior) -> str:
+        """BaseModel: pool each field of a sequence; returns [B, D]."""
+        attributes = bag_attributes(self.spec.model.pooling, sequence.padding, 0.0)
+        lengths = f"{sequence.name}.lengths"
+        pooled = []
+        for f in sequence.fields:
+            table = (
+                self.derived_table(model, f.derived)
+                if f.derived
+                else self.table(model, f.table)
+            )
+            pooled.append(self.bag(f.source or f.name, lengths, table, attributes))
+        return self.g.add("Concat", *pooled, axis=1)
+
+
+def _attention_weights(unit: LocalActivationUnit) -> dict[str, Array]:
+    """Fold the unit's layers into the inputs that `LocalActivation.inputs` names."""
+    layers = fold_layers(unit.mlp)
+    d, h = unit.width, layers[0].weight.shape[1]
+    interactions = unit.attention.interactions
+    num_blocks = 2 + len(set(interactions) - {"outer"})
+    query, behavior, *rest = np.split(layers[0].weight[: d * num_blocks], num_blocks)
+    out: dict[str, Array] = {}
+    if "difference" in interactions:
+        difference = rest.pop(0)
+        query, behavior = query + difference, behavior - difference
+    out["weight_query"], out["weight_behavior"] = query, behavior
+    if "product" in interactions:
+        out["weight_product"] = rest.pop(0)
+    if "outer" in interactions:
+        # rows are (i, j) of q_i * k_j; the op wants [D of q, D of k * H]
+        out["weight_outer"] = layers[0].weight[-d * d :].reshape(d, d * h)
+    for i, layer in enumerate(layers, start=1):
+        if i > 1:
+            out[f"weight_{i}"] = layer.weight
+        out[f"bias_{i}"] = layer.bias
+        if i < len(layers):
+            labels = parameter_names(unit.attention.activation, i)
+            out |= dict(zip(labels, layer.parameters, strict=True))
+    return out
+
+
+def _tower_input(
+    graph: _Graph, model: ClickModel, first: Array
+) -> tuple[str, Array]:
+    """Build the tower's input [N, W] and its weight [W, H], each vector taken once.
+
+    A part that is sliced, repeated, projected or made of other parts only moves rows of
+    the weight matrix: a linear layer does not care.
+    """
+    spec, g = graph.spec, graph.g
+    sizes = {f.name: f.dim for f in (*spec.user, *spec.candidate, *spec.derived)}
+    sizes |= {m.name: m.dim for m in spec.multi_hot}
+    sizes |= {d.name: d.width for d in spec.dense}
+    queries = {s.name: s.query for s in spec.behavior}
+    widths = {s.name: s.width for s in spec.behavior}
+    collected: dict[tuple[str, str], Array] = {}
+
+    def give(kind: str, name: str, start: int, rows: Array, width: int) -> None:
+        whole = collected.setdefault((kind, name), np.zeros((width, first.shape[1])))
+        whole[start : start + len(rows)] += rows
+
+    row = 0
+    for part in spec.tower_inputs:
+        rows = first[row : row + part.width]
+        row += part.width
+        if part.kind == "field":
+            give("field", part.name, part.start, rows, sizes[part.name])
+        elif part.kind == "query":
+            at = 0
+            for name, width in queries[part.name]:
+                a, b = max(part.start, at), min(part.stop, at + width)
+                if name is not None and a < b:
+                    taken = rows[a - part.start : b - part.start]
+                    give("field", name, a - at, taken, width)
+                at += width
+        else:
+            give(part.kind, part.name, part.start, rows, widths[part.name])
+
+    interests = {
+        s.name: (
+            graph.pool_sequence(model, s)
+            if spec.model.type == "base"
+            else graph.attend(model, s)
+        )
+        for s in spec.behavior
+        if graph.explain
+        or any((kind, s.name) in collected for kind in ("interest", "product"))
+    }
+    user_side, candidate_side = [], []
+    user_rows, candidate_rows = [], []
+    for (kind, name), rows in collected.items():
+        if kind == "field":
+            vector, on_user, folded = _field_vector(graph, model, name, rows)
+            if on_user:
+                user_side.append(vector)
+                user_rows.append(folded)
+                continue
+        else:
+            vector, folded = interests[name], rows
+            if spec.model.type == "base":
+                vector = g.add("Gather", vector, "request_of_candidate")
+            if kind == "product":
+                vector = g.add("Mul", vector, _query_vector(graph, model, name))
+        candidate_side.append(vector)
+        candidate_rows.append(folded)
+    blocks = []
+    if user_side:
+        joined = g.add("Concat", *user_side, axis=1)
+        blocks.append(g.add("Gather", joined, "request_of_candidate"))
+    blocks += candidate_side
+    weight = np.concatenate([*user_rows, *candidate_rows])
+    return g.add("Concat", *blocks, axis=1), weight
+
+
+def _field_vector(
+    graph: _Graph, model: ClickModel, name: str, rows: Array
+) -> tuple[str, bool, Array]:
+    """A field's vector, whether it is per request, and its rows of the first weight."""
+    spec, g = graph.spec, graph.g
+    for f in (*spec.user, *spec.candidate):
+        if f.name == name:
+            vector = g.add("Gather", graph.table(model, f.table), f.name)
+            return vector, f.side == "user", rows
+    for d in spec.derived:
+        if d.name == name:
+            vector = g.add("Gather", graph.derived_table(model, name), d.source)
+            return vector, d.side == "user", rows
+    for m in spec.multi_hot:
+        if m.name == name:
+            attributes = bag_attributes(m.pooling, m.padding, m.empty)
+            table = graph.table(model, m.table)
+            vector = graph.bag(name, f"{name}.lengths", table, attributes)
+            return vector, m.side == "user", rows
+    dense = next(d for d in spec.dense if d.name == name)
+    if dense.project:
+        projection: nn.Linear = model.projections[key_of(name)]  # type: ignore[assignment]
+        rows = _array(projection.weight).T @ rows
+    return name, dense.side == "user", rows
+
+
+def _query_vector(graph: _Graph, model: ClickModel, name: str) -> str:
+    """The query of a sequence, [N, D]; unpaired slots are zeros."""
+    sequence = next(s for s in graph.spec.behavior if s.name == name)
+    g, parts = graph.g, []
+    for field_name, width in sequence.query:
+        if field_name is None:
+            count = g.add("Shape", "request_of_candidate")
+            shape = g.add("Concat", count, g.constant([width]), axis=0)
+            parts.append(g.add("ConstantOfShape", shape))
+        else:
+            ids, table = graph.candidate_ids_and_table(model, field_name)
+            parts.append(g.add("Gather", table, ids))
+    return g.add("Concat", *parts, axis=1)
+
+
+def build_graph(
+    model: ClickModel, *, explain: bool = False
+) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """Build the ONNX form of a trained model.
+
+    Parameters
+    ----------
+    model : DIN or BaseModel
+        Read, never changed.
+    explain : bool
+        Add the outputs ``<sequence>.activation_weight``, float32 [N, T].
+
+    Returns
+    -------
+    ModelProto
+        Opset 18, IR version 10, without its initializers' data.
+    dict of str to float32 array
+        The initializers' data, by name.
+    """
+    spec = model.spec
+    graph = _Graph(spec, explain and spec.model.type == "din")
+    g = graph.g
+    layers = fold_layers(model.tower)
+    x, layers[0].weight = _tower_input(graph, model, layers[0].weight)
+    tower = spec.model.tower
+    for i, layer in enumerate(layers, start=1):
+        weight = graph.weight(f"tower.weight_{i}", layer.weight)
+        bias = graph.weight(f"tower.bias_{i}", layer.bias)
+        x = g.add("Gemm", x, weight, bias)
+        if i < len(layers):
+            parameters = [
+                graph.weight(f"tower.activation_{i}.{j}", p)
+                for j, p in enumerate(layer.parameters)
+            ]
+            x = g.activation(tower.activation, x, parameters, tower.dice_epsilon)
+    g.add("Squeeze", x, g.constant([1]), out="logit")
+    z, calibration = "logit", spec.calibration
+    if calibration.scale != 1.0:
+        z = g.add("Mul", z, g.constant(calibration.scale))
+    if calibration.offset != 0.0:
+        z = g.add("Add", z, g.constant(calibration.offset))
+    link = "Sigmoid" if spec.model.link == "sigmoid" else "Identity"
+    g.add(link, z, out="score")
+    kinds = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+    proto = helper.make_model(
+        helper.make_graph(
+            g.nodes,
+            "din",
+            [
+                helper.make_tensor_value_info(i.name, kinds[i.dtype], i.shape)
+                for i in spec.inputs
+            ],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"])
+                for name in ("logit", "score")
+            ]
+            + graph.outputs,
+        ),
+        functions=list(graph.functions.values()),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        ir_version=IR_VERSION,
+        producer_name="din-infer",
+    )
+    for name, array in graph.weights.items():
+        proto.graph.initializer.append(
+            TensorProto(
+                name=name,
+                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+                dims=array.shape,
+            )
+        )
+    return proto, graph.weights
+

@@ -1,0 +1,296 @@
+"""DIN and BaseModel in torch, built from a FeatureSpec.
+
+Letters: B requests, N candidates, T positions, D width of a behavior, V valid pairs.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from din_converter.layers import LocalActivationUnit, Mlp, pool
+from din_infer.encode import encode_values
+from din_infer.errors import ModelError, explain
+from din_infer.spec import Behavior, Derived, FeatureSpec, MultiHot, Part
+
+__all__ = ["DIN", "BaseModel", "ClickModel", "build_model"]
+
+EMBEDDING_STD = 0.01
+
+
+def key_of(name: str) -> str:
+    """Name a field's module; the prefix keeps it clear of nn.Module's own attributes."""
+    return f"of_{name}"
+
+
+class _DerivedLookup(nn.Module):
+    """Source ids -> pooled embeddings of what the spec's `lookup` says for each."""
+
+    def __init__(self, derived: Derived) -> None:
+        super().__init__()
+        self.pooling, self.empty = derived.pooling, derived.empty
+        flat = [v for row in derived.lookup for v in row]
+        ids = encode_values(flat, derived.encoder, derived.dtype, derived.name)
+        counts = torch.tensor([len(row) for row in derived.lookup], dtype=torch.int64)
+        starts = torch.cumsum(counts, 0) - counts
+        for name, value in (
+            ("ids", torch.from_numpy(ids)),
+            ("counts", counts),
+            ("starts", starts),
+        ):
+            self.register_buffer(name, value, persistent=False)
+        self.weights: Tensor | None
+        weights = None
+        if derived.weights is not None:
+            values = [w for row in derived.weights for w in row]
+            weights = torch.tensor(values, dtype=torch.float64)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, source_ids: Tensor, table: nn.Embedding) -> Tensor:
+        """Look up int64 [rows]; returns float [rows, dim]."""
+        counts, starts = self.counts[source_ids], self.starts[source_ids]
+        row = torch.repeat_interleave(torch.arange(len(source_ids)), counts)
+        first = torch.cumsum(counts, 0) - counts
+        element = starts[row] + torch.arange(len(row)) - first[row]
+        vectors = table(self.ids[element])
+        if self.weights is not None:
+            vectors = vectors * self.weights[element].to(vectors.dtype).unsqueeze(1)
+        return pool(vectors, row, len(source_ids), self.pooling, self.empty)
+
+
+class ClickModel(nn.Module):
+    """What DIN and BaseModel share: embeddings, pooled and dense fields, the tower.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        The fields and the layers; `spec.model.type` must be this class's.
+    """
+
+    type = ""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__()
+        if self.type and spec.model.type != self.type:
+            place = "model.type"
+            raise ModelError(explain(repr(self.type), repr(spec.model.type), place))
+        self.spec = spec
+        self.tables = nn.ModuleDict()
+        for table in spec.tables.values():
+            padding = 0 if table.padding_row == "zero" else None
+            embedding = nn.Embedding(table.rows, table.dim, padding_idx=padding)
+            nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
+            if padding is not None:
+                nn.init.zeros_(embedding.weight[0])
+            self.tables[key_of(table.name)] = embedding
+        self.lookups = nn.ModuleDict(
+            {key_of(d.name): _DerivedLookup(d) for d in spec.derived}
+        )
+        self.projections = nn.ModuleDict(
+            {
+                key_of(d.name): nn.Linear(d.dim, d.project, bias=False)
+                for d in spec.dense
+                if d.project
+            }
+        )
+        self.tower = Mlp(sum(p.width for p in spec.tower_inputs), spec.model.tower)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Score candidates.
+
+        Parameters
+        ----------
+        inputs : dict of Tensor
+            One tensor per entry of `spec.inputs`, as `spec.encode` makes them.
+
+        Returns
+        -------
+        Tensor
+            Logits before calibration, float [N].
+        """
+        return self._forward(inputs)[0]
+
+    def activation_weights(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return, per behavior sequence, its activation weights float [N, T]."""
+        return self._forward(inputs)[1]
+
+    def _forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        request = inputs["request_of_candidate"]
+        vectors = self._field_vectors(inputs, request)
+        interests: dict[str, Tensor] = {}
+        queries: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
+        for sequence in self.spec.behavior:
+            slots = [
+                vectors[name]
+                if name is not None
+                else self.tower.output.weight.new_zeros(len(request), width)
+                for name, width in sequence.query
+            ]
+            query = torch.cat(slots, dim=1)
+            interest, weight = self._interest(sequence, query, inputs, request)
+            interests[sequence.name], queries[sequence.name] = interest, query
+            if weight is not None:
+                weights[sequence.name] = weight
+        parts = []
+        for part in self.spec.tower_inputs:
+            whole = self._part(part, vectors, interests, queries)
+            parts.append(whole[:, part.start : part.stop])
+        logit: Tensor = self.tower(torch.cat(parts, dim=1))
+        return logit, weights
+
+    @staticmethod
+    def _part(
+        part: Part,
+        vectors: dict[str, Tensor],
+        interests: dict[str, Tensor],
+        queries: dict[str, Tensor],
+    ) -> Tensor:
+        if part.kind == "field":
+            return vectors[part.name]
+        if part.kind == "interest":
+            return interests[part.name]
+        if part.kind == "query":
+            return queries[part.name]
+        return queries[part.name] * interests[part.name]
+
+    def _field_vectors(
+        self, inputs: Mapping[str, Tensor], request: Tensor
+    ) -> dict[str, Tensor]:
+        """Every field that is not a behavior, as float [N, width]."""
+        vectors: dict[str, Tensor] = {}
+        for f in (*self.spec.user, *self.spec.candidate):
+            ids = inputs[f.name]
+            vectors[f.name] = self._table(f.table)(
+                ids[request] if f.side == "user" else ids
+            )
+        for d in self.spec.derived:
+            ids = inputs[d.source]
+            ids = ids[request] if d.side == "user" else ids
+            vectors[d.name] = self.lookups[key_of(d.name)](ids, self._table(d.table))
+        for m in self.spec.multi_hot:
+            pooled = self._pooled(m, inputs)
+            vectors[m.name] = pooled[request] if m.side == "user" else pooled
+        for dense in self.spec.dense:
+            values = inputs[dense.name].to(self.tower.output.weight.dtype)
+            if dense.project:
+                values = self.projections[key_of(dense.name)](values)
+            vectors[dense.name] = values[request] if dense.side == "user" else values
+        return vectors
+
+    def _table(self, name: str) -> nn.Embedding:
+        table: nn.Embedding = self.tables[key_of(name)]  # type: ignore[assignment]
+        return table
+
+    @staticmethod
+    def _mask(field: Behavior | MultiHot, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Which positions are behaviors, bool [B, T]; all of them if attended."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        if field.padding == "attended":
+            return torch.ones_like(ids, dtype=torch.bool)
+        return positions < lengths.unsqueeze(1)
+
+    def _pooled(self, field: MultiHot, inputs: Mapping[str, Tensor]) -> Tensor:
+        ids = inputs[field.name]
+        mask = self._mask(field, ids, inputs[f"{field.name}.lengths"])
+        row = mask.nonzero(as_tuple=True)[0]
+        vectors = self._table(field.table)(ids[mask])
+        return pool(vectors, row, len(ids), field.pooling, field.empty)
+
+    def _behavior_vectors(
+        self, sequence: Behavior, inputs: Mapping[str, Tensor], row: Tensor, t: Tensor
+    ) -> Tensor:
+        """Concatenated embeddings of the behaviors at (row, t), float [V, D]."""
+        out = []
+        for f in sequence.fields:
+            table = self._table(f.table)
+            ids = inputs[f.source or f.name][row, t]
+            if f.derived is not None:
+                out.append(self.lookups[key_of(f.derived)](ids, table))
+            else:
+                out.append(table(ids))
+        return torch.cat(out, dim=1)
+
+    def _sequence_mask(self, sequence: Behavior, inputs: Mapping[str, Tensor]) -> Tensor:
+        first = next(f for f in sequence.fields if f.source is None)
+        lengths = inputs[f"{sequence.name}.lengths"]
+        return self._mask(sequence, inputs[first.name], lengths)
+
+    def _interest(
+        self,
+        sequence: Behavior,
+        query: Tensor,
+        inputs: Mapping[str, Tensor],
+        request: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+
+class DIN(ClickModel):
+    """Deep Interest Network: behaviors weighted by the local activation unit.
+
+    interest = sum over t of a(q, k_t) · k_t, equation 3 of the paper; no softmax unless
+    the spec asks for one. `forward` maps encoded inputs to logits.
+    """
+
+    type = "din"
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__(spec)
+        self.attentions = nn.ModuleDict(
+            {
+                key_of(s.name): LocalActivationUnit(s.width, s.attention)
+                for s in spec.behavior
+            }
+        )
+
+    def _interest(
+        self,
+        sequence: Behavior,
+        query: Tensor,
+        inputs: Mapping[str, Tensor],
+        request: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        mask = self._sequence_mask(sequence, inputs)[request]
+        n, t = mask.nonzero(as_tuple=True)
+        behaviors = self._behavior_vectors(sequence, inputs, request[n], t)
+        score = self.attentions[key_of(sequence.name)](query[n], behaviors)
+        if sequence.attention.softmax:
+            lowest = torch.finfo(score.dtype).min
+            dense = score.new_full(mask.shape, lowest).index_put((n, t), score)
+            weight = torch.softmax(dense, dim=1) * mask
+        else:
+            weight = score.new_zeros(mask.shape).index_put((n, t), score)
+        weighted = weight[n, t].unsqueeze(1) * behaviors
+        interest = weighted.new_zeros(query.shape).index_add(0, n, weighted)
+        if sequence.attention.softmax and sequence.empty_softmax == "padding_row":
+            row = inputs["request_of_candidate"].new_zeros(1)
+            zeros = {name: row.unsqueeze(1) for name in inputs}
+            padding = self._behavior_vectors(sequence, zeros, row, row)
+            empty = ~mask.any(dim=1, keepdim=True)
+            interest = torch.where(empty, padding, interest)
+        return interest, weight
+
+
+class BaseModel(ClickModel):
+    """The paper's baseline: behaviors pooled by sum or mean, no attention."""
+
+    type = "base"
+
+    def _interest(
+        self,
+        sequence: Behavior,
+        query: Tensor,  # noqa: ARG002
+        inputs: Mapping[str, Tensor],
+        request: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        mask = self._sequence_mask(sequence, inputs)
+        row, t = mask.nonzero(as_tuple=True)
+        behaviors = self._behavior_vectors(sequence, inputs, row, t)
+        pooled = pool(behaviors, row, len(mask), self.spec.model.pooling)
+        return pooled[request], None
+
+
+def build_model(spec: FeatureSpec) -> ClickModel:
+    """Build what `spec.model.type` names: `DIN` or `BaseModel`, freshly initialized."""
+    return (BaseModel if spec.model.type == "base" else DIN)(spec)

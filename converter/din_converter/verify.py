@@ -1,0 +1,215 @@
+"""The proof that an ONNX file computes what torch computes.
+
+Adversarial batches of encoded ids go through torch in float64 and through ONNX Runtime;
+golden rows of raw values go into the file for every later load to check.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from din_converter.model import ClickModel
+from din_infer.errors import ConversionError, explain
+from din_infer.session import Session
+from din_infer.spec import Encoder, FeatureSpec
+
+__all__ = ["TOLERANCE", "Case", "check_parity", "edge_batches", "golden_rows"]
+
+TOLERANCE = 1e-5
+Inputs = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One compared batch: its shape in words, and the largest differences found."""
+
+    name: str
+    rows: int
+    logit_difference: float
+    score_difference: float
+
+
+def edge_batches(spec: FeatureSpec, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
+    """Yield named batches of encoded inputs that reach every corner of the shapes.
+
+    N and B of 0, 1, 2 and many; T of 0, 1 and max; all, some and no histories empty;
+    candidates that repeat; ids 0 and the last row of every table.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = [(0, 0), (0, 1), (1, 1), (2, 1), (2, 2), (7, 3), (64, 64), (33, 2)]
+    lengths = ("zero", "one", "max", "mixed")
+    for (n, b), kind in itertools.product(shapes, lengths):
+        yield f"N={n} B={b} T={kind}", random_inputs(spec, rng, n, b, kind)
+    inputs = random_inputs(spec, rng, 16, 4, "mixed")
+    for i in spec.inputs:
+        if i.shape[0] == "N" and i.name != "request_of_candidate":
+            inputs[i.name] = np.repeat(inputs[i.name][:1], 16, axis=0)
+    yield "N=16 B=4 one candidate repeated", inputs
+    for name, edge in (("first", 0), ("last", -1)):
+        inputs = random_inputs(spec, rng, 8, 8, "mixed")
+        for i in spec.inputs:
+            if i.rows is not None:
+                inputs[i.name] = np.full_like(inputs[i.name], edge % i.rows)
+        yield f"N=8 B=8 {name} row of every table", inputs
+
+
+def random_inputs(
+    spec: FeatureSpec, rng: np.random.Generator, n: int, b: int, kind: str
+) -> Inputs:
+    """Make one batch; `kind` says how long the histories are."""
+    sizes = {"N": n, "B": b}
+    lengths: dict[str, NDArray[np.int64]] = {}
+    limit = {s.name: s.max_len for s in (*spec.behavior, *spec.multi_hot)}
+    out: Inputs = {}
+    for name, max_len in limit.items():
+        axis = next(i.shape[0] for i in spec.inputs if i.name == f"{name}.lengths")
+        rows = sizes[str(axis)]
+        fixed = {"zero": 0, "one": min(1, max_len), "max": max_len}.get(kind)
+        if fixed is None:
+            lengths[name] = rng.integers(0, max_len + 1, rows)
+            lengths[name][: rows // 4] = 0
+        else:
+            lengths[name] = np.full(rows, fixed, np.int64)
+        out[f"{name}.lengths"] = lengths[name]
+    for i in spec.inputs:
+        if i.name == "request_of_candidate":
+            in_order = n == b
+            roc = np.arange(n) if in_order else np.sort(rng.integers(0, max(b, 1), n))
+            out[i.name] = roc.astype(np.int64)
+        elif i.rows is not None and len(i.shape) == 2:
+            name = str(i.shape[1]).removesuffix(".T")
+            longest = int(lengths[name].max(initial=0))
+            shape = (sizes[str(i.shape[0])], i.fixed_length or longest)
+            ids = rng.integers(0, i.rows, shape)
+            ids[np.arange(shape[1]) >= lengths[name][:, None]] = 0
+            out[i.name] = ids
+        elif i.rows is not None:
+            out[i.name] = rng.integers(0, i.rows, sizes[str(i.shape[0])])
+        elif i.dtype == "float32":
+            shape = (sizes[str(i.shape[0])], int(i.shape[1]))
+            out[i.name] = rng.normal(size=shape).astype(np.float32)
+    return {i.name: out[i.name] for i in spec.inputs}
+
+
+def torch_logits(model: ClickModel, inputs: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401
+    """Logits of a float64 model in evaluation mode, float64 [N]."""
+    with torch.inference_mode():
+        return model({k: torch.from_numpy(v) for k, v in inputs.items()}).numpy()
+
+
+def link(spec: FeatureSpec, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Calibrate and link logits to scores, in float64."""
+    z = spec.calibration.scale * logits + spec.calibration.offset
+    if spec.model.link == "identity":
+        return z
+    # 1 / (1 + exp(-z)) without overflow
+    positive = 1.0 / (1.0 + np.exp(-np.abs(z)))
+    return np.where(z >= 0, positive, 1.0 - positive)
+
+
+def check_parity(model: ClickModel, path: Path) -> list[Case]:
+    """Compare `path` with a float64 model on every edge batch.
+
+    Returns
+    -------
+    list of Case
+        One per batch, the largest differences in each.
+
+    Raises
+    ------
+    ConversionError
+        If a logit differs by more than 1e-5 · max(1, |logit|) or a score by more than
+        1e-5; names the batch, the row and both values.
+    """
+    session = Session(path, device="cpu")
+    cases = []
+    for name, inputs in edge_batches(model.spec):
+        logits, scores = session.run(inputs, ("logit", "score"))
+        wanted = torch_logits(model, inputs)
+        linked = link(model.spec, wanted)
+        _check(name, "logit", logits, wanted, np.maximum(1.0, np.abs(wanted)))
+        relative = model.spec.model.link == "identity"
+        bound = np.maximum(1.0, np.abs(linked)) if relative else np.ones_like(linked)
+        _check(name, "score", scores, linked, bound)
+        cases.append(
+            Case(
+                name,
+                len(logits),
+                float(np.abs(logits - wanted).max(initial=0.0)),
+                float(np.abs(scores - linked).max(initial=0.0)),
+            )
+        )
+    return cases
+
+
+def _check(
+    name: str,
+    label: str,
+    got: NDArray[np.float32],
+    wanted: NDArray[np.float64],
+    unit: NDArray[np.float64],
+) -> None:
+    if got.shape != wanted.shape:
+        rule = f"{label} of shape {list(wanted.shape)}"
+        raise ConversionError(explain(rule, list(got.shape), f"batch {name}"))
+    difference = np.abs(got - wanted) / unit
+    # not (a <= b), so that a NaN is a difference too
+    if not (difference <= TOLERANCE).all():
+        row = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+        rule = f"a {label} within {TOLERANCE:g} of torch's {wanted[row]:.9g}"
+        place = f"batch {name}, row {row}"
+        raise ConversionError(explain(rule, f"{got[row]:.9g}", place))
+
+
+def golden_rows(model: ClickModel) -> str:
+    """Make a few raw rows and their float64 scores, as JSON {rows, scores}."""
+    spec = model.spec
+    rows = [_golden_row(spec, k) for k in range(6)]
+    inputs = spec.encode(rows)
+    scores = link(spec, torch_logits(model, inputs))
+    return json.dumps({"rows": rows, "scores": [float(s) for s in scores]})
+
+
+def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
+    """Row k: 0 has empty histories, 1 single ones, 2 longer than max_len, 3 a null.
+
+    All lists of a row are equally long: sequences may share a column or its length.
+    """
+    lists = (*spec.behavior, *spec.multi_hot)
+    length = max((s.max_len for s in lists), default=0) + 3 if k == 2 else k
+    row: dict[str, Any] = {s.length_column: length for s in lists if s.length_column}
+    dense = {d.column for d in spec.dense}
+    for f in (*spec.user, *spec.candidate):
+        null = k == 3 and f.column not in dense
+        row.setdefault(f.column, None if null else _raw(f.encoder, f.dtype, k))
+    for s in lists:
+        columns = (
+            [(f.column, f.encoder, f.dtype) for f in s.fields if f.source is None]
+            if hasattr(s, "fields")
+            else [(s.column, s.encoder, s.dtype)]
+        )
+        for column, encoder, dtype in columns:
+            values = [_raw(encoder, dtype, 7 * k + t + 1) for t in range(length)]
+            row.setdefault(column, values)
+    for d in spec.dense:
+        values = [round(0.25 * k - 0.5 * j, 3) for j in range(d.dim)]
+        row.setdefault(d.column, values[0] if d.dim == 1 else values)
+    return row
+
+
+def _raw(encoder: Encoder, dtype: str, k: int) -> str | int | float:
+    if encoder.type == "vocab" and encoder.values:
+        return encoder.values[k % len(encoder.values)]
+    if encoder.type == "identity":
+        return 1 + k % max(encoder.rows - 1, 1) if encoder.rows > 1 else 0
+    if encoder.type == "bucketize":
+        value = (encoder.boundaries or (0.0,))[k % max(len(encoder.boundaries), 1)]
+        return int(value) if dtype == "int64" else value
+    return f"golden-{k}" if dtype == "string" else k
