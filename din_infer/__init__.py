@@ -1,0 +1,31 @@
+"""Run Deep Interest Network click models on ONNX Runtime.
+
+>>> from din_infer import hash_buckets
+>>> hash_buckets(["goods-1", "goods-2", None], 1000).tolist()
+[684, 250, 0]
+"""
+
+from din_infer import metrics
+from din_infer.encode import hash_buckets, pad
+from din_infer.errors import (
+    ConversionError,
+    DeviceError,
+    DinError,
+    InputError,
+    ModelError,
+)
+from din_infer.predictor import Predictor
+from din_infer.spec import FeatureSpec
+
+__all__ = [
+    "ConversionError",
+    "DeviceError",
+    "DinError",
+    "FeatureSpec",
+    "InputError",
+    "ModelError",
+    "Predictor",
+    "hash_buckets",
+    "metrics",
+    "pad",
+]

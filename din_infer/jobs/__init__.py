@@ -1,0 +1,1 @@
+"""Jobs over whole data sets, built on `Predictor`."""

@@ -1,0 +1,385 @@
+"""Predictor: raw rows in, scores out.
+
+Letters: B requests, N candidates, T positions. In a plain table B = N.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from din_infer.encode import Stats
+from din_infer.errors import InputError, ModelError, explain
+from din_infer.session import Session
+from din_infer.spec import Encoder, FeatureSpec
+
+__all__ = ["Predictor"]
+
+GOLDEN_TOLERANCE = 1e-5
+# Rows per run: large enough to fill the cores, small enough that the widest tensor of
+# the graph, [rows, D, H] floats, stays near the caches.
+DEFAULT_BATCH_SIZE = 1024
+
+
+class Predictor:
+    """A converted DIN, ready to score; raises when it cannot be exactly that.
+
+    Parameters
+    ----------
+    path : path
+        The ``.onnx`` that din-convert wrote; its data file lies beside it.
+    device : {"auto", "cpu", "cuda", "cuda:<number>"}
+        "cuda" never scores on the CPU: it raises. "auto" may fall back and says so.
+    threads : int, optional
+        Threads of one run; by default the CPUs this process may use.
+    fused : bool
+        Use the native ops where this build has them; `fused` tells whether it does.
+
+    Raises
+    ------
+    ModelError
+        If the file is not a model that din-convert wrote, is damaged, or this machine
+        does not reproduce its golden scores within 1e-5.
+    DeviceError
+        If there is no usable ONNX Runtime or the device cannot be used.
+
+    Notes
+    -----
+    May be shared by threads. Pickles as path and options. Use in a forked child raises.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        device: str = "auto",
+        threads: int | None = None,
+        fused: bool = True,
+    ) -> None:
+        self._options = (os.path.abspath(path), device, threads, fused)  # noqa: PTH100
+        self._session = Session(path, device=device, threads=threads)
+        place = f"{path}: din_infer.spec"
+        if "din_infer.spec" not in self._session.metadata:
+            raise ModelError(explain("a spec in the model", "none", place))
+        self.spec = FeatureSpec.from_json(self._session.metadata["din_infer.spec"])
+        wanted = tuple(i.name for i in self.spec.inputs)
+        if self._session.input_names != wanted:
+            got = ", ".join(self._session.input_names)
+            rule = "the graph inputs " + ", ".join(wanted)
+            raise ModelError(explain(rule, got, str(path)))
+        self._lock = threading.Lock()
+        self._stats = Stats()
+        self._check_golden(str(path))
+
+    @property
+    def model_id(self) -> str:
+        """Digest of the graph and its weights."""
+        return self._session.metadata.get("din_infer.model_id", "")
+
+    @property
+    def device(self) -> str:
+        """Where the session runs: "cpu" or "cuda:<number>"."""
+        return self._session.device
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run."""
+        return self._session.threads
+
+    @property
+    def fused(self) -> bool:
+        """Whether native ops are in use; False while a build has none."""
+        return False
+
+    @property
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Per field: nulls, unseen, truncated, empty and rows since the start; a copy."""
+        with self._lock:
+            return self._stats.to_dict()
+
+    def score(
+        self, batch: object, *, raw: bool = False, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        """Score a table in which every row is one (request, candidate) pair.
+
+        Parameters
+        ----------
+        batch : dict of columns, list of dicts, or any frame with `__arrow_c_stream__`
+            Must hold the columns that `describe` lists; others are ignored.
+        raw : bool
+            Return logits before calibration instead of scores.
+        batch_size : int, optional
+            Rows per run of the graph; it bounds memory and does not change scores.
+
+        Returns
+        -------
+        float32 [rows]
+            In the order of the rows; owned by the caller. No rows, no scores.
+
+        Raises
+        ------
+        InputError
+            Naming column, row and value, when the batch does not fit the spec.
+        """
+        stats = Stats()
+        inputs = self.spec.encoder.encode(batch, stats)
+        return self._finish(inputs, stats, raw, batch_size)
+
+    def score_requests(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: ArrayLike | None = None,
+        *,
+        raw: bool = False,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Score N candidates for B requests; each history is encoded once.
+
+        Parameters
+        ----------
+        requests : table of B rows
+            The user and behavior columns.
+        candidates : table of N rows
+            The candidate columns.
+        request_of_candidate : int [N], optional
+            Which request each candidate belongs to; may be left out when B = 1.
+        raw, batch_size
+            As in `score`.
+
+        Returns
+        -------
+        float32 [N]
+            In the order of the candidates.
+
+        Raises
+        ------
+        InputError
+            As `score`, and when `request_of_candidate` does not fit B and N.
+        """
+        stats = Stats()
+        inputs = self.spec.encoder.encode_requests(
+            requests, candidates, request_of_candidate, stats
+        )
+        return self._finish(inputs, stats, raw, batch_size)
+
+    def score_encoded(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        raw: bool = False,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Score ids that `spec.encode`, or a feature pipeline, made.
+
+        Parameters
+        ----------
+        inputs : dict of arrays
+            Exactly one per entry of `spec.inputs`, of its dtype and shape.
+        raw, batch_size
+            As in `score`.
+
+        Returns
+        -------
+        float32 [N]
+
+        Raises
+        ------
+        InputError
+            If an array is missing, unknown, of another dtype or shape, or holds an id
+            outside its table, a length above T or a request outside [0, B).
+        """
+        return self._run(check_encoded(self.spec, inputs), raw, batch_size)
+
+    def iter_score(self, batches: Iterable[object]) -> Iterator[NDArray[np.float32]]:
+        """Score a stream of batches, one result per batch, in order."""
+        for batch in batches:
+            yield self.score(batch)
+
+    def describe(self) -> str:
+        """Return the columns this model expects, as a table to print."""
+        return describe(self.spec)
+
+    def _finish(
+        self,
+        inputs: dict[str, Any],
+        stats: Stats,
+        raw: bool,
+        batch_size: int | None,
+    ) -> NDArray[np.float32]:
+        scores = self._run(inputs, raw, batch_size)
+        with self._lock:
+            self._stats.merge(stats)
+        return scores
+
+    def _run(
+        self, inputs: Mapping[str, NDArray[Any]], raw: bool, batch_size: int | None
+    ) -> NDArray[np.float32]:
+        if batch_size is None:
+            batch_size = DEFAULT_BATCH_SIZE
+        if batch_size < 1:
+            raise InputError(explain("at least 1", batch_size, "batch_size"))
+        output = ("logit" if raw else "score",)
+        count = len(inputs["request_of_candidate"])
+        if count <= batch_size:
+            return self._session.run(inputs, output)[0]
+        scores = np.empty(count, np.float32)
+        for start in range(0, count, batch_size):
+            part = self._slice(inputs, start, min(start + batch_size, count))
+            scores[start : start + batch_size] = self._session.run(part, output)[0]
+        return scores
+
+    def _slice(
+        self, inputs: Mapping[str, NDArray[Any]], start: int, stop: int
+    ) -> dict[str, NDArray[Any]]:
+        """Candidates start..stop, the requests they need, no longer than they need."""
+        request = inputs["request_of_candidate"][start:stop]
+        used, local = np.unique(request, return_inverse=True)
+        first = int(used[0])
+        contiguous = int(used[-1]) - first + 1 == len(used)
+        rows: slice | NDArray[np.int64] = used
+        if contiguous:
+            rows = slice(first, first + len(used))
+        part: dict[str, NDArray[Any]] = {}
+        for i in self.spec.inputs:
+            on_request = i.shape[0] == "B"
+            part[i.name] = inputs[i.name][rows if on_request else slice(start, stop)]
+        part["request_of_candidate"] = local.astype(np.int64)
+        for i in self.spec.inputs:
+            if i.rows is not None and len(i.shape) == 2 and i.fixed_length is None:
+                lengths = part[str(i.shape[1]).removesuffix(".T") + ".lengths"]
+                longest = int(lengths.max(initial=0))
+                if longest < part[i.name].shape[1]:
+                    part[i.name] = part[i.name][:, :longest]
+        return part
+
+    def _check_golden(self, place: str) -> None:
+        text = self._session.metadata.get("din_infer.golden")
+        place = f"{place}: din_infer.golden"
+        try:
+            golden = json.loads(text or "")
+            rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(explain("golden rows", str(error), place)) from None
+        try:
+            got = self._run(self.spec.encode(rows), False, None)
+        except InputError as error:
+            raise ModelError(explain("golden rows of its spec", error, place)) from None
+        wrong = got.shape != wanted.shape or ~(np.abs(got - wanted) <= GOLDEN_TOLERANCE)
+        if np.any(wrong):
+            worst = int(np.argmax(wrong))
+            rule = f"the golden score {wanted[worst]:.9g} within {GOLDEN_TOLERANCE:g}"
+            fix = "The file is damaged, or this machine computes something else."
+            raise ModelError(explain(rule, f"{got[worst]:.9g}", place, fix))
+
+    def __reduce__(self) -> tuple[type["Predictor"], tuple[Any, ...]]:
+        return Predictor, self._options
+
+    def __repr__(self) -> str:
+        path, *_ = self._options
+        return f"Predictor({path!r}, device={self.device!r}, threads={self.threads})"
+
+
+def check_encoded(
+    spec: FeatureSpec, inputs: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Check encoded inputs against the spec; returns them in its order.
+
+    Raises
+    ------
+    InputError
+        Naming the input, the place and the value.
+    """
+    names = [i.name for i in spec.inputs]
+    for name in inputs:
+        if name not in names:
+            rule = "one of the inputs " + ", ".join(names)
+            raise InputError(explain(rule, repr(name), "inputs"))
+    sizes: dict[str, tuple[int, str]] = {}
+    out: dict[str, NDArray[Any]] = {}
+    for i in spec.inputs:
+        if i.name not in inputs:
+            raise InputError(explain(f"an input `{i.name}`", "none", "inputs"))
+        array = inputs[i.name]
+        rule = f"a {i.dtype} array of shape {list(i.shape)}"
+        if not isinstance(array, np.ndarray) or array.dtype != i.dtype:
+            got = getattr(array, "dtype", type(array).__name__)
+            raise InputError(explain(rule, got, i.name))
+        if array.ndim != len(i.shape):
+            raise InputError(explain(rule, f"shape {list(array.shape)}", i.name))
+        for axis, size in zip(i.shape, array.shape, strict=True):
+            known, other = sizes.setdefault(str(axis), (size, i.name))
+            if isinstance(axis, int):
+                known, other = axis, "spec"
+            if size != known:
+                rule_of_axis = f"{known} along {axis}, as `{other}` has"
+                raise InputError(explain(rule_of_axis, size, i.name))
+        if i.fixed_length is not None and array.shape[1] != i.fixed_length:
+            rule_of_axis = f"T = {i.fixed_length}, since padding is attended"
+            raise InputError(explain(rule_of_axis, array.shape[1], i.name))
+        if i.rows is not None:
+            check_range(array, i.rows, f"an id in [0, {i.rows})", i.name)
+        out[i.name] = array
+    num_requests = sizes["B"][0] if "B" in sizes else None
+    for i in spec.inputs:
+        if i.name.endswith(".lengths"):
+            longest = sizes[i.name.removesuffix(".lengths") + ".T"][0]
+            check_range(out[i.name], longest + 1, f"a length in [0, {longest}]", i.name)
+    if num_requests is not None:
+        rule = f"a request in [0, {num_requests})"
+        name = "request_of_candidate"
+        check_range(out[name], num_requests, rule, name)
+    return out
+
+
+def check_range(array: NDArray[Any], stop: int, rule: str, name: str) -> None:
+    """Raise InputError unless every value lies in [0, stop)."""
+    if array.size and (array.min() < 0 or array.max() >= stop):
+        where = tuple(int(x) for x in np.argwhere((array < 0) | (array >= stop))[0])
+        place = f"{name}[{', '.join(map(str, where))}]"
+        raise InputError(explain(rule, array[where], place))
+
+
+def describe(spec: FeatureSpec) -> str:
+    """Lay out the columns of a spec as a table to print."""
+    rows = [("column", "type", "given per", "becomes")]
+    sides = {"user": "request", "candidate": "candidate"}
+    for f in (*spec.user, *spec.candidate):
+        rows.append((f.column, f.dtype, sides[f.side], _describe_encoder(f.encoder)))
+    for s in spec.behavior:
+        for b in s.fields:
+            if b.source is None:
+                newest = f"{_describe_encoder(b.encoder)}, newest {s.max_len} of {s.name}"
+                rows.append((b.column, f"list of {b.dtype}", "request", newest))
+        if s.length_column:
+            rows.append((s.length_column, "int64", "request", f"length of {s.name}"))
+    for m in spec.multi_hot:
+        what = f"{_describe_encoder(m.encoder)}, {m.pooling} of up to {m.max_len}"
+        rows.append((m.column, f"list of {m.dtype}", sides[m.side], what))
+        if m.length_column:
+            rows.append((m.length_column, "int64", sides[m.side], f"length of {m.name}"))
+    for d in spec.dense:
+        kind = "float" if d.dim == 1 else f"list of {d.dim} floats"
+        what = "as is" if d.missing is None else f"as is, missing = {d.missing:g}"
+        rows.append((d.column, kind, sides[d.side], what))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = []
+    for k, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        lines.append("  ".join([*cells, row[3]]))
+        if k == 0:
+            lines.append("  ".join("-" * w for w in (*widths, max(len(r[3]) for r in rows))))
+    return "\n".join(lines)
+
+
+def _describe_encoder(encoder: Encoder) -> str:
+    if encoder.type == "hash":
+        return f"{encoder.hash} into {encoder.rows:,} buckets"
+    if encoder.type == "vocab":
+        return f"vocabulary of {len(encoder.values):,}"
+    if encoder.type == "identity":
+        return f"id in 0..{encoder.rows - 1:,}"
+    return f"{len(encoder.boundaries) + 1} intervals"
