@@ -1,0 +1,154 @@
+/* Reading single elements of a column view, for loops that need it inlined. */
+#ifndef DIN_COLUMN_INLINE_H
+#define DIN_COLUMN_INLINE_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "column.h"
+
+/* memcpy, because Arrow only recommends alignment. */
+#define DIN_DEFINE_READ(name, ctype)                                       \
+  static inline ctype name(const void *buffer, int64_t i) {                \
+    ctype v;                                                               \
+    memcpy(&v, (const uint8_t *)buffer + i * (int64_t)sizeof v, sizeof v); \
+    return v;                                                              \
+  }
+DIN_DEFINE_READ(din_read_i8, int8_t)
+DIN_DEFINE_READ(din_read_i16, int16_t)
+DIN_DEFINE_READ(din_read_i32, int32_t)
+DIN_DEFINE_READ(din_read_i64, int64_t)
+DIN_DEFINE_READ(din_read_ui8, uint8_t)
+DIN_DEFINE_READ(din_read_ui16, uint16_t)
+DIN_DEFINE_READ(din_read_ui32, uint32_t)
+DIN_DEFINE_READ(din_read_ui64, uint64_t)
+DIN_DEFINE_READ(din_read_f32, float)
+DIN_DEFINE_READ(din_read_f64, double)
+#undef DIN_DEFINE_READ
+
+static inline int din_bit(const uint8_t *bitmap, int64_t i) {
+  return (bitmap[i >> 3] >> (i & 7)) & 1;
+}
+
+static inline int din_is_valid(const din_values *v, int64_t i) {
+  return v->type != DIN_NULL &&
+         (v->validity == NULL || din_bit(v->validity, i + v->offset));
+}
+
+static inline double din_read_f16(const void *buffer, int64_t i) {
+  const uint32_t half = din_read_ui16(buffer, i);
+  const uint32_t exponent = (half >> 10) & 31;
+  const uint32_t fraction = half & 1023;
+  const uint32_t sign = (half & 0x8000u) << 16;
+  if (exponent == 0) {
+    const double magnitude = (double)fraction / 16777216.0;
+    return sign ? -magnitude : magnitude;
+  }
+  const uint32_t wide = exponent == 31 ? 255 : exponent + 112;
+  const uint32_t bits = sign | (wide << 23) | (fraction << 13);
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return (double)value;
+}
+
+typedef struct {
+  const uint8_t *data;
+  int64_t num_bytes;
+} din_key;
+
+/* `type` is values->type, apart so that callers can make it a constant. */
+static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
+  static const uint8_t empty[1] = {0};
+  const int64_t at = i + v->offset;
+  din_key key = {empty, 0};
+  int64_t begin = 0;
+  switch (type) {
+    case DIN_BYTES32:
+      begin = din_read_i32(v->data, at);
+      key.num_bytes = din_read_i32(v->data, at + 1) - begin;
+      break;
+    case DIN_BYTES64:
+      begin = din_read_i64(v->data, at);
+      key.num_bytes = din_read_i64(v->data, at + 1) - begin;
+      break;
+    case DIN_BYTES_FIXED:
+      begin = at * v->width;
+      key.num_bytes = v->width;
+      break;
+    default: {
+      const uint8_t *view = (const uint8_t *)v->data + at * 16;
+      key.num_bytes = din_read_i32(view, 0);
+      if (key.num_bytes <= DIN_VIEW_INLINE) {
+        key.data = view + 4;
+      } else {
+        key.data =
+            (const uint8_t *)v->buffers[din_read_i32(view, 2)] + din_read_i32(view, 3);
+      }
+      return key;
+    }
+  }
+  if (key.num_bytes > 0) {
+    key.data = v->bytes + begin;
+  }
+  return key;
+}
+
+/* @pre the values are of an integer type */
+static inline int64_t din_index_at(const din_values *v, int64_t i) {
+  const int64_t at = i + v->offset;
+  switch (v->type) {
+    case DIN_INT8:
+      return din_read_i8(v->data, at);
+    case DIN_INT16:
+      return din_read_i16(v->data, at);
+    case DIN_INT32:
+      return din_read_i32(v->data, at);
+    case DIN_UINT8:
+      return din_read_ui8(v->data, at);
+    case DIN_UINT16:
+      return din_read_ui16(v->data, at);
+    case DIN_UINT32:
+      return din_read_ui32(v->data, at);
+    default: /* an uint64 beyond int64 reads as negative: outside any dictionary */
+      return din_read_i64(v->data, at);
+  }
+}
+
+static inline void din_row_bounds_inline(const din_column *c, int64_t row,
+                                         int64_t *start, int64_t *count) {
+  const int64_t at = row + c->offset;
+  *start = 0;
+  *count = 0;
+  if (c->nesting == DIN_SCALAR) {
+    *start = row;
+    *count = c->values.type != DIN_NULL;
+    return;
+  }
+  if (c->validity != NULL && !din_bit(c->validity, at)) {
+    return;
+  }
+  switch (c->nesting) {
+    case DIN_LIST32:
+      *start = din_read_i32(c->offsets, at);
+      *count = din_read_i32(c->offsets, at + 1) - *start;
+      break;
+    case DIN_LIST64:
+      *start = din_read_i64(c->offsets, at);
+      *count = din_read_i64(c->offsets, at + 1) - *start;
+      break;
+    case DIN_LIST_VIEW32:
+      *start = din_read_i32(c->offsets, at);
+      *count = din_read_i32(c->sizes, at);
+      break;
+    case DIN_LIST_VIEW64:
+      *start = din_read_i64(c->offsets, at);
+      *count = din_read_i64(c->sizes, at);
+      break;
+    default:
+      *start = at * c->list_size;
+      *count = c->list_size;
+      break;
+  }
+}
+
+#endif /* DIN_COLUMN_INLINE_H */

@@ -1,0 +1,151 @@
+/*
+ * Raw values -> ids, fused with truncation and padding: one pass into the output.
+ *
+ * Kernels allocate nothing, keep no state and stop at the first value that has no id;
+ * what they stopped at stands in `din_tally`. The caller owns every buffer.
+ * Letters: B rows of all chunks together, R rows of this chunk, T positions, K values.
+ */
+#ifndef DIN_ENCODE_H
+#define DIN_ENCODE_H
+
+#include <stdint.h>
+
+#include "column.h"
+#include "hash.h"
+#include "vocab.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { DIN_ENCODE_HASH, DIN_ENCODE_VOCAB, DIN_ENCODE_IDENTITY, DIN_ENCODE_BUCKETIZE };
+
+/* What an encoder reads: keys of bytes, int64, or float64 (bucketize only). */
+enum { DIN_READS_BYTES, DIN_READS_INT64, DIN_READS_FLOAT64 };
+
+enum { DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR };
+
+typedef struct {
+  int32_t type;
+  int32_t reads;
+  int32_t unseen;
+  int32_t int_as_text;
+  uint64_t seed;
+  din_reduction reduction;
+  int64_t num_rows; /* of the embedding table */
+  din_vocab vocab;
+  const double *boundaries; /* [num_boundaries], rising */
+  int64_t num_boundaries;
+} din_encoder;
+
+enum {
+  DIN_FINE,
+  DIN_HAS_NO_ID,    /* unseen, and unseen is an error */
+  DIN_NOT_WHOLE,    /* a float with a fraction, or infinite */
+  DIN_NOT_EXACT,    /* a float so large that integers around it are lost */
+  DIN_BEYOND_INT64, /* an uint64 of 2^63 or more */
+  DIN_IS_MISSING,   /* a dense null, NaN or infinity without a replacement */
+  DIN_WRONG_COUNT   /* a dense row of another length */
+};
+
+/* Zero it before the first chunk. `bad` is an element (DIN_WRONG_COUNT: unset). */
+typedef struct {
+  int64_t nulls;
+  int64_t unseen;
+  int32_t fault;
+  int64_t bad_row;
+  int64_t bad;
+} din_tally;
+
+/* The ids of a dictionary's entries, so that each is encoded once. */
+enum { DIN_CODE_ID, DIN_CODE_NULL, DIN_CODE_UNSEEN, DIN_CODE_FAULT };
+
+typedef struct {
+  const int64_t *ids;
+  const uint8_t *codes;
+} din_codes;
+
+/*
+ * Which elements of each row are kept; arrays may be NULL (nothing taken off).
+ *
+ * Row r of the chunk is entry r of the arrays. Without `positions`, elements
+ * [skip[r], skip[r] + kept[r]) of the row are the behaviors; with them, elements
+ * positions[position_start[r] ...] are. Of those the `width` newest are encoded.
+ */
+typedef struct {
+  int64_t width;
+  int32_t newest_first;
+  const int64_t *skip;
+  const int64_t *kept;
+  const int64_t *positions;
+  const int64_t *position_start;
+} din_window;
+
+/* A pad value to compare with: bytes, or an integer when data is NULL. */
+typedef struct {
+  const uint8_t *data;
+  int64_t num_bytes;
+  int64_t number;
+} din_pad_value;
+
+/*
+ * Encode every entry of the dictionary; faults are remembered, not raised.
+ *
+ * @pre column has a checked dictionary; ids and codes hold dictionary.length entries
+ */
+void din_encode_dictionary(const din_column *column, const din_encoder *encoder,
+                           int64_t *ids, uint8_t *codes);
+
+/*
+ * Encode a scalar column: ids [R].
+ *
+ * @pre column is checked, DIN_SCALAR, and of a type that encoder reads; codes is NULL
+ *      or from din_encode_dictionary
+ */
+void din_encode_scalars(const din_column *column, const din_encoder *encoder,
+                        const din_codes *codes, int64_t *ids, din_tally *tally);
+
+/*
+ * Encode a list column: padded [R, width], oldest first, right-padded with 0.
+ *
+ * @pre as din_encode_scalars, for lists; the window lies inside the rows
+ */
+void din_encode_lists(const din_column *column, const din_encoder *encoder,
+                      const din_codes *codes, const din_window *window, int64_t *padded,
+                      din_tally *tally);
+
+/*
+ * Find what is left of each row without its leading and trailing pad values:
+ * skip [R], kept [R].
+ *
+ * @pre column is checked and of the pad value's type
+ */
+void din_trim_rows(const din_column *column, const din_pad_value *pad, int64_t *skip,
+                   int64_t *kept);
+
+/*
+ * Find the elements of each row that are not the pad value: positions, of row r from
+ * positions[position_start[r]], kept [R] of them.
+ *
+ * @pre as din_trim_rows; position_start[r] + length of row r stays inside positions
+ */
+void din_drop_pads(const din_column *column, const din_pad_value *pad,
+                   const int64_t *position_start, int64_t *positions, int64_t *kept);
+
+/* Read K values per row as float32 [R, K]; replace missing ones when `replace` is set.
+ */
+void din_read_dense(const din_column *column, int64_t num_values, int32_t replace,
+                    float replacement, float *out, din_tally *tally);
+
+/* Read scalars as float64 [R], null as NaN. @pre checked numbers */
+void din_read_scalars_float64(const din_column *column, double *out);
+
+/* Read scalars as int64 [R], null as 0; stops at a fault. @pre checked numbers */
+void din_read_scalars_int64(const din_column *column, int64_t *out, uint8_t *valid,
+                            din_tally *tally);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DIN_ENCODE_H */

@@ -1,0 +1,338 @@
+"""Any user's batch as columns; every check of what a column *means* is here.
+
+A batch is a dict of columns, a list of dicts, or a frame that speaks Arrow. A column is
+a list, a NumPy array, a `(values, offsets)` tuple or Arrow data. Nothing is kept.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from din_infer import _kernels
+from din_infer._kernels import Column
+from din_infer.errors import DinError, InputError, explain
+
+__all__ = [
+    "Batch",
+    "fit",
+    "floats",
+    "integers",
+    "keys64",
+    "num_rows",
+    "open_batch",
+    "to_column",
+]
+
+_RULES = {"string": "strings", "int64": "integers", "float": "numbers"}
+_KINDS = {"string": ("string",), "int64": ("int", "float"), "float": ("int", "float")}
+
+
+class Batch:
+    """The columns that were asked for, all of `num_rows` rows."""
+
+    __slots__ = ("columns", "num_rows")
+
+    def __init__(self, columns: dict[str, Column], num_rows: int) -> None:
+        self.columns = columns
+        self.num_rows = num_rows
+
+
+def open_batch(batch: object, names: Sequence[str], place: str = "batch") -> Batch:
+    """Find the columns `names` of a batch; the others are not looked at.
+
+    Parameters
+    ----------
+    batch : dict of columns, list of dicts, or a frame with `__arrow_c_stream__`
+    names : sequence of str
+    place : str
+        What errors call the batch.
+
+    Returns
+    -------
+    Batch
+        Views into `batch` where that is possible, copies elsewhere.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or unreadable, or columns have different numbers of rows.
+    """
+    if isinstance(batch, Mapping):
+        return _open_dict(batch, names, place)
+    if isinstance(batch, list):
+        return _open_rows(batch, names, place)
+    if hasattr(batch, "__arrow_c_stream__") or hasattr(batch, "__arrow_c_array__"):
+        return _open_frame(batch, names, place)
+    if _is_pandas(batch):
+        return _open_pandas(batch, names, place)
+    rule = "a dict of columns, a list of dicts or an Arrow frame"
+    raise InputError(explain(rule, _type_of(batch), place))
+
+
+def num_rows(batch: object) -> int:
+    """Count the rows of a batch.
+
+    Raises
+    ------
+    InputError
+        If it is no batch.
+    """
+    if isinstance(batch, list):
+        return len(batch)
+    if isinstance(batch, Mapping):
+        for name, value in batch.items():
+            return to_column(value, str(name)).num_rows
+        return 0
+    for counter in ("num_rows", "height"):
+        count = getattr(batch, counter, None)
+        if isinstance(count, int):
+            return count
+    if _is_pandas(batch):
+        return len(batch)  # type: ignore[arg-type]
+    return open_batch(batch, ()).num_rows
+
+
+def _missing(name: str, present: Iterable[object], place: str) -> InputError:
+    known = [str(p) for p in present]
+    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    got = f"columns {shown}" if known else "no columns"
+    return InputError(explain(f"a column `{name}`", got, place))
+
+
+def _type_of(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"a {kind.__name__}"
+
+
+def _is_pandas(batch: object) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(batch, pandas.DataFrame)
+
+
+def _open_dict(
+    batch: Mapping[Any, Any], names: Sequence[str], place: str, rows: int | None = None
+) -> Batch:
+    columns: dict[str, Column] = {}
+    first = ""
+    for name in names:
+        if name in columns:
+            continue
+        if name not in batch:
+            raise _missing(name, batch, place)
+        column = to_column(batch[name], name)
+        if rows is None:
+            rows, first = column.num_rows, name
+        elif column.num_rows != rows:
+            rule = f"{rows} rows, as `{first}` has"
+            raise InputError(explain(rule, column.num_rows, name))
+        columns[name] = column
+    return Batch(columns, num_rows(batch) if rows is None else rows)
+
+
+def _open_rows(batch: list[Any], names: Sequence[str], place: str) -> Batch:
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for i, row in enumerate(batch):
+        if not isinstance(row, Mapping):
+            rule = "a dict of one row"
+            raise InputError(explain(rule, _type_of(row), place, within=f"row {i}"))
+        for name, values in columns.items():
+            try:
+                values.append(row[name])
+            except KeyError:
+                raise _missing(name, row, f"{place}[{i}]") from None
+    found = {name: _kernels.from_list(v, name) for name, v in columns.items()}
+    return Batch(found, len(batch))
+
+
+def _open_frame(batch: object, names: Sequence[str], place: str) -> Batch:
+    try:
+        narrow = _select(batch, names, place)
+        present, columns, rows = _kernels.import_arrow(narrow, place, frozenset(names))
+    except DinError:
+        raise
+    except Exception:
+        # Without pyarrow, or with columns that Arrow cannot hold.
+        if not _is_pandas(batch):
+            raise
+        return _open_pandas(batch, names, place)
+    for name in names:
+        if name not in columns:
+            raise _missing(name, present, place)
+    return Batch(columns, rows)
+
+
+def _select(batch: Any, names: Sequence[str], place: str) -> Any:  # noqa: ANN401
+    """Narrow a known frame to `names`, so that converting the rest cannot fail."""
+    library = type(batch).__module__.partition(".")[0]
+    attribute = {
+        "pandas": "columns",
+        "polars": "columns",
+        "duckdb": "columns",
+        "pyarrow": "column_names",
+    }.get(library, "")
+    present = getattr(batch, attribute, None) if attribute else None
+    if present is None or not names:
+        return batch
+    present = list(present)
+    for name in names:
+        if name not in present:
+            raise _missing(name, present, place)
+    wanted = list(dict.fromkeys(names))
+    for name in wanted:
+        if present.count(name) > 1:
+            raise InputError(explain("each column once", "two", name))
+    if library == "pandas":
+        return batch[wanted].reset_index(drop=True)
+    if library == "duckdb":
+        quoted = ('"' + name.replace('"', '""') + '"' for name in wanted)
+        return batch.project(", ".join(quoted))
+    return batch.select(wanted)
+
+
+def _open_pandas(batch: Any, names: Sequence[str], place: str) -> Batch:  # noqa: ANN401
+    _select(batch, names, place)
+    arrays = {name: batch[name].to_numpy() for name in names}
+    return _open_dict(arrays, names, place, len(batch))
+
+
+def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
+    """Make a column of anything that can be one.
+
+    Parameters
+    ----------
+    value : list, NumPy array, (values, offsets), or object that speaks Arrow
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    Column
+        A view of `value` where that is possible; keeps it alive.
+
+    Raises
+    ------
+    InputError
+        If it cannot be one, or its offsets do not describe its values.
+    """
+    if isinstance(value, list):
+        return _kernels.from_list(value, name)
+    if isinstance(value, np.ndarray):
+        return _from_array(value, name)
+    if isinstance(value, tuple):
+        return _from_ragged(value, name)
+    if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
+        try:
+            return _kernels.import_arrow(value, name)[1][name]
+        except DinError:
+            raise
+        except Exception:
+            # pandas without pyarrow, or a Series that Arrow cannot hold.
+            if not hasattr(value, "__array__"):
+                raise
+    if hasattr(value, "__array__"):
+        return _from_array(np.asarray(value), name)
+    rule = "a list, a NumPy array, (values, offsets) or Arrow data"
+    raise InputError(explain(rule, _type_of(value), name))
+
+
+def _from_array(array: NDArray[Any], name: str) -> Column:
+    # tolist gives None for masked values, and objects where NumPy has them.
+    if isinstance(array, np.ma.MaskedArray) or array.dtype.kind in "OT":
+        if array.ndim == 0:
+            raise InputError(explain("an array of 1 or 2 axes", 0, name))
+        return _kernels.from_list(array.tolist(), name)
+    return _kernels.from_numpy(array, name)
+
+
+def _from_ragged(value: tuple[Any, ...], name: str) -> Column:
+    if len(value) != 2:
+        got = f"a tuple of {len(value)}"
+        raise InputError(explain("a tuple (values, offsets)", got, name))
+    values, offsets = value
+    for join in ("combine_chunks", "rechunk"):
+        if hasattr(values, join):
+            values = getattr(values, join)()
+            break
+    return _kernels.nest(to_column(values, name), offsets)
+
+
+def fit(column: Column, dtype: str, *, is_list: bool, fix: str = "") -> Column:
+    """Return the column if a field of this dtype and shape may read it.
+
+    Parameters
+    ----------
+    column : Column
+    dtype : str
+        "string", "int64" or "float".
+    is_list : bool
+    fix : str
+        Added to the error when the shape is wrong.
+
+    Returns
+    -------
+    Column
+        The column, or as many nulls where it holds nothing at all.
+
+    Raises
+    ------
+    InputError
+        If it may not.
+    """
+    kind = column.kind
+    right_kind = kind == "null" or kind in _KINDS[dtype]
+    right_shape = column.is_list == is_list or (kind == "null" and not column.is_list)
+    if right_kind and right_shape:
+        return column
+    if not column.has_values(True):
+        return column.as_null()
+    if right_shape and is_list and not column.has_values(False):
+        return column.as_untyped()
+    rule = f"a column of {'lists of ' if is_list else ''}{_RULES[dtype]}"
+    if right_shape:
+        fix = ""
+    raise InputError(explain(rule, column.describe(), column.name, fix))
+
+
+def _column(batch: object, name: str) -> Column:
+    return open_batch(batch, (name,)).columns[name]
+
+
+def floats(batch: object, name: str) -> NDArray[np.float64]:
+    """Read a column of numbers as float64 [rows], null as NaN.
+
+    Raises
+    ------
+    InputError
+        If the column is missing or holds something else.
+    """
+    return _kernels.read_float64(fit(_column(batch, name), "float", is_list=False))
+
+
+def integers(value: object, name: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Read one column of whole numbers: (int64 [n], valid uint8 [n]), null as 0.
+
+    Raises
+    ------
+    InputError
+        If it holds something else.
+    """
+    return _kernels.read_int64(fit(to_column(value, name), "int64", is_list=False))
+
+
+def keys64(batch: object, name: str) -> NDArray[np.int64]:
+    """Hash a column of strings or integers to int64 [rows] keys, null to 0.
+
+    Equal keys, and for all that will be met only those, have equal hashes (XXH64).
+
+    Raises
+    ------
+    InputError
+        If the column is missing or holds something else.
+    """
+    column = _column(batch, name)
+    dtype = "string" if column.kind == "string" else "int64"
+    encoder = _kernels.Encoder("hash", dtype, rows=2, reduce="raw")
+    return _kernels.encode_scalars(fit(column, dtype, is_list=False), encoder)[0]

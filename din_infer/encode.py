@@ -1,0 +1,428 @@
+"""Columns -> the inputs of the model's graph, as the spec says.
+
+Letters: B requests, N candidates, T positions, V elements of all lists together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from din_infer import _kernels
+from din_infer.columns import Batch, fit, integers, open_batch, to_column
+from din_infer.errors import InputError, explain
+
+if TYPE_CHECKING:
+    from din_infer.spec import Behavior, Dense, Encoder, FeatureSpec, Field, MultiHot
+
+__all__ = [
+    "FeatureEncoder",
+    "FieldStats",
+    "Stats",
+    "encode_values",
+    "hash_buckets",
+    "pad",
+]
+
+Inputs = dict[str, NDArray[np.int64] | NDArray[np.float32]]
+
+_USE_REQUESTS = "Use score_requests for lists of candidates."
+
+
+@dataclass
+class FieldStats:
+    """Counts of one field; nulls and unseen are per occurrence among what is kept."""
+
+    rows: int = 0
+    nulls: int = 0
+    unseen: int = 0
+    truncated: int = 0
+    empty: int = 0
+
+
+@dataclass
+class Stats:
+    """Counts per field, under the names of the model's inputs; not locked.
+
+    Examples
+    --------
+    >>> a, b = Stats(), Stats()
+    >>> a.add("goods_id", rows=2, nulls=1)
+    >>> b.add("goods_id", rows=3)
+    >>> a.merge(b)
+    >>> a.to_dict()["goods_id"]["rows"]
+    5
+    """
+
+    fields: dict[str, FieldStats] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        *,
+        rows: int = 0,
+        nulls: int = 0,
+        unseen: int = 0,
+        truncated: int = 0,
+        empty: int = 0,
+    ) -> None:
+        """Add counts to one field."""
+        counts = self.fields.get(name)
+        if counts is None:
+            counts = self.fields[name] = FieldStats()
+        counts.rows += rows
+        counts.nulls += nulls
+        counts.unseen += unseen
+        counts.truncated += truncated
+        counts.empty += empty
+
+    def merge(self, other: "Stats") -> None:
+        """Add the counts of `other`."""
+        for name, counts in other.fields.items():
+            self.add(name, **asdict(counts))
+
+    def __add__(self, other: "Stats") -> "Stats":
+        out = Stats()
+        out.merge(self)
+        out.merge(other)
+        return out
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """Return plain dicts of ints."""
+        return {name: asdict(counts) for name, counts in self.fields.items()}
+
+
+def _compile(encoder: Any, dtype: str) -> _kernels.Encoder:  # noqa: ANN401
+    return _kernels.Encoder(
+        encoder.type,
+        dtype,
+        rows=encoder.rows,
+        seed=encoder.seed,
+        reduce=encoder.reduce,
+        int_as=encoder.int_as,
+        values=encoder.values,
+        unseen=encoder.unseen,
+        boundaries=encoder.boundaries,
+    )
+
+
+_Step = Callable[[Batch, Inputs, Stats], None]
+
+
+def _scalar_step(spec: "Field", encoder: _kernels.Encoder) -> _Step:
+    fix = _USE_REQUESTS if spec.side == "candidate" else ""
+
+    def step(batch: Batch, out: Inputs, stats: Stats) -> None:
+        column = fit(batch.columns[spec.column], spec.dtype, is_list=False, fix=fix)
+        ids, nulls, unseen = _kernels.encode_scalars(column, encoder)
+        out[spec.name] = ids
+        stats.add(spec.name, rows=batch.num_rows, nulls=nulls, unseen=unseen)
+
+    return step
+
+
+def _lists_step(
+    spec: "Behavior | MultiHot",
+    fields: list[tuple[str, str, str, _kernels.Encoder]],
+    *,
+    newest_first: bool,
+) -> _Step:
+    """Encode the parallel lists `fields`: (name, column, dtype, encoder)."""
+
+    def step(batch: Batch, out: Inputs, stats: Stats) -> None:
+        columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
+        window = _kernels.Window(columns[0])
+        if spec.length_column is not None:
+            lengths = batch.columns[spec.length_column]
+            window.take(fit(lengths, "int64", is_list=False))
+        elif spec.pad_value is not None and spec.pad_inside == "dropped":
+            window.drop(spec.pad_value)
+        elif spec.pad_value is not None:
+            window.trim(spec.pad_value)
+        is_fixed = spec.padding == "attended"
+        kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
+        for (name, _, _, encoder), column in zip(fields, columns, strict=True):
+            out[name], nulls, unseen = _kernels.encode_lists(
+                column, encoder, window, width, newest_first
+            )
+            stats.add(
+                name,
+                rows=batch.num_rows,
+                nulls=nulls,
+                unseen=unseen,
+                truncated=truncated,
+                empty=empty,
+            )
+        out[f"{spec.name}.lengths"] = kept
+
+    return step
+
+
+def _dense_step(spec: "Dense") -> _Step:
+    fix = _USE_REQUESTS if spec.side == "candidate" and spec.dim == 1 else ""
+
+    def step(batch: Batch, out: Inputs, stats: Stats) -> None:
+        column = batch.columns[spec.column]
+        is_list = spec.dim > 1 or column.is_list
+        column = fit(column, "float", is_list=is_list, fix=fix)
+        out[spec.name], nulls = _kernels.read_dense(column, spec.dim, spec.missing)
+        stats.add(spec.name, rows=batch.num_rows, nulls=nulls)
+
+    return step
+
+
+class FeatureEncoder:
+    """A spec made ready to encode; read-only, so that threads may share it."""
+
+    def __init__(self, spec: "FeatureSpec") -> None:
+        compiled: dict[tuple[str, Any], _kernels.Encoder] = {}
+
+        def encoder_of(part: Any) -> _kernels.Encoder:  # noqa: ANN401
+            key = (part.dtype, part.encoder)
+            if key not in compiled:
+                compiled[key] = _compile(part.encoder, part.dtype)
+            return compiled[key]
+
+        self.columns: tuple[str, ...] = spec.columns
+        steps: dict[str, list[_Step]] = {"user": [], "candidate": []}
+        columns: dict[str, list[str]] = {"user": [], "candidate": []}
+        self.names: tuple[str, ...] = tuple(i.name for i in spec.inputs)
+        for f in (*spec.user, *spec.candidate):
+            steps[f.side].append(_scalar_step(f, encoder_of(f)))
+            columns[f.side].append(f.column)
+        for s in spec.behavior:
+            own = [f for f in s.fields if f.source is None]
+            fields = [(f.name, f.column, f.dtype, encoder_of(f)) for f in own]
+            newest_first = s.order == "newest_first"
+            steps["user"].append(_lists_step(s, fields, newest_first=newest_first))
+            columns["user"] += [f.column for f in own]
+            columns["user"] += [s.length_column] if s.length_column else []
+        for m in spec.multi_hot:
+            fields = [(m.name, m.column, m.dtype, encoder_of(m))]
+            steps[m.side].append(_lists_step(m, fields, newest_first=False))
+            columns[m.side].append(m.column)
+            columns[m.side] += [m.length_column] if m.length_column else []
+        for d in spec.dense:
+            steps[d.side].append(_dense_step(d))
+            columns[d.side].append(d.column)
+        self.user_columns = tuple(dict.fromkeys(columns["user"]))
+        self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
+        self._user_steps = steps["user"]
+        self._candidate_steps = steps["candidate"]
+
+    def encode(self, batch: object, stats: Stats | None = None) -> Inputs:
+        """Turn a table of rows (B = N) into the graph's inputs.
+
+        Parameters
+        ----------
+        batch : dict of columns, list of dicts, or a frame with `__arrow_c_stream__`
+        stats : Stats or None
+            Counts are added to it, when nothing raised.
+
+        Returns
+        -------
+        dict
+            One C-contiguous array per input of the spec; owned by the caller.
+
+        Raises
+        ------
+        InputError
+            Naming column, row and value, when the batch does not fit the spec.
+        """
+        opened = open_batch(batch, self.columns)
+        return self._run(opened, opened, np.arange(opened.num_rows), stats)
+
+    def encode_requests(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: object = None,
+        stats: Stats | None = None,
+    ) -> Inputs:
+        """Turn B requests and their N candidates into the graph's inputs.
+
+        Parameters
+        ----------
+        requests : batch of B rows
+            The user's side: user fields, behaviors, and what has side "user".
+        candidates : batch of N rows
+            The candidates' side.
+        request_of_candidate : int [N] or None
+            Which request each candidate belongs to; None only when B = 1.
+        stats : Stats or None
+            Counts are added to it, when nothing raised.
+
+        Returns
+        -------
+        dict
+            As `encode` returns it.
+
+        Raises
+        ------
+        InputError
+            Naming column, row and value, when a batch does not fit the spec.
+        """
+        users = open_batch(requests, self.user_columns, "requests")
+        if isinstance(requests, Mapping) and not requests:
+            users.num_rows = 1  # a model without a user's side needs no columns
+        items = open_batch(candidates, self.candidate_columns, "candidates")
+        owners = _check_owners(request_of_candidate, users.num_rows, items.num_rows)
+        return self._run(users, items, owners, stats)
+
+    def _run(
+        self, users: Batch, items: Batch, owners: NDArray[np.int64], stats: Stats | None
+    ) -> Inputs:
+        made: Inputs = {}
+        counted = Stats()
+        for step in self._user_steps:
+            step(users, made, counted)
+        for step in self._candidate_steps:
+            step(items, made, counted)
+        made["request_of_candidate"] = owners
+        if stats is not None:
+            stats.merge(counted)
+        return {name: made[name] for name in self.names}
+
+
+def _check_owners(owners: object, num_requests: int, n: int) -> NDArray[np.int64]:
+    name = "request_of_candidate"
+    if owners is None:
+        if num_requests != 1:
+            rule = f"which of {num_requests} requests each candidate belongs to"
+            raise InputError(explain(rule, "None", name))
+        return np.zeros(n, dtype=np.int64)
+    ids, valid = integers(owners, name)
+    if len(ids) != n:
+        raise InputError(explain(f"{n} entries, one per candidate", len(ids), name))
+    wrong = (ids < 0) | (ids >= num_requests) | (valid == 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        got = int(ids[row]) if valid[row] else "null"
+        rule = f"a request in [0, {num_requests})"
+        raise InputError(explain(rule, got, name, within=f"row {row}"))
+    return ids
+
+
+def encode_values(
+    values: Any,  # noqa: ANN401
+    encoder: "Encoder",
+    dtype: str,
+    name: str,
+) -> NDArray[np.int64]:
+    """Turn a column of raw values into ids by one encoder of a spec.
+
+    Parameters
+    ----------
+    values : column of `dtype`
+    encoder : Encoder
+    dtype : {"string", "int64", "float"}
+    name : str
+        What errors call the column.
+
+    Returns
+    -------
+    int64 [n]
+
+    Raises
+    ------
+    InputError
+        If a value has no id.
+    """
+    column = fit(to_column(values, name), dtype, is_list=False)
+    return _kernels.encode_scalars(column, _compile(encoder, dtype))[0]
+
+
+def hash_buckets(
+    keys: object,
+    num_buckets: int,
+    *,
+    hash: str = "xxh64",
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Turn keys into bucket ids: 1 + hash64(key, seed) % (num_buckets - 1); null: 0.
+
+    Parameters
+    ----------
+    keys : column of strings or integers
+        A list, a NumPy array or Arrow data.
+    num_buckets : int
+        2 or more; bucket 0 is left for padding and missing.
+    hash : str
+        "xxh64". Strings are hashed as UTF-8, integers as 8 little-endian bytes.
+    seed : int
+        In [0, 2**64).
+
+    Returns
+    -------
+    int64 [n]
+        In [0, num_buckets); owned by the caller.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as above.
+
+    Notes
+    -----
+    Equal on every platform, and to the ids of the model's inputs. Releases the GIL.
+
+    Examples
+    --------
+    >>> hash_buckets(["a", "b", None, ""], 1_000).tolist()
+    [102, 577, 0, 598]
+    """
+    if hash != "xxh64":
+        raise InputError(explain("xxh64", repr(hash), "hash"))
+    if not 2 <= num_buckets < 2**63:
+        raise InputError(explain("2 to 2**63 - 1 buckets", num_buckets, "num_buckets"))
+    if not 0 <= seed < 2**64:
+        raise InputError(explain("a seed in [0, 2**64)", seed, "seed"))
+    column = to_column(keys, "keys")
+    dtype = "string" if column.kind == "string" else "int64"
+    encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, seed=seed)
+    return _kernels.encode_scalars(fit(column, dtype, is_list=False), encoder)[0]
+
+
+def pad(
+    values: NDArray[np.int64] | Sequence[int],
+    offsets: NDArray[np.int64] | Sequence[int],
+    max_len: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Right-pad ragged ids with 0, keeping the newest of each row.
+
+    Parameters
+    ----------
+    values : int64 [V]
+        Ids of all rows, concatenated; within a row the oldest comes first.
+    offsets : int64 [B + 1]
+        Row b is `values[offsets[b]:offsets[b + 1]]`; the first is 0, the last V.
+    max_len : int
+        A longer row loses its *oldest* ids.
+
+    Returns
+    -------
+    padded : int64 [B, T]
+        T = min(max_len, longest row); owned by the caller.
+    lengths : int64 [B]
+        Ids kept of each row.
+
+    Raises
+    ------
+    InputError
+        If the offsets do not describe the values, or `max_len` is negative.
+
+    Examples
+    --------
+    >>> padded, lengths = pad([7, 8, 9, 4], [0, 3, 3, 4], 2)
+    >>> padded.tolist(), lengths.tolist()
+    ([[8, 9], [0, 0], [4, 0]], [2, 0, 1])
+    """
+    ids = np.asarray(values)
+    if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size > 0):
+        got = f"{ids.ndim} axes of {ids.dtype}"
+        raise InputError(explain("ids as a 1-D array of integers", got, "values"))
+    if ids.dtype == np.uint64 and ids.size > 0 and ids.max() >= 2**63:
+        raise InputError(explain("64-bit signed integers", ids.max(), "values"))
+    return _kernels.pad(np.ascontiguousarray(ids, dtype=np.int64), offsets, max_len)

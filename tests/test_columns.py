@@ -1,0 +1,236 @@
+# ruff: noqa: ANN401 - rows hold anything
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from din_infer import _kernels, columns
+from din_infer.encode import hash_buckets
+from din_infer.errors import InputError
+from tests import reference
+
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+
+
+def ids_of(column: Any) -> list[int]:
+    encoder = _kernels.Encoder("hash", "int64", rows=2, reduce="raw")
+    found = columns.fit(columns.to_column(column, "x"), "int64", is_list=False)
+    return _kernels.encode_scalars(found, encoder)[0].tolist()
+
+
+def raw(value: int) -> int:
+    key = value.to_bytes(8, "little", signed=True)
+    return reference.signed(xxhash.xxh64_intdigest(key), 64)
+
+
+@pytest.mark.parametrize(
+    "dtype", [*INTEGERS, "float16", "float32", "float64", ">i4", ">f8"]
+)
+def test_every_number_type_gives_the_ids_of_int64(dtype: str) -> None:
+    values = [0, 1, 5, 100, 127] * 20
+    array = np.array(values, dtype=dtype)
+    expected = [raw(v) for v in values]
+    assert ids_of(array) == expected
+    array.flags.writeable = False
+    assert ids_of(array) == expected
+    assert ids_of(np.repeat(array, 2)[::2]) == expected
+    if dtype[0] != ">":
+        assert ids_of(pa.array(array)) == expected
+        assert ids_of(pa.array(array)[3:]) == expected[3:]
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint64"])
+def test_extremes_of_int64_have_ids(kind: str) -> None:
+    extremes = [0, 2**63 - 1] if kind == "uint64" else [-(2**63), -1, 2**63 - 1]
+    for column in (extremes, np.array(extremes, dtype=kind), pa.array(extremes, kind)):
+        assert ids_of(column) == [raw(v) for v in extremes]
+
+
+def test_booleans_are_0_and_1() -> None:
+    expected = [raw(1), raw(0), raw(1)]
+    assert ids_of([True, False, True]) == expected
+    assert ids_of(np.array([True, False, True])) == expected
+    assert ids_of(pa.array([False, True, False, True])[1:]) == expected
+
+
+@given(st.lists(st.floats(width=16), min_size=1))
+def test_half_floats_are_read_as_their_value(values: list[float]) -> None:
+    halves = pa.array(np.array(values, dtype=np.float16))
+    got = columns.floats({"x": halves}, "x")
+    np.testing.assert_array_equal(got, np.array(values, dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exact"), [("float16", 2048), ("float32", 2**24), ("float64", 2**53)]
+)
+def test_floats_are_whole_numbers_up_to_where_they_are_exact(
+    dtype: str, exact: int
+) -> None:
+    assert ids_of(np.array([exact, -exact], dtype=dtype)) == [raw(exact), raw(-exact)]
+    with pytest.raises(InputError, match=f"that {dtype} holds exactly"):
+        ids_of(np.array([2 * exact], dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        ["a", None, "käse", "", "日本🙂"],
+        np.array(["a", None, "käse", "", "日本🙂"], dtype=object),
+        np.array(
+            ["a", None, "käse", "", "日本🙂"],
+            dtype=np.dtypes.StringDType(na_object=None),
+        ),
+        [b"a", None, "käse", bytearray(b""), np.str_("日本🙂")],
+        ["a", math.nan, "käse", "", "日本🙂"],
+        ["a", pd.NA, "käse", "", "日本🙂"],
+        pa.array(
+            [b"a", None, "käse".encode(), b"", "日本🙂".encode()], pa.binary_view()
+        ),
+        pl.Series(["a", None, "käse", "", "日本🙂"]),
+        pl.Series(["a", None, "käse", "", "日本🙂"], dtype=pl.Categorical),
+        pd.Series(["a", None, "käse", "", "日本🙂"]),
+        pd.Series(["a", None, "käse", "", "日本🙂"], dtype="category"),
+        np.ma.array(["a", "?", "käse", "", "日本🙂"], mask=[0, 1, 0, 0, 0]),
+    ],
+    ids=lambda c: type(c).__name__,
+)
+def test_every_kind_of_text_gives_the_same_buckets(column: Any) -> None:
+    expected = [
+        0 if k is None else 1 + xxhash.xxh64_intdigest(k.encode()) % 999
+        for k in ("a", None, "käse", "", "日本🙂")
+    ]
+    assert hash_buckets(column, 1000).tolist() == expected
+
+
+@given(
+    st.lists(st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8")))
+)
+def test_fixed_width_text_is_utf8_without_zeros(words: list[str]) -> None:
+    expected = [1 + xxhash.xxh64_intdigest(w.encode()) % 999 for w in words]
+    assert hash_buckets(np.array(words, dtype="U"), 1000).tolist() == expected
+    assert hash_buckets(np.array(words, dtype=">U90"), 1000).tolist() == [
+        1 + xxhash.xxh64_intdigest(w[:90].encode()) % 999 for w in words
+    ]
+    raw_words = np.array([w.encode() for w in words], dtype="S")
+    assert hash_buckets(raw_words, 1000).tolist() == expected
+
+
+def test_fixed_size_binary_is_a_key() -> None:
+    column = pa.array([b"ab", None, b"cd"], pa.binary(2))
+    assert hash_buckets(column, 1000).tolist() == [
+        1 + xxhash.xxh64_intdigest(b"ab") % 999,
+        0,
+        1 + xxhash.xxh64_intdigest(b"cd") % 999,
+    ]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [[1, 2], [3, 4]],
+        [(1, 2), (3, 4)],
+        [np.array([1, 2]), np.array([3, 4])],
+        [np.array([1, 2], dtype=np.int8), [3.0, 4]],
+        np.array([[1, 2], [3, 4]]),
+        np.array([[1, 3], [2, 4]]).T,
+        np.array([[1, 2], [3, 4]], dtype=object),
+        ([1, 2, 3, 4], [0, 2, 4]),
+        (np.array([1, 2, 3, 4], dtype=np.uint8), np.array([0, 2, 4], dtype=np.uint32)),
+        (pa.chunked_array([[1], [2, 3, 4]]), np.array([0, 2, 4])),
+        (pl.Series([1, 2, 3, 4]), pl.Series([0, 2, 4])),
+        pa.array([[1, 2], [3, 4]], pa.list_(pa.int16(), 2)),
+        pa.array([[9, 9], [1, 2], [3, 4]], pa.list_(pa.int64(), 2))[1:],
+        pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int32, 2)),
+        pl.Series([[1, 2], [3, 4]]),
+        pd.Series([[1, 2], [3, 4]]),
+    ],
+)
+def test_every_kind_of_list_gives_the_same_ids(lists: Any) -> None:
+    column = columns.fit(columns.to_column(lists, "x"), "int64", is_list=True)
+    encoder = _kernels.Encoder("identity", "int64", rows=9)
+    window = _kernels.Window(column)
+    ids, nulls, unseen = _kernels.encode_lists(column, encoder, window, 2, False)
+    assert (ids.tolist(), nulls, unseen) == ([[1, 2], [3, 4]], 0, 0)
+
+
+def test_extra_columns_are_not_looked_at() -> None:
+    class Untouchable:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(name)
+
+    dates = pd.date_range("2020-01-01", periods=2)
+    mixed = pd.DataFrame({"a": [1, 2], "b": [object(), "x"], "c": dates})
+    assert columns.floats(mixed, "a").tolist() == [1.0, 2.0]
+    assert columns.floats({"a": [1, 2], "b": Untouchable()}, "a").tolist() == [1.0, 2.0]
+    frame = pl.DataFrame({"a": [1, 2], "b": pl.Series([{}, object()], dtype=pl.Object)})
+    assert columns.floats(frame, "a").tolist() == [1.0, 2.0]
+
+
+def test_floats_and_keys_read_numbers_and_text() -> None:
+    batch = {"x": [1, None, 2.5], "k": ["a", None, "b"], "n": [7, None, 8]}
+    np.testing.assert_array_equal(columns.floats(batch, "x"), [1.0, math.nan, 2.5])
+    digests = [reference.signed(xxhash.xxh64_intdigest(k.encode()), 64) for k in "ab"]
+    assert columns.keys64(batch, "k").tolist() == [digests[0], 0, digests[1]]
+    assert columns.keys64(batch, "n").tolist() == [raw(7), 0, raw(8)]
+    with pytest.raises(InputError) as caught:
+        columns.floats(batch, "k")
+    assert str(caught.value) == "expected a column of numbers, got string - at `k`"
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"a": [1, 2, 3]},
+        [{"a": 1}, {"a": 2}, {"a": 3}],
+        pa.table({"a": [1, 2, 3]}),
+        pa.record_batch({"a": [1, 2, 3]}),
+        pl.DataFrame({"a": [1, 2, 3]}),
+        pd.DataFrame({"a": [1, 2, 3]}),
+    ],
+    ids=lambda b: type(b).__name__,
+)
+def test_rows_are_counted(batch: Any) -> None:
+    assert columns.num_rows(batch) == 3
+    assert columns.open_batch(batch, ()).num_rows == 3
+    assert columns.open_batch(batch, ("a", "a")).num_rows == 3
+
+
+def test_pandas_needs_no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"a": [1, 2], "s": ["x", None], "l": [[1], [2, 3]]})
+    expected = columns.keys64(frame, "s").tolist()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        message = "pyarrow is not installed"
+        raise ImportError(message)
+
+    monkeypatch.setattr(pd.DataFrame, "__arrow_c_stream__", refuse)
+    monkeypatch.setattr(pd.Series, "__arrow_c_stream__", refuse)
+    assert columns.keys64(frame, "s").tolist() == expected
+    assert columns.floats(frame, "a").tolist() == [1.0, 2.0]
+    assert columns.floats({"a": frame["a"]}, "a").tolist() == [1.0, 2.0]
+    assert columns.open_batch(frame, ("l",)).columns["l"].is_list
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    table = pa.table([[1], [2]], names=["a", "a"])
+    for batch in (frame, table):
+        with pytest.raises(InputError) as caught:
+            columns.floats(batch, "a")
+        assert str(caught.value) == "expected each column once, got two - at `a`"
+
+
+def test_inputs_are_neither_changed_nor_kept() -> None:
+    array = np.arange(5)
+    before = sys.getrefcount(array)
+    columns.keys64({"a": array}, "a")
+    assert sys.getrefcount(array) == before
+    assert array.tolist() == [0, 1, 2, 3, 4]
