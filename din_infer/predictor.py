@@ -96,7 +96,7 @@ class Predictor:
 
     @property
     def stats(self) -> dict[str, dict[str, int]]:
-        """Per field: nulls, unseen, truncated, empty and rows since the start; a copy."""
+        """Per field: rows, nulls, unseen, truncated, empty since the start; a copy."""
         with self._lock:
             return self._stats.to_dict()
 
@@ -305,7 +305,7 @@ def check_encoded(
             raise InputError(explain(f"an input `{i.name}`", "none", "inputs"))
         array = inputs[i.name]
         rule = f"a {i.dtype} array of shape {list(i.shape)}"
-        if not isinstance(array, np.ndarray) or array.dtype != i.dtype:
+        if getattr(array, "dtype", None) != np.dtype(i.dtype):
             got = getattr(array, "dtype", type(array).__name__)
             raise InputError(explain(rule, got, i.name))
         if array.ndim != len(i.shape):
@@ -347,12 +347,16 @@ def describe(spec: FeatureSpec) -> str:
     """Lay out the columns of a spec as a table to print."""
     rows = [("column", "type", "given per", "becomes")]
     sides = {"user": "request", "candidate": "candidate"}
-    for f in (*spec.user, *spec.candidate):
-        rows.append((f.column, f.dtype, sides[f.side], _describe_encoder(f.encoder)))
+    rows += [
+        (f.column, f.dtype, sides[f.side], _describe_encoder(f.encoder))
+        for f in (*spec.user, *spec.candidate)
+    ]
     for s in spec.behavior:
         for b in s.fields:
             if b.source is None:
-                newest = f"{_describe_encoder(b.encoder)}, newest {s.max_len} of {s.name}"
+                newest = (
+                    f"{_describe_encoder(b.encoder)}, newest {s.max_len} of {s.name}"
+                )
                 rows.append((b.column, f"list of {b.dtype}", "request", newest))
         if s.length_column:
             rows.append((s.length_column, "int64", "request", f"length of {s.name}"))
@@ -360,7 +364,9 @@ def describe(spec: FeatureSpec) -> str:
         what = f"{_describe_encoder(m.encoder)}, {m.pooling} of up to {m.max_len}"
         rows.append((m.column, f"list of {m.dtype}", sides[m.side], what))
         if m.length_column:
-            rows.append((m.length_column, "int64", sides[m.side], f"length of {m.name}"))
+            rows.append(
+                (m.length_column, "int64", sides[m.side], f"length of {m.name}")
+            )
     for d in spec.dense:
         kind = "float" if d.dim == 1 else f"list of {d.dim} floats"
         what = "as is" if d.missing is None else f"as is, missing = {d.missing:g}"
@@ -371,7 +377,9 @@ def describe(spec: FeatureSpec) -> str:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
         lines.append("  ".join([*cells, row[3]]))
         if k == 0:
-            lines.append("  ".join("-" * w for w in (*widths, max(len(r[3]) for r in rows))))
+            lines.append(
+                "  ".join("-" * w for w in (*widths, max(len(r[3]) for r in rows)))
+            )
     return "\n".join(lines)
 
 

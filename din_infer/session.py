@@ -7,7 +7,6 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,8 @@ def available_cpus() -> int:
 
 
 def _import_runtime() -> Any:  # noqa: ANN401
+    from importlib import metadata  # slow to import, and needed only here
+
     installed = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
         try:
@@ -55,8 +56,12 @@ def _import_runtime() -> Any:  # noqa: ANN401
         except metadata.PackageNotFoundError:
             continue
     if len(installed) == 2:
-        fix = "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one extra"
-        message = explain("one ONNX Runtime", " and ".join(installed), "environment", fix)
+        fix = (
+            "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one extra"
+        )
+        message = explain(
+            "one ONNX Runtime", " and ".join(installed), "environment", fix
+        )
         raise DeviceError(message)
     try:
         import onnxruntime

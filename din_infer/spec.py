@@ -6,10 +6,11 @@ K dense values.
 """
 
 import copy
+import itertools
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,7 @@ def _is_size(value: object) -> bool:
     return _is_int(value) and 0 < value < 2**31  # type: ignore[operator]
 
 
-_KINDS = {
+_KINDS: dict[str, Callable[[Any], bool]] = {
     "a string": lambda v: isinstance(v, str) and v != "",
     "true or false": lambda v: isinstance(v, bool),
     "a whole number": _is_int,
@@ -161,7 +162,7 @@ class Encoder:
     """How a raw value becomes an id; `rows` is the size of the table it needs.
 
     `type` is "hash", "vocab", "identity" or "bucketize"; only the members of that type
-    are meaningful. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error".
+    mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error".
     """
 
     type: str
@@ -224,7 +225,7 @@ class BehaviorField:
     """One of the parallel columns of a behavior sequence.
 
     `pairs` is the candidate field that stands opposite it in the query (None: zeros).
-    `source` names the behavior field a derived one reads its ids from, and `derived` the
+    `source` names the behavior field a derived one reads its ids from, `derived` the
     `Derived` whose lookup it uses; such a field has no column.
     """
 
@@ -299,7 +300,7 @@ class MultiHot:
 
 @dataclass(frozen=True)
 class Dense:
-    """`dim` (K) float values; `project` > 0 sends them through a [project, K] matrix."""
+    """`dim` (K) float values; `project` > 0 maps them by a [project, K] matrix."""
 
     name: str
     column: str
@@ -386,7 +387,8 @@ class Input:
 def _read_lines(section: _Section, key: str, folder: Path) -> list[str]:
     path = folder / section.take(key, "a string")
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        text: str = path.read_text(encoding="utf-8")
+        return text.splitlines()
     except (OSError, UnicodeDecodeError) as error:
         rule = "a readable UTF-8 file, one value per line"
         raise ModelError(explain(rule, f"{path}: {error}", section.at(key))) from None
@@ -504,7 +506,7 @@ def _as_float(value: object) -> object:
 def _parse_bucketize(section: _Section) -> Encoder:
     boundaries = section.take("boundaries", "a list")
     rising = all(_is_number(b) for b in boundaries) and all(
-        a < b for a, b in zip(boundaries, boundaries[1:], strict=False)
+        a < b for a, b in itertools.pairwise(boundaries)
     )
     if not rising:
         rule = "rising finite numbers"
@@ -525,17 +527,23 @@ def _parse_layers(section: _Section, default: Attention | Tower) -> dict[str, An
         "activation": activation,
         "batch_norm": section.take("batch_norm", "true or false", default.batch_norm),
         "dice_epsilon": section.take("dice_epsilon", "a positive number", epsilon),
-        "dice_affine": section.take("dice_affine", "true or false", default.dice_affine),
+        "dice_affine": section.take(
+            "dice_affine", "true or false", default.dice_affine
+        ),
         "dropout": section.take("dropout", "a number in [0, 1)", default.dropout),
     }
 
 
 def _parse_attention(section: _Section, default: Attention) -> Attention:
-    interactions = section.take("interactions", "a list of strings", default.interactions)
+    interactions = section.take(
+        "interactions", "a list of strings", default.interactions
+    )
     for i, name in enumerate(interactions):
         if name not in INTERACTIONS or name in interactions[:i]:
             rule = "one of " + ", ".join(INTERACTIONS) + ", each once"
-            raise ModelError(explain(rule, repr(name), section.at(f"interactions[{i}]")))
+            raise ModelError(
+                explain(rule, repr(name), section.at(f"interactions[{i}]"))
+            )
     attention = Attention(
         **_parse_layers(section, default),
         interactions=tuple(i for i in INTERACTIONS if i in interactions),
@@ -683,7 +691,9 @@ class _Parser:
             slots = tuple((slot, self.candidates[slot].dim) for slot in query)
             widths = (sum(f.dim for f in fields), sum(width for _, width in slots))
             if widths[0] != widths[1]:
-                rule = f"candidate fields of width {widths[0]} in all, as the fields have"
+                rule = (
+                    f"candidate fields of width {widths[0]} in all, as the fields have"
+                )
                 raise ModelError(explain(rule, widths[1], section.at("query")))
         ragged = self.ragged(section, fields[0].dtype)
         attention = default
@@ -695,7 +705,9 @@ class _Parser:
             name=name,
             fields=tuple(fields),
             query=slots,
-            order=section.choose("order", ("oldest_first", "newest_first"), "oldest_first"),
+            order=section.choose(
+                "order", ("oldest_first", "newest_first"), "oldest_first"
+            ),
             empty_softmax=section.choose(
                 "empty_softmax", ("zero", "padding_row"), "zero"
             ),
@@ -731,7 +743,9 @@ class _Parser:
             self.check_candidate(pairs, section.at("pairs"))
         own = "encoder" in section.values
         shares = section.values.get("shares", pairs)
-        dtype, owner, dim, encoder = self.table_of(section, name, None if own else pairs)
+        dtype, owner, dim, encoder = self.table_of(
+            section, name, None if own else pairs
+        )
         if pairs is not None and self.candidates[pairs].dim != dim:
             rule = f"dim {self.candidates[pairs].dim}, as `{pairs}` has"
             raise ModelError(explain(rule, dim, place))
@@ -899,7 +913,9 @@ class FeatureSpec:
         return cls.from_dict(raw)
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], folder: str | Path = ".") -> "FeatureSpec":
+    def from_dict(
+        cls, raw: Mapping[str, Any], folder: str | Path = "."
+    ) -> "FeatureSpec":
         """Read a spec from nested dicts and lists; files are relative to `folder`.
 
         Raises
@@ -926,6 +942,10 @@ class FeatureSpec:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        # The compiled encoder is made again where it is needed.
+        return FeatureSpec.from_json, (self.to_json(),)
 
     def __repr__(self) -> str:
         return f"FeatureSpec({', '.join(i.name for i in self.inputs)})"
@@ -975,7 +995,9 @@ class FeatureSpec:
 
         return FeatureEncoder(self)
 
-    def encode(self, batch: object) -> "dict[str, NDArray[np.int64] | NDArray[np.float32]]":
+    def encode(
+        self, batch: object
+    ) -> "dict[str, NDArray[np.int64] | NDArray[np.float32]]":
         """Turn a table of rows (B = N) into the graph's inputs.
 
         Parameters
@@ -986,7 +1008,7 @@ class FeatureSpec:
         Returns
         -------
         dict
-            One array per entry of `inputs`: int64 ids and lengths, float32 dense values.
+            One array per entry of `inputs`: int64 ids and lengths, float32 dense ones.
             T = min(max_len, longest history of the batch). Owned by the caller.
 
         Raises
@@ -1005,7 +1027,8 @@ def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:
         fix = "Use a newer din-infer." if number > FORMAT else ""
         raise ModelError(explain(f"format {FORMAT}", number, "format", fix))
     roles = {
-        key: root.take(key, "a string", None) for key in ("label", "weight", "group", "time")
+        key: root.take(key, "a string", None)
+        for key in ("label", "weight", "group", "time")
     }
     model = _Section(root.take("model", "a table", {}), "model")
     attention = _parse_attention(
@@ -1023,11 +1046,9 @@ def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:
     )
     multi_hot = tuple(parser.parse_multi_hot(s) for s in root.sections("multi_hot"))
     dense = tuple(parser.parse_dense(s) for s in root.sections("dense"))
-    widths: dict[str, int] = {}
-    for f in (*user, *candidate, *derived, *multi_hot):
-        widths[f.name] = f.dim
-    for d in dense:
-        widths[d.name] = d.width
+    widths = {f.name: f.dim for f in (*user, *candidate)}
+    widths |= {d.name: d.dim for d in derived} | {m.name: m.dim for m in multi_hot}
+    widths |= {d.name: d.width for d in dense}
     tower = _Section(model.take("tower", "a table", {}), "model.tower")
     parts = _parse_tower_inputs(tower, widths, behavior)
     layers = Tower(**_parse_layers(tower, Tower()))

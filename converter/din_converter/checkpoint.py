@@ -17,7 +17,7 @@ __all__ = ["load", "save"]
 FORMAT = 1
 
 
-def save(model: ClickModel, path: str | Path) -> None:
+def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     """Write a model to `path`, whole or not at all.
 
     Parameters
@@ -31,7 +31,10 @@ def save(model: ClickModel, path: str | Path) -> None:
         "format": FORMAT,
         "spec": model.spec.to_json(),
         "state_dict": {k: v.cpu() for k, v in model.state_dict().items()},
-        "versions": {"din-infer": version("din-infer"), "torch": str(torch.__version__)},
+        "versions": {
+            "din-infer": version("din-infer"),
+            "torch": str(torch.__version__),
+        },
     }
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,14 +44,14 @@ def save(model: ClickModel, path: str | Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> ClickModel:
+def load(path: str | os.PathLike[str]) -> ClickModel:
     """Read a model written by `save`; it is in evaluation mode.
 
     Raises
     ------
     ModelError
-        If the file is not such a checkpoint, is truncated, or its weights do not fit its
-        spec (every missing, unknown and misshapen key is listed).
+        If the file is not such a checkpoint, is truncated, or its weights do not fit
+        its spec (every missing, unknown and misshapen key is listed).
 
     Notes
     -----

@@ -75,17 +75,28 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=positive,
         default=2,
-        help="stop after N epochs without a better validation AUC (default: %(default)s)",
+        help="stop after N epochs without a better validation AUC"
+        " (default: %(default)s)",
     )
     add("--batch-size", type=positive, default=1024, help="rows (default: %(default)s)")
-    add("--learning-rate", type=float, default=1e-3, help="Adam's (default: %(default)s)")
+    add(
+        "--learning-rate",
+        type=float,
+        default=1e-3,
+        help="Adam's (default: %(default)s)",
+    )
     add(
         "--weight-decay",
         type=float,
         default=0.0,
         help="L2 on all weights (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of weights and order (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of weights and order (default: %(default)s)",
+    )
     add("--threads", type=positive, help="CPU threads (default: torch's)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -169,4 +180,3 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return command_errors("din-convert", "cpu,convert", run)
-

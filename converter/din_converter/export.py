@@ -104,7 +104,9 @@ def convert(
     """
     path = Path(path)
     if path.suffix != ".onnx":
-        raise ConversionError(errors.explain("a path that ends in .onnx", path.name, "out"))
+        raise ConversionError(
+            errors.explain("a path that ends in .onnx", path.name, "out")
+        )
     if not path.parent.is_dir():
         raise ConversionError(errors.explain("an existing folder", path.parent, "out"))
     if not isinstance(model, ClickModel):
@@ -131,12 +133,14 @@ def convert(
         }
         _set_metadata(proto, {"din_infer.parity": json.dumps(measured)})
         draft.write_bytes(proto.SerializeToString())
-        Predictor(draft, device="cpu")  # loads it as users will: golden rows are checked
+        Predictor(
+            draft, device="cpu"
+        )  # loads it as users will: golden rows are checked
         data_path = path.with_name(data_name) if data_name else None
-        for name in (data_name, path.name):  # the data first: a graph finds its weights
-            if name:
-                _sync(folder / name)
-                (folder / name).replace(path.with_name(name))
+        # the data first: a graph always finds its weights
+        for name in (*([data_name] if data_name else []), path.name):
+            _sync(folder / name)
+            (folder / name).replace(path.with_name(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Report(

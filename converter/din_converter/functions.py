@@ -58,7 +58,9 @@ class Nodes:
             self.constants[key] = self.add("Constant", value=tensor)
         return self.constants[key]
 
-    def activation(self, kind: str, x: str, parameters: list[str], epsilon: float) -> str:
+    def activation(
+        self, kind: str, x: str, parameters: list[str], epsilon: float
+    ) -> str:
         """Apply one activation; Dice takes (scale, shift, alpha), PReLU its slope."""
         if kind == "none":
             return x
@@ -129,7 +131,7 @@ class LocalActivation:
 
     @property
     def query_slots(self) -> list[int]:
-        """Per slot of the query: the index of its candidate field, or -width if zeros."""
+        """Per slot of the query: its candidate field's index, or -width if zeros."""
         slots, real = [], 0
         for name, width in self.sequence.query:
             slots.append(real if name is not None else -width)
@@ -251,7 +253,7 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
 
 
 def _query(g: Nodes, slots: list[int]) -> str:
-    """Concatenate the candidate's embeddings, zeros where a field is unpaired: [N, D]."""
+    """Concatenate the candidate's embeddings, zeros where unpaired: [N, D]."""
     parts = []
     for slot in slots:
         if slot >= 0:
@@ -259,7 +261,10 @@ def _query(g: Nodes, slots: list[int]) -> str:
             parts.append(g.add("Gather", f"candidate_table_{slot}", ids))
             continue
         shape = g.add(
-            "Concat", g.add("Shape", "request_of_candidate"), g.constant([-slot]), axis=0
+            "Concat",
+            g.add("Shape", "request_of_candidate"),
+            g.constant([-slot]),
+            axis=0,
         )
         zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
         parts.append(g.add("ConstantOfShape", shape, value=zero))
@@ -267,7 +272,7 @@ def _query(g: Nodes, slots: list[int]) -> str:
 
 
 def _candidate_weight(g: Nodes, a: Attention, query: str) -> str:
-    """Fold the candidate into the first layer: [N, D, H], or [D, H] without products."""
+    """Fold the candidate into layer 1: [N, D, H], or [D, H] without products."""
     weight = "weight_behavior"
     if "product" in a.interactions:
         column = g.add("Unsqueeze", query, g.constant([2]))
@@ -312,7 +317,7 @@ def _mask(g: Nodes, ids: str, lengths: str) -> str:
 
 
 def bag_attributes(pooling: str, padding: str, empty: float) -> dict[str, Any]:
-    """The attributes of one EmbeddingBag."""
+    """Collect the attributes of one EmbeddingBag."""
     return {"pooling": pooling, "padding": padding, "empty": empty}
 
 

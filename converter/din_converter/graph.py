@@ -1,10 +1,11 @@
 """A torch DIN -> an ONNX graph: what it computes, folded, with weights beside it.
 
-The graph is built from the spec and the trained weights, node by node; nothing is traced.
+The graph is built from the spec and the trained weights, node by node; nothing is
+traced.
 Folding happens in float64: batch normalization into the linear layer before it, Dice
 into (scale, shift, alpha), the first attention layer by
-W·[q, k, q-k, q*k] + b = (Wq+Wd)·q + [(Wk-Wd) + Wp·diag(q)]·k + b, and whatever the tower
-reads twice, sliced or through a projection into its first weight matrix.
+W·[q, k, q-k, q*k] + b = (Wq+Wd)·q + [(Wk-Wd) + Wp·diag(q)]·k + b, and whatever the
+tower reads twice, sliced or through a projection into its first weight matrix.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,14 @@ from din_converter.functions import (
     local_activation_function,
     parameter_names,
 )
-from din_converter.layers import Dice, LocalActivationUnit, Mlp, RowDice, UnitNorm
+from din_converter.layers import (
+    Dice,
+    Layer,
+    LocalActivationUnit,
+    Mlp,
+    RowDice,
+    UnitNorm,
+)
 from din_converter.model import ClickModel, key_of
 from din_infer.spec import Behavior, FeatureSpec
 
@@ -56,7 +64,7 @@ def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
 
 @dataclass
 class FoldedLayer:
-    """One layer: weight [in, H], bias [H], and its activation's parameters, each [H]."""
+    """One layer: weight [in, H], bias [H] and the activation's parameters, each [H]."""
 
     weight: Array
     bias: Array
@@ -66,7 +74,8 @@ class FoldedLayer:
 def fold_layers(mlp: Mlp) -> list[FoldedLayer]:
     """Fold batch normalization into the linear layers and Dice into three vectors."""
     layers = []
-    for layer in mlp.hidden:
+    layer: Layer
+    for layer in mlp.hidden:  # type: ignore[assignment]
         weight, bias = _array(layer.linear.weight).T, _array(layer.linear.bias)
         if layer.norm is not None:
             scale, shift = _fold_norm(layer.norm)
@@ -96,7 +105,9 @@ class _Graph:
     explain: bool
     g: Nodes = field(default_factory=Nodes)
     weights: dict[str, NDArray[Any]] = field(default_factory=dict)
-    functions: dict[tuple[object, ...], onnx.FunctionProto] = field(default_factory=dict)
+    functions: dict[tuple[object, ...], onnx.FunctionProto] = field(
+        default_factory=dict
+    )
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
 
     def weight(self, name: str, value: Array) -> str:
@@ -122,7 +133,7 @@ class _Graph:
         return label
 
     def call(self, base: str, signature: tuple[object, ...], make: Any) -> str:  # noqa: ANN401
-        """Name the function for a signature; write it when it is the first of its kind."""
+        """Name the function of a signature; write it when it is the first one."""
         key = (base, *signature)
         if key not in self.functions:
             count = sum(k[0] == base for k in self.functions)
@@ -230,16 +241,15 @@ def _attention_weights(unit: LocalActivationUnit) -> dict[str, Array]:
     return out
 
 
-def _tower_input(
-    graph: _Graph, model: ClickModel, first: Array
-) -> tuple[str, Array]:
+def _tower_input(graph: _Graph, model: ClickModel, first: Array) -> tuple[str, Array]:
     """Build the tower's input [N, W] and its weight [W, H], each vector taken once.
 
     A part that is sliced, repeated, projected or made of other parts only moves rows of
     the weight matrix: a linear layer does not care.
     """
     spec, g = graph.spec, graph.g
-    sizes = {f.name: f.dim for f in (*spec.user, *spec.candidate, *spec.derived)}
+    sizes = {f.name: f.dim for f in (*spec.user, *spec.candidate)}
+    sizes |= {d.name: d.dim for d in spec.derived}
     sizes |= {m.name: m.dim for m in spec.multi_hot}
     sizes |= {d.name: d.width for d in spec.dense}
     queries = {s.name: s.query for s in spec.behavior}
@@ -306,7 +316,7 @@ def _tower_input(
 def _field_vector(
     graph: _Graph, model: ClickModel, name: str, rows: Array
 ) -> tuple[str, bool, Array]:
-    """A field's vector, whether it is per request, and its rows of the first weight."""
+    """Return a field's vector, whether it is per request, and its weight rows."""
     spec, g = graph.spec, graph.g
     for f in (*spec.user, *spec.candidate):
         if f.name == name:
@@ -330,7 +340,7 @@ def _field_vector(
 
 
 def _query_vector(graph: _Graph, model: ClickModel, name: str) -> str:
-    """The query of a sequence, [N, D]; unpaired slots are zeros."""
+    """Build the query of a sequence, [N, D]; unpaired slots are zeros."""
     sequence = next(s for s in graph.spec.behavior if s.name == name)
     g, parts = graph.g, []
     for field_name, width in sequence.query:
@@ -416,4 +426,3 @@ def build_graph(
             )
         )
     return proto, graph.weights
-

@@ -41,8 +41,8 @@ class UnitNorm(nn.BatchNorm1d):
 class Dice(nn.Module):
     """Data adaptive activation, section 5.3 of the paper.
 
-    p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + epsilon)); out = p·s + (1 - p)·alpha·s with
-    one alpha per unit. Batch statistics in training, running ones in evaluation.
+    p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + epsilon)); out = p·s + (1 - p)·alpha·s
+    with one alpha per unit. Batch statistics in training, running ones in evaluation.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def _activation(settings: Attention | Tower, units: int) -> nn.Module:
     return plain[kind]()
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """Linear, batch normalization if asked, activation, dropout."""
 
     def __init__(self, width: int, units: int, settings: Attention | Tower) -> None:
@@ -122,6 +122,7 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map float [rows, width] to float [rows, units]."""
         x = self.linear(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -136,7 +137,7 @@ class Mlp(nn.Module):
         super().__init__()
         widths = [width, *settings.hidden]
         self.hidden = nn.ModuleList(
-            _Layer(a, b, settings) for a, b in zip(widths, settings.hidden, strict=False)
+            Layer(a, b, settings) for a, b in zip(widths, settings.hidden, strict=False)
         )
         self.output = nn.Linear(widths[-1], 1)
 

@@ -19,12 +19,17 @@ EMBEDDING_STD = 0.01
 
 
 def key_of(name: str) -> str:
-    """Name a field's module; the prefix keeps it clear of nn.Module's own attributes."""
+    """Name a field's module; the prefix keeps it clear of Module's attributes."""
     return f"of_{name}"
 
 
 class _DerivedLookup(nn.Module):
     """Source ids -> pooled embeddings of what the spec's `lookup` says for each."""
+
+    ids: Tensor
+    counts: Tensor
+    starts: Tensor
+    weights: Tensor | None
 
     def __init__(self, derived: Derived) -> None:
         super().__init__()
@@ -39,7 +44,6 @@ class _DerivedLookup(nn.Module):
             ("starts", starts),
         ):
             self.register_buffer(name, value, persistent=False)
-        self.weights: Tensor | None
         weights = None
         if derived.weights is not None:
             values = [w for row in derived.weights for w in row]
@@ -67,13 +71,13 @@ class ClickModel(nn.Module):
         The fields and the layers; `spec.model.type` must be this class's.
     """
 
-    type = ""
+    kind = ""
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
-        if self.type and spec.model.type != self.type:
+        if self.kind and spec.model.type != self.kind:
             place = "model.type"
-            raise ModelError(explain(repr(self.type), repr(spec.model.type), place))
+            raise ModelError(explain(repr(self.kind), repr(spec.model.type), place))
         self.spec = spec
         self.tables = nn.ModuleDict()
         for table in spec.tables.values():
@@ -114,7 +118,9 @@ class ClickModel(nn.Module):
         """Return, per behavior sequence, its activation weights float [N, T]."""
         return self._forward(inputs)[1]
 
-    def _forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(
+        self, inputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         request = inputs["request_of_candidate"]
         vectors = self._field_vectors(inputs, request)
         interests: dict[str, Tensor] = {}
@@ -211,7 +217,9 @@ class ClickModel(nn.Module):
                 out.append(table(ids))
         return torch.cat(out, dim=1)
 
-    def _sequence_mask(self, sequence: Behavior, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _sequence_mask(
+        self, sequence: Behavior, inputs: Mapping[str, Tensor]
+    ) -> Tensor:
         first = next(f for f in sequence.fields if f.source is None)
         lengths = inputs[f"{sequence.name}.lengths"]
         return self._mask(sequence, inputs[first.name], lengths)
@@ -233,7 +241,7 @@ class DIN(ClickModel):
     the spec asks for one. `forward` maps encoded inputs to logits.
     """
 
-    type = "din"
+    kind = "din"
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__(spec)
@@ -275,7 +283,7 @@ class DIN(ClickModel):
 class BaseModel(ClickModel):
     """The paper's baseline: behaviors pooled by sum or mean, no attention."""
 
-    type = "base"
+    kind = "base"
 
     def _interest(
         self,

@@ -302,6 +302,6 @@ def epoch_line(epoch: Epoch) -> str:
         return ("-" if missing else f"{value:.5f}").rjust(width)
 
     return (
-        f"{epoch.number:5d}  {show(epoch.train_log_loss, 14)}  {show(epoch.log_loss, 14)}"
-        f"  {show(epoch.auc, 9)}  {show(epoch.gauc, 10)}"
+        f"{epoch.number:5d}  {show(epoch.train_log_loss, 14)}"
+        f"  {show(epoch.log_loss, 14)}  {show(epoch.auc, 9)}  {show(epoch.gauc, 10)}"
     )

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError, explain
 from din_infer.session import Session
-from din_infer.spec import Encoder, FeatureSpec
+from din_infer.spec import Behavior, Encoder, FeatureSpec, MultiHot
 
 __all__ = ["TOLERANCE", "Case", "check_parity", "edge_batches", "golden_rows"]
 
 TOLERANCE = 1e-5
+GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
 Inputs = dict[str, NDArray[Any]]
 
 
@@ -66,7 +67,8 @@ def random_inputs(
     """Make one batch; `kind` says how long the histories are."""
     sizes = {"N": n, "B": b}
     lengths: dict[str, NDArray[np.int64]] = {}
-    limit = {s.name: s.max_len for s in (*spec.behavior, *spec.multi_hot)}
+    limit = {s.name: s.max_len for s in spec.behavior}
+    limit |= {m.name: m.max_len for m in spec.multi_hot}
     out: Inputs = {}
     for name, max_len in limit.items():
         axis = next(i.shape[0] for i in spec.inputs if i.name == f"{name}.lengths")
@@ -182,22 +184,20 @@ def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
 
     All lists of a row are equally long: sequences may share a column or its length.
     """
-    lists = (*spec.behavior, *spec.multi_hot)
-    length = max((s.max_len for s in lists), default=0) + 3 if k == 2 else k
+    lists: list[Behavior | MultiHot] = [*spec.behavior, *spec.multi_hot]
+    longest = min(max((s.max_len for s in lists), default=0) + 3, GOLDEN_LENGTH)
+    length = longest if k == 2 else k
     row: dict[str, Any] = {s.length_column: length for s in lists if s.length_column}
     dense = {d.column for d in spec.dense}
     for f in (*spec.user, *spec.candidate):
         null = k == 3 and f.column not in dense
         row.setdefault(f.column, None if null else _raw(f.encoder, f.dtype, k))
     for s in lists:
-        columns = (
-            [(f.column, f.encoder, f.dtype) for f in s.fields if f.source is None]
-            if hasattr(s, "fields")
-            else [(s.column, s.encoder, s.dtype)]
-        )
-        for column, encoder, dtype in columns:
-            values = [_raw(encoder, dtype, 7 * k + t + 1) for t in range(length)]
-            row.setdefault(column, values)
+        for part in s.fields if isinstance(s, Behavior) else [s]:
+            if isinstance(part, MultiHot) or part.source is None:
+                times = range(length)
+                values = [_raw(part.encoder, part.dtype, 7 * k + t + 1) for t in times]
+                row.setdefault(part.column, values)
     for d in spec.dense:
         values = [round(0.25 * k - 0.5 * j, 3) for j in range(d.dim)]
         row.setdefault(d.column, values[0] if d.dim == 1 else values)

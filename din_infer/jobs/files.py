@@ -212,4 +212,6 @@ def _batches(
         yield from file.iter_batches(batch_size=batch_size, columns=columns)
     except (OSError, pa.ArrowException) as error:
         rule = "a Parquet file that can be read to its end"
-        raise InputError(explain(rule, str(error).splitlines()[0], str(source))) from None
+        raise InputError(
+            explain(rule, str(error).splitlines()[0], str(source))
+        ) from None

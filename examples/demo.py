@@ -1,0 +1,147 @@
+"""The whole way, once: data -> train -> convert -> score, and what came of it.
+
+Without --data, click logs with planted interests are generated. With --data, the folder
+holds Amazon reviews, as `examples/amazon_reviews/prepare.py` reads them.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from din_converter import load
+from din_converter.cli import convert_main, train_main
+from din_converter.train import evaluate, read_table
+from din_infer import FeatureSpec, Predictor, metrics
+from din_infer.cli import main as score_main
+
+sys.path.insert(0, str(Path(__file__).parent))
+from amazon_reviews import prepare
+from click_logs import generate
+
+SCORES_AGREE = 1e-5
+AUCS_AGREE = 1e-6
+
+
+def run(name: str, command: object, arguments: Sequence[object]) -> None:
+    """Print a command as one would type it, and run it here."""
+    words = [str(a) for a in arguments]
+    print(f"\n$ {name} {' '.join(words)}", flush=True)
+    if command(words):  # type: ignore[operator]
+        sys.exit(f"{name} failed")
+
+
+def without_history(spec: FeatureSpec, path: Path) -> None:
+    """Write the same spec with no behavior sequence: what the candidate alone tells."""
+    raw = spec.to_dict()
+    del raw["behavior"]
+    path.write_text(FeatureSpec.from_dict(raw).to_json(), encoding="utf-8")
+
+
+def popularity(train: Path, test: Path) -> NDArray[np.float64]:
+    """Score each test row by how often its item was clicked in training."""
+    table = pq.read_table(train, columns=["goods_id", "label"])
+    goods = np.asarray(table["goods_id"].to_pylist(), dtype=object)
+    clicked = np.asarray(table["label"]) == 1
+    items, counts = np.unique(goods[clicked].astype(str), return_counts=True)
+    count_of = dict(zip(items.tolist(), counts.tolist(), strict=True))
+    rows = pq.read_table(test, columns=["goods_id"])["goods_id"].to_pylist()
+    return np.array([count_of.get(str(g), 0) for g in rows], dtype=np.float64)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        help="a folder with Amazon reviews; else logs are generated",
+    )
+    add("--out", type=Path, default=Path("demo"), help="folder for everything made")
+    add("--epochs", default="6", help="at most, for each model (default: %(default)s)")
+    add("--min-auc", type=float, default=0.0, help="fail when DIN's test AUC is lower")
+    add(
+        "--min-gain",
+        type=float,
+        default=0.0,
+        help="fail when DIN's AUC is not this much above the model without history",
+    )
+    arguments = parser.parse_args(argv)
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    if arguments.data:
+        words = [arguments.data, "--out", out]
+        run("examples/amazon_reviews/prepare.py", prepare.main, words)
+    else:
+        run("examples/click_logs/generate.py", generate.main, ["--out", out])
+
+    spec = FeatureSpec.load(out / "features.toml")
+    without_history(spec, out / "no_history.json")
+    test = out / "test.parquet"
+    models = {"DIN": "features.toml", "no history": "no_history.json"}
+    aucs, rows = {}, []
+    labels, groups = _labels(test, spec)
+    scored = {"popularity": popularity(out / "train.parquet", test)}
+    differences = []
+    for title, spec_name in models.items():
+        stem = title.replace(" ", "_").lower()
+        model, onnx = out / f"{stem}.pt", out / f"{stem}.onnx"
+        words = [out / "train.parquet", "--valid", out / "valid.parquet"]
+        words += ["--spec", out / spec_name, "--out", model]
+        run("din-train", train_main, [*words, "--epochs", arguments.epochs])
+        run("din-convert", convert_main, [model, "--out", onnx])
+        folder = out / f"scores_{stem}"
+        words = [onnx, test, "--out", folder, "--overwrite"]
+        run("din-score", score_main, [*words, "--keep", f"{spec.group},{spec.label}"])
+        scored[title] = _scores(folder / "test.parquet")
+        trained = load(model)
+        by_torch = evaluate(trained, read_table(test, trained.spec))
+        by_predictor = Predictor(onnx).score(pq.read_table(test))
+        for other in (by_torch, by_predictor):
+            scores = float(np.abs(other - scored[title]).max())
+            auc = metrics.auc(labels, other) - metrics.auc(labels, scored[title])
+            differences.append((scores, abs(auc)))
+
+    print(f"\n{'test rows ' + format(len(labels), ',d'):24}{'AUC':>9}{'GAUC':>9}")
+    for title, scores in scored.items():
+        aucs[title] = metrics.auc(labels, scores)
+        gauc = metrics.gauc(labels, scores, groups)
+        rows.append(f"{title:24}{aucs[title]:9.4f}{gauc:9.4f}")
+    print("\n".join(rows))
+    worst = np.max(differences, axis=0)
+    print(
+        "torch, Predictor and din-score: scores within"
+        f" {worst[0]:.1e} (allowed {SCORES_AGREE:g}), AUC within {worst[1]:.1e}"
+        f" (allowed {AUCS_AGREE:g})"
+    )
+    print(f"everything is in {out.resolve()}: din.onnx is the model to use")
+    gain = aucs["DIN"] - aucs["no history"]
+    faults = []
+    if worst[0] > SCORES_AGREE or worst[1] > AUCS_AGREE:
+        faults.append("torch, Predictor and din-score disagree")
+    if aucs["DIN"] < arguments.min_auc:
+        faults.append(f"AUC {aucs['DIN']:.4f} is below {arguments.min_auc}")
+    if gain < arguments.min_gain:
+        faults.append(f"gain {gain:.4f} over no history is below {arguments.min_gain}")
+    for fault in faults:
+        print(f"failed: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _labels(path: Path, spec: FeatureSpec) -> tuple[NDArray[np.int64], list[str]]:
+    table = pq.read_table(path, columns=[spec.label, spec.group])
+    labels = np.asarray(table[spec.label], dtype=np.int64)
+    return labels, [str(g) for g in table[spec.group].to_pylist()]
+
+
+def _scores(path: Path) -> NDArray[np.float64]:
+    return np.asarray(pq.read_table(path, columns=["score"])["score"], dtype=np.float64)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,296 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from din_converter import convert, save, verify
+from din_converter import export as export_module
+from din_converter.verify import edge_batches, torch_logits
+from din_infer import ConversionError, FeatureSpec, ModelError, Predictor
+from tests.models import SPECS, random_model, spec_dict
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def metadata(path: Path) -> dict[str, str]:
+    return {
+        p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props
+    }
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_graph_equals_torch_in_float64(name: str, tmp_path: Path) -> None:
+    model = random_model(SPECS[name], seed=5)
+    report = convert(model, tmp_path / "m.onnx")
+    assert len(report.cases) == 35
+    assert 0 < report.logit_difference < 1e-4
+    assert report.score_difference < (1e-4 if name == "identity link" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["paper", "softmax, empty is the padding row", "query"]
+)
+def test_plain_onnxruntime_and_the_reference_evaluator_need_no_package(
+    name: str, tmp_path: Path
+) -> None:
+    model = random_model(SPECS[name])
+    convert(model, tmp_path / "m.onnx")
+    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    reference = ReferenceEvaluator(str(tmp_path / "m.onnx"))
+    double = model.double()
+    spread = []
+    for label, inputs in edge_batches(model.spec):
+        wanted = torch_logits(double, inputs)
+        spread.extend(wanted)
+        with np.errstate(over="ignore"):  # its sigmoid computes both branches
+            twin = reference.run(["logit"], inputs)[0]
+        for got in (session.run(["logit"], inputs)[0], twin):
+            assert got.shape == wanted.shape, label
+            bound = 1e-5 * np.maximum(1, np.abs(wanted))
+            assert (np.abs(got - wanted) <= bound).all(), label
+    assert np.std(spread) > 0.1
+
+
+@pytest.fixture(scope="module")
+def oldest_runtime() -> str:
+    """The folder of the oldest supported ONNX Runtime, made by `make .oldest`."""
+    folder = Path(os.environ.get("DIN_OLDEST_RUNTIME", ROOT / ".oldest")).resolve()
+    if not (folder / "onnxruntime").is_dir():
+        pytest.skip("needs the oldest ONNX Runtime: make .oldest")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["paper", "three sequences", "derived", "attended padding"]
+)
+def test_the_oldest_runtime_gives_the_same_logits(
+    name: str, tmp_path: Path, oldest_runtime: str
+) -> None:
+    model = random_model(SPECS[name])
+    convert(model, tmp_path / "m.onnx")
+    batches = dict(edge_batches(model.spec))
+    for k, inputs in enumerate(batches.values()):
+        np.savez(tmp_path / f"{k}.npz", **inputs)  # type: ignore[arg-type]
+    code = (
+        "import sys, numpy, onnxruntime as o, pathlib\n"
+        "assert o.__version__.startswith('1.20.'), o.__version__\n"
+        "s = o.InferenceSession(sys.argv[1] + '/m.onnx')\n"
+        "for f in sorted(pathlib.Path(sys.argv[1]).glob('*.npz')):\n"
+        "    out = s.run(['logit'], dict(numpy.load(f)))[0]\n"
+        "    numpy.save(f.with_suffix('.npy'), out)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": oldest_runtime}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    double = model.double()
+    for k, (label, inputs) in enumerate(batches.items()):
+        wanted = torch_logits(double, inputs)
+        bound = 1e-5 * np.maximum(1, np.abs(wanted))
+        got = np.load(tmp_path / f"{k}.npy")
+        assert got.shape == wanted.shape
+        assert (np.abs(got - wanted) <= bound).all(), label
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    model = random_model(SPECS["paper"])
+    report = convert(model, tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    assert proto.ir_version == 10
+    assert {(o.domain, o.version) for o in proto.opset_import} == {
+        ("", 18),
+        ("din_infer", 1),
+    }
+    assert {f.name for f in proto.functions} == {
+        "LocalActivation",
+        "EmbeddingBag",
+        "EmbeddingBag_1",
+    }
+    assert [i.name for i in proto.graph.input] == [i.name for i in model.spec.inputs]
+    assert [o.name for o in proto.graph.output] == ["logit", "score"]
+    found = metadata(tmp_path / "m.onnx")
+    assert found["din_infer.format"] == "1"
+    assert FeatureSpec.from_json(found["din_infer.spec"]) == model.spec
+    assert found["din_infer.model_id"] == report.model_id
+    parity = json.loads(found["din_infer.parity"])
+    assert parity["logit_difference"] == report.logit_difference
+    golden = json.loads(found["din_infer.golden"])
+    assert len(golden["scores"]) == len(golden["rows"]) == 6
+    assert np.std(golden["scores"]) > 0.01
+
+
+def test_the_attention_never_builds_q_minus_k(tmp_path: Path) -> None:
+    """The first layer is folded: its weights are [D, H], not [4 D, H]."""
+    model = random_model(SPECS["paper"])
+    convert(model, tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    shapes = {t.name: list(t.dims) for t in proto.graph.initializer}
+    assert (
+        shapes["history.weight_behavior"] == shapes["history.weight_product"] == [15, 9]
+    )
+    body = next(f for f in proto.functions if f.name == "LocalActivation")
+    operators = {n.op_type for n in body.node}
+    assert "BatchNormalization" not in operators
+    node = next(n for n in proto.graph.node if n.op_type == "LocalActivation")
+    assert all(node.input)
+    assert len(node.input) == len(body.input)
+    assert {a.name for a in node.attribute} == set(body.attribute)
+
+
+def test_sequences_of_different_signature_get_functions_of_their_own(
+    tmp_path: Path,
+) -> None:
+    convert(random_model(SPECS["three sequences"]), tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    used = [n.op_type for n in proto.graph.node if "LocalActivation" in n.op_type]
+    assert used == ["LocalActivation", "LocalActivation_1", "LocalActivation_2"]
+
+
+def test_explain_adds_the_activation_weights(tmp_path: Path) -> None:
+    model = random_model(SPECS["softmax"])
+    convert(model, tmp_path / "m.onnx", explain=True)
+    inputs = dict(edge_batches(model.spec))["N=64 B=64 T=mixed"]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (got,) = session.run(["history.activation_weight"], inputs)
+    tensors = {k: torch.from_numpy(v) for k, v in inputs.items()}
+    wanted = model.activation_weights(tensors)["history"].detach().numpy()
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    assert wanted.std() > 0.01
+
+
+def big_spec() -> dict[str, object]:
+    raw = spec_dict()
+    raw["candidate"][0]["encoder"]["buckets"] = 50_000
+    return raw
+
+
+def test_large_weights_go_to_a_file_named_by_their_digest(tmp_path: Path) -> None:
+    first = convert(random_model(big_spec(), seed=1), tmp_path / "m.onnx")
+    second = convert(random_model(big_spec(), seed=2), tmp_path / "m.onnx")
+    assert first.data_path is not None
+    assert second.data_path is not None
+    assert first.data_path != second.data_path
+    assert first.model_id != second.model_id
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["m.onnx", first.data_path.name, second.data_path.name]
+    )
+    proto = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    for tensor in proto.graph.initializer:
+        outside = {e.key: e.value for e in tensor.external_data}
+        size = 4 * int(np.prod(tensor.dims))
+        assert bool(outside) == (size >= 1024), tensor.name
+        if outside:
+            assert outside["location"] == second.data_path.name
+            assert int(outside["offset"]) % 4096 == 0
+    first.data_path.unlink()
+    assert Predictor(tmp_path / "m.onnx").model_id == second.model_id
+
+
+def test_the_model_id_depends_on_weights_and_spec_alone(tmp_path: Path) -> None:
+    ids = [
+        convert(model, tmp_path / f"{k}.onnx").model_id
+        for k, model in enumerate(
+            [
+                random_model(SPECS["paper"], seed=1),
+                random_model(SPECS["paper"], seed=1),
+                random_model(SPECS["paper"], seed=2),
+                random_model(SPECS["calibrated"], seed=1),
+            ]
+        )
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+
+
+def test_a_graph_that_differs_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = export_module.build_graph
+
+    def wrong(model: object, **options: bool) -> object:
+        proto, weights = real(model, **options)  # type: ignore[arg-type]
+        weights["history.bias_2"] = weights["history.bias_2"] + np.float32(3e-3)
+        return proto, weights
+
+    monkeypatch.setattr(export_module, "build_graph", wrong)
+    (tmp_path / "m.onnx").write_bytes(b"what was there")
+    with pytest.raises(
+        ConversionError, match=r"expected a logit within 1e-05 of torch's"
+    ):
+        convert(random_model(SPECS["paper"]), tmp_path / "m.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    assert (tmp_path / "m.onnx").read_bytes() == b"what was there"
+
+
+def test_a_difference_names_its_batch_row_and_values() -> None:
+    wanted = np.array([0.0, 1.0, 2.0])
+    got = np.array([0.0, 1.5, 2.0], np.float32)
+    with pytest.raises(ConversionError) as caught:
+        verify._check("N=3", "logit", got, wanted, np.ones(3))
+    assert str(caught.value) == (
+        "expected a logit within 1e-05 of torch's 1, got 1.5 - at `batch N=3, row 1`"
+    )
+    got[2] = np.nan
+    with pytest.raises(ConversionError, match="row 2"):
+        verify._check("N=3", "logit", got, wanted, np.ones(3))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = random_model(SPECS["paper"])
+    with torch.no_grad():
+        model.tables["of_goods_id"].weight[3, 0] = float("inf")
+    with pytest.raises(ConversionError) as caught:
+        convert(model, tmp_path / "m.onnx")
+    assert str(caught.value) == (
+        "expected finite weights, got NaN or infinity - at `tables.of_goods_id.weight`"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("m.pb", "expected a path that ends in .onnx, got m.pb - at `out`"),
+        ("no/m.onnx", "expected an existing folder, got {}/no - at `out`"),
+    ],
+)
+def test_a_wrong_out_is_refused(out: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(random_model(SPECS["candidate only"]), tmp_path / out)
+    assert str(caught.value) == message.format(tmp_path)
+
+
+def test_a_saved_model_converts_to_the_same_id(tmp_path: Path) -> None:
+    model = random_model(SPECS["derived"])
+    save(model, tmp_path / "model.pt")
+    from_file = convert(tmp_path / "model.pt", tmp_path / "a.onnx")
+    assert from_file.model_id == convert(model, tmp_path / "b.onnx").model_id
+    assert str(from_file).startswith(f"wrote     {tmp_path}/a.onnx\nmodel id  ")
+
+
+def test_converting_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model = random_model(SPECS["paper"]).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    convert(model, tmp_path / "m.onnx")
+    assert model.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_a_model_for_another_format_is_refused(tmp_path: Path) -> None:
+    convert(random_model(SPECS["candidate only"]), tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    for p in proto.metadata_props:
+        if p.key == "din_infer.format":
+            p.value = "2"
+    onnx.save(proto, tmp_path / "n.onnx")
+    with pytest.raises(ModelError, match=r"expected format 1, got 2 - at "):
+        Predictor(tmp_path / "n.onnx")
