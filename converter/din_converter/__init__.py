@@ -1,9 +1,17 @@
-"""Torch DIN: build, train, save, convert to ONNX. Needs the ``convert`` extra."""
+"""Torch DIN: build, train, save, convert to ONNX. Needs the ``convert`` extra.
 
-from din_converter.checkpoint import load, save
-from din_converter.export import Report, convert
-from din_converter.layers import Dice, LocalActivationUnit
-from din_converter.model import DIN, BaseModel, build_model
+Names are imported when first used, so that the commands' ``--help`` and their advice on
+missing extras need no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from din_converter.checkpoint import load, save
+    from din_converter.export import Report, convert
+    from din_converter.layers import Dice, LocalActivationUnit
+    from din_converter.model import DIN, BaseModel, build_model
 
 __all__ = [
     "DIN",
@@ -16,3 +24,18 @@ __all__ = [
     "load",
     "save",
 ]
+
+_HOMES = {
+    "checkpoint": ("load", "save"),
+    "export": ("Report", "convert"),
+    "layers": ("Dice", "LocalActivationUnit"),
+    "model": ("DIN", "BaseModel", "build_model"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"din_converter.{home}"), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

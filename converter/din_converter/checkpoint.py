@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
 def _read(path: Path) -> dict[str, Any]:
     rule = "a model.pt that din-train or din_converter.save wrote"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with (
+            warnings.catch_warnings()
+        ):  # torch remarks on odd pickles; ours is an error
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's text recommends the unsafe load; its first quoted cause is enough
         _, _, cause = str(error).partition("WeightsUnpickler error: ")

@@ -1,0 +1,302 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from din_converter.cli import convert_main, train_main
+from din_infer import Predictor
+from din_infer.cli import main as score_main
+from tests.test_train import click_log, log_spec
+
+Say = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, spec, model.pt and model.onnx, all made by the commands."""
+    folder = tmp_path_factory.mktemp("cli")
+    pq.write_table(click_log(2000), folder / "train.parquet", row_group_size=700)
+    pq.write_table(click_log(500, seed=9), folder / "test.parquet", row_group_size=90)
+    (folder / "spec.json").write_text(log_spec().to_json())
+    words = f"{folder}/train.parquet --spec {folder}/spec.json --out {folder}/model.pt"
+    flags = "--epochs 6 --batch-size 64 --learning-rate 0.01 --quiet"
+    assert train_main([*words.split(), *flags.split()]) == 0
+    words = f"{folder}/model.pt --out {folder}/model.onnx"
+    assert convert_main(words.split()) == 0
+    return folder
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    def read() -> tuple[str, str]:
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    return read
+
+
+def test_scores_lie_after_the_kept_columns_in_order(made: Path, tmp_path: Path) -> None:
+    words = f"{made}/model.onnx {made}/test.parquet --out {tmp_path}/out"
+    keep = ["--keep", "label,user_id", "--batch-size", "64"]
+    assert score_main([*words.split(), *keep]) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["test.parquet"]
+    got = pq.read_table(tmp_path / "out" / "test.parquet")
+    table = pq.read_table(made / "test.parquet")
+    assert got.column_names == ["label", "user_id", "score"]
+    assert got.schema.field("score").type == pa.float32()
+    assert got["user_id"] == table["user_id"]
+    assert got["label"].type == table["label"].type
+    wanted = Predictor(made / "model.onnx").score(table)
+    np.testing.assert_allclose(np.asarray(got["score"]), wanted, atol=1e-6)
+    assert wanted.std() > 0.01
+
+
+def test_the_summary_counts(made: Path, tmp_path: Path, say: Say) -> None:
+    words = f"{made}/model.onnx {made}/test.parquet --out {tmp_path}"
+    assert score_main([*words.split(), "--json"]) == 0
+    out, _ = say()
+    summary = json.loads(out)
+    assert summary["rows"] == 500
+    assert summary["files"] == [f"{tmp_path}/test.parquet"]
+    assert summary["fields"]["hist"]["rows"] == 500
+    assert summary["fields"]["hist"]["empty"] > 0
+    assert summary["model_id"] == Predictor(made / "model.onnx").model_id
+    assert score_main([*words.split(), "--overwrite"]) == 0
+    out, err = say()
+    assert out.startswith("500 rows in ")
+    assert "truncated" in out
+    assert "scoring" not in err
+
+
+def test_a_file_without_rows_has_no_scores(made: Path, tmp_path: Path) -> None:
+    table = pq.read_table(made / "test.parquet").slice(0, 0)
+    pq.write_table(table, tmp_path / "empty.parquet")
+    words = f"{made}/model.onnx {tmp_path}/empty.parquet --out {tmp_path}/out"
+    assert score_main([*words.split(), "--keep", "user_id"]) == 0
+    got = pq.read_table(tmp_path / "out" / "empty.parquet")
+    assert got.num_rows == 0
+    assert got.column_names == ["user_id", "score"]
+
+
+def test_a_folder_is_scored_file_by_file(made: Path, tmp_path: Path) -> None:
+    table = pq.read_table(made / "test.parquet")
+    (tmp_path / "in").mkdir()
+    for k in range(3):
+        pq.write_table(table.slice(k * 100, 100), tmp_path / "in" / f"{k}.parquet")
+    words = f"{made}/model.onnx {tmp_path}/in --out {tmp_path}/out --quiet"
+    assert score_main(words.split()) == 0
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["0.parquet", "1.parquet", "2.parquet"]
+
+
+def broken(made: Path, tmp_path: Path, change: str) -> Path:
+    path = tmp_path / "bad.parquet"
+    table = pq.read_table(made / "test.parquet")
+    if change == "columns":
+        table = table.drop(["hist"])
+    if change == "type":
+        table = table.set_column(1, "goods_id", pa.array(range(500)))
+    pq.write_table(table, path)
+    if change == "bytes":
+        path.write_bytes(b"no Parquet at all")
+    if change == "truncated":
+        path.write_bytes(path.read_bytes()[:-50])
+    if change == "page":
+        content = bytearray(path.read_bytes())
+        content[40:4000] = bytes(3960)
+        path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "columns",
+            "din-score: expected the columns hist, got only user_id, goods_id,",
+        ),
+        ("type", "din-score: expected a column of strings, got int64 - at `goods_id`"),
+        ("bytes", "din-score: expected a readable Parquet file, got "),
+        ("truncated", "din-score: expected a readable Parquet file, got "),
+        (
+            "page",
+            "din-score: expected a Parquet file that can be read to its end, got ",
+        ),
+    ],
+)
+def test_bad_files_are_named_and_nothing_is_written(
+    change: str, message: str, made: Path, tmp_path: Path, say: Say
+) -> None:
+    path = broken(made, tmp_path, change)
+    out = tmp_path / "out"
+    words = [str(made / "model.onnx"), str(path), "--out", str(out)]
+    assert score_main([*words, "--batch-size", "50"]) == 1
+    _, err = say()
+    assert err.startswith(message)
+    assert str(path) in err
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_bad_rows_deep_in_a_file_leave_no_partial_file(
+    made: Path, tmp_path: Path, say: Say
+) -> None:
+    folder = made
+    raw = log_spec().to_dict()
+    raw["candidate"].append(
+        {"name": "cate", "dim": 2, "encoder": {"type": "identity", "buckets": 10}}
+    )
+    (tmp_path / "spec.json").write_text(json.dumps(raw))
+    rng = np.random.default_rng(0)
+    cate = pa.array(rng.integers(0, 10, 2000))
+    table = pq.read_table(folder / "train.parquet").append_column("cate", cate)
+    pq.write_table(table, tmp_path / "train.parquet")
+    words = f"{tmp_path}/train.parquet --spec {tmp_path}/spec.json"
+    words += f" --out {tmp_path}/m.pt --epochs 1 --quiet"
+    assert train_main(words.split()) == 0
+    assert convert_main([f"{tmp_path}/m.pt", "--out", f"{tmp_path}/m.onnx"]) == 0
+    values = cate.to_pylist()
+    values[1234] = 10
+    bad = table.set_column(table.num_columns - 1, "cate", pa.array(values))
+    pq.write_table(bad, tmp_path / "bad.parquet")
+    say()
+    words = f"{tmp_path}/m.onnx {tmp_path}/bad.parquet --out {tmp_path}/out"
+    assert score_main([*words.split(), "--batch-size", "100"]) == 1
+    _, err = say()
+    assert err == (
+        "din-score: expected an id in [0, 10), got 10 - at `cate`, row 34 (row 0 being"
+        f" the first of rows 1200 to 1299 of {tmp_path}/bad.parquet)\n"
+    )
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_outputs_and_inputs_are_never_lost(
+    made: Path, tmp_path: Path, say: Say
+) -> None:
+    model, test = str(made / "model.onnx"), str(made / "test.parquet")
+    (tmp_path / "test.parquet").write_text("mine")
+    assert score_main([model, test, "--out", str(tmp_path)]) == 1
+    assert say()[1] == (
+        "din-score: expected a file that is not there yet, got one that is - at"
+        f" `{tmp_path}/test.parquet`. Give --overwrite to replace it.\n"
+    )
+    assert (tmp_path / "test.parquet").read_text() == "mine"
+    assert score_main([model, test, "--out", str(made), "--overwrite"]) == 1
+    assert "expected an --out folder other than the input's" in say()[1]
+    assert score_main([model, test, test, "--out", str(tmp_path / "o")]) == 1
+    assert "expected inputs of different names" in say()[1]
+    assert score_main([model, test, "--out", str(tmp_path / "o"), "--keep", "x"]) == 1
+    assert "expected the columns x, got only" in say()[1]
+    assert (
+        score_main([model, test, "--out", str(tmp_path / "o"), "--keep", "score"]) == 1
+    )
+    assert "expected kept columns other than `score`" in say()[1]
+    assert score_main([model, str(tmp_path / "no"), "--out", str(tmp_path / "o")]) == 1
+    assert "expected a readable Parquet file" in say()[1]
+    (tmp_path / "none").mkdir()
+    assert (
+        score_main([model, str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1
+    )
+    assert "expected a folder with *.parquet, got none" in say()[1]
+    assert not (tmp_path / "o").exists()
+
+
+def test_training_prints_its_epochs(made: Path, tmp_path: Path, say: Say) -> None:
+    words = f"{made}/train.parquet --spec {made}/spec.json --out {tmp_path}/m.pt"
+    flags = ["--model", "base", "--activation", "relu", "--epochs", "1", "--quiet"]
+    assert train_main([*words.split(), *flags]) == 0
+    out, _ = say()
+    lines = out.splitlines()
+    assert lines[0].startswith("training base on 2,000 rows of ")
+    assert lines[1].split()[:3] == ["epoch", "train", "log-loss"]
+    assert lines[2].split()[0] == "1"
+    assert lines[3].startswith("kept epoch 1; wrote ")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        (
+            train_main,
+            "{}/none.parquet --spec {}/spec.json --out {}/x.pt",
+            "din-train: expected a readable Parquet file, got ",
+        ),
+        (
+            train_main,
+            "{}/train.parquet --spec {}/none.toml --out {}/x.pt",
+            "din-train: expected a readable file, got ",
+        ),
+        (
+            train_main,
+            "{}/train.parquet --spec {}/spec.json --out {}/no/x.pt",
+            "din-train: expected an existing folder, got ",
+        ),
+        (
+            convert_main,
+            "{}/test.parquet --out {}/x.onnx",
+            "din-convert: expected a model.pt that din-train or din_converter.save",
+        ),
+        (
+            convert_main,
+            "{}/model.pt --out {}/x.pb",
+            "din-convert: expected a path that ends in .onnx, got x.pb",
+        ),
+    ],
+)
+def test_commands_say_errors_in_one_line(
+    command: Callable[[list[str]], int],
+    words: str,
+    message: str,
+    made: Path,
+    say: Say,
+) -> None:
+    before = sorted(made.iterdir())
+    assert command(words.replace("{}", str(made)).split()) == 1
+    _, err = say()
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+    assert sorted(made.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["din-train", "din-convert", "din-score"])
+def test_help_shows_examples(command: str) -> None:
+    path = Path(sys.executable).with_name(command)
+    done = subprocess.run([path, "--help"], capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout
+    assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "hidden", "command", "extras"),
+    [
+        ("din_converter.cli", "torch", "train_main", "convert,batch"),
+        ("din_converter.cli", "onnx", "convert_main", "cpu,convert"),
+        ("din_infer.cli", "pyarrow", "main", "cpu,batch"),
+        ("din_infer.cli", "tqdm", "main", "cpu,batch"),
+    ],
+)
+def test_a_missing_extra_prints_the_install_line(
+    module: str, hidden: str, command: str, extras: str, made: Path, tmp_path: Path
+) -> None:
+    words = {
+        "train_main": f"{made}/train.parquet --spec {made}/spec.json"
+        f" --out {tmp_path}/m.pt",
+        "convert_main": f"{made}/model.pt --out {tmp_path}/m.onnx",
+        "main": f"{made}/model.onnx {made}/test.parquet --out {tmp_path}",
+    }[command]
+    code = (
+        f"import sys; sys.modules[{hidden!r}] = None\n"
+        f"from {module} import {command} as run\n"
+        f"sys.exit(run({words.split()!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    line = f'needs the package {hidden}. Run: pip install "din-infer[{extras}]"\n'
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(line)
