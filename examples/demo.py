@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a folder with Amazon reviews; else logs are generated",
     )
     add("--out", type=Path, default=Path("demo"), help="folder for everything made")
+    add("--rows", default="200000", help="rows to generate (default: %(default)s)")
     add("--epochs", default="6", help="at most, for each model (default: %(default)s)")
-    add("--min-auc", type=float, default=0.0, help="fail when DIN's test AUC is lower")
+    add("--min-auc", type=float, default=-1.0, help="fail when DIN's test AUC is lower")
     add(
         "--min-gain",
         type=float,
-        default=0.0,
+        default=-1.0,
         help="fail when DIN's AUC is not this much above the model without history",
     )
     arguments = parser.parse_args(argv)
@@ -78,7 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [arguments.data, "--out", out]
         run("examples/amazon_reviews/prepare.py", prepare.main, words)
     else:
-        run("examples/click_logs/generate.py", generate.main, ["--out", out])
+        run(
+            "examples/click_logs/generate.py",
+            generate.main,
+            ["--out", out, "--rows", arguments.rows],
+        )
 
     spec = FeatureSpec.load(out / "features.toml")
     without_history(spec, out / "no_history.json")

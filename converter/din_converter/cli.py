@@ -89,7 +89,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "--weight-decay",
         type=float,
         default=0.0,
-        help="L2 on all weights (default: %(default)s)",
+        help="L2 on all weights but the tables (default: %(default)s)",
     )
     add(
         "--seed",

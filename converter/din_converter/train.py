@@ -123,17 +123,13 @@ def train(
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     model = build_model(spec)
-    optimizer = torch.optim.Adam(
-        model.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
+    optimizers = _optimizers(model, settings)
     trained = Trained(model, None)
     best_state: dict[str, Any] = {}
     waited = 0
     for number in range(1, settings.epochs + 1):
         loss = _train_epoch(
-            model, optimizer, table, labels, weights, rng, settings, number
+            model, optimizers, table, labels, weights, rng, settings, number
         )
         if valid is None:
             epoch = Epoch(number, loss, float("nan"), float("nan"), None)
@@ -154,6 +150,26 @@ def train(
         model.load_state_dict(best_state)
     model.eval()
     return trained
+
+
+def _optimizers(
+    model: ClickModel, settings: Settings
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Adam for the layers; for the tables one that touches a batch's rows alone.
+
+    A step then costs by the batch, not by the size of the tables.
+    """
+    for embedding in model.tables.values():
+        embedding.sparse = True  # type: ignore[assignment]
+    tables = list(model.tables.parameters())
+    inside = {id(p) for p in tables}
+    layers = [p for p in model.parameters() if id(p) not in inside]
+    return (
+        torch.optim.Adam(
+            layers, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        torch.optim.SparseAdam(tables, lr=settings.learning_rate),
+    )
 
 
 def split_by_time(
@@ -203,7 +219,7 @@ def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | N
 
 def _train_epoch(
     model: ClickModel,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     table: pa.Table,
     labels: NDArray[np.float32],
     weights: NDArray[np.float32] | None,
@@ -232,9 +248,11 @@ def _train_epoch(
             loss = functional.binary_cross_entropy_with_logits(
                 model(inputs), wanted, weight
             )
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             total += loss.item() * len(rows)
             bar.update(len(rows))
             bar.set_postfix(log_loss=f"{loss.item():.4f}", refresh=False)

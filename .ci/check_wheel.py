@@ -1,0 +1,32 @@
+"""Check what a user gets from the wheel alone: it imports, hashes, names what it lacks."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import din_infer
+
+installed = Path(din_infer.__file__)
+assert "site-packages" in installed.parts, installed
+assert din_infer.hash_buckets(["a", None], 1_000).tolist() == [603, 0]
+heavy = {"torch", "onnx", "onnxruntime", "pyarrow"} & set(sys.modules)
+assert not heavy, heavy
+
+message = ""
+try:
+    din_infer.Predictor("model.onnx")
+except din_infer.DeviceError as error:
+    message = str(error)
+assert 'Run: pip install "din-infer[cpu]"' in message, message
+
+for command in ("din-score", "din-train", "din-convert"):
+    path = Path(sys.executable).with_name(command)
+    subprocess.run([path, "--help"], check=True, stdout=subprocess.DEVNULL)
+
+seconds = []
+for _ in range(7):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import din_infer"], check=True)
+    seconds.append(time.perf_counter() - start)
+print(f"{installed.parent}: import din_infer takes {1e3 * sorted(seconds)[3]:.0f} ms")

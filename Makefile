@@ -1,0 +1,64 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Needs Python 3.11 or newer with venv, and a C compiler.
+
+PYTHON ?= python3
+VENV ?= .venv
+# A folder with Amazon reviews for `make demo`; without it click logs are generated.
+DATA ?=
+# Index of CPU-only torch builds, for machines where the default gives CUDA ones.
+TORCH_INDEX ?=
+# The oldest supported ONNX Runtime: every model must load in it too.
+OLDEST = onnxruntime==1.20.1
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
+	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+SOURCES = pyproject.toml setup.py constraints.txt $(wildcard csrc/* din_infer/*.pyx)
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/installed  ## generate (or DATA=folder), train, convert, score
+	$(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
+
+test: $(VENV)/tested-with .oldest  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	MYPYPATH=. $(BIN)/stubtest din_infer._kernels
+	$(BIN)/cython-lint din_infer/_kernels.pyx
+	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
+	$(BIN)/codespell --skip "*.json,./build,./dist,./demo,./.venv,./.oldest,./din_infer/_kernels.c" .
+	for file in csrc/*.c; do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion -Wshadow \
+		-Werror -Icsrc -c $$file -o /dev/null || exit 1; done
+
+format: $(VENV)/linted-with
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.c csrc/*.h
+
+$(VENV)/made:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/installed: $(VENV)/made $(SOURCES)
+	$(PIP) --editable ".[cpu,batch,convert]"
+	touch $@
+
+$(VENV)/tested-with: $(VENV)/installed
+	$(PIP) --group test
+	touch $@
+
+$(VENV)/linted-with: $(VENV)/tested-with
+	$(PIP) --group lint
+	touch $@
+
+.oldest: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --upgrade --target .oldest --no-deps $(OLDEST)
+	touch $@
+
+clean:
+	rm -rf build dist demo .venv .oldest *.egg-info din_infer/*.so din_infer/_kernels.c
