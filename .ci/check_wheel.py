@@ -1,4 +1,4 @@
-"""Check what a user gets from the wheel alone: it imports, hashes, names what it lacks."""
+"""Check what a user gets from the wheel alone: imports, hashes, names what it lacks."""
 
 import subprocess
 import sys
