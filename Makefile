@@ -27,10 +27,11 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=. $(BIN)/stubtest din_infer._kernels
-	$(BIN)/cython-lint din_infer/_kernels.pyx
+	MYPYPATH=. $(BIN)/stubtest --mypy-config-file pyproject.toml \
+		--allowlist .ci/stubtest_allowlist din_infer._kernels
+	PATH="$(BIN):$$PATH" cython-lint din_infer/_kernels.pyx
 	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
-	$(BIN)/codespell --skip "*.json,./build,./dist,./demo,./.venv,./.oldest,./din_infer/_kernels.c" .
+	git ls-files | xargs $(BIN)/codespell
 	for file in csrc/*.c; do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion -Wshadow \
 		-Werror -Icsrc -c $$file -o /dev/null || exit 1; done
 

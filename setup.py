@@ -40,7 +40,7 @@ setup(
             "boundscheck": False,
             "wraparound": False,
             "initializedcheck": False,
-            "freethreading_compatible": False,
+            "autotestdict": False,
         },
     )
 )

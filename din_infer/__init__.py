@@ -2,7 +2,7 @@
 
 >>> from din_infer import hash_buckets
 >>> hash_buckets(["goods-1", "goods-2", None], 1000).tolist()
-[684, 250, 0]
+[152, 726, 0]
 """
 
 from din_infer import metrics

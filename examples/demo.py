@@ -39,6 +39,7 @@ def without_history(spec: FeatureSpec, path: Path) -> None:
     """Write the same spec with no behavior sequence: what the candidate alone tells."""
     raw = spec.to_dict()
     del raw["behavior"]
+    raw["model"]["tower"].pop("inputs", None)
     path.write_text(FeatureSpec.from_dict(raw).to_json(), encoding="utf-8")
 
 
@@ -98,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, onnx = out / f"{stem}.pt", out / f"{stem}.onnx"
         words = [out / "train.parquet", "--valid", out / "valid.parquet"]
         words += ["--spec", out / spec_name, "--out", model]
-        run("din-train", train_main, [*words, "--epochs", arguments.epochs])
+        run(
+            "din-train",
+            train_main,
+            [*words, "--epochs", arguments.epochs, "--batch-size", 256],
+        )
         run("din-convert", convert_main, [model, "--out", onnx])
         folder = out / f"scores_{stem}"
         words = [onnx, test, "--out", folder, "--overwrite"]
