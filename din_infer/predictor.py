@@ -20,9 +20,9 @@ from din_infer.spec import Encoder, FeatureSpec
 __all__ = ["Predictor"]
 
 GOLDEN_TOLERANCE = 1e-5
-# Rows per run: large enough to fill the cores, small enough that the widest tensor of
-# the graph, [rows, D, H] floats, stays near the caches.
-DEFAULT_BATCH_SIZE = 1024
+# Rows per run: enough to fill the cores, few enough that the graph's widest tensor,
+# [rows, D, H] floats, stays near the caches and that a run's histories are alike.
+DEFAULT_BATCH_SIZE = 256
 
 
 class Predictor:
@@ -227,33 +227,40 @@ class Predictor:
         if count <= batch_size:
             return self._session.run(inputs, output)[0]
         scores = np.empty(count, np.float32)
+        order = self._by_length(inputs)
         for start in range(0, count, batch_size):
-            part = self._slice(inputs, start, min(start + batch_size, count))
-            scores[start : start + batch_size] = self._session.run(part, output)[0]
+            chosen = order[start : start + batch_size]
+            part = self._take(inputs, chosen)
+            scores[chosen] = self._session.run(part, output)[0]
         return scores
 
-    def _slice(
-        self, inputs: Mapping[str, NDArray[Any]], start: int, stop: int
+    def _by_length(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+        """Order candidates by the length of their histories, requests kept together.
+
+        A run is as wide as its longest history, so runs of like lengths waste least.
+        """
+        request = inputs["request_of_candidate"]
+        masked = [s for s in self.spec.behavior if s.padding == "masked"]
+        if not masked:
+            return np.arange(len(request))
+        lengths = sum(inputs[f"{s.name}.lengths"] for s in masked)
+        return np.lexsort((request, np.asarray(lengths)[request]))
+
+    def _take(
+        self, inputs: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        """Candidates start..stop, the requests they need, no longer than they need."""
-        request = inputs["request_of_candidate"][start:stop]
-        used, local = np.unique(request, return_inverse=True)
-        first = int(used[0])
-        contiguous = int(used[-1]) - first + 1 == len(used)
-        rows: slice | NDArray[np.int64] = used
-        if contiguous:
-            rows = slice(first, first + len(used))
+        """Take some candidates and the requests they need, no wider than they need."""
+        used, local = np.unique(
+            inputs["request_of_candidate"][chosen], return_inverse=True
+        )
         part: dict[str, NDArray[Any]] = {}
         for i in self.spec.inputs:
-            on_request = i.shape[0] == "B"
-            part[i.name] = inputs[i.name][rows if on_request else slice(start, stop)]
+            part[i.name] = inputs[i.name][used if i.shape[0] == "B" else chosen]
         part["request_of_candidate"] = local.astype(np.int64)
         for i in self.spec.inputs:
             if i.rows is not None and len(i.shape) == 2 and i.fixed_length is None:
                 lengths = part[str(i.shape[1]).removesuffix(".T") + ".lengths"]
-                longest = int(lengths.max(initial=0))
-                if longest < part[i.name].shape[1]:
-                    part[i.name] = part[i.name][:, :longest]
+                part[i.name] = part[i.name][:, : int(lengths.max(initial=0))]
         return part
 
     def _check_golden(self, place: str) -> None:
