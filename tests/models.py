@@ -167,6 +167,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "attended padding, softmax": _with_behavior(
         {"attention": {"softmax": True}}, padding="attended"
     ),
+    "attended padding row": _with_behavior(
+        {"attention": {"softmax": True}},
+        padding="attended",
+        empty_softmax="padding_row",
+    ),
     "row dice, outer": _with_behavior(
         {
             "attention": {

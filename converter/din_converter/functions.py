@@ -232,7 +232,9 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
     if op.explain:
         weight = g.add("Identity", weight, out="weight")
     spread = g.add("Unsqueeze", weight, g.constant([2]))
-    plain = not (a.softmax and sequence.empty_softmax == "padding_row")
+    # where padding is attended, no history is empty
+    fills = sequence.padding == "masked" and sequence.empty_softmax == "padding_row"
+    plain = not (a.softmax and fills)
     interest = g.add(
         "ReduceSum",
         g.add("Mul", spread, behaviors),
