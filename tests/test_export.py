@@ -268,6 +268,21 @@ def test_a_wrong_out_is_refused(out: str, message: str, tmp_path: Path) -> None:
     assert str(caught.value) == message.format(tmp_path)
 
 
+def test_4096_candidates_equal_torch_in_float64(tmp_path: Path) -> None:
+    model = random_model(SPECS["paper"])
+    convert(model, tmp_path / "m.onnx")
+    predictor = Predictor(tmp_path / "m.onnx")
+    rng = np.random.default_rng(1)
+    for b in (4096, 100, 1):
+        inputs = verify.random_inputs(model.spec, rng, 4096, b, "mixed")
+        wanted = torch_logits(model.double(), inputs)
+        bound = 1e-5 * np.maximum(1, np.abs(wanted))
+        for batch_size in (4096, 256):
+            got = predictor.score_encoded(inputs, raw=True, batch_size=batch_size)
+            assert (np.abs(got - wanted) <= bound).all()
+        assert wanted.std() > 0.05
+
+
 def test_a_saved_model_converts_to_the_same_id(tmp_path: Path) -> None:
     model = random_model(SPECS["derived"])
     save(model, tmp_path / "model.pt")
