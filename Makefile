@@ -18,7 +18,7 @@ SOURCES = pyproject.toml setup.py constraints.txt $(wildcard csrc/* din_infer/*.
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/installed  ## generate (or DATA=folder), train, convert, score
-	$(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(BIN)/python -m pytest

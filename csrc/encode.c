@@ -10,7 +10,7 @@
 /* Elements read at a time: they stay in the first-level cache. */
 enum { BLOCK = 64 };
 
-/* Integers up to these are exact in the float type; beyond, neighbors collapse. */
+/* Integers below these are exact in the float type; from here on neighbors collapse. */
 static const double EXACT_F16 = 2048.0;
 static const double EXACT_F32 = 16777216.0;
 static const double EXACT_F64 = 9007199254740992.0;
@@ -142,7 +142,7 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
         out[i] = 0;
         if (!valid[i] || x != x) {
           valid[i] = 0;
-        } else if (fabs(x) <= exact && x == floor(x)) {
+        } else if (fabs(x) < exact && x == floor(x)) {
           out[i] = (int64_t)x;
         } else {
           const int is_whole = x == floor(x) && !isinf(x);

@@ -488,8 +488,9 @@ cdef tuple _parse_format(str text):
     """Return (type, kind, type name, width) of a value format."""
     if text in _FORMATS:
         return (*_FORMATS[text], 0)
-    if text.startswith("w:") and text[2:].isdecimal() and int(text[2:]) < 2**31:
-        return DIN_BYTES_FIXED, "string", "fixed_size_binary", int(text[2:])
+    if text.startswith("w:"):
+        # also how UUIDs and opaque handles arrive, whose bytes are no key
+        return -1, "other", "fixed_size_binary", 0
     for key in (text[:2], text[:1]):
         if key in _OTHER_FORMATS:
             return -1, "other", _OTHER_FORMATS[key], 0
@@ -976,7 +977,8 @@ def check_offsets(offsets, int64_t num_values, str name not None):
         raise InputError(explain("offsets as a 1-D array of integers", got, name))
     if offsets.shape[0] == 0:
         raise InputError(explain("at least one offset", "none", name))
-    offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+    # a copy: what was checked must not change while C follows it
+    offsets = np.array(offsets, dtype=np.int64, order="C")
     view = offsets
     if view[0] != 0:
         raise InputError(

@@ -153,10 +153,10 @@ def _open_frame(batch: object, names: Sequence[str], place: str) -> Batch:
         present, columns, rows = _kernels.import_arrow(narrow, place, frozenset(names))
     except DinError:
         raise
-    except Exception:
+    except Exception as error:
         # Without pyarrow, or with columns that Arrow cannot hold.
         if not _is_pandas(batch):
-            raise
+            raise InputError(explain("readable Arrow data", error, place)) from error
         return _open_pandas(batch, names, place)
     for name in names:
         if name not in columns:
@@ -228,10 +228,11 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
             return _kernels.import_arrow(value, name)[1][name]
         except DinError:
             raise
-        except Exception:
+        except Exception as error:
             # pandas without pyarrow, or a Series that Arrow cannot hold.
             if not hasattr(value, "__array__"):
-                raise
+                rule = "readable Arrow data"
+                raise InputError(explain(rule, error, name)) from error
     if hasattr(value, "__array__"):
         return _from_array(np.asarray(value), name)
     rule = "a list, a NumPy array, (values, offsets) or Arrow data"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from din_infer import _kernels
 from din_infer.columns import Batch, fit, integers, open_batch, to_column
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError, explain, is_whole
 
 if TYPE_CHECKING:
     from din_infer.spec import Behavior, Dense, Encoder, FeatureSpec, Field, MultiHot
@@ -265,8 +265,9 @@ class FeatureEncoder:
             Naming column, row and value, when a batch does not fit the spec.
         """
         users = open_batch(requests, self.user_columns, "requests")
-        if isinstance(requests, Mapping) and not requests:
-            users.num_rows = 1  # a model without a user's side needs no columns
+        if not self.user_columns and isinstance(requests, Mapping):
+            # extra columns are not looked at, so their rows are not known
+            users.num_rows = _count_requests(request_of_candidate)
         items = open_batch(candidates, self.candidate_columns, "candidates")
         owners = _check_owners(request_of_candidate, users.num_rows, items.num_rows)
         return self._run(users, items, owners, stats)
@@ -284,6 +285,14 @@ class FeatureEncoder:
         if stats is not None:
             stats.merge(counted)
         return {name: made[name] for name in self.names}
+
+
+def _count_requests(owners: object) -> int:
+    """Count requests of which the model reads no column: as many as have candidates."""
+    if owners is None:
+        return 1
+    ids, _ = integers(owners, "request_of_candidate")
+    return max(int(ids.max(initial=0)), 0) + 1
 
 
 def _check_owners(owners: object, num_requests: int, n: int) -> NDArray[np.int64]:
@@ -375,6 +384,9 @@ def hash_buckets(
     """
     if hash != "xxh64":
         raise InputError(explain("xxh64", repr(hash), "hash"))
+    for value, place in ((num_buckets, "num_buckets"), (seed, "seed")):
+        if not is_whole(value):
+            raise InputError(explain("a whole number", repr(value), place))
     if not 2 <= num_buckets < 2**63:
         raise InputError(explain("2 to 2**63 - 1 buckets", num_buckets, "num_buckets"))
     if not 0 <= seed < 2**64:
@@ -419,6 +431,9 @@ def pad(
     >>> padded.tolist(), lengths.tolist()
     ([[8, 9], [0, 0], [4, 0]], [2, 0, 1])
     """
+    if not is_whole(max_len) or max_len >= 2**31:
+        rule = "a whole number below 2**31"
+        raise InputError(explain(rule, repr(max_len), "max_len"))
     ids = np.asarray(values)
     if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size > 0):
         got = f"{ids.ndim} axes of {ids.dtype}"

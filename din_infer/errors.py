@@ -27,6 +27,11 @@ class ConversionError(DinError, RuntimeError):
     """A model cannot be converted, or its ONNX form disagrees with torch."""
 
 
+def is_whole(value: object) -> bool:
+    """Tell whether an argument is an integer, of Python or NumPy, and no bool."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
 def explain(
     rule: str, got: object, place: str, fix: str = "", *, within: str = ""
 ) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from din_infer.encode import Stats
-from din_infer.errors import InputError, ModelError, explain
+from din_infer.errors import InputError, ModelError, explain, is_whole
 from din_infer.session import Session
 from din_infer.spec import Encoder, FeatureSpec
 
@@ -70,6 +70,11 @@ class Predictor:
             got = ", ".join(self._session.input_names)
             rule = "the graph inputs " + ", ".join(wanted)
             raise ModelError(explain(rule, got, str(path)))
+        missing = {"logit", "score"} - set(self._session.output_names)
+        if missing:
+            rule = "the graph outputs logit and score"
+            present = ", ".join(self._session.output_names)
+            raise ModelError(explain(rule, present, str(path)))
         self._lock = threading.Lock()
         self._stats = Stats()
         self._check_golden(str(path))
@@ -124,9 +129,22 @@ class Predictor:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        stats = Stats()
-        inputs = self.spec.encoder.encode(batch, stats)
-        return self._finish(inputs, stats, raw, batch_size)
+        return self.score_counted(batch, Stats(), raw=raw, batch_size=batch_size)
+
+    def score_counted(
+        self,
+        batch: object,
+        stats: Stats,
+        *,
+        raw: bool = False,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Score as `score` does, and add this batch's counts to `stats` as well."""
+        counted = Stats()
+        inputs = self.spec.encoder.encode(batch, counted)
+        scores = self._finish(inputs, counted, raw, batch_size)
+        stats.merge(counted)
+        return scores
 
     def score_requests(
         self,
@@ -220,8 +238,9 @@ class Predictor:
     ) -> NDArray[np.float32]:
         if batch_size is None:
             batch_size = DEFAULT_BATCH_SIZE
-        if batch_size < 1:
-            raise InputError(explain("at least 1", batch_size, "batch_size"))
+        if not (is_whole(batch_size) and batch_size >= 1):
+            rule = "a whole number of at least 1"
+            raise InputError(explain(rule, repr(batch_size), "batch_size"))
         output = ("logit" if raw else "score",)
         count = len(inputs["request_of_candidate"])
         if count <= batch_size:
@@ -269,18 +288,31 @@ class Predictor:
         try:
             golden = json.loads(text or "")
             rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(explain("golden rows", str(error), place)) from None
+            count = len(rows)
+        except (
+            ArithmeticError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as e:
+            raise ModelError(explain("golden rows", str(e), place)) from None
+        if count == 0 or wanted.shape != (count,):
+            rule = "golden rows, and one score for each"
+            got = f"{count} rows and scores of shape {list(wanted.shape)}"
+            raise ModelError(explain(rule, got, place))
         try:
-            got = self._run(self.spec.encode(rows), False, None)
+            scores = self._run(self.spec.encode(rows), False, None)
         except InputError as error:
             raise ModelError(explain("golden rows of its spec", error, place)) from None
-        wrong = got.shape != wanted.shape or ~(np.abs(got - wanted) <= GOLDEN_TOLERANCE)
-        if np.any(wrong):
+        is_score = self.spec.model.link == "sigmoid"
+        unit = 1.0 if is_score else np.maximum(1.0, np.abs(wanted))
+        wrong = ~(np.abs(scores - wanted) <= GOLDEN_TOLERANCE * unit)
+        if wrong.any():
             worst = int(np.argmax(wrong))
             rule = f"the golden score {wanted[worst]:.9g} within {GOLDEN_TOLERANCE:g}"
             fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(explain(rule, f"{got[worst]:.9g}", place, fix))
+            raise ModelError(explain(rule, f"{scores[worst]:.9g}", place, fix))
 
     def __reduce__(self) -> tuple[type["Predictor"], tuple[Any, ...]]:
         return Predictor, self._options
@@ -312,8 +344,9 @@ def check_encoded(
             raise InputError(explain(f"an input `{i.name}`", "none", "inputs"))
         array = inputs[i.name]
         rule = f"a {i.dtype} array of shape {list(i.shape)}"
-        if getattr(array, "dtype", None) != np.dtype(i.dtype):
-            got = getattr(array, "dtype", type(array).__name__)
+        if type(array) is not np.ndarray or array.dtype != np.dtype(i.dtype):
+            is_array = type(array) is np.ndarray
+            got = array.dtype if is_array else type(array).__name__
             raise InputError(explain(rule, got, i.name))
         if array.ndim != len(i.shape):
             raise InputError(explain(rule, f"shape {list(array.shape)}", i.name))
@@ -327,6 +360,10 @@ def check_encoded(
         if i.fixed_length is not None and array.shape[1] != i.fixed_length:
             rule_of_axis = f"T = {i.fixed_length}, since padding is attended"
             raise InputError(explain(rule_of_axis, array.shape[1], i.name))
+        if i.dtype == "float32" and not np.isfinite(array).all():
+            where = [int(x) for x in np.argwhere(~np.isfinite(array))[0]]
+            place = f"{i.name}{where}"
+            raise InputError(explain("a finite number", array[tuple(where)], place))
         if i.rows is not None:
             check_range(array, i.rows, f"an id in [0, {i.rows})", i.name)
         out[i.name] = array

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer.errors import DeviceError, ModelError, explain
+from din_infer.errors import DeviceError, ModelError, explain, is_whole
 
 __all__ = ["Session", "available_cpus"]
 
@@ -72,7 +72,7 @@ def _import_runtime() -> Any:  # noqa: ANN401
 
 
 def _parse_device(device: str) -> tuple[str, int]:
-    kind, colon, number = device.partition(":")
+    kind, colon, number = str(device).partition(":")
     right = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda")
     if not right or (colon and not number.isdecimal()):
         rule = "auto, cpu, cuda or cuda:<number>"
@@ -110,8 +110,8 @@ class Session:
     ) -> None:
         self.path = Path(path).absolute()
         kind, index = _parse_device(device)
-        if threads is not None and threads < 1:
-            raise DeviceError(explain("at least 1 thread", threads, "threads"))
+        if threads is not None and not (is_whole(threads) and threads >= 1):
+            raise DeviceError(explain("at least 1 thread", repr(threads), "threads"))
         self.threads = threads or available_cpus()
         runtime = _import_runtime()
         if not self.path.is_file():
@@ -183,11 +183,18 @@ class Session:
         ------
         DeviceError
             In a process forked after the session was made: its threads are not here.
+        ModelError
+            If the runtime cannot run the graph on these inputs.
         """
         if os.getpid() != self._pid:
             rule = "the process that made the session"
             fix = "Make a Predictor in each process, or start workers with spawn."
             message = explain(rule, "a forked child", "Predictor", fix)
             raise DeviceError(message)
-        result: list[NDArray[np.float32]] = self._session.run(list(outputs), inputs)
+        try:
+            result: list[NDArray[np.float32]] = self._session.run(list(outputs), inputs)
+        except Exception as error:  # the runtime's errors share no narrower base
+            rule = "a graph that runs on the inputs of its spec"
+            reason = " ".join(str(error).split())
+            raise ModelError(explain(rule, reason, str(self.path))) from None
         return result

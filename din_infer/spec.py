@@ -114,7 +114,16 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)  # type: ignore[arg-type]
+    if _is_int(value):
+        return abs(value) < 2**1000  # type: ignore[arg-type]
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 def _is_size(value: object) -> bool:
@@ -122,17 +131,19 @@ def _is_size(value: object) -> bool:
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    "a string": lambda v: isinstance(v, str) and v != "",
+    "a string": lambda v: _is_text(v) and v != "",
     "true or false": lambda v: isinstance(v, bool),
     "a whole number": _is_int,
     "a positive whole number below 2**31": _is_size,
     "a finite number": _is_number,
     "a positive number": lambda v: _is_number(v) and v > 0,
     "a number in [0, 1)": lambda v: _is_number(v) and 0 <= v < 1,
-    "a string or a whole number": lambda v: isinstance(v, str) or _is_int(v),
+    "a string or a whole number": lambda v: (
+        _is_text(v) or (_is_int(v) and -(2**63) <= v < 2**63)
+    ),
     "a list": lambda v: isinstance(v, list | tuple),
     "a list of strings": lambda v: (
-        isinstance(v, list | tuple) and all(isinstance(x, str) for x in v)
+        isinstance(v, list | tuple) and all(_is_text(x) for x in v)
     ),
     "a list of sizes, each a positive whole number": lambda v: (
         isinstance(v, list | tuple) and all(_is_size(x) for x in v)
@@ -145,6 +156,8 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def _check_name(value: str, place: str) -> str:
+    if not _is_text(value) or not value:
+        raise ModelError(explain("a string", repr(value), place))
     if any(c in value for c in ".[]") or value != value.strip():
         rule = "a name without '.', '[', ']' or blanks around it"
         fix = "Give the field a plain name and set `column` to the column's own."
@@ -387,15 +400,20 @@ class Input:
 def _read_lines(section: _Section, key: str, folder: Path) -> list[str]:
     path = folder / section.take(key, "a string")
     try:
-        text: str = path.read_text(encoding="utf-8")
-        return text.splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text: str = path.read_text(encoding="utf-8-sig")
+        # not splitlines: a value may hold any of Unicode's other line breaks
+        lines = text.removesuffix("\n").split("\n") if text else []
+        return [line.removesuffix("\r") for line in lines]
+    except (OSError, ValueError) as error:
         rule = "a readable UTF-8 file, one value per line"
         raise ModelError(explain(rule, f"{path}: {error}", section.at(key))) from None
 
 
-def _inline_files(raw: dict[str, Any], folder: Path) -> None:
-    """Replace `values_file`, `lookup_file` and `weights_file` by their contents."""
+def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
+    """Replace `values_file`, `lookup_file` and `weights_file` by their contents.
+
+    Without a folder they are refused: a spec inside a model may not open files.
+    """
 
     def walk(value: object, place: str) -> None:
         if isinstance(value, list):
@@ -403,9 +421,14 @@ def _inline_files(raw: dict[str, Any], folder: Path) -> None:
                 walk(item, f"{place}[{i}]")
         if not isinstance(value, dict):
             return
-        for name in ("values", "lookup", "weights"):
+        named = place.endswith(".fields")  # its keys are names, not words of the format
+        for name in () if named else ("values", "lookup", "weights"):
             key = f"{name}_file"
             if key in value:
+                if folder is None:
+                    rule = f"`{name}` itself, since only a spec file may name files"
+                    where = f"{place}.{key}" if place else key
+                    raise ModelError(explain(rule, repr(value[key]), where))
                 section = _Section(value, place)
                 if name in value:
                     rule = f"either `{name}` or `{key}`"
@@ -474,7 +497,7 @@ def _parse_vocab(section: _Section, dtype: str) -> Encoder:
     if dtype == "int64":
         values = [_as_int(v) for v in values]
     for i, value in enumerate(values):
-        right = isinstance(value, str) if dtype == "string" else _is_int(value)
+        right = _is_text(value) if dtype == "string" else _is_int(value)
         if not right or (dtype == "int64" and not -(2**63) <= value < 2**63):
             place = section.at(f"values[{i}]")
             raise ModelError(explain(f"a value of dtype {dtype}", repr(value), place))
@@ -914,9 +937,11 @@ class FeatureSpec:
 
     @classmethod
     def from_dict(
-        cls, raw: Mapping[str, Any], folder: str | Path = "."
+        cls, raw: Mapping[str, Any], folder: str | Path | None = None
     ) -> "FeatureSpec":
-        """Read a spec from nested dicts and lists; files are relative to `folder`.
+        """Read a spec from nested dicts and lists.
+
+        Files it names are relative to `folder`; without one they are refused.
 
         Raises
         ------
@@ -925,9 +950,15 @@ class FeatureSpec:
         """
         if not isinstance(raw, Mapping):
             raise ModelError(explain("a table", repr(raw), "spec"))
-        source = copy.deepcopy(dict(raw))
-        _inline_files(source, Path(folder))
-        return _parse_spec(cls, source)
+        try:
+            source = copy.deepcopy(dict(raw))
+        except RecursionError:
+            raise ModelError(explain("a spec", "endless nesting", "spec")) from None
+        try:
+            _inline_files(source, None if folder is None else Path(folder))
+            return _parse_spec(cls, source)
+        except RecursionError:
+            raise ModelError(explain("a spec", "endless nesting", "spec")) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as nested dicts, files inlined; a copy."""
@@ -1063,7 +1094,7 @@ def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:
     model.finish()
     calibration_table = _Section(root.take("calibration", "a table", {}), "calibration")
     calibration = Calibration(
-        scale=calibration_table.take("scale", "a finite number", 1.0),
+        scale=calibration_table.take("scale", "a positive number", 1.0),
         offset=calibration_table.take("offset", "a finite number", 0.0),
     )
     calibration_table.finish()

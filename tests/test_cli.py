@@ -169,8 +169,8 @@ def test_bad_rows_deep_in_a_file_leave_no_partial_file(
     assert score_main([*words.split(), "--batch-size", "100"]) == 1
     _, err = say()
     assert err == (
-        "din-score: expected an id in [0, 10), got 10 - at `cate`, row 34 (row 0 being"
-        f" the first of rows 1200 to 1299 of {tmp_path}/bad.parquet)\n"
+        "din-score: expected an id in [0, 10), got 10 - at `cate`, row 1234"
+        f" of {tmp_path}/bad.parquet\n"
     )
     assert not list((tmp_path / "out").iterdir())
 
@@ -203,6 +203,16 @@ def test_outputs_and_inputs_are_never_lost(
         score_main([model, str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1
     )
     assert "expected a folder with *.parquet, got none" in say()[1]
+    assert score_main([model, test, "--out", test]) == 1
+    assert "expected a place where the scores can be written" in say()[1]
+    assert score_main([model, test, "--out", "/proc/x"]) == 1
+    assert "expected a place where the scores can be written" in say()[1]
+    (tmp_path / "d" / "test.parquet").mkdir(parents=True)
+    assert score_main([model, test, "--out", str(tmp_path / "d"), "--overwrite"]) == 1
+    assert "expected a file, or nothing, got a folder" in say()[1]
+    flags = ["--out", str(tmp_path / "o"), "--keep", "label,label"]
+    assert score_main([model, test, *flags]) == 1
+    assert "expected each kept column once" in say()[1]
     assert not (tmp_path / "o").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from din_converter import convert, save, verify
+from din_converter import convert, functions, save, verify
 from din_converter import export as export_module
 from din_converter.verify import edge_batches, torch_logits
 from din_infer import ConversionError, FeatureSpec, ModelError, Predictor
@@ -133,9 +133,9 @@ def test_the_attention_never_builds_q_minus_k(tmp_path: Path) -> None:
     convert(model, tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
     shapes = {t.name: list(t.dims) for t in proto.graph.initializer}
-    assert (
-        shapes["history.weight_behavior"] == shapes["history.weight_product"] == [15, 9]
-    )
+    place = "weights.sequence.history."
+    assert shapes[f"{place}weight_behavior"] == [15, 9]
+    assert shapes[f"{place}weight_product"] == [15, 9]
     body = next(f for f in proto.functions if f.name == "LocalActivation")
     operators = {n.op_type for n in body.node}
     assert "BatchNormalization" not in operators
@@ -164,6 +164,106 @@ def test_explain_adds_the_activation_weights(tmp_path: Path) -> None:
     wanted = model.activation_weights(tensors)["history"].detach().numpy()
     np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert wanted.std() > 0.01
+
+
+def test_wrong_activation_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = functions._weights
+
+    def turned(g: functions.Nodes, op: functions.LocalActivation, score: str) -> str:
+        weight = real(g, op, score)
+        if op.explain:  # the interest stays right: only what is shown is turned
+            g.add("Neg", weight, out="weight")
+            g.add = lambda name, *a, **k: (  # type: ignore[method-assign]
+                weight
+                if k.get("out") == "weight"
+                else functions.Nodes.add(g, name, *a, **k)
+            )
+        return weight
+
+    monkeypatch.setattr(functions, "_weights", turned)
+    with pytest.raises(ConversionError, match=r"expected a history\.activation_weight"):
+        convert(random_model(SPECS["paper"]), tmp_path / "m.onnx", explain=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_is_nothing_to_explain_without_attention(tmp_path: Path) -> None:
+    for name in ("base sum", "no history"):
+        with pytest.raises(ConversionError, match="expected a DIN with behavior seq"):
+            convert(random_model(SPECS[name]), tmp_path / "m.onnx", explain=True)
+
+
+def test_field_names_never_meet_the_graphs_own(tmp_path: Path) -> None:
+    raw = spec_dict()
+    names = ["gather_1", "concat_3", "node", "table", "weights", "interest", "lengths"]
+    for name in names:
+        raw["candidate"].append(
+            {"name": name, "dim": 2, "encoder": {"type": "identity", "buckets": 3}}
+        )
+    for name in ("tower", "sequence"):
+        raw["behavior"].append(
+            {"name": name, "max_len": 3, "fields": {f"of_{name}": "goods_id"}}
+        )
+    convert(random_model(raw), tmp_path / "m.onnx")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "d.onnx").mkdir()
+    model = random_model(big_spec())
+    with pytest.raises(ConversionError, match="expected a file, or nothing, got a fol"):
+        convert(model, tmp_path / "d.onnx")
+    with pytest.raises(ConversionError, match="expected a place where the model can"):
+        convert(model, "/proc/m.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["d.onnx"]
+
+
+GOLDEN_SPECS = {
+    "a length that is also a small id": [
+        {
+            "user": [
+                {
+                    "name": "n",
+                    "dim": 2,
+                    "encoder": {"type": "identity", "buckets": 6},
+                }
+            ]
+        },
+        {"length_column": "n"},
+    ],
+    "one column, two ranges": [
+        {
+            "user": [
+                {
+                    "name": f"n{k}",
+                    "column": "n",
+                    "dim": 2,
+                    "encoder": {"type": "identity", "buckets": k},
+                }
+                for k in (100, 3)
+            ]
+        },
+        {},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_SPECS)
+def test_golden_rows_always_fit_their_spec(name: str, tmp_path: Path) -> None:
+    change, behavior = GOLDEN_SPECS[name]
+    raw = spec_dict(**change)
+    raw["behavior"][0].update(behavior)
+    convert(random_model(raw), tmp_path / "m.onnx")
+    golden = json.loads(metadata(tmp_path / "m.onnx")["din_infer.golden"])
+    assert len(golden["rows"]) >= 1
+
+
+def test_large_values_of_the_identity_link_convert(tmp_path: Path) -> None:
+    model = random_model(SPECS["identity link"])
+    with torch.no_grad():
+        model.tower.output.bias.fill_(5000.0)
+    convert(model, tmp_path / "m.onnx")
+    assert Predictor(tmp_path / "m.onnx").model_id
 
 
 def big_spec() -> dict[str, object]:
@@ -217,7 +317,8 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_written(
 
     def wrong(model: object, **options: bool) -> object:
         proto, weights = real(model, **options)  # type: ignore[arg-type]
-        weights["history.bias_2"] = weights["history.bias_2"] + np.float32(3e-3)
+        name = "weights.sequence.history.bias_2"
+        weights[name] = weights[name] + np.float32(3e-3)
         return proto, weights
 
     monkeypatch.setattr(export_module, "build_graph", wrong)

@@ -285,7 +285,10 @@ def test_unknown_encoded_inputs_are_refused(paper: Predictor, rows: Rows) -> Non
         paper.score_encoded(inputs)
     with pytest.raises(InputError) as caught:
         paper.score(rows, batch_size=0)
-    assert str(caught.value) == "expected at least 1, got 0 - at `batch_size`"
+    assert (
+        str(caught.value)
+        == "expected a whole number of at least 1, got 0 - at `batch_size`"
+    )
 
 
 def test_attended_padding_wants_its_full_length() -> None:

@@ -135,7 +135,8 @@ def test_a_spec_and_its_source_do_not_share_state() -> None:
 
 
 def test_files_are_read_beside_the_spec_and_kept_inside(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("new\nsale\nüber\n", encoding="utf-8")
+    words = "\ufeffnew\r\na\u2028b\nüber\n"
+    (tmp_path / "words.txt").write_bytes(words.encode())
     (tmp_path / "numbers.txt").write_text("7\n-3\n")
     (tmp_path / "brands.txt").write_text("\n4 5\n1\n")
     raw = {
@@ -170,10 +171,12 @@ def test_files_are_read_beside_the_spec_and_kept_inside(tmp_path: Path) -> None:
     }
     (tmp_path / "spec.json").write_text(json.dumps(raw))
     spec = FeatureSpec.load(tmp_path / "spec.json")
-    assert spec.candidate[1].encoder.values == ("new", "sale", "über")
+    assert spec.candidate[1].encoder.values == ("new", "a\u2028b", "über")
     assert spec.candidate[2].encoder.values == (7, -3)
     assert spec.derived[0].lookup == ((), (4, 5), (1,))
     assert "_file" not in spec.to_json()
+    with pytest.raises(ModelError, match="since only a spec file may name files"):
+        FeatureSpec.from_json(json.dumps(raw))
     assert FeatureSpec.from_json(spec.to_json()) == spec
     (tmp_path / "words.txt").unlink()
     with pytest.raises(ModelError, match=r"at `candidate\[1\].encoder.values_file`"):
@@ -317,7 +320,7 @@ FAULTS = {
     "expected a number in [0, 1), got 1 - at `model.tower.dropout`": _set(
         "model", "tower", "dropout", 1
     ),
-    "expected a finite number, got inf - at `calibration.scale`": _set(
+    "expected a positive number, got inf - at `calibration.scale`": _set(
         "calibration", {"scale": float("inf")}
     ),
     "expected a user or candidate field (user_id, age, goods_id, cate_id), got 'x'"
@@ -345,6 +348,33 @@ def test_a_wrong_spec_names_the_place(message: str) -> None:
     with pytest.raises(ModelError) as caught:
         FeatureSpec.from_dict(raw)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("calibration", {"scale": 10**400}),
+        _set("user", 1, "encoder", "boundaries", [0, 10**400]),
+        _set("behavior", 0, "pad_value", "\ud800"),
+        _set("multi_hot", 0, "pad_value", 2**70),
+        _set("behavior", 0, "fields", "action", "encoder", "values", ["\ud800"]),
+        _set("behavior", 0, "fields", {1: "goods_id"}),
+        _set("label", "\ud800"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused_when_read(change: Any) -> None:  # noqa: ANN401
+    raw = copy.deepcopy(spec_dict())
+    change(raw)
+    with pytest.raises(ModelError, match=r"^expected "):
+        FeatureSpec.from_dict(raw)
+
+
+def test_endless_nesting_is_refused() -> None:
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(ModelError, match="endless nesting"):
+        FeatureSpec.from_dict(spec_dict(label=nested))
 
 
 def test_unknown_keys_at_the_top_are_named() -> None:

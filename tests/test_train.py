@@ -248,6 +248,6 @@ def test_wrong_checkpoints_are_refused(tmp_path: Path) -> None:
         load(path)
     assert str(caught.value) == (
         "expected the weights of its own spec, got missing tower.output.bias; unknown"
-        " more; tower.output.weight of shape [1, 7], not torch.Size([1, 2])"
+        " more; tower.output.weight as floats [1, 7], not floats [1, 2]"
         f" - at `{path}: state_dict`"
     )

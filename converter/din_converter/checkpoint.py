@@ -63,8 +63,12 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
     if content["format"] != FORMAT:
         place = f"{path}: format"
         raise ModelError(explain(f"format {FORMAT}", repr(content["format"]), place))
-    model = build_model(FeatureSpec.from_json(content["spec"]))
-    _fill(model, content["state_dict"], path)
+    spec = FeatureSpec.from_json(content["spec"])
+    with torch.device("meta"):  # shapes first: a wrong file must not cost memory
+        wanted = build_model(spec).state_dict()
+    _compare(wanted, content["state_dict"], path)
+    model = build_model(spec)
+    model.load_state_dict(content["state_dict"])
     return model.eval()
 
 
@@ -82,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
         cause = cause.splitlines()[0].strip() if cause else "unreadable data"
         got = f"a pickle that is not weights only ({cause})"
         raise ModelError(explain(rule, got, str(path))) from None
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(explain(rule, reason, str(path))) from None
     keys = {"format": int, "spec": str, "state_dict": dict}
@@ -92,17 +96,24 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _fill(model: ClickModel, state: dict[str, Any], path: Path) -> None:
-    wanted = model.state_dict()
+def _compare(wanted: dict[str, Any], state: dict[str, Any], path: Path) -> None:
     faults = [f"missing {k}" for k in wanted if k not in state]
     faults += [f"unknown {k}" for k in state if k not in wanted]
     for key, value in wanted.items():
-        if key in state and (
-            not isinstance(state[key], torch.Tensor) or state[key].shape != value.shape
-        ):
-            got = getattr(state[key], "shape", type(state[key]).__name__)
-            faults.append(f"{key} of shape {list(value.shape)}, not {got}")
+        if key not in state:
+            continue
+        got = _kind(state[key])
+        if got != _kind(value):
+            faults.append(f"{key} as {_kind(value)}, not {got}")
     if faults:
         rule = "the weights of its own spec"
         raise ModelError(explain(rule, "; ".join(faults), f"{path}: state_dict"))
-    model.load_state_dict(state)
+
+
+def _kind(value: object) -> str:
+    """Say what a tensor is, as far as it must be the model's own."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    number = "floats" if value.dtype.is_floating_point else str(value.dtype)
+    layout = "" if value.layout == torch.strided else f", {value.layout}"
+    return f"{number} {list(value.shape)}{layout}"

@@ -1,6 +1,7 @@
 """The commands din-train and din-convert."""
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,22 @@ def _fraction(text: str) -> float:
     return value
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e3:
+        message = "must be above 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        message = "must be in [0, 2**63)"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
 def _train_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "din-train",
@@ -81,19 +98,19 @@ def _train_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive, default=1024, help="rows (default: %(default)s)")
     add(
         "--learning-rate",
-        type=float,
+        type=_rate,
         default=1e-3,
         help="Adam's (default: %(default)s)",
     )
     add(
         "--weight-decay",
-        type=float,
+        type=_fraction,
         default=0.0,
         help="L2 on all weights but the tables (default: %(default)s)",
     )
     add(
         "--seed",
-        type=int,
+        type=_seed,
         default=0,
         help="of weights and order (default: %(default)s)",
     )
@@ -109,6 +126,8 @@ def train_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    # Threads that spin while they wait starve each other on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from din_converter.checkpoint import save
     from din_converter.train import (
         Settings,
@@ -119,9 +138,12 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     from din_infer.errors import InputError, explain
 
-    if not arguments.out.absolute().parent.is_dir():
-        folder = arguments.out.parent
+    folder = arguments.out.absolute().parent
+    if not folder.is_dir():
         raise InputError(explain("an existing folder", folder, "--out"))
+    if arguments.out.is_dir() or not os.access(folder, os.W_OK):
+        rule = "a file that can be written"
+        raise InputError(explain(rule, arguments.out, "--out"))
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
     table = read_table(arguments.data, spec)
     valid = read_table(arguments.valid, spec) if arguments.valid else None
@@ -155,8 +177,10 @@ def _override(spec: FeatureSpec, arguments: argparse.Namespace) -> FeatureSpec:
     if arguments.model:
         model["type"] = arguments.model
     if arguments.activation:
-        for part in ("attention", "tower"):
-            model.setdefault(part, {})["activation"] = arguments.activation
+        parts = [model.setdefault("attention", {}), model.setdefault("tower", {})]
+        parts += [s["attention"] for s in raw.get("behavior", []) if "attention" in s]
+        for part in parts:
+            part["activation"] = arguments.activation
     return FeatureSpec.from_dict(raw)
 
 

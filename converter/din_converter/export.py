@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -109,14 +111,33 @@ def convert(
         )
     if not path.parent.is_dir():
         raise ConversionError(errors.explain("an existing folder", path.parent, "out"))
+    if path.is_dir():
+        raise ConversionError(
+            errors.explain("a file, or nothing", "a folder", str(path))
+        )
     if not isinstance(model, ClickModel):
         model = load(model)
+    if explain and (model.spec.model.type != "din" or not model.spec.behavior):
+        rule = "a DIN with behavior sequences to explain"
+        got = f"model.type {model.spec.model.type!r}"
+        raise ConversionError(errors.explain(rule, got, "explain"))
     exact = copy.deepcopy(model).double().eval().cpu()
     for name, tensor in exact.state_dict().items():
         if not torch.isfinite(tensor).all():
             rule = "finite weights"
             raise ConversionError(errors.explain(rule, "NaN or infinity", name))
     proto, weights = build_graph(exact, explain=explain)
+    with _writing(path):
+        return _write(exact, proto, weights, path)
+
+
+def _write(
+    exact: ClickModel,
+    proto: onnx.ModelProto,
+    weights: dict[str, NDArray[Any]],
+    path: Path,
+) -> Report:
+    """Write into a folder beside, prove it there, rename into place."""
     folder = Path(tempfile.mkdtemp(prefix=".din-convert-", dir=path.parent))
     try:
         data_name = _place_weights(proto, weights, path, folder)
@@ -151,6 +172,15 @@ def convert(
         weight_bytes=sum(w.nbytes for w in weights.values()),
         cases=tuple(cases),
     )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        rule = "a place where the model can be written"
+        raise ConversionError(errors.explain(rule, error, str(path))) from None
 
 
 def _place_weights(

@@ -99,11 +99,15 @@ def _parameters(activation: nn.Module, bias: Array) -> list[Array]:
 
 @dataclass
 class _Graph:
-    """The model under construction: nodes, initializers and functions."""
+    """The model under construction: nodes, initializers and functions.
+
+    Fields have names without a dot, so whatever has one here cannot meet them; weights
+    have two, to keep clear of a sequence's own `<sequence>.lengths` and `.interest`.
+    """
 
     spec: FeatureSpec
     explain: bool
-    g: Nodes = field(default_factory=Nodes)
+    g: Nodes = field(default_factory=lambda: Nodes(prefix="node."))
     weights: dict[str, NDArray[Any]] = field(default_factory=dict)
     functions: dict[tuple[object, ...], onnx.FunctionProto] = field(
         default_factory=dict
@@ -118,11 +122,11 @@ class _Graph:
 
     def table(self, model: ClickModel, name: str) -> str:
         embedding: nn.Embedding = model.tables[key_of(name)]  # type: ignore[assignment]
-        return self.weight(f"table.{name}", _array(embedding.weight))
+        return self.weight(f"weights.table.{name}", _array(embedding.weight))
 
     def derived_table(self, model: ClickModel, name: str) -> str:
         """Materialize a derived field: one pooled row per id of its source."""
-        label = f"derived.{name}"
+        label = f"weights.derived.{name}"
         if label not in self.weights:
             derived = next(d for d in self.spec.derived if d.name == name)
             embedding: nn.Embedding = model.tables[key_of(derived.table)]  # type: ignore[assignment]
@@ -171,7 +175,9 @@ class _Graph:
             ids, table = self.candidate_ids_and_table(model, name)
             values[f"candidate_ids_{i}"], values[f"candidate_table_{i}"] = ids, table
         for label, value in weights.items():
-            values[label] = self.weight(f"{sequence.name}.{label}", value)
+            values[label] = self.weight(
+                f"weights.sequence.{sequence.name}.{label}", value
+            )
         name = self.call(
             "LocalActivation",
             op.signature,
@@ -309,6 +315,11 @@ def _tower_input(graph: _Graph, model: ClickModel, first: Array) -> tuple[str, A
         joined = g.add("Concat", *user_side, axis=1)
         blocks.append(g.add("Gather", joined, "request_of_candidate"))
     blocks += candidate_side
+    if not blocks:  # a query of unpaired fields alone: nothing but the bias is left
+        count = g.add("Shape", "request_of_candidate")
+        shape = g.add("Concat", count, g.constant([1]), axis=0)
+        blocks.append(g.add("ConstantOfShape", shape))
+        candidate_rows.append(np.zeros((1, first.shape[1])))
     weight = np.concatenate([*user_rows, *candidate_rows])
     return g.add("Concat", *blocks, axis=1), weight
 
@@ -380,12 +391,12 @@ def build_graph(
     x, layers[0].weight = _tower_input(graph, model, layers[0].weight)
     tower = spec.model.tower
     for i, layer in enumerate(layers, start=1):
-        weight = graph.weight(f"tower.weight_{i}", layer.weight)
-        bias = graph.weight(f"tower.bias_{i}", layer.bias)
+        weight = graph.weight(f"weights.tower.weight_{i}", layer.weight)
+        bias = graph.weight(f"weights.tower.bias_{i}", layer.bias)
         x = g.add("Gemm", x, weight, bias)
         if i < len(layers):
             parameters = [
-                graph.weight(f"tower.activation_{i}.{j}", p)
+                graph.weight(f"weights.tower.activation_{i}.{j}", p)
                 for j, p in enumerate(layer.parameters)
             ]
             x = g.activation(tower.activation, x, parameters, tower.dice_epsilon)

@@ -22,7 +22,7 @@ from din_converter.model import ClickModel, build_model
 from din_infer import columns, metrics
 from din_infer.errors import InputError, ModelError, explain
 from din_infer.jobs.files import open_parquet
-from din_infer.spec import FeatureSpec
+from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
@@ -119,6 +119,8 @@ def train(
     labels = read_labels(table, spec)
     weights = _read_weights(table, spec)
     if valid is not None:
+        if valid.num_rows == 0:
+            raise InputError(explain("at least one validation row", 0, "valid"))
         read_labels(valid, spec)
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -138,8 +140,7 @@ def train(
         trained.epochs.append(epoch)
         if on_epoch:
             on_epoch(epoch)
-        better = trained.best is None or not epoch.auc <= trained.best.auc
-        if valid is None or better:
+        if valid is None or trained.best is None or _better(epoch, trained.best):
             trained.best, waited = epoch, 0
             best_state = copy.deepcopy(model.state_dict())
         else:
@@ -148,6 +149,8 @@ def train(
                 break
     if best_state:
         model.load_state_dict(best_state)
+    for embedding in model.tables.values():
+        embedding.sparse = False  # type: ignore[assignment]
     model.eval()
     return trained
 
@@ -172,6 +175,25 @@ def _optimizers(
     )
 
 
+def _better(epoch: Epoch, best: Epoch) -> bool:
+    """By AUC; by log-loss where a single class leaves no AUC."""
+    if np.isnan(epoch.auc) or np.isnan(best.auc):
+        return epoch.log_loss < best.log_loss
+    return epoch.auc > best.auc
+
+
+def _times(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """Read a time column as numbers: numeric, or a date or timestamp in its units."""
+    if name not in table.column_names:
+        return columns.floats(table, name)
+    column = table[name]
+    if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
+        column = column.cast(pa.int32())
+    elif pa.types.is_temporal(column.type):
+        column = column.cast(pa.int64())
+    return columns.floats(pa.table({name: column}), name)
+
+
 def split_by_time(
     table: pa.Table, spec: FeatureSpec, fraction: float
 ) -> tuple[pa.Table, pa.Table]:
@@ -180,7 +202,7 @@ def split_by_time(
         rule = "a validation file, or a `time` column in the spec to split by"
         fix = "Give --valid FILE, or --valid-fraction 0 to train without validation."
         raise InputError(explain(rule, "neither", "valid", fix))
-    time = columns.floats(table, spec.time)
+    time = _times(table, spec.time)
     if np.isnan(time).any():
         row = int(np.argmax(np.isnan(time)))
         raise InputError(explain("a time", "null", f"{spec.time}, row {row}"))
@@ -253,6 +275,10 @@ def _train_epoch(
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()
+            if not torch.isfinite(loss):
+                rule = "a finite loss"
+                fix = "Training diverged: lower the learning rate."
+                raise InputError(explain(rule, loss.item(), f"epoch {number}", fix))
             total += loss.item() * len(rows)
             bar.update(len(rows))
             bar.set_postfix(log_loss=f"{loss.item():.4f}", refresh=False)
@@ -265,14 +291,19 @@ def encode_batch(spec: FeatureSpec, batch: pa.Table) -> dict[str, torch.Tensor]:
 
 
 def evaluate(
-    model: ClickModel, table: pa.Table, batch_size: int = 4096
+    model: ClickModel,
+    table: pa.Table,
+    batch_size: int = 4096,
+    *,
+    calibrated: bool = True,
 ) -> NDArray[np.float64]:
     """Score every row of a table with torch in evaluation mode, float64 [rows].
 
-    Calibration is applied, as `Predictor.score` applies it.
+    Calibration is applied, as `Predictor.score` applies it, unless `calibrated` is
+    False: training neither sees nor judges by it.
     """
     model.eval()
-    calibration = model.spec.calibration
+    calibration = model.spec.calibration if calibrated else Calibration()
     out = np.empty(table.num_rows)
     with torch.inference_mode():
         for start in range(0, table.num_rows, batch_size):
@@ -287,7 +318,8 @@ def _validate(
     model: ClickModel, valid: pa.Table, number: int, loss: float, batch_size: int
 ) -> Epoch:
     spec = model.spec
-    labels, scores = read_labels(valid, spec), evaluate(model, valid, batch_size)
+    labels = read_labels(valid, spec)
+    scores = evaluate(model, valid, batch_size, calibrated=False)
     gauc = None
     if spec.group is not None:
         gauc = metrics.gauc(labels, scores, columns.keys64(valid, spec.group))

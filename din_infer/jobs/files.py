@@ -4,21 +4,31 @@ One output per input, with the kept columns and a float32 column `score`, rows i
 """
 
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from din_infer.encode import Stats
 from din_infer.errors import InputError, explain
 from din_infer.predictor import Predictor
 
 __all__ = ["Summary", "open_parquet", "score_files"]
+
+# A row group of the output: as many rows as readers like, few enough bytes.
+GROUP_ROWS = 1 << 17
+GROUP_BYTES = 1 << 26
 
 
 @dataclass
@@ -57,7 +67,7 @@ class Summary:
 
 def score_files(
     predictor: Predictor,
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str | Path] | str | Path,
     out: str | Path,
     *,
     keep: Sequence[str] = (),
@@ -70,7 +80,7 @@ def score_files(
     Parameters
     ----------
     predictor : Predictor
-    inputs : sequence of path
+    inputs : path, or sequence of path
         Parquet files, or folders whose ``*.parquet`` are taken in order of name.
     out : path
         Made when it is not there.
@@ -90,18 +100,27 @@ def score_files(
         file. Every input's columns are checked before the first is scored; an output is
         there whole or not at all.
     """
-    sources = list(_expand(inputs))
-    targets = _targets(sources, Path(out), overwrite)
+    if isinstance(inputs, str | Path):
+        inputs = [inputs]
+    if batch_size < 1:
+        raise InputError(explain("at least 1", batch_size, "batch_size"))
     if "score" in keep:
         rule = "kept columns other than `score`, which the output adds"
         raise InputError(explain(rule, "'score'", "keep"))
+    sources = list(_expand(inputs))
+    targets = _targets(sources, Path(out), overwrite)
     wanted = list(dict.fromkeys([*predictor.spec.columns, *keep]))
-    files = [open_parquet(source, wanted) for source in sources]
-    Path(out).mkdir(parents=True, exist_ok=True)
+    if len(set(keep)) != len(keep):
+        raise InputError(explain("each kept column once", ", ".join(keep), "keep"))
+    total = 0
+    for source in sources:
+        with open_parquet(source, wanted) as file:
+            total += file.metadata.num_rows
     summary = Summary(predictor.model_id, predictor.device, predictor.threads)
+    stats = Stats()
     started = time.perf_counter()
     bar = tqdm(
-        total=sum(f.metadata.num_rows for f in files),
+        total=total,
         unit=" rows",
         unit_scale=True,
         desc="scoring",
@@ -109,15 +128,17 @@ def score_files(
         disable=None if progress else True,
     )
     with bar:
-        for source, file, target in zip(sources, files, targets, strict=True):
-            with file:
+        for source, target in zip(sources, targets, strict=True):
+            with open_parquet(source, wanted) as file, _writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
                 batches = _batches(source, file, wanted, batch_size)
-                for rows in _score_file(predictor, source, file, batches, target, keep):
+                score = partial(predictor.score_counted, stats=stats)
+                for rows in _score_file(score, source, file, batches, target, keep):
                     summary.rows += rows
                     bar.update(rows)
             summary.files.append(str(target))
     summary.seconds = time.perf_counter() - started
-    summary.fields = predictor.stats
+    summary.fields = stats.to_dict()
     return summary
 
 
@@ -143,6 +164,8 @@ def _targets(sources: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:
         if target.exists() and source.exists() and target.samefile(source):
             rule = "an --out folder other than the input's"
             raise InputError(explain(rule, str(out), str(source)))
+        if target.is_dir():
+            raise InputError(explain("a file, or nothing", "a folder", str(target)))
         if target.exists() and not overwrite:
             rule = "a file that is not there yet"
             fix = "Give --overwrite to replace it."
@@ -165,6 +188,11 @@ def open_parquet(path: str | Path, wanted: Iterable[str]) -> pq.ParquetFile:
         rule = "a readable Parquet file"
         raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
     names = file.schema_arrow.names
+    wanted = list(wanted)
+    twice = [c for c in wanted if names.count(c) > 1]
+    if twice:
+        file.close()
+        raise InputError(explain("each column once", ", ".join(twice), str(path)))
     missing = [c for c in wanted if c not in names]
     if missing:
         file.close()
@@ -174,7 +202,7 @@ def open_parquet(path: str | Path, wanted: Iterable[str]) -> pq.ParquetFile:
 
 
 def _score_file(
-    predictor: Predictor,
+    score: Callable[[pa.RecordBatch], NDArray[np.float32]],
     source: Path,
     file: pq.ParquetFile,
     batches: Iterable[pa.RecordBatch],
@@ -186,23 +214,49 @@ def _score_file(
     schema = pa.schema([*kept, pa.field("score", pa.float32(), nullable=False)])
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     start = 0
+    waiting: list[pa.RecordBatch] = []
     try:
         with pq.ParquetWriter(beside, schema) as writer:
             for batch in batches:
                 try:
-                    scores = predictor.score(batch)
+                    scores = score(batch)
                 except InputError as error:
-                    place = f"rows {start} to {start + batch.num_rows - 1} of {source}"
-                    message = f"{error} (row 0 being the first of {place})"
-                    raise InputError(message) from None
+                    raise InputError(_name_row(str(error), start, source)) from None
                 columns = [batch.column(name) for name in keep]
                 arrays = [*columns, pa.array(scores, pa.float32())]
-                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+                waiting.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
                 start += batch.num_rows
+                if (
+                    sum(b.num_rows for b in waiting) >= GROUP_ROWS
+                    or sum(b.nbytes for b in waiting) >= GROUP_BYTES
+                ):
+                    writer.write_table(pa.Table.from_batches(waiting))
+                    waiting.clear()
                 yield batch.num_rows
+            if waiting:
+                writer.write_table(pa.Table.from_batches(waiting))
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _name_row(message: str, start: int, source: Path) -> str:
+    """Say the row of the file, where the message says the row of a batch."""
+
+    def absolute(found: re.Match[str]) -> str:
+        return f"{found[1]}{int(found[2]) + start}"
+
+    return re.sub(r"(- at `[^`]*`, row )(\d+)", absolute, message) + f" of {source}"
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn what the system refuses into an error that names the target."""
+    try:
+        yield
+    except OSError as error:
+        rule = "a place where the scores can be written"
+        raise InputError(explain(rule, error, str(target))) from None
 
 
 def _batches(

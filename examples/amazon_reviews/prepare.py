@@ -214,7 +214,11 @@ def read_original(path: Path) -> Reviews:
     for line, record in read_records(path):
         try:
             user, item = record["reviewerID"], record["asin"]
-            times.append(int(record["unixReviewTime"]))
+            time_ = record["unixReviewTime"]
+            (user + item).encode()
+            times.append(int(np.array(time_, np.int64)))
+            if not isinstance(time_, int):
+                raise TypeError(time_)
         except (KeyError, TypeError, ValueError, OverflowError):
             rule = "a review with reviewerID, asin and a whole unixReviewTime"
             raise expected(rule, f"{record!r:.60}", f"{path}:{line}") from None
@@ -243,6 +247,8 @@ def read_categories(path: Path, item_index: dict[str, int]) -> list[str | None]:
         if index is None or not paths:
             continue
         try:
+            if isinstance(paths, str) or isinstance(paths[-1], str):
+                raise TypeError(paths)
             last = paths[-1][-1] if paths[-1] else None
         except (TypeError, KeyError, IndexError):
             rule = "categories as a list of lists of names"
