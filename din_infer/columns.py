@@ -69,7 +69,8 @@ def open_batch(batch: object, names: Sequence[str], place: str = "batch") -> Bat
     if _is_pandas(batch):
         return _open_pandas(batch, names, place)
     rule = "a dict of columns, a list of dicts or an Arrow frame"
-    raise InputError(explain(rule, _type_of(batch), place))
+    fix = "Call its collect() first." if hasattr(batch, "collect") else ""
+    raise InputError(explain(rule, _type_of(batch), place, fix))
 
 
 def num_rows(batch: object) -> int:
@@ -236,7 +237,9 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
     if hasattr(value, "__array__"):
         return _from_array(np.asarray(value), name)
     rule = "a list, a NumPy array, (values, offsets) or Arrow data"
-    raise InputError(explain(rule, _type_of(value), name))
+    single = isinstance(value, str | bytes | int | float)
+    fix = "One row is a list of one dict." if single else ""
+    raise InputError(explain(rule, _type_of(value), name, fix))
 
 
 def _from_array(array: NDArray[Any], name: str) -> Column:

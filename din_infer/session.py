@@ -115,7 +115,8 @@ class Session:
         self.threads = threads or available_cpus()
         runtime = _import_runtime()
         if not self.path.is_file():
-            raise ModelError(explain("a model file", "no such file", str(path)))
+            got = "a folder" if self.path.is_dir() else "no such file"
+            raise ModelError(explain("a model file", got, str(path)))
         has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
         if kind == "cuda" and not has_cuda:
             rule = "an ONNX Runtime built for CUDA"

@@ -6,6 +6,7 @@ K dense values.
 """
 
 import copy
+import difflib
 import itertools
 import json
 import math
@@ -77,7 +78,9 @@ class _Section:
         self.known.append(key)
         if key not in self.values:
             if default is _MISSING:
-                raise ModelError(explain(kind, "nothing", self.at(key)))
+                near = difflib.get_close_matches(key, [str(k) for k in self.values], 1)
+                fix = f"Is `{near[0]}` meant to be `{key}`?" if near else ""
+                raise ModelError(explain(kind, "nothing", self.at(key), fix))
             return default
         value = self.values[key]
         if not _KINDS[kind](value):

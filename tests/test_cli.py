@@ -216,6 +216,31 @@ def test_outputs_and_inputs_are_never_lost(
     assert not (tmp_path / "o").exists()
 
 
+def test_training_names_the_row_of_the_file(
+    made: Path, tmp_path: Path, say: Say
+) -> None:
+    table = pq.read_table(made / "train.parquet")
+    goods = table["goods_id"].to_pylist()
+    numbers = pa.array(range(len(goods)))
+    raw = log_spec().to_dict()
+    raw["candidate"].append(
+        {"name": "n", "dim": 2, "encoder": {"type": "identity", "buckets": 1555}}
+    )
+    (tmp_path / "spec.json").write_text(json.dumps(raw))
+    pq.write_table(table.append_column("n", numbers), tmp_path / "t.parquet")
+    words = f"{tmp_path}/t.parquet --spec {tmp_path}/spec.json --out {tmp_path}/m.pt"
+    flags = ["--valid", f"{tmp_path}/t.parquet", "--quiet"]
+    assert train_main([*words.split(), *flags]) == 1
+    assert say()[1] == (
+        "din-train: expected an id in [0, 1555), got 1555 - at `n`, row 1555 of the"
+        " training rows\n"
+    )
+    (tmp_path / "dir.pt").mkdir()
+    words = f"{made}/train.parquet --spec {made}/spec.json --out {tmp_path}/dir.pt"
+    assert train_main(words.split()) == 1
+    assert "expected a file that can be written" in say()[1]
+
+
 def test_training_prints_its_epochs(made: Path, tmp_path: Path, say: Say) -> None:
     words = f"{made}/train.parquet --spec {made}/spec.json --out {tmp_path}/m.pt"
     flags = ["--model", "base", "--activation", "relu", "--epochs", "1", "--quiet"]

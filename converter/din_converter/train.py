@@ -21,10 +21,12 @@ from tqdm import tqdm
 from din_converter.model import ClickModel, build_model
 from din_infer import columns, metrics
 from din_infer.errors import InputError, ModelError, explain
-from din_infer.jobs.files import open_parquet
+from din_infer.jobs.files import name_row, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
+
+CHECKED_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,13 @@ def train(
         table, valid = split_by_time(table, spec, settings.valid_fraction)
     if table.num_rows == 0:
         raise InputError(explain("at least one training row", 0, "train"))
+    _check_rows(table, spec, "the training rows")
     labels = read_labels(table, spec)
     weights = _read_weights(table, spec)
     if valid is not None:
         if valid.num_rows == 0:
             raise InputError(explain("at least one validation row", 0, "valid"))
+        _check_rows(valid, spec, "the validation rows")
         read_labels(valid, spec)
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -173,6 +177,15 @@ def _optimizers(
         ),
         torch.optim.SparseAdam(tables, lr=settings.learning_rate),
     )
+
+
+def _check_rows(table: pa.Table, spec: FeatureSpec, what: str) -> None:
+    """Encode every row once, in order, so that an error names the row it is in."""
+    for start in range(0, table.num_rows, CHECKED_ROWS):
+        try:
+            spec.encode(table.slice(start, CHECKED_ROWS))
+        except InputError as error:
+            raise InputError(name_row(str(error), start, what)) from None
 
 
 def _better(epoch: Epoch, best: Epoch) -> bool:

@@ -24,7 +24,7 @@ from din_infer.encode import Stats
 from din_infer.errors import InputError, explain
 from din_infer.predictor import Predictor
 
-__all__ = ["Summary", "open_parquet", "score_files"]
+__all__ = ["Summary", "name_row", "open_parquet", "score_files"]
 
 # A row group of the output: as many rows as readers like, few enough bytes.
 GROUP_ROWS = 1 << 17
@@ -221,7 +221,7 @@ def _score_file(
                 try:
                     scores = score(batch)
                 except InputError as error:
-                    raise InputError(_name_row(str(error), start, source)) from None
+                    raise InputError(name_row(str(error), start, source)) from None
                 columns = [batch.column(name) for name in keep]
                 arrays = [*columns, pa.array(scores, pa.float32())]
                 waiting.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -240,8 +240,8 @@ def _score_file(
         beside.unlink(missing_ok=True)
 
 
-def _name_row(message: str, start: int, source: Path) -> str:
-    """Say the row of the file, where the message says the row of a batch."""
+def name_row(message: str, start: int, source: str | Path) -> str:
+    """Say the row of `source`, where the message says the row of a batch."""
 
     def absolute(found: re.Match[str]) -> str:
         return f"{found[1]}{int(found[2]) + start}"
