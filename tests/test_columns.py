@@ -1,5 +1,6 @@
 # ruff: noqa: ANN401 - rows hold anything
 import math
+import subprocess
 import sys
 from typing import Any
 
@@ -122,6 +123,33 @@ def test_fixed_width_text_is_utf8_without_zeros(words: list[str]) -> None:
     ]
     raw_words = np.array([w.encode() for w in words], dtype="S")
     assert hash_buckets(raw_words, 1000).tolist() == expected
+
+
+def test_offsets_that_change_while_they_are_used_do_no_harm() -> None:
+    """Another column's `__array__` rewrites offsets that were already checked."""
+    code = """
+import numpy as np
+from din_infer import FeatureSpec, InputError
+spec = FeatureSpec.from_dict({
+    "format": 1,
+    "candidate": [{"name": "g", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}],
+    "behavior": [{"name": "h", "max_len": 9, "fields": {
+        "hg": "g",
+        "hu": {"dim": 1, "encoder": {"type": "identity", "buckets": 9}},
+    }}],
+})
+offsets = np.array([0, 1, 2], np.int64)
+class Evil:
+    def __array__(self, dtype=None, copy=None):
+        offsets[:] = [0, 2**40, 2**40 + 1]
+        return np.array([[1], [2]])
+batch = {"g": ["a", "b"], "hg": (["x", "y"], offsets), "hu": Evil()}
+print(spec.encode(batch)["hu"].tolist(), offsets[1] == 2**40)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[[1], [2]] True\n"), done.stderr
 
 
 def test_fixed_size_binary_is_no_key() -> None:

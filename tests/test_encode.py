@@ -493,7 +493,7 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
         {},
         {"goods_id": "abc"},
         "expected a list, a NumPy array, (values, offsets) or Arrow data, got str"
-        " - at `goods_id`",
+        " - at `goods_id`. One row is a list of one dict.",
     ),
     (
         {"candidate": [IDENTITY]},

@@ -127,6 +127,18 @@ def test_the_newest_rows_are_held_out() -> None:
     assert np.max(older["time"]) < np.min(newest["time"])
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("us"), pa.date32(), pa.date64(), pa.int32(), pa.float64()]
+)
+def test_times_may_be_numbers_dates_or_timestamps(kind: pa.DataType) -> None:
+    table = click_log(300)
+    days = pa.array(np.arange(300, dtype=np.int32) // 3)
+    times = days.cast(pa.date32()) if pa.types.is_temporal(kind) else days
+    table = table.set_column(4, "time", times.cast(kind))
+    older, newest = split_by_time(table, log_spec(), 0.2)
+    assert (older.num_rows, newest.num_rows) == (240, 60)
+
+
 FAULTS = {
     "expected a label 0 or 1, got 2.0 - at `label, row 3`": ("label", [0, 1, 0, 2]),
     "expected a label 0 or 1, got nan - at `label, row 1`": ("label", [0, None, 1, 1]),
