@@ -208,6 +208,14 @@ def test_field_names_never_meet_the_graphs_own(tmp_path: Path) -> None:
     convert(random_model(raw), tmp_path / "m.onnx")
 
 
+def test_a_query_of_unpaired_fields_alone_leaves_the_bias(tmp_path: Path) -> None:
+    raw = spec_dict()
+    fields = raw["behavior"][0]["fields"]
+    raw["behavior"][0]["fields"] = {"action": fields["action"]}
+    raw["model"] = {"tower": {"hidden": [4], "inputs": ["history.query"]}}
+    convert(random_model(raw), tmp_path / "m.onnx")
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "d.onnx").mkdir()
     model = random_model(big_spec())
