@@ -2,7 +2,7 @@
 
 DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it where
 every test can run (deselect, as with ``-m "not gpu"``, what cannot).
-HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default) or "ci" (100, the same each time).
+HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default) or "ci" (100, repeatable).
 """
 
 import os
