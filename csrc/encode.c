@@ -1,3 +1,4 @@
+/* Above 400 lines: one pass per encoder over every column type, sharing static inlines. */
 #include "encode.h"
 
 #include <assert.h>

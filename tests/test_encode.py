@@ -1,4 +1,6 @@
 # ruff: noqa: ANN401 - rows hold anything
+"""Every container against the slow twin, and the table of every refusal: long by cases."""
+
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""Predictor end to end; long because every refusal is a case of its own."""
+
 import json
 import multiprocessing
 import os
