@@ -1,4 +1,4 @@
-/* Above 400 lines: one pass per encoder over every column type, sharing static inlines. */
+/* Above 400 lines: a pass per encoder over every column type, sharing inlines. */
 #include "encode.h"
 
 #include <assert.h>

@@ -1,5 +1,5 @@
 # ruff: noqa: ANN401 - rows hold anything
-"""Every container against the slow twin, and the table of every refusal: long by cases."""
+"""Every container against the slow twin, and a table of every refusal, case by case."""
 
 import math
 from collections.abc import Callable
