@@ -37,7 +37,7 @@ from din_converter.layers import (
     UnitNorm,
 )
 from din_converter.model import ClickModel, key_of
-from din_infer.spec import Behavior, FeatureSpec
+from din_infer.spec import Behavior, BehaviorField, FeatureSpec
 
 __all__ = ["IR_VERSION", "build_graph"]
 
@@ -136,6 +136,11 @@ class _Graph:
             self.weight(label, _array(rows))
         return label
 
+    def behavior_table(self, model: ClickModel, f: BehaviorField) -> str:
+        if f.derived is not None:
+            return self.derived_table(model, f.derived)
+        return self.table(model, f.table)
+
     def call(self, base: str, signature: tuple[object, ...], make: Any) -> str:  # noqa: ANN401
         """Name the function of a signature; write it when it is the first one."""
         key = (base, *signature)
@@ -165,11 +170,7 @@ class _Graph:
         }
         for i, f in enumerate(sequence.fields):
             values[f"ids_{i}"] = f.source or f.name
-            values[f"table_{i}"] = (
-                self.derived_table(model, f.derived)
-                if f.derived
-                else self.table(model, f.table)
-            )
+            values[f"table_{i}"] = self.behavior_table(model, f)
         real = [name for name, _ in sequence.query if name is not None]
         for i, name in enumerate(real):
             ids, table = self.candidate_ids_and_table(model, name)
@@ -211,11 +212,7 @@ class _Graph:
         lengths = f"{sequence.name}.lengths"
         pooled = []
         for f in sequence.fields:
-            table = (
-                self.derived_table(model, f.derived)
-                if f.derived
-                else self.table(model, f.table)
-            )
+            table = self.behavior_table(model, f)
             pooled.append(self.bag(f.source or f.name, lengths, table, attributes))
         return self.g.add("Concat", *pooled, axis=1)
 

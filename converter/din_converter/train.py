@@ -345,13 +345,6 @@ def _validate(
     )
 
 
-def epoch_table(epochs: Sequence[Epoch], best: Epoch | None) -> str:
-    """Lay out epochs as a table to print; the best one is marked."""
-    lines = [epoch_header()]
-    lines += [epoch_line(e) + ("  best" if e is best else "") for e in epochs]
-    return "\n".join(lines)
-
-
 def epoch_header() -> str:
     """Return the head of the table that `epoch_line` fills."""
     return "epoch  train log-loss  valid log-loss  valid AUC  valid GAUC"
