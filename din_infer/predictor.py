@@ -37,7 +37,9 @@ class Predictor:
     threads : int, optional
         Threads of one run; by default the CPUs this process may use.
     fused : bool
-        Use the native ops where this build has them; `fused` tells whether it does.
+        Use the native operators; False runs the functions inside the model, which
+        compute the same, slower. `fused` tells whether they are in use: a package
+        built without them, or a session on CUDA, has none.
 
     Raises
     ------
@@ -60,7 +62,7 @@ class Predictor:
         fused: bool = True,
     ) -> None:
         self._options = (os.path.abspath(path), device, threads, fused)  # noqa: PTH100
-        self._session = Session(path, device=device, threads=threads)
+        self._session = Session(path, device=device, threads=threads, fused=fused)
         place = f"{path}: din_infer.spec"
         if "din_infer.spec" not in self._session.metadata:
             raise ModelError(explain("a spec in the model", "none", place))
@@ -96,8 +98,8 @@ class Predictor:
 
     @property
     def fused(self) -> bool:
-        """Whether native ops are in use; False while a build has none."""
-        return False
+        """Whether the native operators are in use."""
+        return self._session.fused
 
     @property
     def stats(self) -> dict[str, dict[str, int]]:

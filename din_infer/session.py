@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from din_infer.errors import DeviceError, ModelError, explain, is_whole
 
-__all__ = ["Session", "available_cpus"]
+__all__ = ["Session", "available_cpus", "ops_library"]
 
 FORMAT = "1"
 INSTALL_CPU = 'Run: pip install "din-infer[cpu]"'
@@ -43,6 +43,19 @@ def available_cpus() -> int:
         if quota > 0 and period > 0:
             count = min(count, max(1, quota // period))
     return max(1, count)
+
+
+def ops_library() -> Path | None:
+    """Find the library of native operators inside this package; None if not built.
+
+    Any ONNX Runtime from 1.20 on can register it, from any language:
+    ``SessionOptions.register_custom_ops_library``.
+    """
+    for name in ("_ops.so", "_ops.dll"):
+        path = Path(__file__).absolute().with_name(name)
+        if path.is_file():
+            return path
+    return None
 
 
 def _import_runtime() -> Any:  # noqa: ANN401
@@ -92,6 +105,10 @@ class Session:
         it works and says once when it had to fall back.
     threads : int, optional
         Intra-op threads; all CPUs this process may use by default.
+    fused : bool
+        Run LocalActivation, EmbeddingBag and Dice on the native operators of this
+        package; False runs the functions inside the model. `fused` tells what is so: a
+        package built without them, or a session on CUDA, has none.
 
     Raises
     ------
@@ -107,6 +124,7 @@ class Session:
         *,
         device: str = "auto",
         threads: int | None = None,
+        fused: bool = True,
     ) -> None:
         self.path = Path(path).absolute()
         kind, index = _parse_device(device)
@@ -123,16 +141,19 @@ class Session:
             got = f"onnxruntime {runtime.__version__} without it"
             raise DeviceError(explain(rule, got, "device", INSTALL_GPU))
         self.device = f"cuda:{index}" if kind != "cpu" and has_cuda else "cpu"
-        self._session = self._build(runtime, index)
+        ops = ops_library() if fused else None
+        self._session = self._build(runtime, index, ops)
         if self.device != "cpu" and self._provider() != "CUDAExecutionProvider":
             self._refuse_cpu(kind)
             self.device = "cpu"
+            self._session = self._build(runtime, index, ops)
+        self.fused = ops is not None and self.device == "cpu"
         self.metadata = self._read_metadata()
         self.input_names = tuple(i.name for i in self._session.get_inputs())
         self.output_names = tuple(o.name for o in self._session.get_outputs())
         self._pid = os.getpid()
 
-    def _build(self, runtime: Any, index: int) -> Any:  # noqa: ANN401
+    def _build(self, runtime: Any, index: int, ops: Path | None) -> Any:  # noqa: ANN401
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -144,6 +165,8 @@ class Session:
             providers.insert(0, ("CUDAExecutionProvider", settings))
         try:
             with _BUILDING:
+                if ops is not None and self.device == "cpu":
+                    options.register_custom_ops_library(os.fspath(ops))
                 return runtime.InferenceSession(
                     os.fspath(self.path), options, providers=providers
                 )

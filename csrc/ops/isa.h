@@ -1,0 +1,133 @@
+/* What the operators compute with: packed weights, batches, and one table of kernels for
+   each instruction set.
+
+   Letters: N candidates, B requests, T positions, D width of a behavior, H hidden units,
+   W floats per vector of the instruction set, S strips = ceil(H / W).
+
+   A weight matrix [in, out] is packed in strips of W columns, [S][in][W], zeros behind
+   the last column: a strip is read front to back, whatever `in` is. Vectors of H units
+   are padded with zeros to S * W. All packed arrays are 64-byte aligned.
+
+   Nothing here allocates or checks: whoever fills these structures has. */
+#ifndef DIN_OPS_ISA_H_
+#define DIN_OPS_ISA_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum din_activation {
+  DIN_NONE,
+  DIN_RELU,
+  DIN_SIGMOID,
+  DIN_SILU,
+  DIN_PRELU,
+  DIN_DICE,
+  DIN_ROW_DICE,
+} din_activation;
+
+typedef enum din_pooling { DIN_SUM, DIN_MEAN, DIN_MAX } din_pooling;
+
+/* An embedding table: [num_rows, dim], float, or IEEE half where `is_half`. */
+typedef struct din_table {
+  const void *rows;
+  int64_t num_rows, dim;
+  int is_half;
+} din_table;
+
+/* One layer: x -> activation(x . weight + bias). The vectors p[] by activation:
+   Dice: -scale*log2(e), -shift*log2(e), alpha, 1 - alpha; PReLU: slope;
+   row-wise Dice: alpha, 1 - alpha, and 1 for real units (0 for padding). */
+typedef struct din_layer {
+  int64_t in, out, strips;
+  const float *weight;
+  const float *bias;
+  const float *p[4];
+  const uint16_t *half_weight; /* bf16 in the layout of bf16.h, or NULL */
+} din_layer;
+
+/* One LocalActivation: everything that does not change from run to run.
+
+   Without hidden layers, layers[0] has one unit and no activation, and `dot` is 1. */
+typedef struct din_attention {
+  int64_t num_fields, num_slots, num_candidate_fields;
+  const int64_t *slots; /* per slot of the query: a candidate field, or -width (zeros) */
+  int64_t width, padded_width; /* D, and D rounded up to W */
+  int64_t max_padded_units;    /* the widest layer */
+  int64_t num_layers;
+  const din_layer *layers;     /* layers[0].weight is weight_behavior */
+  const float *weight_query;   /* [S][D][W] */
+  const float *weight_product; /* [S][D][W], or NULL */
+  const float *weight_outer;   /* [D of the query][S][D][W], or NULL */
+  const float *dot;            /* the last layer: [S of the layer before, W] */
+  float dot_bias, scale, epsilon;
+  din_activation activation, output_activation;
+  int softmax, attended, padding_row;
+} din_attention;
+
+typedef struct din_attention_batch {
+  int64_t num_candidates, num_requests, num_positions;
+  const int64_t *request_of_candidate; /* [N], in [0, B) */
+  const int64_t *lengths;              /* [B], in [0, T] */
+  const int64_t *const *ids;           /* per behavior field: [B, T] */
+  const int64_t *const *candidate_ids; /* per candidate field: [N] */
+  const din_table *tables, *candidate_tables;
+  float *interest; /* [N, D] */
+  float *weight;   /* [N, T], or NULL */
+} din_attention_batch;
+
+typedef struct din_bag_batch {
+  int64_t num_rows, num_positions;
+  const int64_t *ids;     /* [rows, T] */
+  const int64_t *lengths; /* [rows], in [0, T] */
+  din_table table;
+  din_pooling pooling;
+  int attended;
+  float empty;
+  float *pooled; /* [rows, D] */
+} din_bag_batch;
+
+/* An id outside its table: which field, and where it stands. */
+typedef struct din_fault {
+  int is_candidate;
+  int64_t field, row, position, id, num_rows;
+} din_fault;
+
+typedef struct din_isa {
+  const char *name;
+  int64_t width; /* W */
+  /* Scores candidates [first, last); returns 0, or 1 and the fault.
+     @pre scratch: din_attention_scratch(attention, W) floats, 64-byte aligned. */
+  int (*attend)(const din_attention *attention, const din_attention_batch *batch,
+                int64_t first, int64_t last, float *scratch, din_fault *fault);
+  /* Pools rows [first, last).
+     @pre scratch: din_bag_scratch(dim, W) floats, 64-byte aligned. */
+  int (*bag)(const din_bag_batch *batch, int64_t first, int64_t last, float *scratch,
+             din_fault *fault);
+  /* y = x * (p[2] + p[3] * sigmoid) over `rows` rows of layer->out units. */
+  void (*dice)(const din_layer *layer, const float *x, float *y, int64_t rows);
+} din_isa;
+
+/* Rows of behaviors that are read from the tables at a time, and go through the layers
+   at a time. */
+#define DIN_BLOCK 256
+#define DIN_TILE 32
+/* Candidates whose queries go through the first layer at a time. */
+#define DIN_GROUP 16
+
+static inline int64_t din_round_up(int64_t n, int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+
+/* Floats of scratch memory per thread: O(D * H). */
+int64_t din_attention_scratch(const din_attention *attention, int64_t width);
+int64_t din_bag_scratch(int64_t dim, int64_t width);
+
+/* Packs [in, out], row major, into strips; dst has ceil(out / W) * in * W floats. */
+void din_pack_strips(const float *src, int64_t in, int64_t out, int64_t width,
+                     float *dst);
+
+/* The best instruction set of this machine, or the one named; NULL when it is unknown or
+   the machine lacks it. `name` may be NULL or empty. */
+const din_isa *din_find_isa(const char *name);
+
+#endif

@@ -1,0 +1,351 @@
+#include "op.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGNMENT 64
+
+void din_fail(din_op *op, const char *format, ...) {
+  char message[512];
+  va_list arguments;
+  if (op->status) return;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  op->status = op->api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+}
+
+void din_check(din_op *op, OrtStatus *status) {
+  if (status == NULL) return;
+  if (op->status) {
+    op->api->ReleaseStatus(status);
+  } else {
+    op->status = status;
+  }
+}
+
+/* ---- attributes ---- */
+
+int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *name) {
+  int64_t value = 0;
+  if (!op->status) din_check(op, op->api->KernelInfoGetAttribute_int64(info, name, &value));
+  return value;
+}
+
+float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name) {
+  float value = 0.0f;
+  if (!op->status) din_check(op, op->api->KernelInfoGetAttribute_float(info, name, &value));
+  return value;
+}
+
+void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
+                        char *out, size_t size) {
+  size_t needed = size;
+  out[0] = '\0';
+  if (op->status) return;
+  din_check(op, op->api->KernelInfoGetAttribute_string(info, name, out, &needed));
+  out[size - 1] = '\0';
+}
+
+int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name,
+                         const char *const *names) {
+  char text[32], rule[128] = "";
+  din_attribute_text(op, info, name, text, sizeof text);
+  if (op->status) return 0;
+  for (int i = 0; names[i]; i++) {
+    if (strcmp(text, names[i]) == 0) return i;
+    strncat(rule, i ? ", " : "", sizeof rule - strlen(rule) - 1);
+    strncat(rule, names[i], sizeof rule - strlen(rule) - 1);
+  }
+  din_fail(op, "expected one of %s, got %s - at `%s attribute %s`", rule, text, op->name,
+           name);
+  return 0;
+}
+
+/* ---- tensors ---- */
+
+din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
+  din_tensor t = {NULL, ORT_UNDEFINED, 0, {0, 0, 0}};
+  OrtTensorInfo *info = NULL;
+  if (op->status) return t;
+  if (value == NULL) {
+    din_fail(op, "expected a tensor, got none - at `%s input %s`", op->name, name);
+    return t;
+  }
+  din_check(op, op->api->GetTensorTypeAndShape(value, &info));
+  if (op->status) return t;
+  din_check(op, op->api->GetTensorElementType(info, &t.type));
+  din_check(op, op->api->GetDimensionsCount(info, &t.rank));
+  if (!op->status && t.rank > DIN_MAX_RANK) {
+    din_fail(op, "expected at most %d dimensions, got %zu - at `%s input %s`",
+             DIN_MAX_RANK, t.rank, op->name, name);
+  }
+  if (!op->status && t.rank) din_check(op, op->api->GetDimensions(info, t.dims, t.rank));
+  op->api->ReleaseTensorTypeAndShapeInfo(info);
+  if (!op->status) {
+    din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &t.data));
+  }
+  return t;
+}
+
+din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
+                        const char *name) {
+  const OrtValue *value = NULL;
+  int is_constant = 0;
+  if (!op->status) {
+    din_check(op, op->api->KernelInfoGetConstantInput_tensor(info, index, &is_constant,
+                                                             &value));
+  }
+  if (!op->status && !is_constant) {
+    din_fail(op, "expected a constant of the graph, got a computed tensor"
+             " - at `%s input %s`", op->name, name);
+  }
+  return din_describe(op, value, name);
+}
+
+din_tensor din_input(din_op *op, const OrtKernelContext *context, size_t index,
+                     const char *name) {
+  const OrtValue *value = NULL;
+  if (!op->status) {
+    din_check(op, op->api->KernelContext_GetInput(context, index, &value));
+  }
+  return din_describe(op, value, name);
+}
+
+float *din_output(din_op *op, OrtKernelContext *context, size_t index,
+                  const int64_t *dims, size_t rank) {
+  OrtValue *value = NULL;
+  void *data = NULL;
+  if (op->status) return NULL;
+  din_check(op, op->api->KernelContext_GetOutput(context, index, dims, rank, &value));
+  if (!op->status && value) din_check(op, op->api->GetTensorMutableData(value, &data));
+  return data;
+}
+
+static const char *type_name(int type) {
+  return type == ORT_FLOAT     ? "float32"
+         : type == ORT_INT64   ? "int64"
+         : type == ORT_FLOAT16 ? "float16"
+                               : "another type";
+}
+
+static void write_shape(char *out, size_t size, size_t rank, const int64_t *dims) {
+  size_t used = (size_t)snprintf(out, size, "[");
+  for (size_t i = 0; i < rank && used < size; i++) {
+    const char *comma = i ? ", " : "";
+    used += (size_t)(dims[i] < 0 ? snprintf(out + used, size - used, "%s*", comma)
+                                 : snprintf(out + used, size - used, "%s%lld", comma,
+                                            (long long)dims[i]));
+  }
+  if (used < size) snprintf(out + used, size - used, "]");
+}
+
+void din_expect(din_op *op, const din_tensor *t, const char *name, int type,
+                size_t rank, const int64_t *dims) {
+  char wanted[80], got[80];
+  if (op->status) return;
+  if (t->type != type) {
+    din_fail(op, "expected %s, got %s - at `%s input %s`", type_name(type),
+             type_name(t->type), op->name, name);
+    return;
+  }
+  int same = t->rank == rank;
+  for (size_t i = 0; same && i < rank; i++) {
+    same = dims[i] < 0 || t->dims[i] == dims[i];
+  }
+  if (!same) {
+    write_shape(wanted, sizeof wanted, rank, dims);
+    write_shape(got, sizeof got, t->rank, t->dims);
+    din_fail(op, "expected shape %s, got %s - at `%s input %s`", wanted, got, op->name,
+             name);
+  }
+}
+
+din_table din_expect_table(din_op *op, const din_tensor *t, const char *name) {
+  const int64_t any[2] = {-1, -1};
+  int is_half = t->type == ORT_FLOAT16;
+  din_expect(op, t, name, is_half ? ORT_FLOAT16 : ORT_FLOAT, 2, any);
+  return (din_table){t->data, t->dims[0], t->dims[1], is_half};
+}
+
+void din_check_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
+                        const char *name) {
+  if (din_failed(op)) return;
+  for (int64_t i = 0; i < count; i++) {
+    if ((uint64_t)values[i] >= (uint64_t)stop) {
+      din_fail(op, "expected a value in [0, %lld), got %lld - at `%s input %s[%lld]`",
+               (long long)stop, (long long)values[i], op->name, name, (long long)i);
+      return;
+    }
+  }
+}
+
+/* ---- memory ---- */
+
+/* Aligned by hand, for C libraries without aligned_alloc; the address to free lies in
+   front. */
+static void *allocate(size_t bytes) {
+  char *raw = bytes < SIZE_MAX / 2 ? malloc(bytes + 2 * ALIGNMENT) : NULL;
+  if (raw == NULL) return NULL;
+  char *aligned = raw + 2 * ALIGNMENT - (uintptr_t)raw % ALIGNMENT;
+  memcpy(aligned - sizeof raw, &raw, sizeof raw);
+  return aligned;
+}
+
+void *din_allocate(din_op *op, int64_t count, size_t size) {
+  void *memory = NULL;
+  if (op->status) return NULL;
+  if (count >= 0 && (uint64_t)count < SIZE_MAX / 2 / size) {
+    memory = allocate((size_t)count * size);
+  }
+  if (memory == NULL) {
+    din_fail(op, "expected memory for %lld values, got none - at `%s`", (long long)count,
+             op->name);
+    return NULL;
+  }
+  return memset(memory, 0, (size_t)count * size);
+}
+
+void din_free(void *memory) {
+  char *raw;
+  if (memory == NULL) return;
+  memcpy(&raw, (char *)memory - sizeof raw, sizeof raw);
+  free(raw);
+}
+
+/* In front of each scratch: the next idle one. A spinning lock is held for a few
+   instructions, a few times a run. */
+typedef struct pool_block {
+  struct pool_block *next;
+  char rest[ALIGNMENT - sizeof(void *)];
+} pool_block;
+
+struct din_pool {
+  atomic_flag locked;
+  pool_block *idle;
+  size_t scratch_bytes;
+};
+
+static void lock(din_pool *pool) {
+  while (atomic_flag_test_and_set_explicit(&pool->locked, memory_order_acquire)) {
+  }
+}
+
+static void unlock(din_pool *pool) {
+  atomic_flag_clear_explicit(&pool->locked, memory_order_release);
+}
+
+din_pool *din_pool_create(din_op *op, int64_t num_floats) {
+  din_pool *pool = din_allocate(op, 1, sizeof *pool);
+  if (pool) {
+    atomic_flag_clear(&pool->locked);
+    pool->scratch_bytes = (size_t)num_floats * sizeof(float);
+  }
+  return pool;
+}
+
+void din_pool_destroy(din_pool *pool) {
+  if (pool == NULL) return;
+  for (pool_block *next, *block = pool->idle; block; block = next) {
+    next = block->next;
+    din_free(block);
+  }
+  din_free(pool);
+}
+
+float *din_pool_take(din_pool *pool) {
+  lock(pool);
+  pool_block *block = pool->idle;
+  if (block) pool->idle = block->next;
+  unlock(pool);
+  if (block == NULL) block = allocate(sizeof *block + pool->scratch_bytes);
+  return block ? (float *)(void *)(block + 1) : NULL;
+}
+
+void din_pool_give(din_pool *pool, float *scratch) {
+  pool_block *block = (pool_block *)(void *)scratch - 1;
+  lock(pool);
+  block->next = pool->idle;
+  pool->idle = block;
+  unlock(pool);
+}
+
+/* ---- work ---- */
+
+#define MAX_CHUNKS 512
+
+typedef struct chunks {
+  const din_work *work;
+  int64_t starts[MAX_CHUNKS + 1];
+  int64_t count;
+  atomic_int failed; /* 1: a fault; 2: no memory */
+  din_fault fault;
+} chunks;
+
+static void run_chunk(void *data, size_t index) {
+  chunks *c = data;
+  din_fault fault;
+  int none = 0;
+  if (atomic_load_explicit(&c->failed, memory_order_relaxed)) return;
+  float *scratch = din_pool_take(c->work->pool);
+  if (scratch == NULL) {
+    atomic_compare_exchange_strong(&c->failed, &none, 2);
+    return;
+  }
+  int64_t first = c->starts[index], last = c->starts[index + 1];
+  if (c->work->run(c->work->data, first, last, scratch, &fault) &&
+      atomic_compare_exchange_strong(&c->failed, &none, 1)) {
+    c->fault = fault; /* the first alone; read after all are done */
+  }
+  din_pool_give(c->work->pool, scratch);
+}
+
+static void split(chunks *c) {
+  const din_work *w = c->work;
+  int64_t total = 0, spent = 0, limit;
+  if (w->cost == NULL) total = w->total * w->even_cost;
+  for (int64_t i = 0; w->cost && i < w->total; i++) total += w->cost(w->data, i);
+  limit = total / (MAX_CHUNKS / 2) + 1;
+  if (limit < w->chunk_cost) limit = w->chunk_cost;
+  c->count = 0;
+  c->starts[0] = 0;
+  for (int64_t i = 0; i < w->total; i++) {
+    int64_t cost = w->cost ? w->cost(w->data, i) : w->even_cost;
+    /* a chunk ends before the item that would take it past the limit */
+    if (spent > 0 && spent + cost > limit) c->starts[++c->count] = i, spent = 0;
+    spent += cost;
+  }
+  c->starts[++c->count] = w->total;
+}
+
+int din_run(din_op *op, const OrtKernelContext *context, const din_work *work,
+            din_fault *fault) {
+  if (op->status || work->total == 0) return 0;
+  chunks c = {.work = work};
+  atomic_init(&c.failed, 0);
+  split(&c);
+  if (c.count == 1) {
+    run_chunk(&c, 0);
+  } else {
+    size_t count = (size_t)c.count;
+    din_check(op, op->api->KernelContext_ParallelFor(context, run_chunk, count, count, &c));
+  }
+  int failed = atomic_load(&c.failed);
+  if (failed == 2) {
+    din_fail(op, "expected scratch memory, got none - at `%s`", op->name);
+  }
+  if (failed == 1) *fault = c.fault;
+  return failed == 1;
+}
+
+const din_isa *din_chosen_isa(din_op *op) {
+  const char *name = getenv("DIN_INFER_ISA");
+  const din_isa *isa = din_find_isa(name);
+  if (isa == NULL) {
+    din_fail(op, "expected an instruction set of this machine (baseline, avx2, avx512),"
+             " got %s - at `DIN_INFER_ISA`", name);
+  }
+  return isa;
+}

@@ -1,0 +1,101 @@
+/* What the operators share: reading a kernel's inputs and attributes with one clear
+   error, memory, and work on the runtime's own threads. */
+#ifndef DIN_OPS_OP_H_
+#define DIN_OPS_OP_H_
+
+#include <stdarg.h>
+
+#include "isa.h"
+#include "ort_abi.h"
+
+#define DIN_MAX_RANK 3
+
+/* One tensor as the runtime shows it; the memory is the runtime's. */
+typedef struct din_tensor {
+  void *data;
+  int type;
+  size_t rank;
+  int64_t dims[DIN_MAX_RANK];
+} din_tensor;
+
+/* Every failure is a status with `expected .., got .. - at `..``; the first one stays.
+   Functions that take an op do nothing once it has failed. */
+typedef struct din_op {
+  const OrtApi *api;
+  const char *name; /* of the operator, for errors */
+  OrtStatus *status;
+} din_op;
+
+/* Records a failure, unless there is one. */
+void din_fail(din_op *op, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Takes over a status of the runtime's. */
+void din_check(din_op *op, OrtStatus *status);
+static inline int din_failed(const din_op *op) { return op->status != NULL; }
+
+/* Attributes; text is cut to `size` bytes and always ends. */
+int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *name);
+float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name);
+void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
+                        char *out, size_t size);
+/* The place of an attribute's text in `names` (which ends with NULL). */
+int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name,
+                         const char *const *names);
+
+din_tensor din_describe(din_op *op, const OrtValue *value, const char *name);
+/* A constant of the graph; its memory lives as long as the kernel. */
+din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
+                        const char *name);
+din_tensor din_input(din_op *op, const OrtKernelContext *context, size_t index,
+                     const char *name);
+float *din_output(din_op *op, OrtKernelContext *context, size_t index,
+                  const int64_t *dims, size_t rank);
+/* Refuses another type, rank or size; a wanted size below 0 is any. */
+void din_expect(din_op *op, const din_tensor *t, const char *name, int type,
+                size_t rank, const int64_t *dims);
+/* Refuses values outside [0, stop). */
+void din_check_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
+                     const char *name);
+/* An embedding table, float or half. */
+din_table din_expect_table(din_op *op, const din_tensor *t, const char *name);
+
+/* Zeroed, 64-byte aligned, never NULL unless the op has failed; freed by din_free. */
+void *din_allocate(din_op *op, int64_t count, size_t size);
+void din_free(void *memory);
+
+/* Scratch memory for as many threads as are at work at a time, kept between runs. */
+typedef struct din_pool din_pool;
+din_pool *din_pool_create(din_op *op, int64_t num_floats);
+void din_pool_destroy(din_pool *pool);
+float *din_pool_take(din_pool *pool); /* NULL when memory is out */
+void din_pool_give(din_pool *pool, float *scratch);
+
+/* Runs `work` over [0, total) in chunks of nearly equal cost on the runtime's threads.
+
+   cost: of each item in some unit, or NULL: then all are alike, `even_cost` each.
+   Chunks depend on the costs alone, never on the number of threads. The first chunk
+   that returns a fault stops the others; that fault is returned. */
+typedef struct din_work {
+  int (*run)(const void *data, int64_t first, int64_t last, float *scratch,
+             din_fault *fault);
+  const void *data;
+  int64_t total;
+  int64_t (*cost)(const void *data, int64_t item);
+  int64_t even_cost, chunk_cost;
+  din_pool *pool;
+} din_work;
+int din_run(din_op *op, const OrtKernelContext *context, const din_work *work,
+            din_fault *fault);
+
+/* The instruction set that DIN_INFER_ISA names, or the machine's best. */
+const din_isa *din_chosen_isa(din_op *op);
+
+/* One kind of operator. */
+typedef struct din_kind {
+  void *(*create)(din_op *op, const OrtKernelInfo *info, int use_bf16);
+  void (*compute)(din_op *op, const void *kernel, OrtKernelContext *context);
+  void (*destroy)(void *kernel);
+} din_kind;
+extern const din_kind din_local_activation, din_embedding_bag, din_dice;
+
+#endif
