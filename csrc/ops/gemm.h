@@ -6,12 +6,12 @@
    local_activation.c), used, and left in `folded` for the tiles that follow. */
 
 typedef struct matrix {
-  const float *weight; /* [S][in][W] */
+  const float *weight; /* packed */
   int64_t in, strips;
   const float *init; /* [S * W] */
   /* folding, or product == NULL */
   const float *product, *query;
-  float *folded; /* [S][in][W] */
+  float *folded; /* packed */
 } matrix;
 
 #if REGISTERS == 32
@@ -25,11 +25,11 @@ typedef struct matrix {
 DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
                      const float *a, int64_t lda, int64_t strip, float *out,
                      int64_t ldo) {
-  vf acc[MAX_ROWS][MAX_STRIPS];
-  const int64_t in = m->in, stride = in * W;
-  const float *w = (fold || m->product == NULL ? m->weight : m->folded) + strip * stride;
-  const float *product = fold ? m->product + strip * stride : NULL;
-  float *folded = fold ? m->folded + strip * stride : NULL;
+  vf acc[MAX_ROWS][MAX_STRIPS], weight[MAX_STRIPS];
+  const int64_t in = m->in, start = strip * in * W;
+  const float *w = (fold || m->product == NULL ? m->weight : m->folded) + start;
+  const float *product = fold ? m->product + start : NULL, *query = m->query;
+  float *folded = fold ? m->folded + start : NULL;
 #pragma GCC unroll 16
   for (int v = 0; v < V; v++) {
     vf first = v_load(m->init + (strip + v) * W);
@@ -38,14 +38,13 @@ DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
   }
 #pragma GCC unroll 1
   for (int64_t i = 0; i < in; i++) {
-    vf weight[MAX_STRIPS];
+    vf q = fold ? v_set(query[i]) : v_set(0.0f);
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) {
-      weight[v] = v_load(w + v * stride + i * W);
+      weight[v] = v_load(w + v * W);
       if (fold) {
-        weight[v] =
-            v_fma(v_set(m->query[i]), v_load(product + v * stride + i * W), weight[v]);
-        v_store(folded + v * stride + i * W, weight[v]);
+        weight[v] = v_fma(q, v_load(product + v * W), weight[v]);
+        v_store(folded + v * W, weight[v]);
       }
     }
 #pragma GCC unroll 16
@@ -54,6 +53,8 @@ DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
 #pragma GCC unroll 16
       for (int v = 0; v < V; v++) acc[r][v] = v_fma(x, weight[v], acc[r][v]);
     }
+    w += V * W;
+    if (fold) product += V * W, folded += V * W;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -102,30 +103,52 @@ COLUMNS(2, 6, CASE(1, 2) CASE(2, 2) CASE(3, 2) CASE(4, 2) CASE(5, 2) CASE(6, 2))
 COLUMNS(3, 4, CASE(1, 3) CASE(2, 3) CASE(3, 3) CASE(4, 3))
 #endif
 
+/* How many strips the next group has, of those that are left: the tiles that keep most
+   accumulators in registers. The packed layout follows it. */
+static int64_t group_strips(int64_t left) {
+#if REGISTERS == 32
+  return left == 5 || left < 4 ? left : 4;
+#else
+  return left == 3 || left < 2 ? left : 2;
+#endif
+}
+
 static void multiply(const matrix *m, const float *a, int64_t lda, int64_t rows,
                      int fold, float *out, int64_t ldo) {
-  for (int64_t strip = 0; strip < m->strips;) {
-    int64_t left = m->strips - strip;
+  for (int64_t strip = 0, some; strip < m->strips; strip += some) {
+    some = group_strips(m->strips - strip);
+    switch (some) {
+      case 1:
+        columns_1(m, a, lda, rows, strip, fold, out, ldo);
+        break;
+      case 2:
+        columns_2(m, a, lda, rows, strip, fold, out, ldo);
+        break;
+      case 3:
+        columns_3(m, a, lda, rows, strip, fold, out, ldo);
+        break;
 #if REGISTERS == 32
-    if (left == 5) {
-      columns_5(m, a, lda, rows, strip, fold, out, ldo), strip += 5;
-    } else if (left == 3) {
-      columns_3(m, a, lda, rows, strip, fold, out, ldo), strip += 3;
-    } else if (left >= 4) {
-      columns_4(m, a, lda, rows, strip, fold, out, ldo), strip += 4;
-    } else if (left == 2) {
-      columns_2(m, a, lda, rows, strip, fold, out, ldo), strip += 2;
-    } else {
-      columns_1(m, a, lda, rows, strip, fold, out, ldo), strip += 1;
-    }
-#else
-    if (left == 3) {
-      columns_3(m, a, lda, rows, strip, fold, out, ldo), strip += 3;
-    } else if (left >= 2) {
-      columns_2(m, a, lda, rows, strip, fold, out, ldo), strip += 2;
-    } else {
-      columns_1(m, a, lda, rows, strip, fold, out, ldo), strip += 1;
-    }
+      case 4:
+        columns_4(m, a, lda, rows, strip, fold, out, ldo);
+        break;
+      default:
+        columns_5(m, a, lda, rows, strip, fold, out, ldo);
 #endif
+    }
+  }
+}
+
+/* Packs [in, out], row major, as tiles read it: groups of strips, each [in][V][W], zeros
+   behind the last column. */
+static void pack(const float *src, int64_t in, int64_t out, float *dst) {
+  int64_t strips = (out + W - 1) / W;
+  for (int64_t strip = 0, some; strip < strips; strip += some) {
+    some = group_strips(strips - strip);
+    int64_t start = strip * W, width = some * W;
+    int64_t real = out - start < width ? out - start : width;
+    for (int64_t i = 0; i < in; i++, dst += width) {
+      memcpy(dst, src + i * out + start, (size_t)real * sizeof *dst);
+      memset(dst + real, 0, (size_t)(width - real) * sizeof *dst);
+    }
   }
 }

@@ -39,14 +39,3 @@ int64_t din_attention_scratch(const din_attention *a, int64_t width) {
 int64_t din_bag_scratch(int64_t dim, int64_t width) {
   return 3 * din_round_up(dim, width);
 }
-
-void din_pack_strips(const float *src, int64_t in, int64_t out, int64_t width,
-                     float *dst) {
-  for (int64_t start = 0; start < out; start += width) {
-    int64_t some = out - start < width ? out - start : width;
-    for (int64_t i = 0; i < in; i++, dst += width) {
-      memcpy(dst, src + i * out + start, (size_t)some * sizeof *dst);
-      memset(dst + some, 0, (size_t)(width - some) * sizeof *dst);
-    }
-  }
-}

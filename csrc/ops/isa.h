@@ -4,9 +4,10 @@
    Letters: N candidates, B requests, T positions, D width of a behavior, H hidden units,
    W floats per vector of the instruction set, S strips = ceil(H / W).
 
-   A weight matrix [in, out] is packed in strips of W columns, [S][in][W], zeros behind
-   the last column: a strip is read front to back, whatever `in` is. Vectors of H units
-   are padded with zeros to S * W. All packed arrays are 64-byte aligned.
+   A weight matrix [in, out] is packed by the instruction set's `pack` into S * in * W
+   floats: S strips of W columns, zeros behind the last, in the order in which it is
+   read. Vectors of H units are padded with zeros to S * W. All packed arrays are 64-byte
+   aligned.
 
    Nothing here allocates or checks: whoever fills these structures has. */
 #ifndef DIN_OPS_ISA_H_
@@ -55,10 +56,10 @@ typedef struct din_attention {
   int64_t max_padded_units;    /* the widest layer */
   int64_t num_layers;
   const din_layer *layers;     /* layers[0].weight is weight_behavior */
-  const float *weight_query;   /* [S][D][W] */
-  const float *weight_product; /* [S][D][W], or NULL */
-  const float *weight_outer;   /* [D of the query][S][D][W], or NULL */
-  const float *dot;            /* the last layer: [S of the layer before, W] */
+  const float *weight_query;   /* packed [D, H] */
+  const float *weight_product; /* packed [D, H], or NULL */
+  const float *weight_outer;   /* D packed [D, H], one per value of q; or NULL */
+  const float *dot;            /* the layer to one unit: [S * W] */
   float dot_bias, scale, epsilon;
   din_activation activation, output_activation;
   int softmax, attended, padding_row;
@@ -95,6 +96,8 @@ typedef struct din_fault {
 typedef struct din_isa {
   const char *name;
   int64_t width; /* W */
+  /* Packs [in, out], row major, into S * in * W floats. */
+  void (*pack)(const float *src, int64_t in, int64_t out, float *dst);
   /* Scores candidates [first, last); returns 0, or 1 and the fault.
      @pre scratch: din_attention_scratch(attention, W) floats, 64-byte aligned. */
   int (*attend)(const din_attention *attention, const din_attention_batch *batch,
@@ -121,10 +124,6 @@ static inline int64_t din_round_up(int64_t n, int64_t unit) {
 /* Floats of scratch memory per thread: O(D * H). */
 int64_t din_attention_scratch(const din_attention *attention, int64_t width);
 int64_t din_bag_scratch(int64_t dim, int64_t width);
-
-/* Packs [in, out], row major, into strips; dst has ceil(out / W) * in * W floats. */
-void din_pack_strips(const float *src, int64_t in, int64_t out, int64_t width,
-                     float *dst);
 
 /* The best instruction set of this machine, or the one named; NULL when it is unknown or
    the machine lacks it. `name` may be NULL or empty. */

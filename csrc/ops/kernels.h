@@ -75,7 +75,7 @@ static void accumulate(const float *vectors, int64_t ld, int64_t rows,
 typedef struct room {
   float *query;     /* [DIN_GROUP, padded D] */
   float *first;     /* [DIN_GROUP, S * W]: bias_1 + q . weight_query */
-  float *folded;    /* [S][D][W]: the candidate's first weight matrix */
+  float *folded;    /* packed: the candidate's first weight matrix */
   float *behaviors; /* [DIN_BLOCK, padded D] */
   float *x[2];      /* [DIN_TILE, widest layer] */
   float *score;     /* [DIN_TILE] */
@@ -169,19 +169,22 @@ DIN_INLINE void look(const din_attention *a, const din_attention_batch *b,
 
 /* folded = behavior (+ q * product) + sum over i of q_i * outer_i */
 static void fold_outer(const din_attention *a, const float *query, float *folded) {
-  int64_t size = a->layers[0].strips * a->width * W;
-  for (int64_t at = 0; at < size; at += W) {
-    vf w = v_load(a->layers[0].weight + at);
-    if (a->weight_product != NULL) {
-      vf q = v_set(query[at / W % a->width]);
-      w = v_fma(q, v_load(a->weight_product + at), w);
+  int64_t strips = a->layers[0].strips, size = strips * a->width * W, at = 0;
+  for (int64_t strip = 0, some; strip < strips; strip += some) {
+    some = group_strips(strips - strip);
+    for (int64_t i = 0; i < a->width; i++) {
+      vf q = v_set(query[i]);
+      for (int64_t v = 0; v < some; v++, at += W) {
+        vf w = v_load(a->layers[0].weight + at);
+        if (a->weight_product) w = v_fma(q, v_load(a->weight_product + at), w);
+        v_store(folded + at, w);
+      }
     }
-    v_store(folded + at, w);
   }
   for (int64_t i = 0; i < a->width; i++) {
     const float *outer = a->weight_outer + i * size;
     vf q = v_set(query[i]);
-    for (int64_t at = 0; at < size; at += W) {
+    for (at = 0; at < size; at += W) {
       v_store(folded + at, v_fma(q, v_load(outer + at), v_load(folded + at)));
     }
   }
@@ -405,4 +408,4 @@ static void dice(const din_layer *layer, const float *x, float *y, int64_t rows)
   }
 }
 
-const din_isa ISA_SYMBOL = {ISA_NAME, W, attend, bag, dice};
+const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, attend, bag, dice};

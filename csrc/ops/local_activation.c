@@ -24,7 +24,7 @@
 
 #include "op.h"
 
-#define MAX_NAME 32
+#define MAX_NAME 40
 
 typedef struct kernel {
   const din_isa *isa;
@@ -84,7 +84,7 @@ static const float *read_matrix(reader *r, const char *name, int64_t in, int64_t
   int64_t width = r->k->isa->width;
   const float *src = read_floats(r, name, 2, in, out);
   float *packed = keep(r->op, r->k, din_round_up(out, width) * in);
-  if (packed) din_pack_strips(src, in, out, width, packed);
+  if (packed) r->k->isa->pack(src, in, out, packed);
   return packed;
 }
 
@@ -161,9 +161,7 @@ static int64_t read_tables(reader *r, const char *label, int64_t count, din_tabl
 static void read_slots(din_op *op, const OrtKernelInfo *info, kernel *k, size_t count) {
   din_attention *a = &k->attention;
   k->slots = din_allocate(op, (int64_t)count, sizeof(int64_t));
-  if (din_failed(op)) return;
-  din_check(op, op->api->KernelInfoGetAttributeArray_int64(info, "query_slots", k->slots,
-                                                           &count));
+  count = din_attribute_ints(op, info, "query_slots", k->slots, count);
   a->slots = k->slots;
   a->num_slots = (int64_t)count;
   for (size_t i = 0; i < count && !din_failed(op); i++) {
@@ -203,7 +201,7 @@ static void read_layers(reader *r, const char *interactions) {
     int64_t width = r->k->isa->width, size = din_round_up(h, width) * d;
     float *packed = d > INT32_MAX / (h ? h : 1) ? NULL : keep(r->op, r->k, size * d);
     for (int64_t i = 0; packed && i < d; i++) {
-      din_pack_strips(src + i * d * h, d, h, width, packed + i * size);
+      r->k->isa->pack(src + i * d * h, d, h, packed + i * size);
     }
     a->weight_outer = packed;
   }

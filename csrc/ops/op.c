@@ -28,15 +28,24 @@ void din_check(din_op *op, OrtStatus *status) {
 
 /* ---- attributes ---- */
 
+static void check_attribute(din_op *op, OrtStatus *status, const char *name) {
+  if (status == NULL) return;
+  din_fail(op, "expected such an attribute, got: %s - at `%s attribute %s`",
+           op->api->GetErrorMessage(status), op->name, name);
+  op->api->ReleaseStatus(status);
+}
+
 int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *name) {
   int64_t value = 0;
-  if (!op->status) din_check(op, op->api->KernelInfoGetAttribute_int64(info, name, &value));
+  if (op->status) return 0;
+  check_attribute(op, op->api->KernelInfoGetAttribute_int64(info, name, &value), name);
   return value;
 }
 
 float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name) {
   float value = 0.0f;
-  if (!op->status) din_check(op, op->api->KernelInfoGetAttribute_float(info, name, &value));
+  if (op->status) return 0.0f;
+  check_attribute(op, op->api->KernelInfoGetAttribute_float(info, name, &value), name);
   return value;
 }
 
@@ -45,8 +54,17 @@ void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
   size_t needed = size;
   out[0] = '\0';
   if (op->status) return;
-  din_check(op, op->api->KernelInfoGetAttribute_string(info, name, out, &needed));
+  check_attribute(op, op->api->KernelInfoGetAttribute_string(info, name, out, &needed),
+                  name);
   out[size - 1] = '\0';
+}
+
+size_t din_attribute_ints(din_op *op, const OrtKernelInfo *info, const char *name,
+                          int64_t *out, size_t count) {
+  if (op->status) return 0;
+  check_attribute(
+      op, op->api->KernelInfoGetAttributeArray_int64(info, name, out, &count), name);
+  return op->status ? 0 : count;
 }
 
 int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name,

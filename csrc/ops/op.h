@@ -33,11 +33,14 @@ void din_fail(din_op *op, const char *format, ...)
 void din_check(din_op *op, OrtStatus *status);
 static inline int din_failed(const din_op *op) { return op->status != NULL; }
 
-/* Attributes; text is cut to `size` bytes and always ends. */
+/* Attributes; a missing one, one of another type, or one too long for `size` bytes or
+   `count` values, is a failure. */
 int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *name);
 float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name);
 void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
                         char *out, size_t size);
+size_t din_attribute_ints(din_op *op, const OrtKernelInfo *info, const char *name,
+                          int64_t *out, size_t count);
 /* The place of an attribute's text in `names` (which ends with NULL). */
 int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name,
                          const char *const *names);

@@ -36,7 +36,9 @@ typedef void (*OrtUnused)(void);
 
 typedef struct OrtApi {
   OrtStatus *(ORT_CALL *CreateStatus)(int code, const char *message); /* 0 */
-  OrtUnused unused_1[25];
+  OrtUnused unused_1[1];
+  const char *(ORT_CALL *GetErrorMessage)(const OrtStatus *status); /* 2 */
+  OrtUnused unused_3[23];
   OrtStatus *(ORT_CALL *CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **out); /* 26 */
   OrtStatus *(ORT_CALL *CustomOpDomain_Add)(OrtCustomOpDomain *domain, const OrtCustomOp *op); /* 27 */
   OrtStatus *(ORT_CALL *AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain); /* 28 */
@@ -52,8 +54,7 @@ typedef struct OrtApi {
   OrtStatus *(ORT_CALL *KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name, float *out); /* 85 */
   OrtStatus *(ORT_CALL *KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name, int64_t *out); /* 86 */
   OrtStatus *(ORT_CALL *KernelInfoGetAttribute_string)(const OrtKernelInfo *info, const char *name, char *out, size_t *size); /* 87 */
-  OrtStatus *(ORT_CALL *KernelContext_GetInputCount)(const OrtKernelContext *context, size_t *out); /* 88 */
-  OrtStatus *(ORT_CALL *KernelContext_GetOutputCount)(const OrtKernelContext *context, size_t *out); /* 89 */
+  OrtUnused unused_88[2];
   OrtStatus *(ORT_CALL *KernelContext_GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **out); /* 90 */
   OrtStatus *(ORT_CALL *KernelContext_GetOutput)(OrtKernelContext *context, size_t index, const int64_t *dims, size_t count, OrtValue **out); /* 91 */
   OrtUnused unused_92[1];
@@ -79,6 +80,7 @@ typedef struct OrtApi {
 #define ORT_PLACE(name, place)                                       \
   _Static_assert(offsetof(OrtApi, name) == (place) * sizeof(OrtUnused), #name)
 ORT_PLACE(CreateStatus, 0);
+ORT_PLACE(GetErrorMessage, 2);
 ORT_PLACE(CreateCustomOpDomain, 26);
 ORT_PLACE(CustomOpDomain_Add, 27);
 ORT_PLACE(AddCustomOpDomain, 28);
@@ -90,8 +92,6 @@ ORT_PLACE(GetTensorTypeAndShape, 65);
 ORT_PLACE(KernelInfoGetAttribute_float, 85);
 ORT_PLACE(KernelInfoGetAttribute_int64, 86);
 ORT_PLACE(KernelInfoGetAttribute_string, 87);
-ORT_PLACE(KernelContext_GetInputCount, 88);
-ORT_PLACE(KernelContext_GetOutputCount, 89);
 ORT_PLACE(KernelContext_GetInput, 90);
 ORT_PLACE(KernelContext_GetOutput, 91);
 ORT_PLACE(ReleaseStatus, 93);

@@ -151,9 +151,11 @@ static int reads_bf16(din_op *op, const OrtSessionOptions *options) {
   int present = 0;
   din_check(op, op->api->HasSessionConfigEntry(options, key, &present));
   if (op->status || !present) return 0;
-  din_check(op, op->api->GetSessionConfigEntry(options, key, text, &size));
-  if (op->status) return 0;
-  text[sizeof text - 1] = '\0';
+  OrtStatus *too_long = op->api->GetSessionConfigEntry(options, key, text, &size);
+  if (too_long) {
+    op->api->ReleaseStatus(too_long);
+    memcpy(text, "another", sizeof text);
+  }
   if (strcmp(text, "bf16") == 0) return 1;
   if (strcmp(text, "fp32") != 0) {
     din_fail(op, "expected fp32 or bf16, got %s - at `%s`", text, key);

@@ -1,0 +1,246 @@
+"""Graphs of one native operator each, their random weights and inputs, and sessions.
+
+Built from converter/din_converter/functions.py, so that what is tested is the operator
+as din-convert writes it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from din_converter import functions
+from din_infer.session import ops_library
+from din_infer.spec import FeatureSpec
+
+Arrays = dict[str, NDArray[Any]]
+TYPES = {
+    np.dtype(np.int64): TensorProto.INT64,
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(np.float64): TensorProto.DOUBLE,
+    np.dtype(np.int32): TensorProto.INT32,
+}
+
+
+@dataclass
+class Graph:
+    """One operator: what a model says of it, and its constants."""
+
+    name: str
+    function: onnx.FunctionProto
+    attributes: dict[str, Any]
+    inputs: list[str]
+    outputs: list[str]
+    constants: Arrays
+
+    def model(self, feeds: Mapping[str, NDArray[Any]]) -> bytes:
+        """A whole model: constants inside, everything in `feeds` an input of any size."""
+        node = helper.make_node(
+            self.name,
+            self.inputs,
+            self.outputs,
+            domain=functions.DOMAIN,
+            **self.attributes,
+        )
+        graph = helper.make_graph(
+            [node],
+            "op",
+            [
+                helper.make_tensor_value_info(
+                    name, TYPES[array.dtype], [None] * array.ndim
+                )
+                for name, array in feeds.items()
+            ],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None])
+                for name in self.outputs
+            ],
+            [numpy_helper.from_array(v, k) for k, v in self.constants.items()],
+        )
+        opsets = [
+            helper.make_opsetid("", functions.OPSET),
+            helper.make_opsetid(functions.DOMAIN, 1),
+        ]
+        model = helper.make_model(
+            graph, functions=[self.function], opset_imports=opsets, ir_version=10
+        )
+        return bytes(model.SerializeToString())
+
+    def session(self, feeds: Arrays, **options: Any) -> onnxruntime.InferenceSession:  # noqa: ANN401
+        return session(self.model(feeds), **options)
+
+    def run(self, feeds: Arrays, **options: Any) -> list[NDArray[np.float32]]:  # noqa: ANN401
+        """Outputs of the native operator, or with `fused=False` of the function."""
+        result: list[NDArray[np.float32]] = self.session(feeds, **options).run(
+            None, feeds
+        )
+        return result
+
+
+def session(
+    model: bytes, *, fused: bool = True, threads: int = 1, precision: str | None = None
+) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if precision is not None:
+        options.add_session_config_entry("din_infer.precision", precision)
+    if fused:
+        library = ops_library()
+        assert library is not None
+        options.register_custom_ops_library(str(library))
+    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+
+
+@contextmanager
+def refused(text: str) -> Iterator[None]:
+    """Expect the operator's own sentence; a crash or another error fails."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the runtime's errors share no base
+        assert text in str(error), str(error)
+    else:
+        message = f"nothing was refused: {text}"
+        raise AssertionError(message)
+
+
+def attention_graph(
+    *,
+    dims: tuple[int, ...] = (5, 3),
+    paired: tuple[bool, ...] | None = None,
+    rows: int = 40,
+    half: tuple[bool, ...] = (),
+    explain: bool = True,
+    behavior: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **attention: Any,  # noqa: ANN401
+) -> Graph:
+    """LocalActivation over one field per entry of `dims`, weights that spread."""
+    paired = paired or (True,) * len(dims)
+    fields: dict[str, Any] = {}
+    candidates = []
+    encoder = {"type": "identity", "buckets": rows}
+    for i, (dim, pairs) in enumerate(zip(dims, paired, strict=True)):
+        own = {"dim": dim, "dtype": "int64", "encoder": encoder}
+        fields[f"h{i}"] = {**own, "pairs": f"c{i}"} if pairs else own
+        if pairs:
+            candidates.append({"name": f"c{i}", **own})
+    if not candidates:
+        candidates = [{"name": "c", "dim": 1, "dtype": "int64", "encoder": encoder}]
+    sequence = {"name": "s", "max_len": 9, "fields": fields, **(behavior or {})}
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": candidates,
+            "behavior": [sequence],
+            "model": {"attention": attention},
+        }
+    )
+    op = functions.LocalActivation(spec.behavior[0], explain)
+    rng = np.random.default_rng(seed)
+    widths = [sum(dims), *spec.behavior[0].attention.hidden, 1]
+    real = [dim for dim, pairs in zip(dims, paired, strict=True) if pairs]
+    constants: Arrays = {}
+    for name in op.inputs:
+        label, _, number = name.rpartition("_")
+        i = int(number) if number.isdecimal() else 0
+        if label == "table":
+            value = rng.normal(size=(rows, dims[i]))
+        elif label == "candidate_table":
+            value = rng.normal(size=(rows, real[i]))
+        elif name in ("weight_query", "weight_behavior", "weight_product"):
+            value = rng.normal(size=widths[:2]) / widths[0] ** 0.5
+        elif name == "weight_outer":
+            shape = (widths[0], widths[0] * widths[1])
+            value = rng.normal(size=shape) / widths[0]
+        elif label == "weight":
+            value = 1.5 * rng.normal(size=widths[i - 1 : i + 1]) / widths[i - 1] ** 0.5
+        elif label in ("bias", "dice_shift", "dice_alpha", "slope"):
+            value = 0.4 * rng.normal(size=widths[i])
+        elif label == "dice_scale":
+            value = 1 + 0.3 * rng.normal(size=widths[i])
+        else:
+            continue
+        constants[name] = value.astype(np.float32)
+    for i, is_half in enumerate(half):
+        if is_half:
+            constants[f"table_{i}"] = constants[f"table_{i}"].astype(np.float16)
+    function = functions.local_activation_function("LocalActivation", op)
+    return Graph(
+        "LocalActivation", function, op.attributes, op.inputs, op.outputs, constants
+    )
+
+
+def attention_feeds(
+    graph: Graph,
+    n: int,
+    b: int,
+    t: int,
+    *,
+    lengths: str = "mixed",
+    seed: int = 0,
+) -> Arrays:
+    """Random ids for N candidates of B requests over T positions."""
+    rng = np.random.default_rng(seed)
+    rows = len(graph.constants["table_0"])
+    length = {
+        "zero": np.zeros(b, np.int64),
+        "one": np.full(b, min(1, t), np.int64),
+        "max": np.full(b, t, np.int64),
+        "mixed": rng.integers(0, t + 1, b),
+    }[lengths]
+    in_order = n == b
+    feeds: Arrays = {
+        "request_of_candidate": (
+            np.arange(n) if in_order else rng.integers(0, max(b, 1), n)
+        ).astype(np.int64),
+        "lengths": length,
+    }
+    for name in graph.inputs:
+        if name.startswith("ids_"):
+            feeds[name] = rng.integers(0, rows, (b, t))
+        elif name.startswith("candidate_ids_"):
+            feeds[name] = rng.integers(0, rows, n)
+    return feeds
+
+
+def bag_graph(
+    pooling: str = "mean",
+    padding: str = "masked",
+    empty: float = 0.0,
+    *,
+    dim: int = 7,
+    rows: int = 30,
+    half: bool = False,
+) -> Graph:
+    attributes = functions.bag_attributes(pooling, padding, empty)
+    table = np.random.default_rng(0).normal(size=(rows, dim))
+    return Graph(
+        "EmbeddingBag",
+        functions.bag_function("EmbeddingBag", attributes),
+        attributes,
+        ["ids", "lengths", "table"],
+        ["pooled"],
+        {"table": table.astype(np.float16 if half else np.float32)},
+    )
+
+
+def dice_graph(units: int) -> Graph:
+    rng = np.random.default_rng(0)
+    names = ["scale", "shift", "alpha"]
+    constants = {k: rng.normal(size=units).astype(np.float32) for k in names}
+    return Graph(
+        "Dice",
+        functions.dice_function("Dice"),
+        {},
+        ["x", *names],
+        ["y"],
+        constants,
+    )

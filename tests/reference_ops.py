@@ -1,0 +1,111 @@
+"""The slow, obvious twins of the native operators, in float64 NumPy.
+
+One candidate, one behavior, one id at a time, from the operators' inputs as they stand
+in a model: the first layer is folded already, nothing else is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.reference_model import sigmoid
+
+Array = NDArray[np.float64]
+
+
+def activate(kind: str, x: Array, w: Mapping[str, Array], at: int, eps: float) -> Array:
+    """One row of layer `at`'s pre-activations, [H]."""
+    if kind == "none":
+        return x
+    if kind == "relu":
+        return np.maximum(x, 0)
+    if kind == "sigmoid":
+        return sigmoid(x)
+    if kind == "silu":
+        return x * sigmoid(x)
+    if kind == "prelu":
+        return np.where(x >= 0, x, w[f"slope_{at}"] * x)
+    if kind == "dice":
+        p = sigmoid(x * w[f"dice_scale_{at}"] + w[f"dice_shift_{at}"])
+    else:
+        centered = x - x.mean()
+        p = sigmoid(centered / np.sqrt(np.sum(centered**2 + eps)))
+    alpha = w[f"dice_alpha_{at}"]
+    return x * (alpha + (1 - alpha) * p)
+
+
+def local_activation(
+    attributes: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> tuple[Array, Array]:
+    """Interest [N, D] and activation weights [N, T]."""
+    a = attributes
+    w = {k: np.asarray(v, np.float64) for k, v in inputs.items()}
+    tables = [w[f"table_{i}"] for i in range(a["num_fields"])]
+    width = sum(t.shape[1] for t in tables)
+    request, lengths = inputs["request_of_candidate"], inputs["lengths"]
+    positions = inputs["ids_0"].shape[1]
+    interest = np.zeros((len(request), width))
+    weights = np.zeros((len(request), positions))
+    for n, b in enumerate(request):
+        q = np.concatenate(
+            [
+                np.zeros(-slot)
+                if slot < 0
+                else w[f"candidate_table_{slot}"][inputs[f"candidate_ids_{slot}"][n]]
+                for slot in a["query_slots"]
+            ]
+        )
+        count = positions if a["padding"] == "attended" else int(lengths[b])
+        ks = [
+            np.concatenate([t[inputs[f"ids_{i}"][b, j]] for i, t in enumerate(tables)])
+            for j in range(count)
+        ]
+        scores = np.array([score(a, w, q, k) for k in ks])
+        if a["softmax"] and count:
+            scores = np.exp(scores - scores.max())
+            scores /= scores.sum()
+        for j, k in enumerate(ks):
+            interest[n] += scores[j] * k
+        weights[n, :count] = scores
+        fills = a["padding"] == "masked" and a["empty_softmax"] == "padding_row"
+        if count == 0 and a["softmax"] and fills:
+            interest[n] = np.concatenate([t[0] for t in tables])
+    return interest, weights
+
+
+def score(a: Mapping[str, Any], w: Mapping[str, Array], q: Array, k: Array) -> float:
+    """One pair through the local activation unit."""
+    x = q @ w["weight_query"] + k @ w["weight_behavior"] + w["bias_1"]
+    if "weight_product" in w:
+        x = x + (q * k) @ w["weight_product"]
+    if "weight_outer" in w:
+        # weight_outer is [D of q, D of k * H]
+        x = x + np.outer(q, k).ravel() @ w["weight_outer"].reshape(len(q) ** 2, -1)
+    for layer in range(1, a["num_layers"]):
+        x = activate(a["activation"], x, w, layer, a["epsilon"])
+        x = x @ w[f"weight_{layer + 1}"] + w[f"bias_{layer + 1}"]
+    return float(activate(a["output_activation"], x, w, 0, 0.0)[0] * a["scale"])
+
+
+def embedding_bag(
+    attributes: Mapping[str, Any],
+    ids: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    table: NDArray[Any],
+) -> Array:
+    """Pooled rows [R, D]."""
+    out = np.full((len(ids), table.shape[1]), float(attributes["empty"]))
+    for n, row in enumerate(ids):
+        attended = attributes["padding"] == "attended"
+        vectors = table[row if attended else row[: lengths[n]]].astype(np.float64)
+        if len(vectors):
+            pool = {"sum": np.sum, "mean": np.mean, "max": np.max}
+            out[n] = pool[attributes["pooling"]](vectors, axis=0)
+    return out
+
+
+def dice(x: Array, scale: Array, shift: Array, alpha: Array) -> Array:
+    """Dice with folded statistics, [N, H]."""
+    return x * (alpha + (1 - alpha) * sigmoid(x * scale + shift))

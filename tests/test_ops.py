@@ -1,0 +1,569 @@
+"""The native operators against their float64 twins and against the functions they
+replace; long because every mode, every edge and every refusal is a case of its own.
+"""
+
+import itertools
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests import ops, reference_ops
+from tests.ops import Arrays, Graph, attention_feeds, attention_graph, bag_graph
+
+
+def cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    return set(lines[0].split(":")[1].split()) if lines else set()
+
+
+ISAS = ["baseline"]
+if platform.machine() == "x86_64":
+    flags = cpu_flags()
+    ISAS += ["avx2"] if {"avx2", "fma", "f16c"} <= flags else []
+    ISAS += ["avx512"] if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags else []
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DIN_INFER_ISA", request.param)
+    return str(request.param)
+
+
+def twin(graph: Graph, feeds: Arrays) -> tuple[Any, Any]:
+    return reference_ops.local_activation(
+        graph.attributes, {**graph.constants, **feeds}
+    )
+
+
+def relative(got: NDArray[Any], wanted: NDArray[Any]) -> float:
+    scale = float(np.linalg.norm(wanted))
+    return float(np.linalg.norm(got - wanted)) / (scale or 1.0)
+
+
+def check(graph: Graph, feeds: Arrays, tolerance: float = 1e-6) -> None:
+    """Twin and function agree with the operator, in all outputs."""
+    native = graph.run(feeds)
+    body = graph.run(feeds, fused=False)
+    wanted = twin(graph, feeds)
+    for label, got, function, exact in zip(
+        graph.outputs, native, body, wanted, strict=False
+    ):
+        assert got.shape == exact.shape == function.shape
+        assert np.isfinite(got).all()
+        assert relative(got, exact) <= tolerance, label
+        bound = 1e-5 * max(1.0, np.abs(exact).max(initial=0.0))
+        assert np.abs(got - function).max(initial=0.0) <= bound, label
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "softmax": {"softmax": True, "scale": 0.3},
+    "softmax, padding row": {
+        "softmax": True,
+        "behavior": {"empty_softmax": "padding_row"},
+    },
+    "attended": {"behavior": {"padding": "attended"}},
+    "attended softmax": {"softmax": True, "behavior": {"padding": "attended"}},
+    "scale": {"scale": -2.5},
+    "outputs sigmoid": {"output_activation": "sigmoid"},
+    "outputs relu": {"output_activation": "relu"},
+    "outputs silu": {"output_activation": "silu", "softmax": True},
+    "no interactions": {"interactions": []},
+    "difference": {"interactions": ["difference"]},
+    "outer": {"interactions": ["outer"]},
+    "product and outer": {"interactions": ["product", "outer"]},
+    "no hidden layers": {"hidden": []},
+    "no hidden layers, outer": {"hidden": [], "interactions": ["outer"]},
+    "one hidden layer": {"hidden": [6]},
+    "four hidden layers": {"hidden": [13, 40, 1, 17]},
+    "unpaired": {"dims": (4, 3, 2), "paired": (True, False, True)},
+    "all unpaired": {"dims": (4, 3), "paired": (False, False)},
+    "one field": {"dims": (6,)},
+    "five fields": {"dims": (1, 2, 3, 4, 9)},
+    "half tables": {"dims": (5, 19), "half": (True, False)},
+    "nothing explained": {"explain": False},
+}
+ACTIVATIONS = ["dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_equals_its_twin_and_its_function(mode: str, isa: str) -> None:
+    del isa
+    graph = attention_graph(**MODES[mode])
+    feeds = attention_feeds(graph, 23, 9, 7)
+    check(graph, feeds)
+    interest, weight = twin(graph, feeds)
+    assert interest.std() > 0.1
+    assert weight.std() > 0.02
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [[1], [3, 8], [80, 40]])
+def test_every_activation_equals_its_twin(
+    activation: str, hidden: list[int], isa: str
+) -> None:
+    del isa
+    graph = attention_graph(activation=activation, hidden=hidden)
+    check(graph, attention_feeds(graph, 40, 40, 40))
+
+
+@pytest.mark.parametrize("dims", [(1,), (3,), (17,), (100,), (257,), (50, 50)])
+@pytest.mark.parametrize("hidden", [[7], [33, 9], [80, 40]])
+def test_odd_widths(dims: tuple[int, ...], hidden: list[int], isa: str) -> None:
+    del isa
+    graph = attention_graph(dims=dims, hidden=hidden, rows=64)
+    check(graph, attention_feeds(graph, 11, 4, 13))
+
+
+EDGES = [
+    (n, b, t, kind)
+    for (n, b), t, kind in itertools.product(
+        [(0, 0), (0, 3), (1, 1), (2, 1), (2, 2), (7, 3), (33, 33)],
+        [0, 1, 6, 70],
+        ["zero", "one", "max", "mixed"],
+    )
+]
+
+
+@pytest.mark.parametrize("mode", ["paper", "softmax, padding row", "attended softmax"])
+def test_the_edge_table(mode: str, isa: str) -> None:
+    del isa
+    graph = attention_graph(**MODES[mode])
+    first = attention_feeds(graph, 1, 1, 1)
+    native, body = graph.session(first), graph.session(first, fused=False)
+    for n, b, t, kind in EDGES:
+        feeds = attention_feeds(graph, n, b, t, lengths=kind, seed=n + t)
+        got, wanted = native.run(None, feeds), twin(graph, feeds)
+        for output, function, exact in zip(
+            got, body.run(None, feeds), wanted, strict=True
+        ):
+            assert output.shape == exact.shape, (n, b, t, kind)
+            atol = 1e-5 * max(1.0, np.abs(exact).max(initial=0.0))
+            np.testing.assert_allclose(output, exact, rtol=0, atol=atol)
+            if t or not graph.attributes["softmax"]:  # Softmax over nothing: undefined
+                np.testing.assert_allclose(output, function, rtol=0, atol=atol)
+
+
+@given(
+    dims=st.lists(st.integers(1, 20), min_size=1, max_size=4).map(tuple),
+    hidden=st.lists(st.integers(1, 90), max_size=3),
+    activation=st.sampled_from(ACTIVATIONS),
+    interactions=st.sets(st.sampled_from(["difference", "product", "outer"])),
+    softmax=st.booleans(),
+    n=st.integers(0, 40),
+    b=st.integers(1, 20),
+    t=st.integers(1, 80),
+    seed=st.integers(0, 99),
+)
+def test_any_shape_equals_its_twin(
+    dims: tuple[int, ...],
+    hidden: list[int],
+    activation: str,
+    interactions: set[str],
+    softmax: bool,
+    n: int,
+    b: int,
+    t: int,
+    seed: int,
+) -> None:
+    graph = attention_graph(
+        dims=dims,
+        hidden=hidden,
+        activation=activation,
+        interactions=sorted(interactions),
+        softmax=softmax,
+        seed=seed,
+    )
+    feeds = attention_feeds(graph, n, b, t, seed=seed)
+    wanted, _ = twin(graph, feeds)
+    assert relative(graph.run(feeds)[0], wanted) <= 1.5e-6
+
+
+def test_a_history_of_100_000_behaviors(isa: str) -> None:
+    del isa
+    length = 100_000
+    for softmax in (False, True):
+        graph = attention_graph(
+            dims=(8, 8), hidden=[16, 8], rows=1000, softmax=softmax, explain=False
+        )
+        feeds = attention_feeds(graph, 2, 1, length, lengths="max")
+        (got,) = graph.run(feeds)
+        wanted = _wide_twin(graph, feeds)
+        assert relative(got, wanted) <= 1e-6
+        assert np.abs(wanted).min() > 1e-6
+
+
+def _wide_twin(graph: Graph, feeds: Arrays) -> NDArray[np.float64]:
+    """The twin for one long history: all its pairs at once, in float64."""
+    w = {k: v.astype(np.float64) for k, v in graph.constants.items()}
+    k = np.concatenate([w[f"table_{i}"][feeds[f"ids_{i}"][0]] for i in (0, 1)], axis=1)
+    out = []
+    for n in range(len(feeds["request_of_candidate"])):
+        q = np.concatenate(
+            [w[f"candidate_table_{i}"][feeds[f"candidate_ids_{i}"][n]] for i in (0, 1)]
+        )
+        x = q @ w["weight_query"] + k @ w["weight_behavior"] + w["bias_1"]
+        x += (q * k) @ w["weight_product"]
+        for layer in (1, 2):
+            x = reference_ops.dice(
+                x, *(w[f"dice_{p}_{layer}"] for p in ("scale", "shift", "alpha"))
+            )
+            x = x @ w[f"weight_{layer + 1}"] + w[f"bias_{layer + 1}"]
+        s = x[:, 0]
+        if graph.attributes["softmax"]:
+            s = np.exp(s - s.max())
+            s /= s.sum()
+        out.append(s @ k)
+    return np.array(out)
+
+
+def test_results_are_bit_equal_across_threads_and_batches(isa: str) -> None:
+    del isa
+    graph = attention_graph(dims=(20, 9), hidden=[30, 10], rows=500)
+    feeds = attention_feeds(graph, 900, 300, 60)
+    wanted = graph.run(feeds)
+    for threads in (2, 3, 5):
+        for got, one in zip(graph.run(feeds, threads=threads), wanted, strict=True):
+            np.testing.assert_array_equal(got, one)
+    alone = graph.session(feeds)
+    candidates = [k for k in feeds if k.startswith(("candidate", "request"))]
+    for n in (0, 17, 899):
+        part = {k: v[n : n + 1] if k in candidates else v for k, v in feeds.items()}
+        for got, one in zip(alone.run(None, part), wanted, strict=True):
+            np.testing.assert_array_equal(got[0], one[n])
+
+
+def test_padding_is_never_read() -> None:
+    """What stands behind a history's length may be anything, even no id at all."""
+    graph = attention_graph()
+    feeds = attention_feeds(graph, 20, 20, 12)
+    wanted = graph.run(feeds)
+    behind = np.arange(12) >= feeds["lengths"][:, None]
+    for name in ("ids_0", "ids_1"):
+        feeds[name] = np.where(behind, -(2**62), feeds[name])
+    for got, one in zip(graph.run(feeds), wanted, strict=True):
+        np.testing.assert_array_equal(got, one)
+
+
+def test_large_scores_stay_finite_under_softmax(isa: str) -> None:
+    del isa
+    graph = attention_graph(softmax=True, scale=3000.0)
+    feeds = attention_feeds(graph, 30, 30, 60)
+    check(graph, feeds, tolerance=2e-3)  # 3000 times a float32 error
+
+
+def test_signatures_of_one_model_have_names_of_their_own() -> None:
+    graph = attention_graph()
+    feeds = attention_feeds(graph, 5, 5, 4)
+    wanted = graph.run(feeds)
+    for name in ("LocalActivation_1", "LocalActivation_15", "LocalActivation_16"):
+        graph.name = graph.function.name = name
+        for got, one in zip(graph.run(feeds), wanted, strict=True):
+            np.testing.assert_allclose(got, one, rtol=1e-5, atol=1e-5)
+
+
+# ---- EmbeddingBag and Dice ----
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+@pytest.mark.parametrize(("dim", "half"), [(1, False), (7, True), (32, True), (33, False)])
+def test_bags_equal_their_twin_and_their_function(
+    pooling: str, padding: str, dim: int, half: bool, isa: str
+) -> None:
+    del isa
+    for empty in (0.0, -1.25):
+        graph = bag_graph(pooling, padding, empty, dim=dim, half=half)
+        rng = np.random.default_rng(1)
+        for rows, t in ((0, 4), (1, 0), (1, 1), (60, 11)):
+            feeds: Arrays = {
+                "ids": rng.integers(0, 30, (rows, t)),
+                "lengths": rng.integers(0, t + 1, rows),
+            }
+            (got,) = graph.run(feeds)
+            exact = reference_ops.embedding_bag(
+                graph.attributes, **feeds, table=graph.constants["table"]
+            )
+            np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
+            (function,) = graph.run(feeds, fused=False)
+            np.testing.assert_allclose(got, function, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bag_of_a_million_keeps_its_digits() -> None:
+    graph = bag_graph("sum", dim=3)
+    ids = np.random.default_rng(0).integers(0, 30, (1, 1_000_000))
+    feeds = {"ids": ids, "lengths": np.array([1_000_000])}
+    exact = graph.constants["table"].astype(np.float64)[ids[0]].sum(axis=0)
+    np.testing.assert_allclose(graph.run(feeds)[0][0], exact, rtol=2e-7)
+
+
+@pytest.mark.parametrize("units", [1, 7, 8, 200, 333])
+def test_dice_equals_its_twin_and_its_function(units: int, isa: str) -> None:
+    del isa
+    graph = ops.dice_graph(units)
+    w = {k: v.astype(np.float64) for k, v in graph.constants.items()}
+    for rows in (0, 1, 5, 700):
+        x = 4 * np.random.default_rng(rows).normal(size=(rows, units))
+        feeds = {"x": x.astype(np.float32)}
+        exact = reference_ops.dice(feeds["x"].astype(np.float64), **w)
+        for threads in (1, 3):
+            (got,) = graph.run(feeds, threads=threads)
+            np.testing.assert_allclose(got, exact, rtol=1e-5, atol=3e-6)
+        np.testing.assert_allclose(graph.run(feeds, fused=False)[0], exact, atol=1e-5)
+
+
+def test_activations_hold_far_out(isa: str) -> None:
+    """Sigmoids of arguments that exp cannot hold; a NaN stays one."""
+    del isa
+    graph = ops.dice_graph(9)
+    for name, value in (("scale", 1.0), ("shift", 0.0), ("alpha", 0.25)):
+        graph.constants[name] = np.full(9, value, np.float32)
+    x = np.array([[-1e30, -500.0, -88.0, -20.0, 0.0, 20.0, 88.0, 1e30, np.nan]])
+    (got,) = graph.run({"x": x.astype(np.float32)})
+    exact = reference_ops.dice(x.astype(np.float32), 1.0, 0.0, 0.25)
+    np.testing.assert_allclose(got[0, :8], exact[0, :8], rtol=2e-7)
+    assert np.isnan(got[0, 8])
+
+
+# ---- what is refused ----
+
+
+def _constant(name: str, change: Any) -> Any:  # noqa: ANN401
+    def edit(graph: Graph, feeds: Arrays) -> None:
+        del feeds
+        graph.constants[name] = change(graph.constants[name])
+
+    return edit
+
+
+def _feed(name: str, change: Any) -> Any:  # noqa: ANN401
+    def edit(graph: Graph, feeds: Arrays) -> None:
+        del graph
+        feeds[name] = change(feeds[name])
+
+    return edit
+
+
+def _attribute(name: str, value: Any) -> Any:  # noqa: ANN401
+    def edit(graph: Graph, feeds: Arrays) -> None:
+        del feeds
+        graph.attributes[name] = value
+
+    return edit
+
+
+def _set(at: Any, value: int) -> Any:  # noqa: ANN401
+    def change(array: NDArray[Any]) -> NDArray[Any]:
+        array = array.copy()
+        array[at] = value
+        return array
+
+    return change
+
+
+def _fed(name: str) -> Any:  # noqa: ANN401
+    def edit(graph: Graph, feeds: Arrays) -> None:
+        feeds[name] = graph.constants.pop(name)
+
+    return edit
+
+
+def _one_more_input(graph: Graph, feeds: Arrays) -> None:
+    del feeds
+    graph.inputs.append("more")
+    graph.constants["more"] = np.zeros(1, np.float32)
+
+
+REFUSALS: dict[str, Any] = {
+    "expected an id in [0, 40), got 40 - at `LocalActivation input ids_1[3, 2]`": _feed(
+        "ids_1", _set((3, 2), 40)
+    ),
+    "expected an id in [0, 40), got -1 - at `LocalActivation input ids_0[8, 0]`": _feed(
+        "ids_0", _set((8, 0), -1)
+    ),
+    "expected an id in [0, 40), got 9223372036854775807"
+    " - at `LocalActivation input candidate_ids_0[4]`": _feed(
+        "candidate_ids_0", _set(4, 2**63 - 1)
+    ),
+    "expected a value in [0, 6), got 6 - at `LocalActivation input lengths[2]`": _feed(
+        "lengths", _set(2, 6)
+    ),
+    "expected a value in [0, 6), got -1 - at `LocalActivation input lengths[0]`": _feed(
+        "lengths", _set(0, -1)
+    ),
+    "expected a value in [0, 9), got 9"
+    " - at `LocalActivation input request_of_candidate[1]`": _feed(
+        "request_of_candidate", _set(1, 9)
+    ),
+    "expected int64, got another type - at `LocalActivation input ids_1`": _feed(
+        "ids_1", lambda a: a.astype(np.int32)
+    ),
+    "expected int64, got float32 - at `LocalActivation input lengths`": _feed(
+        "lengths", lambda a: a.astype(np.float32)
+    ),
+    "expected shape [9, 5], got [9, 4] - at `LocalActivation input ids_1`": _feed(
+        "ids_1", lambda a: a[:, 1:]
+    ),
+    "expected shape [9, 5], got [8, 5] - at `LocalActivation input ids_1`": _feed(
+        "ids_1", lambda a: a[1:]
+    ),
+    "expected shape [9], got [8] - at `LocalActivation input candidate_ids_1`": _feed(
+        "candidate_ids_1", lambda a: a[1:]
+    ),
+    "expected shape [*, *], got [9] - at `LocalActivation input ids_0`": _feed(
+        "ids_0", lambda a: a[:, 0]
+    ),
+    "expected at most 3 dimensions, got 4 - at `LocalActivation input ids_0`": _feed(
+        "ids_0", lambda a: a[:, :, None, None]
+    ),
+    "expected shape [*], got [9, 1]"
+    " - at `LocalActivation input request_of_candidate`": _feed(
+        "request_of_candidate", lambda a: a[:, None]
+    ),
+    "expected shape [8, 80], got [7, 80]"
+    " - at `LocalActivation input weight_behavior`": _constant(
+        "weight_behavior", lambda a: a[1:]
+    ),
+    "expected shape [80], got [79] - at `LocalActivation input bias_1`": _constant(
+        "bias_1", lambda a: a[1:]
+    ),
+    "expected shape [80], got [] - at `LocalActivation input bias_1`": _constant(
+        "bias_1", lambda a: a[0]
+    ),
+    "expected shape [80, 80], got [40, 80]"
+    " - at `LocalActivation input weight_2`": _constant(
+        "weight_2", lambda a: a.T.copy()
+    ),
+    "expected shape [40, 1], got [40, 2]"
+    " - at `LocalActivation input weight_3`": _constant(
+        "weight_3", lambda a: np.repeat(a, 2, axis=1)
+    ),
+    "expected shape [80], got [40]"
+    " - at `LocalActivation input dice_alpha_1`": _constant(
+        "dice_alpha_1", lambda a: a[:40]
+    ),
+    "expected float32, got another type"
+    " - at `LocalActivation input weight_query`": _constant(
+        "weight_query", lambda a: a.astype(np.float64)
+    ),
+    "expected float32, got another type - at `LocalActivation input table_0`": _constant(
+        "table_0", lambda a: a.astype(np.float64)
+    ),
+    "expected shape [*, *], got [40] - at `LocalActivation input table_0`": _constant(
+        "table_0", lambda a: a[:, 0]
+    ),
+    "expected rows of at least 1 value, got 0"
+    " - at `LocalActivation input table_0`": _constant("table_0", lambda a: a[:, :0]),
+    "expected a query as wide as a behavior, 7, got 8"
+    " - at `LocalActivation`": _constant("table_0", lambda a: a[:, 1:]),
+    "expected at least 1 unit, got 0"
+    " - at `LocalActivation input weight_query`": _constant(
+        "weight_query", lambda a: a[:, :0]
+    ),
+    "expected a constant of the graph, got a computed tensor"
+    " - at `LocalActivation input weight_2`": _fed("weight_2"),
+    "expected a constant of the graph, got a computed tensor"
+    " - at `LocalActivation input table_1`": _fed("table_1"),
+    "expected one of none, relu, sigmoid, silu, prelu, dice, row_dice, got gelu"
+    " - at `LocalActivation attribute activation`": _attribute("activation", "gelu"),
+    "expected one of masked, attended, got left"
+    " - at `LocalActivation attribute padding`": _attribute("padding", "left"),
+    "expected attributes that fit 24 inputs, got 0 fields and 3 layers"
+    " - at `LocalActivation`": _attribute("num_fields", 0),
+    "expected attributes that fit 24 inputs, got 9223372036854775807 fields and 3 layers"
+    " - at `LocalActivation`": _attribute("num_fields", 2**63 - 1),
+    "expected attributes that fit 24 inputs, got 2 fields and -4 layers"
+    " - at `LocalActivation`": _attribute("num_layers", -4),
+    "expected candidate fields in order, or widths of zeros, got 7"
+    " - at `LocalActivation attribute query_slots`": _attribute("query_slots", [7, 0]),
+    "expected 24 inputs, got 25 - at `LocalActivation`": _one_more_input,
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSALS)
+def test_a_malformed_graph_or_batch_is_refused(sentence: str) -> None:
+    graph = attention_graph()
+    feeds = attention_feeds(graph, 9, 9, 5, lengths="max")
+    assert np.isfinite(graph.run(feeds)[0]).all()
+    REFUSALS[sentence](graph, feeds)
+    with ops.refused(sentence):
+        graph.run(feeds)
+
+
+ATTRIBUTES = ["num_fields", "query_slots", "num_layers", "activation", "epsilon", "scale"]
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_a_missing_attribute_is_named(name: str) -> None:
+    graph = attention_graph()
+    feeds = attention_feeds(graph, 9, 9, 5)
+    del graph.attributes[name]
+    with ops.refused(f" - at `LocalActivation attribute {name}`"):
+        graph.run(feeds)
+
+
+def test_a_missing_input_is_refused() -> None:
+    for count in range(1, 20):
+        graph = attention_graph()
+        feeds = attention_feeds(graph, 9, 9, 5)
+        graph.inputs = graph.inputs[:-count]
+        feeds = {k: v for k, v in feeds.items() if k in graph.inputs}
+        with ops.refused("LocalActivation"):
+            graph.run(feeds)
+
+
+def test_a_wrong_bag_is_refused() -> None:
+    feeds: Arrays = {"ids": np.array([[1, 2], [3, 30]]), "lengths": np.array([2, 2])}
+    with ops.refused("expected an id in [0, 30), got 30 - at `EmbeddingBag input ids[1, 1]`"):
+        bag_graph().run(feeds)
+    feeds["lengths"] = np.array([2, 1])
+    assert bag_graph().run(feeds)[0].shape == (2, 7)
+    feeds["lengths"] = np.array([2, 3])
+    with ops.refused("expected a value in [0, 3), got 3 - at `EmbeddingBag input lengths[1]`"):
+        bag_graph().run(feeds)
+    feeds["lengths"] = np.array([2])
+    with ops.refused("expected shape [2], got [1] - at `EmbeddingBag input lengths`"):
+        bag_graph().run(feeds)
+    graph = bag_graph()
+    graph.attributes["pooling"] = "median"
+    with ops.refused("expected one of sum, mean, max, got median"):
+        graph.run({"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])})
+
+
+def test_a_wrong_dice_is_refused() -> None:
+    graph = ops.dice_graph(4)
+    with ops.refused("expected shape [*, 4], got [2, 5] - at `Dice input x`"):
+        graph.run({"x": np.zeros((2, 5), np.float32)})
+    graph.constants["alpha"] = np.zeros(3, np.float32)
+    with ops.refused("expected shape [4], got [3] - at `Dice input alpha`"):
+        graph.run({"x": np.zeros((2, 4), np.float32)})
+
+
+@pytest.mark.parametrize("name", ["sse9", "AVX2", "avx512,avx2"])
+def test_an_unknown_instruction_set_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIN_INFER_ISA", name)
+    graph = bag_graph()
+    with ops.refused(
+        "expected an instruction set of this machine (baseline, avx2, avx512),"
+        f" got {name} - at `DIN_INFER_ISA`"
+    ):
+        graph.run({"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])})
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    feeds = {"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])}
+    with ops.refused("expected fp32 or bf16, got fp8 - at `din_infer.precision`"):
+        bag_graph().run(feeds, precision="fp8")
+    with ops.refused("got another - at `din_infer.precision`"):
+        bag_graph().run(feeds, precision="a very long word")
+    assert bag_graph().run(feeds, precision="fp32")[0].shape == (1, 7)
