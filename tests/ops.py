@@ -7,6 +7,7 @@ as din-convert writes it.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,13 @@ class Graph:
         return result
 
 
+def library() -> Path:
+    """The operators under test: the package's own, or what a test puts here."""
+    path = ops_library()
+    assert path is not None, "this build has no native operators"
+    return path
+
+
 def session(
     model: bytes, *, fused: bool = True, threads: int = 1, precision: str | None = None
 ) -> onnxruntime.InferenceSession:
@@ -93,9 +101,7 @@ def session(
     if precision is not None:
         options.add_session_config_entry("din_infer.precision", precision)
     if fused:
-        library = ops_library()
-        assert library is not None
-        options.register_custom_ops_library(str(library))
+        options.register_custom_ops_library(str(library()))
     return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
 
 

@@ -14,25 +14,31 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests import ops, reference_ops
+from tests.emulated import emulated_library
 from tests.ops import Arrays, Graph, attention_feeds, attention_graph, bag_graph
 
 
-def cpu_flags() -> set[str]:
+def machine_isas() -> set[str]:
+    """The instruction sets of this machine, as its system names them."""
     info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    return set(lines[0].split(":")[1].split()) if lines else set()
+    flags = set(info.read_text().split()) if info.exists() else set()
+    isas = {"baseline"}
+    isas |= {"avx2"} if {"avx2", "fma", "f16c"} <= flags else set()
+    wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+    return isas | ({"avx512"} if wide <= flags else set())
 
 
-ISAS = ["baseline"]
-if platform.machine() == "x86_64":
-    flags = cpu_flags()
-    ISAS += ["avx2"] if {"avx2", "fma", "f16c"} <= flags else []
-    ISAS += ["avx512"] if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags else []
+HERE = machine_isas()
+# without the instructions, the code for AVX-512 is tested in an emulation of them
+ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline"]
 
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "avx512" and "avx512" not in HERE:
+        monkeypatch.setattr(ops, "library", emulated_library)
+    elif request.param not in HERE:
+        pytest.skip(f"needs a machine with {request.param}")
     monkeypatch.setenv("DIN_INFER_ISA", request.param)
     return str(request.param)
 
@@ -558,6 +564,49 @@ def test_an_unknown_instruction_set_is_refused(
         f" got {name} - at `DIN_INFER_ISA`"
     ):
         graph.run({"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])})
+
+
+# ---- bf16 ----
+
+
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions multiply in bf16: on AMX, or in an emulation of it."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists() or "amx_bf16" not in info.read_text().split():
+        monkeypatch.setattr(ops, "library", emulated_library)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bf16_is_within_5e3_of_the_twin(mode: str, bf16: None) -> None:
+    del bf16
+    settings = {"hidden": [80, 40], **MODES[mode]}
+    graph = attention_graph(**{"dims": (32, 32), "rows": 200, **settings})
+    feeds = attention_feeds(graph, 60, 30, 70)
+    interest, _ = twin(graph, feeds)
+    (half, *_), (whole, *_) = (
+        graph.run(feeds, precision=p) for p in ("bf16", "fp32")
+    )
+    # scores of both signs cancel in sums of weights that no softmax holds together
+    assert relative(half, interest) <= 1.5e-2
+    assert relative(whole, interest) <= 1e-6
+    assert relative(half, interest) >= 1e-5, "this was no bf16"
+
+
+@pytest.mark.parametrize("dims", [(1,), (33,), (64,), (7, 90)])
+@pytest.mark.parametrize("hidden", [[1], [16], [33, 70], [80, 40, 20]])
+def test_bf16_takes_any_width(
+    dims: tuple[int, ...], hidden: list[int], bf16: None
+) -> None:
+    del bf16
+    graph = attention_graph(dims=dims, hidden=hidden, rows=90, activation="sigmoid")
+    for t, kind in ((0, "zero"), (1, "max"), (16, "mixed"), (17, "max"), (300, "mixed")):
+        feeds = attention_feeds(graph, 9, 9, t, lengths=kind)
+        interest, weight = twin(graph, feeds)
+        got, shown = graph.run(feeds, precision="bf16")
+        assert relative(got, interest) <= 2e-2
+        assert relative(shown, weight) <= 2e-2
+        np.testing.assert_array_equal(graph.run(feeds, threads=3, precision="bf16")[0], got)
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -1,17 +1,27 @@
+#define _DEFAULT_SOURCE /* syscall */
 #include "isa.h"
 
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 extern const din_isa din_isa_baseline;
 #if defined(__x86_64__)
-extern const din_isa din_isa_avx2, din_isa_avx512;
+extern const din_isa din_isa_avx2, din_isa_avx512, din_isa_amx;
 #endif
 
 const din_isa *din_find_isa(const char *name) {
-  const din_isa *found[3]; /* best first */
+  const din_isa *found[4]; /* best first */
   int count = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
+#ifdef DIN_EMULATE
+  found[count++] = &din_isa_avx512;
+#endif
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found[count++] = &din_isa_avx512;
@@ -29,11 +39,37 @@ const din_isa *din_find_isa(const char *name) {
   return NULL;
 }
 
+#if defined(DIN_EMULATE)
+const din_isa *din_find_half_isa(void) { return &din_isa_amx; }
+#elif defined(__x86_64__) && defined(__linux__)
+/* Tiles are 8 KiB of state per thread: Linux gives them to a process that asks. */
+const din_isa *din_find_half_isa(void) {
+  const unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+  const long request_permission = 0x1023, tile_data = 18;
+  unsigned a, b, c, d;
+  const din_isa *best = din_find_isa(NULL);
+  if (best != &din_isa_avx512 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return NULL;
+  if (!(d & amx_bf16) || !(d & amx_tile)) return NULL;
+  if (syscall(SYS_arch_prctl, request_permission, tile_data) != 0) return NULL;
+  return &din_isa_amx;
+}
+#else
+const din_isa *din_find_half_isa(void) { return NULL; }
+#endif
+
+int64_t din_half_size(int64_t in, int64_t strips, int64_t width) {
+  return din_round_up(in, 32) * strips * width;
+}
+
 int64_t din_attention_scratch(const din_attention *a, int64_t width) {
-  int64_t units = din_round_up(a->layers[0].out, width);
+  int64_t units = din_round_up(a->layers[0].out, width), half = 0;
+  if (a->layers[0].half_weight) {
+    int64_t d = din_round_up(a->padded_width, 32);
+    half = (units * d + DIN_TILE * (d + din_round_up(a->max_padded_units, 32))) / 2;
+  }
   return DIN_GROUP * (a->padded_width + units) + units * a->width +
          DIN_BLOCK * a->padded_width + 2 * DIN_TILE * a->max_padded_units +
-         din_round_up(DIN_TILE, width) + 3 * a->padded_width;
+         din_round_up(DIN_TILE, width) + 2 * a->padded_width + half;
 }
 
 int64_t din_bag_scratch(int64_t dim, int64_t width) {

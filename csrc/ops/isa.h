@@ -43,7 +43,7 @@ typedef struct din_layer {
   const float *weight;
   const float *bias;
   const float *p[4];
-  const uint16_t *half_weight; /* bf16 in the layout of bf16.h, or NULL */
+  const uint16_t *half_weight; /* bf16, from pack_half, or NULL */
 } din_layer;
 
 /* One LocalActivation: everything that does not change from run to run.
@@ -98,6 +98,10 @@ typedef struct din_isa {
   int64_t width; /* W */
   /* Packs [in, out], row major, into S * in * W floats. */
   void (*pack)(const float *src, int64_t in, int64_t out, float *dst);
+  /* NULL, or attend() multiplies in bf16: packs a packed weight [in, S * W] again, for
+     din_layer.half_weight. Product and query may be NULL. */
+  void (*pack_half)(const float *weight, const float *product, const float *query,
+                    int64_t in, int64_t strips, uint16_t *dst);
   /* Scores candidates [first, last); returns 0, or 1 and the fault.
      @pre scratch: din_attention_scratch(attention, W) floats, 64-byte aligned. */
   int (*attend)(const din_attention *attention, const din_attention_batch *batch,
@@ -123,10 +127,16 @@ static inline int64_t din_round_up(int64_t n, int64_t unit) {
 
 /* Floats of scratch memory per thread: O(D * H). */
 int64_t din_attention_scratch(const din_attention *attention, int64_t width);
+/* bf16 values that pack_half writes. */
+int64_t din_half_size(int64_t in, int64_t strips, int64_t width);
 int64_t din_bag_scratch(int64_t dim, int64_t width);
 
 /* The best instruction set of this machine, or the one named; NULL when it is unknown or
    the machine lacks it. `name` may be NULL or empty. */
 const din_isa *din_find_isa(const char *name);
+
+/* The one that multiplies in bf16; NULL when the machine has no AMX, or the system does
+   not let this process use it. */
+const din_isa *din_find_half_isa(void);
 
 #endif

@@ -9,6 +9,13 @@
 
 #include "activate.h"
 
+#ifdef DIN_AMX
+#include "amx.h"
+#else
+#define TILE_START()
+#define TILE_END()
+#endif
+
 /* ---- reading tables ---- */
 
 DIN_INLINE void prefetch_row(const din_table *t, int64_t id) {
@@ -80,6 +87,11 @@ typedef struct room {
   float *x[2];      /* [DIN_TILE, widest layer] */
   float *score;     /* [DIN_TILE] */
   double *total;    /* [padded D] */
+#ifdef DIN_AMX
+  uint16_t *half_folded;    /* as tiles read it */
+  uint16_t *half_behaviors; /* [DIN_TILE, D padded to 32] */
+  uint16_t *half_x;         /* [DIN_TILE, units padded to 32] */
+#endif
   int64_t request, start, count;
 } room;
 
@@ -93,7 +105,12 @@ static room arrange(const din_attention *a, float *scratch) {
   r.x[0] = scratch, scratch += DIN_TILE * a->max_padded_units;
   r.x[1] = scratch, scratch += DIN_TILE * a->max_padded_units;
   r.score = scratch, scratch += din_round_up(DIN_TILE, W);
-  r.total = (double *)(void *)scratch;
+  r.total = (double *)(void *)scratch, scratch += 2 * d;
+#ifdef DIN_AMX
+  r.half_folded = (uint16_t *)(void *)scratch, scratch += units * half_width(d) / 2;
+  r.half_behaviors = (uint16_t *)(void *)scratch, scratch += DIN_TILE * half_width(d) / 2;
+  r.half_x = (uint16_t *)(void *)scratch;
+#endif
   r.request = -1, r.start = 0, r.count = 0;
   /* columns behind D stay zero */
   memset(r.query, 0, (size_t)(DIN_GROUP * d) * sizeof(float));
@@ -190,37 +207,59 @@ static void fold_outer(const din_attention *a, const float *query, float *folded
   }
 }
 
-/* score [rows] of behaviors k [rows, padded D]: all layers, a tile at a time. */
-static void score_tile(const din_attention *a, const matrix *layer_1, const float *k,
-                       int64_t rows, int fold, room *r) {
-  int64_t ld = a->max_padded_units;
-  float *x = r->x[0], *y = r->x[1];
-  multiply(layer_1, k, a->padded_width, rows, fold, x, ld);
-  for (int64_t l = 1; l < a->num_layers; l++) {
-    const din_layer *layer = &a->layers[l];
-    activate(a->activation, layer - 1, a->epsilon, x, ld, rows);
-    matrix m = {layer->weight, layer->in, layer->strips, layer->bias, NULL, NULL, NULL};
-    multiply(&m, x, ld, rows, 0, y, ld);
-    float *swap = x;
-    x = y, y = swap;
-  }
+/* x [rows, H] -> score [rows]: the last activation and the layer to one unit. */
+static void finish_scores(const din_attention *a, float *x, int64_t rows, float *score) {
   const din_layer *last = &a->layers[a->num_layers - 1];
+  int64_t ld = a->max_padded_units;
   activate(a->activation, last, a->epsilon, x, ld, rows);
   for (int64_t i = 0; i < rows; i++) {
     vf sum = v_set(0.0f);
     for (int64_t s = 0; s < last->strips; s++) {
       sum = v_fma(v_load(x + i * ld + s * W), v_load(a->dot + s * W), sum);
     }
-    r->score[i] = v_sum(sum) + a->dot_bias;
+    score[i] = v_sum(sum) + a->dot_bias;
   }
   if (a->output_activation != DIN_NONE) {
     for (int64_t i = 0; i < rows; i++) {
-      r->score[i] = activate_scalar(a->output_activation, r->score[i]);
+      score[i] = activate_scalar(a->output_activation, score[i]);
     }
   }
   if (a->scale != 1.0f) {
-    for (int64_t i = 0; i < rows; i++) r->score[i] *= a->scale;
+    for (int64_t i = 0; i < rows; i++) score[i] *= a->scale;
   }
+}
+
+/* score [rows] of behaviors k [rows, padded D]: all layers, a tile at a time. */
+static void score_tile(const din_attention *a, const matrix *layer_1, const float *k,
+                       int64_t rows, int fold, room *r) {
+  int64_t ld = a->max_padded_units;
+  float *x = r->x[0], *y = r->x[1];
+#ifdef DIN_AMX
+  const uint16_t *weight = a->layers[0].half_weight;
+  if (fold || layer_1->product || layer_1->weight != a->layers[0].weight) {
+    weight = r->half_folded;
+  }
+  to_half(k, a->padded_width, rows, a->width, r->half_behaviors);
+  multiply_half(r->half_behaviors, rows, weight, a->width, layer_1->strips, layer_1->init,
+                x, ld);
+#else
+  multiply(layer_1, k, a->padded_width, rows, fold, x, ld);
+#endif
+  for (int64_t l = 1; l < a->num_layers; l++) {
+    const din_layer *layer = &a->layers[l];
+    activate(a->activation, layer - 1, a->epsilon, x, ld, rows);
+#ifdef DIN_AMX
+    to_half(x, ld, rows, layer->in, r->half_x);
+    multiply_half(r->half_x, rows, layer->half_weight, layer->in, layer->strips,
+                  layer->bias, y, ld);
+#else
+    matrix m = {layer->weight, layer->in, layer->strips, layer->bias, NULL, NULL, NULL};
+    multiply(&m, x, ld, rows, 0, y, ld);
+#endif
+    float *swap = x;
+    x = y, y = swap;
+  }
+  finish_scores(a, x, rows, r->score);
 }
 
 /* A softmax over scores that arrive in tiles: weights are relative to the highest score
@@ -286,6 +325,12 @@ static int attend_one(const din_attention *a, const din_attention_batch *b, int6
     layer_1.folded = r->folded;
     fold = 1;
   }
+#ifdef DIN_AMX
+  if (a->weight_outer || a->weight_product) {
+    pack_half(layer_1.weight, layer_1.product, query, a->width, layer_1.strips,
+              r->half_folded);
+  }
+#endif
   for (int64_t start = 0; start < length; start += DIN_BLOCK) {
     int64_t count = length - start < DIN_BLOCK ? length - start : DIN_BLOCK;
     if (read_behaviors(a, b, request, start, count, r, fault)) return 1;
@@ -326,11 +371,14 @@ static int attend(const din_attention *a, const din_attention_batch *b, int64_t 
   matrix query_part = {a->weight_query, a->width, a->layers[0].strips,
                        a->layers[0].bias, NULL,   NULL,
                        NULL};
-  for (int64_t group = first; group < last; group += DIN_GROUP) {
+  int failed = 0;
+  TILE_START();
+  for (int64_t group = first; group < last && !failed; group += DIN_GROUP) {
     int64_t count = last - group < DIN_GROUP ? last - group : DIN_GROUP;
-    if (read_queries(a, b, group, count, r.query, fault)) return 1;
+    failed = read_queries(a, b, group, count, r.query, fault);
+    if (failed) break;
     multiply(&query_part, r.query, a->padded_width, count, 0, r.first, units);
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < count && !failed; i++) {
       lookahead ahead = {0, 0, 0};
       int64_t n = group + i;
       if (n + 1 < last && b->request_of_candidate[n + 1] != b->request_of_candidate[n]) {
@@ -338,13 +386,12 @@ static int attend(const din_attention *a, const din_attention_batch *b, int64_t 
         ahead.count = a->attended ? b->num_positions : b->lengths[ahead.request];
         if (ahead.count > DIN_BLOCK) ahead.count = DIN_BLOCK;
       }
-      if (attend_one(a, b, n, r.query + i * a->padded_width, r.first + i * units, &ahead,
-                     &r, fault)) {
-        return 1;
-      }
+      failed = attend_one(a, b, n, r.query + i * a->padded_width, r.first + i * units,
+                          &ahead, &r, fault);
     }
   }
-  return 0;
+  TILE_END();
+  return failed;
 }
 
 /* ---- EmbeddingBag ---- */
@@ -408,4 +455,8 @@ static void dice(const din_layer *layer, const float *x, float *y, int64_t rows)
   }
 }
 
-const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, attend, bag, dice};
+#ifdef DIN_AMX
+const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, pack_half, attend, bag, dice};
+#else
+const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, NULL, attend, bag, dice};
+#endif

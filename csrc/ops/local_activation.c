@@ -80,6 +80,16 @@ static const float *read_floats(reader *r, const char *name, size_t rank, int64_
   return din_failed(r->op) ? NULL : t.data;
 }
 
+/* bf16 again, where the instruction set multiplies so */
+static const uint16_t *halve(reader *r, const float *packed, int64_t in, int64_t strips) {
+  const din_isa *isa = r->k->isa;
+  if (packed == NULL || isa->pack_half == NULL) return NULL;
+  float *memory = keep(r->op, r->k, din_half_size(in, strips, isa->width) / 2);
+  if (memory == NULL) return NULL;
+  isa->pack_half(packed, NULL, NULL, in, strips, (uint16_t *)(void *)memory);
+  return (const uint16_t *)(const void *)memory;
+}
+
 static const float *read_matrix(reader *r, const char *name, int64_t in, int64_t out) {
   int64_t width = r->k->isa->width;
   const float *src = read_floats(r, name, 2, in, out);
@@ -218,6 +228,7 @@ static void read_layers(reader *r, const char *interactions) {
     layer->strips = din_round_up(h, r->k->isa->width) / r->k->isa->width;
     layer->bias = read_vector(r, name, h);
     read_parameters(r, layer, a->activation, l + 1);
+    layer->half_weight = halve(r, layer->weight, in, layer->strips);
     int64_t padded = layer->strips * r->k->isa->width;
     if (padded > a->max_padded_units) a->max_padded_units = padded;
   }
@@ -246,13 +257,14 @@ static void read_dot(reader *r, int64_t num_hidden) {
   a->dot_bias = src ? src[0] : 0.0f;
 }
 
-static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
+static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
+                        kernel *k) {
   din_attention *a = &k->attention;
   char interactions[64];
   size_t num_inputs = 0, num_outputs = 0;
   din_check(op, op->api->KernelInfo_GetInputCount(info, &num_inputs));
   din_check(op, op->api->KernelInfo_GetOutputCount(info, &num_outputs));
-  k->isa = din_chosen_isa(op);
+  k->isa = use_bf16 ? din_find_half_isa() : din_chosen_isa(op);
   a->num_fields = din_attribute_int(op, info, "num_fields");
   int64_t num_hidden = din_attribute_int(op, info, "num_layers") - 1;
   a->activation = (din_activation)din_attribute_choice(op, info, "activation", ACTIVATIONS);
@@ -278,7 +290,7 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
   if (din_failed(op)) return;
   int64_t num_tables = a->num_fields + a->num_candidate_fields;
   k->num_inputs = (int64_t)num_inputs;
-  k->max_memory = 2 * k->num_inputs + 8;
+  k->max_memory = 3 * k->num_inputs + 8;
   k->memory = din_allocate(op, k->max_memory, sizeof(void *));
   k->shapes = din_allocate(op, num_tables, sizeof(din_table));
   a->num_layers = num_hidden ? num_hidden : 1;
@@ -310,8 +322,7 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
 
 static void *create(din_op *op, const OrtKernelInfo *info, int use_bf16) {
   kernel *k = din_allocate(op, 1, sizeof *k);
-  (void)use_bf16;
-  if (k) read_kernel(op, info, k);
+  if (k) read_kernel(op, info, use_bf16, k);
   if (din_failed(op)) {
     destroy(k);
     return NULL;

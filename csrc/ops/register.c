@@ -207,6 +207,9 @@ EXPORT OrtStatus *ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
   din_op op = {api, "RegisterCustomOps", NULL};
   int use_bf16 = reads_bf16(&op, options);
   if (!op.status) din_chosen_isa(&op);
+  if (!op.status && use_bf16 && din_find_half_isa() == NULL) {
+    din_fail(&op, "expected a CPU with AMX, got one without - at `din_infer.precision`");
+  }
   OrtCustomOpDomain *domain = op.status ? NULL : find_domain(&op, use_bf16);
   if (!op.status) din_check(&op, api->AddCustomOpDomain(options, domain));
   return op.status;
