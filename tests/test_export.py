@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +12,9 @@ from din_converter import convert, functions, save, verify
 from din_converter import export as export_module
 from din_converter.verify import edge_batches, torch_logits
 from din_infer import ConversionError, FeatureSpec, ModelError, Predictor
+from din_infer.session import Session
 from tests.models import SPECS, random_model, spec_dict
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.oldest import oldest_logits
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -30,7 +27,7 @@ def metadata(path: Path) -> dict[str, str]:
 def test_the_graph_equals_torch_in_float64(name: str, tmp_path: Path) -> None:
     model = random_model(SPECS[name], seed=5)
     report = convert(model, tmp_path / "m.onnx")
-    assert len(report.cases) == 35
+    assert len(report.cases) == 35 * len(report.ways)
     assert 0 < report.logit_difference < 1e-4
     assert report.score_difference < (1e-4 if name == "identity link" else 1e-5)
 
@@ -60,42 +57,18 @@ def test_plain_onnxruntime_and_the_reference_evaluator_need_no_package(
     assert np.std(spread) > 0.1
 
 
-@pytest.fixture(scope="module")
-def oldest_runtime() -> str:
-    """The folder of the oldest supported ONNX Runtime, made by `make .oldest`."""
-    folder = Path(os.environ.get("DIN_OLDEST_RUNTIME", ROOT / ".oldest")).resolve()
-    if not (folder / "onnxruntime").is_dir():
-        pytest.skip("needs the oldest ONNX Runtime: make .oldest")
-    return str(folder)
-
-
 @pytest.mark.parametrize(
     "name", ["paper", "three sequences", "derived", "attended padding"]
 )
-def test_the_oldest_runtime_gives_the_same_logits(
-    name: str, tmp_path: Path, oldest_runtime: str
-) -> None:
+def test_the_oldest_runtime_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     model = random_model(SPECS[name])
     convert(model, tmp_path / "m.onnx")
     batches = dict(edge_batches(model.spec))
-    for k, inputs in enumerate(batches.values()):
-        np.savez(tmp_path / f"{k}.npz", **inputs)  # type: ignore[arg-type]
-    code = (
-        "import sys, numpy, onnxruntime as o, pathlib\n"
-        "assert o.__version__.startswith('1.20.'), o.__version__\n"
-        "s = o.InferenceSession(sys.argv[1] + '/m.onnx')\n"
-        "for f in sorted(pathlib.Path(sys.argv[1]).glob('*.npz')):\n"
-        "    out = s.run(['logit'], dict(numpy.load(f)))[0]\n"
-        "    numpy.save(f.with_suffix('.npy'), out)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": oldest_runtime}
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    logits = oldest_logits(tmp_path / "m.onnx", list(batches.values()))
     double = model.double()
-    for k, (label, inputs) in enumerate(batches.items()):
+    for (label, inputs), got in zip(batches.items(), logits, strict=True):
         wanted = torch_logits(double, inputs)
         bound = 1e-5 * np.maximum(1, np.abs(wanted))
-        got = np.load(tmp_path / f"{k}.npy")
         assert got.shape == wanted.shape
         assert (np.abs(got - wanted) <= bound).all(), label
 
@@ -113,6 +86,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         "LocalActivation",
         "EmbeddingBag",
         "EmbeddingBag_1",
+        "Dice",
     }
     assert [i.name for i in proto.graph.input] == [i.name for i in model.spec.inputs]
     assert [o.name for o in proto.graph.output] == ["logit", "score"]
@@ -122,6 +96,8 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert found["din_infer.model_id"] == report.model_id
     parity = json.loads(found["din_infer.parity"])
     assert parity["logit_difference"] == report.logit_difference
+    assert tuple(parity["ways"]) == report.ways
+    assert "embedding_dtype" not in parity
     golden = json.loads(found["din_infer.golden"])
     assert len(golden["scores"]) == len(golden["rows"]) == 6
     assert np.std(golden["scores"]) > 0.01
@@ -143,6 +119,40 @@ def test_the_attention_never_builds_q_minus_k(tmp_path: Path) -> None:
     assert all(node.input)
     assert len(node.input) == len(body.input)
     assert {a.name for a in node.attribute} == set(body.attribute)
+
+
+def test_each_dice_of_the_tower_is_one_node(tmp_path: Path) -> None:
+    convert(random_model(SPECS["paper"]), tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    nodes = [n for n in proto.graph.node if n.op_type == "Dice"]
+    assert [n.domain for n in nodes] == ["din_infer", "din_infer"]
+    places = [f"weights.tower.activation_{k}." for k in (1, 2)]
+    for node, place in zip(nodes, places, strict=True):
+        assert list(node.input)[1:] == [f"{place}{j}" for j in range(3)]
+        assert not node.attribute
+    (body,) = (f for f in proto.functions if f.name == "Dice")
+    assert list(body.input) == ["x", "scale", "shift", "alpha"]
+    assert not any(n.domain for f in proto.functions for n in f.node)
+    assert [n.op_type for n in proto.graph.node].count("Sigmoid") == 1  # the link
+
+
+def test_every_way_to_run_the_file_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, model = verify._sessions, random_model(SPECS["paper"])
+    other = random_model(SPECS["paper"], seed=1)
+    report = convert(other, tmp_path / "other.onnx")
+    native = ("native",) if Session(tmp_path / "other.onnx", device="cpu").fused else ()
+    assert report.ways == (*native, "function bodies")
+    assert all(f"{way}: logits within " in str(report) for way in report.ways)
+
+    def one_wrong(path: Path) -> dict[str, Session]:
+        wrong = Session(tmp_path / "other.onnx", device="cpu")
+        return {**real(path), "another way": wrong}
+
+    monkeypatch.setattr(verify, "_sessions", one_wrong)
+    with pytest.raises(ConversionError, match=r"`batch N=1 B=1 T=zero, another way, r"):
+        convert(model, tmp_path / "m.onnx")
 
 
 def test_sequences_of_different_signature_get_functions_of_their_own(

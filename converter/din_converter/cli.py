@@ -25,6 +25,8 @@ examples:
   din-convert model.pt --out model.onnx
   din-convert model.pt --out model.onnx --explain
       also gives the activation weight of every behavior as an output
+  din-convert model.pt --out model.onnx --embedding-dtype fp16 --valid valid.parquet
+      half the file and the memory; prints the AUC with and without rounded tables
 """
 
 
@@ -195,12 +197,33 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     add("model", metavar="model.pt", type=Path, help="what din-train wrote")
     add("--out", required=True, type=Path, help="the .onnx to write")
     add("--explain", action="store_true", help="add activation weights as outputs")
+    add(
+        "--embedding-dtype",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="how tables are stored; all is computed in float32 (default: %(default)s)",
+    )
+    add(
+        "--valid",
+        metavar="FILE.parquet",
+        type=Path,
+        help="labeled rows on which to measure the AUC before and after rounding to"
+        " fp16; without them, on generated rows and labels",
+    )
     arguments = parser.parse_args(argv)
 
     def run() -> int:
         from din_converter.export import convert
 
-        print(convert(arguments.model, arguments.out, explain=arguments.explain))
+        report = convert(
+            arguments.model,
+            arguments.out,
+            explain=arguments.explain,
+            embedding_dtype=arguments.embedding_dtype,
+            valid=arguments.valid,
+        )
+        print(report)
         return 0
 
-    return command_errors("din-convert", "cpu,convert", run)
+    extras = "cpu,batch,convert" if arguments.valid else "cpu,convert"
+    return command_errors("din-convert", extras, run)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -22,10 +22,14 @@ from onnx import TensorProto
 from din_converter.checkpoint import load
 from din_converter.graph import build_graph
 from din_converter.model import ClickModel
+from din_converter.rounding import Rounding, measure_rounding, round_tables
 from din_converter.verify import TOLERANCE, Case, check_parity, golden_rows
 from din_infer import errors
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Report", "convert"]
 
@@ -45,6 +49,12 @@ class Report:
     num_weights: int
     weight_bytes: int
     cases: tuple[Case, ...]
+    rounding: Rounding | None = None
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """How the file was run: by "native" ops if there are any, "function bodies"."""
+        return tuple(dict.fromkeys(c.way for c in self.cases))
 
     @property
     def logit_difference(self) -> float:
@@ -57,19 +67,27 @@ class Report:
         return max(c.score_difference for c in self.cases)
 
     def __str__(self) -> str:
-        worst = max(self.cases, key=lambda c: c.logit_difference)
-        rows = sum(c.rows for c in self.cases)
+        batches = [c for c in self.cases if c.way == self.ways[0]]
+        rows = sum(c.rows for c in batches)
         files = str(self.path) + (f" + {self.data_path.name}" if self.data_path else "")
         lines = [
             f"wrote     {files}",
             f"model id  {self.model_id}",
             f"weights   {self.num_weights:,} values, {self.weight_bytes / 1e6:.1f} MB",
-            f"parity    {rows} rows in {len(self.cases)} batches, torch float64 against"
-            " ONNX Runtime",
-            f"          logits within {self.logit_difference:.1e},"
-            f" scores within {self.score_difference:.1e} (allowed {TOLERANCE:g});"
-            f" worst batch {worst.name}",
+            f"parity    {rows} rows in {len(batches)} batches, torch float64 against"
+            f" ONNX Runtime; allowed {TOLERANCE:g}",
         ]
+        for way in self.ways:
+            cases = [c for c in self.cases if c.way == way]
+            worst = max(cases, key=lambda c: c.logit_difference)
+            lines.append(
+                f"          {way}: logits within {worst.logit_difference:.1e}, scores"
+                f" within {max(c.score_difference for c in cases):.1e};"
+                f" worst batch {worst.name}"
+            )
+        if self.rounding is not None:
+            first, second = str(self.rounding).splitlines()
+            lines += [f"tables    {first}", f"          {second}"]
         return "\n".join(lines)
 
 
@@ -78,6 +96,8 @@ def convert(
     path: str | os.PathLike[str],
     *,
     explain: bool = False,
+    embedding_dtype: str = "fp32",
+    valid: "pa.Table | str | os.PathLike[str] | None" = None,
 ) -> Report:
     """Write a trained model as ONNX and prove that it computes the same.
 
@@ -90,6 +110,13 @@ def convert(
         whose name carries their digest.
     explain : bool
         Add the outputs ``<sequence>.activation_weight`` [N, T].
+    embedding_dtype : {"fp32", "fp16"}
+        How tables are stored. fp16 takes half the file and half the memory; everything
+        is computed in float32. The proof then holds against torch with rounded tables,
+        and the report says what rounding changed.
+    valid : pyarrow.Table or path of a Parquet file, optional
+        Labeled rows on which to measure the AUC before and after rounding to fp16.
+        Without it, rows and labels are generated.
 
     Returns
     -------
@@ -98,11 +125,14 @@ def convert(
     Raises
     ------
     ModelError
-        If `model` is a path and not such a checkpoint.
+        If `model` is a path and not such a checkpoint, or `valid` is given and the spec
+        names no label.
+    InputError
+        If `valid` cannot be read, is empty or does not fit the spec.
     ConversionError
-        If a weight is not finite, or ONNX Runtime and torch (float64) disagree on any
-        edge batch: the message names the largest difference and where it was. Nothing
-        is written then.
+        If a weight is not finite or, for fp16, a table's value is beyond 65504; or ONNX
+        Runtime and torch (float64) disagree on any edge batch: the message names the
+        largest difference and where it was. Nothing is written then.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -115,6 +145,12 @@ def convert(
         raise ConversionError(
             errors.explain("a file, or nothing", "a folder", str(path))
         )
+    if embedding_dtype not in ("fp32", "fp16"):
+        got = repr(embedding_dtype)
+        raise ConversionError(errors.explain("fp32 or fp16", got, "embedding_dtype"))
+    if valid is not None and embedding_dtype == "fp32":
+        rule = "no validation rows, since fp32 tables are not rounded"
+        raise ConversionError(errors.explain(rule, "some", "valid"))
     if not isinstance(model, ClickModel):
         model = load(model)
     if explain and (model.spec.model.type != "din" or not model.spec.behavior):
@@ -126,9 +162,16 @@ def convert(
         if not torch.isfinite(tensor).all():
             rule = "finite weights"
             raise ConversionError(errors.explain(rule, "NaN or infinity", name))
-    proto, weights = build_graph(exact, explain=explain)
+    proto, weights = build_graph(
+        exact, explain=explain, embedding_dtype=embedding_dtype
+    )
+    rounding = None
+    if embedding_dtype == "fp16":
+        rounded = round_tables(exact)
+        rounding = measure_rounding(exact, rounded, valid)
+        exact = rounded
     with _writing(path):
-        return _write(exact, proto, weights, path)
+        return _write(exact, proto, weights, path, rounding)
 
 
 def _write(
@@ -136,6 +179,7 @@ def _write(
     proto: onnx.ModelProto,
     weights: dict[str, NDArray[Any]],
     path: Path,
+    rounding: Rounding | None,
 ) -> Report:
     """Write into a folder beside, prove it there, rename into place."""
     folder = Path(tempfile.mkdtemp(prefix=".din-convert-", dir=path.parent))
@@ -145,33 +189,36 @@ def _write(
         _describe(proto, exact, model_id)
         draft = folder / path.name
         draft.write_bytes(proto.SerializeToString())
-        cases = check_parity(exact, draft)
+        report = Report(
+            path=path,
+            data_path=path.with_name(data_name) if data_name else None,
+            model_id=model_id,
+            num_weights=sum(w.size for w in weights.values()),
+            weight_bytes=sum(w.nbytes for w in weights.values()),
+            cases=tuple(check_parity(exact, draft)),
+            rounding=rounding,
+        )
         measured = {
             "tolerance": TOLERANCE,
-            "logit_difference": max(c.logit_difference for c in cases),
-            "score_difference": max(c.score_difference for c in cases),
-            "batches": [asdict(c) for c in cases],
+            "ways": report.ways,
+            "logit_difference": report.logit_difference,
+            "score_difference": report.score_difference,
+            "batches": [asdict(c) for c in report.cases],
         }
+        if rounding is not None:
+            measured["embedding_dtype"] = rounding.to_dict()
         _set_metadata(proto, {"din_infer.parity": json.dumps(measured)})
         draft.write_bytes(proto.SerializeToString())
         Predictor(
             draft, device="cpu"
         )  # loads it as users will: golden rows are checked
-        data_path = path.with_name(data_name) if data_name else None
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
             _sync(folder / name)
             (folder / name).replace(path.with_name(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Report(
-        path=path,
-        data_path=data_path,
-        model_id=model_id,
-        num_weights=sum(w.size for w in weights.values()),
-        weight_bytes=sum(w.nbytes for w in weights.values()),
-        cases=tuple(cases),
-    )
+    return report
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""The bodies of LocalActivation and EmbeddingBag in standard ONNX operators.
+"""The bodies of LocalActivation, EmbeddingBag and Dice in standard ONNX operators.
 
 A model-local function is what any ONNX runtime runs when the native op of the same name
-is absent, and the definition that the native op must equal. Letters: B requests, N
-candidates, T positions, D width of a behavior, H hidden units, F behavior fields.
+is absent, and the definition that the native op must equal. Tables are float32 or fp16;
+all else is float32. Letters: B requests, N candidates, T positions, D width of a
+behavior, H hidden units, F behavior fields.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from din_infer.spec import Attention, Behavior
 
-__all__ = ["DOMAIN", "OPSET", "Nodes", "bag_function", "local_activation_function"]
+__all__ = [
+    "DOMAIN",
+    "OPSET",
+    "Nodes",
+    "bag_function",
+    "dice_function",
+    "local_activation_function",
+]
 
 DOMAIN = "din_infer"
 OPSET = 18
@@ -57,6 +65,10 @@ class Nodes:
             tensor = numpy_helper.from_array(array)
             self.constants[key] = self.add("Constant", value=tensor)
         return self.constants[key]
+
+    def read_rows(self, table: str, ids: str) -> str:
+        """Read rows of a float32 or fp16 table as float32; on float32 Cast is free."""
+        return self.add("Cast", self.add("Gather", table, ids), to=TensorProto.FLOAT)
 
     def activation(
         self, kind: str, x: str, parameters: list[str], epsilon: float
@@ -204,10 +216,7 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
     sequence, a = op.sequence, op.attention
     rows = g.add(
         "Concat",
-        *(
-            g.add("Gather", f"table_{i}", f"ids_{i}")
-            for i in range(len(sequence.fields))
-        ),
+        *(g.read_rows(f"table_{i}", f"ids_{i}") for i in range(len(sequence.fields))),
         axis=2,
     )
     behaviors = g.add("Gather", rows, "request_of_candidate", axis=0)
@@ -244,9 +253,7 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
     )
     if not plain:
         zero = g.constant([0])
-        tables = [
-            g.add("Gather", f"table_{i}", zero) for i in range(len(sequence.fields))
-        ]
+        tables = [g.read_rows(f"table_{i}", zero) for i in range(len(sequence.fields))]
         padding = g.add("Concat", *tables, axis=1)
         lengths = g.add("Gather", "lengths", "request_of_candidate")
         empty = g.add("Equal", g.add("Unsqueeze", lengths, g.constant([1])), zero)
@@ -260,7 +267,7 @@ def _query(g: Nodes, slots: list[int]) -> str:
     for slot in slots:
         if slot >= 0:
             ids = f"candidate_ids_{slot}"
-            parts.append(g.add("Gather", f"candidate_table_{slot}", ids))
+            parts.append(g.read_rows(f"candidate_table_{slot}", ids))
             continue
         shape = g.add(
             "Concat",
@@ -330,7 +337,7 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
     """
     g = Nodes()
     pooling, padding, empty = (attributes[k] for k in ("pooling", "padding", "empty"))
-    vectors = g.add("Gather", "table", "ids")
+    vectors = g.read_rows("table", "ids")
     axis = g.constant([1])
     one = g.constant([1])
     if padding == "attended":
@@ -358,3 +365,15 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
         if empty != 0.0:
             g.add("Where", is_empty, g.constant(empty), out, out="pooled")
     return _function(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
+
+
+def dice_function(name: str) -> onnx.FunctionProto:
+    """Write Dice: (x [N, H], scale [H], shift [H], alpha [H]) -> y [N, H].
+
+    y = x * (alpha + (1 - alpha) * sigmoid(x * scale + shift)): `layers.Dice` in
+    evaluation, its statistics folded into scale and shift.
+    """
+    g = Nodes()
+    inputs = ["x", "scale", "shift", "alpha"]
+    g.add("Identity", g.activation("dice", "x", inputs[1:], 0.0), out="y")
+    return _function(name, inputs, ["y"], g, {})

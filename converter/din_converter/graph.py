@@ -25,6 +25,7 @@ from din_converter.functions import (
     Nodes,
     bag_attributes,
     bag_function,
+    dice_function,
     local_activation_function,
     parameter_names,
 )
@@ -37,11 +38,13 @@ from din_converter.layers import (
     UnitNorm,
 )
 from din_converter.model import ClickModel, key_of
+from din_infer.errors import ConversionError, explain
 from din_infer.spec import Behavior, BehaviorField, FeatureSpec
 
 __all__ = ["IR_VERSION", "build_graph"]
 
 IR_VERSION = 10
+FP16_LARGEST = 65504.0
 Array = NDArray[np.float64]
 
 
@@ -60,6 +63,17 @@ def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
         weight, bias = _array(norm.weight), _array(norm.bias)
         scale, shift = scale * weight, shift * weight + bias
     return scale, shift
+
+
+def _to_fp16(value: Array, table: str) -> NDArray[np.float16]:
+    """Round a table; raises ConversionError where a value is outside fp16's range."""
+    outside = np.abs(value) > FP16_LARGEST
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        rule = f"a value in [-{FP16_LARGEST:g}, {FP16_LARGEST:g}], as fp16 needs"
+        got, place = f"{value[row, column]:.9g}", f"table {table}"
+        raise ConversionError(explain(rule, got, place, within=f"row {row}"))
+    return value.astype(np.float16)
 
 
 @dataclass
@@ -107,6 +121,7 @@ class _Graph:
 
     spec: FeatureSpec
     explain: bool
+    embedding_dtype: str
     g: Nodes = field(default_factory=lambda: Nodes(prefix="node."))
     weights: dict[str, NDArray[Any]] = field(default_factory=dict)
     functions: dict[tuple[object, ...], onnx.FunctionProto] = field(
@@ -120,20 +135,27 @@ class _Graph:
             self.weights[name] = np.ascontiguousarray(value, dtype=np.float32)
         return name
 
+    def _embeddings(self, name: str, value: Array) -> str:
+        """Add the initializer of a table, in the dtype asked for."""
+        if self.embedding_dtype == "fp16" and name not in self.weights:
+            self.weights[name] = _to_fp16(value, name.split(".", 2)[2])
+        return self.weight(name, value)
+
+    def read_rows(self, table: str, ids: str) -> str:
+        """Read rows of a table as float32."""
+        if self.embedding_dtype == "fp16":
+            return self.g.read_rows(table, ids)
+        return self.g.add("Gather", table, ids)
+
     def table(self, model: ClickModel, name: str) -> str:
         embedding: nn.Embedding = model.tables[key_of(name)]  # type: ignore[assignment]
-        return self.weight(f"weights.table.{name}", _array(embedding.weight))
+        return self._embeddings(f"weights.table.{name}", _array(embedding.weight))
 
     def derived_table(self, model: ClickModel, name: str) -> str:
         """Materialize a derived field: one pooled row per id of its source."""
         label = f"weights.derived.{name}"
         if label not in self.weights:
-            derived = next(d for d in self.spec.derived if d.name == name)
-            embedding: nn.Embedding = model.tables[key_of(derived.table)]  # type: ignore[assignment]
-            lookup = model.lookups[key_of(name)]
-            with torch.no_grad():
-                rows = lookup(torch.arange(len(derived.lookup)), embedding)
-            self.weight(label, _array(rows))
+            self._embeddings(label, _array(model.derived_rows(name)))
         return label
 
     def behavior_table(self, model: ClickModel, f: BehaviorField) -> str:
@@ -325,14 +347,14 @@ def _field_vector(
     graph: _Graph, model: ClickModel, name: str, rows: Array
 ) -> tuple[str, bool, Array]:
     """Return a field's vector, whether it is per request, and its weight rows."""
-    spec, g = graph.spec, graph.g
+    spec = graph.spec
     for f in (*spec.user, *spec.candidate):
         if f.name == name:
-            vector = g.add("Gather", graph.table(model, f.table), f.name)
+            vector = graph.read_rows(graph.table(model, f.table), f.name)
             return vector, f.side == "user", rows
     for d in spec.derived:
         if d.name == name:
-            vector = g.add("Gather", graph.derived_table(model, name), d.source)
+            vector = graph.read_rows(graph.derived_table(model, name), d.source)
             return vector, d.side == "user", rows
     for m in spec.multi_hot:
         if m.name == name:
@@ -358,12 +380,12 @@ def _query_vector(graph: _Graph, model: ClickModel, name: str) -> str:
             parts.append(g.add("ConstantOfShape", shape))
         else:
             ids, table = graph.candidate_ids_and_table(model, field_name)
-            parts.append(g.add("Gather", table, ids))
+            parts.append(graph.read_rows(table, ids))
     return g.add("Concat", *parts, axis=1)
 
 
 def build_graph(
-    model: ClickModel, *, explain: bool = False
+    model: ClickModel, *, explain: bool = False, embedding_dtype: str = "fp32"
 ) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """Build the ONNX form of a trained model.
 
@@ -373,16 +395,23 @@ def build_graph(
         Read, never changed.
     explain : bool
         Add the outputs ``<sequence>.activation_weight``, float32 [N, T].
+    embedding_dtype : {"fp32", "fp16"}
+        Of the tables, derived ones included.
 
     Returns
     -------
     ModelProto
         Opset 18, IR version 10, without its initializers' data.
-    dict of str to float32 array
+    dict of str to float32 or float16 array
         The initializers' data, by name.
+
+    Raises
+    ------
+    ConversionError
+        If a value does not fit fp16: names the table, its row and the value.
     """
     spec = model.spec
-    graph = _Graph(spec, explain and spec.model.type == "din")
+    graph = _Graph(spec, explain and spec.model.type == "din", embedding_dtype)
     g = graph.g
     layers = fold_layers(model.tower)
     x, layers[0].weight = _tower_input(graph, model, layers[0].weight)
@@ -396,7 +425,11 @@ def build_graph(
                 graph.weight(f"weights.tower.activation_{i}.{j}", p)
                 for j, p in enumerate(layer.parameters)
             ]
-            x = g.activation(tower.activation, x, parameters, tower.dice_epsilon)
+            if tower.activation == "dice":
+                name = graph.call("Dice", (), dice_function)
+                x = g.add(name, x, *parameters, domain=DOMAIN)
+            else:
+                x = g.activation(tower.activation, x, parameters, tower.dice_epsilon)
     g.add("Squeeze", x, g.constant([1]), out="logit")
     z, calibration = "logit", spec.calibration
     if calibration.scale != 1.0:

@@ -184,6 +184,14 @@ class ClickModel(nn.Module):
             vectors[dense.name] = values[request] if dense.side == "user" else values
         return vectors
 
+    def derived_rows(self, name: str) -> Tensor:
+        """Pool a derived field for every id of its source, float [rows, dim]."""
+        derived = next(d for d in self.spec.derived if d.name == name)
+        ids = torch.arange(len(derived.lookup))
+        with torch.no_grad():
+            rows: Tensor = self.lookups[key_of(name)](ids, self._table(derived.table))
+        return rows
+
     def _table(self, name: str) -> nn.Embedding:
         table: nn.Embedding = self.tables[key_of(name)]  # type: ignore[assignment]
         return table

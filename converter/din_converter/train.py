@@ -6,7 +6,7 @@ definition of a feature.
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,11 +181,8 @@ def _optimizers(
 
 def _check_rows(table: pa.Table, spec: FeatureSpec, what: str) -> None:
     """Encode every row once, in order, so that an error names the row it is in."""
-    for start in range(0, table.num_rows, CHECKED_ROWS):
-        try:
-            spec.encode(table.slice(start, CHECKED_ROWS))
-        except InputError as error:
-            raise InputError(name_row(str(error), start, what)) from None
+    for _ in encoded_batches(table, spec, CHECKED_ROWS, what):
+        pass
 
 
 def _better(epoch: Epoch, best: Epoch) -> bool:
@@ -296,6 +293,17 @@ def _train_epoch(
             bar.update(len(rows))
             bar.set_postfix(log_loss=f"{loss.item():.4f}", refresh=False)
     return total / max(len(order), 1)
+
+
+def encoded_batches(
+    table: pa.Table, spec: FeatureSpec, batch_size: int, what: str
+) -> Iterator[dict[str, NDArray[np.int64] | NDArray[np.float32]]]:
+    """Encode a table in order; an InputError names the row of `what` it is in."""
+    for start in range(0, table.num_rows, batch_size):
+        try:
+            yield spec.encode(table.slice(start, batch_size))
+        except InputError as error:
+            raise InputError(name_row(str(error), start, what)) from None
 
 
 def encode_batch(spec: FeatureSpec, batch: pa.Table) -> dict[str, torch.Tensor]:

@@ -31,9 +31,13 @@ Inputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """One compared batch: its shape in words, and the largest differences found."""
+    """One compared batch: its shape in words, and the largest differences found.
+
+    `way` is how ONNX Runtime ran it: "native" ops, or "function bodies".
+    """
 
     name: str
+    way: str
     rows: int
     logit_difference: float
     score_difference: float
@@ -129,50 +133,65 @@ def link(spec: FeatureSpec, logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_parity(model: ClickModel, path: Path) -> list[Case]:
-    """Compare `path` with a float64 model on every edge batch.
+    """Compare `path` with a float64 model on every edge batch, in every way it can run.
 
     Returns
     -------
     list of Case
-        One per batch, the largest differences in each.
+        One per batch and way, the largest differences in each.
 
     Raises
     ------
     ConversionError
         If a logit differs by more than 1e-5 · max(1, |logit|) or a score by more than
-        1e-5; names the batch, the row and both values.
+        1e-5; names the batch, the way, the row and both values.
     """
-    session = Session(path, device="cpu")
-    explained = [name for name in session.output_names if name.endswith(WEIGHT)]
+    sessions = _sessions(path)
+    outputs = sessions["function bodies"].output_names
+    explained = [o for o in outputs if o.endswith(WEIGHT)]
+    relative = model.spec.model.link == "identity"
     cases = []
     for name, inputs in edge_batches(model.spec):
-        logits, scores, *weights = session.run(inputs, ("logit", "score", *explained))
         wanted = torch_logits(model, inputs)
-        for output, weight in zip(explained, weights, strict=True):
-            shown = torch_weights(model, inputs)[output.removesuffix(WEIGHT)]
-            unit = np.maximum(1.0, np.abs(shown))
-            _check(name, output, weight.ravel(), shown.ravel(), unit.ravel())
         linked = link(model.spec, wanted)
-        try:
-            _check(name, "logit", logits, wanted, np.maximum(1.0, np.abs(wanted)))
-        except ConversionError as error:
-            single = torch_logits(copy.deepcopy(model).float(), inputs)
-            off = float(np.abs(single - wanted).max(initial=0.0))
-            more = f"torch in float32 is itself off by up to {off:.1e} in this batch."
-            message = f"{error}. {more}"
-            raise ConversionError(message) from None
-        relative = model.spec.model.link == "identity"
         bound = np.maximum(1.0, np.abs(linked)) if relative else np.ones_like(linked)
-        _check(name, "score", scores, linked, bound)
-        cases.append(
-            Case(
-                name,
-                len(logits),
-                float(np.abs(logits - wanted).max(initial=0.0)),
-                float(np.abs(scores - linked).max(initial=0.0)),
+        shown = torch_weights(model, inputs) if explained else {}
+        for way, session in sessions.items():
+            place = f"{name}, {way}"
+            logits, scores, *weights = session.run(
+                inputs, ("logit", "score", *explained)
             )
-        )
+            for output, weight in zip(explained, weights, strict=True):
+                right = shown[output.removesuffix(WEIGHT)]
+                unit = np.maximum(1.0, np.abs(right))
+                _check(place, output, weight.ravel(), right.ravel(), unit.ravel())
+            try:
+                _check(place, "logit", logits, wanted, np.maximum(1.0, np.abs(wanted)))
+            except ConversionError as error:
+                single = torch_logits(copy.deepcopy(model).float(), inputs)
+                off = float(np.abs(single - wanted).max(initial=0.0))
+                more = f"torch in float32 is itself off by up to {off:.1e} in this"
+                message = f"{error}. {more} batch."
+                raise ConversionError(message) from None
+            _check(place, "score", scores, linked, bound)
+            cases.append(
+                Case(
+                    name,
+                    way,
+                    len(logits),
+                    float(np.abs(logits - wanted).max(initial=0.0)),
+                    float(np.abs(scores - linked).max(initial=0.0)),
+                )
+            )
     return cases
+
+
+def _sessions(path: Path) -> dict[str, Session]:
+    """Open a model in every way this build can run it."""
+    bodies = Session(path, device="cpu", fused=False)
+    native = Session(path, device="cpu", fused=True)
+    ways = {"native": native} if native.fused else {}
+    return {**ways, "function bodies": bodies}
 
 
 def _check(

@@ -1,0 +1,170 @@
+"""Tables in fp16: the model they make, and what their rounding costs."""
+
+import copy
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from din_converter.model import ClickModel, key_of
+from din_converter.verify import random_inputs, torch_logits
+from din_infer.errors import InputError, ModelError, explain
+from din_infer.metrics import auc
+from din_infer.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Rounding", "measure_rounding", "round_tables"]
+
+GENERATED = "generated rows"
+GENERATED_ROWS = 4096
+BATCH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What storing the tables in a smaller dtype changed, torch against torch.
+
+    `source` is "validation rows", or "generated rows": random ids, whose labels are
+    drawn with the unrounded scores as probabilities. `logit_change` is the largest.
+    AUCs are None where all labels are the same.
+    """
+
+    dtype: str
+    source: str
+    rows: int
+    clicks: int
+    logit_change: float
+    auc_unrounded: float | None
+    auc_rounded: float | None
+
+    @property
+    def auc_change(self) -> float | None:
+        """AUC of the rounded model less that of the unrounded one."""
+        if self.auc_unrounded is None or self.auc_rounded is None:
+            return None
+        return self.auc_rounded - self.auc_unrounded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the measurement for JSON."""
+        return {**asdict(self), "auc_change": self.auc_change}
+
+    def __str__(self) -> str:
+        drawn = ", labels drawn from unrounded scores"
+        rows = f"{self.rows:,} {self.source}{drawn if self.source == GENERATED else ''}"
+        cost = f"no AUC, since all labels are {int(self.clicks > 0)}"
+        if self.auc_change is not None:
+            cost = f"AUC {self.auc_unrounded:.6f}, rounded {self.auc_rounded:.6f}"
+            cost += f" ({self.auc_change:+.1e})"
+        return (
+            f"{self.dtype}, measured on {rows}\n"
+            f"rounding moves logits by up to {self.logit_change:.1e}; {cost}"
+        )
+
+
+class _DerivedRows(nn.Module):
+    """A derived field that reads rows pooled beforehand."""
+
+    rows: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows, persistent=False)
+
+    def forward(self, source_ids: Tensor, table: nn.Embedding) -> Tensor:  # noqa: ARG002
+        """Look up int64 [rows]; returns float [rows, dim]."""
+        return self.rows[source_ids]
+
+
+def round_tables(model: ClickModel) -> ClickModel:
+    """Copy a float64 model with its tables rounded to fp16.
+
+    Derived fields are pooled from unrounded tables and rounded once, as in the graph.
+    """
+    rounded = copy.deepcopy(model)
+    for d in model.spec.derived:
+        rows = _round(model.derived_rows(d.name))
+        rounded.lookups[key_of(d.name)] = _DerivedRows(rows)
+    for parameter in rounded.tables.parameters():
+        parameter.data = _round(parameter)
+    return rounded
+
+
+def _round(tensor: Tensor) -> Tensor:
+    # NumPy rounds float64 to fp16 once; torch does it by way of float32. A table that
+    # no part of the graph reads may overflow.
+    with np.errstate(over="ignore"):
+        half = tensor.detach().numpy().astype(np.float16)
+    return torch.from_numpy(half).to(tensor.dtype)
+
+
+def measure_rounding(
+    model: ClickModel,
+    rounded: ClickModel,
+    valid: "pa.Table | str | os.PathLike[str] | None" = None,
+) -> Rounding:
+    """Compare a float64 model with its rounded self, batch by batch.
+
+    Parameters
+    ----------
+    model, rounded : DIN or BaseModel
+        In float64 and evaluation mode; `rounded` as `round_tables` made it.
+    valid : pyarrow.Table or path of a Parquet file, optional
+        Rows with the spec's columns and label. Without it, a few thousand rows of
+        random ids are taken, and their labels drawn from the scores of `model`.
+
+    Raises
+    ------
+    InputError
+        If `valid` cannot be read or has no rows, or holds a row that does not fit the
+        spec, or a label that is not 0 or 1.
+    ModelError
+        If there is `valid` and the spec names no label.
+    """
+    spec = model.spec
+    labels: NDArray[Any] | None = None
+    batches = _generated(spec)
+    if valid is not None:
+        from din_converter import train  # needs pyarrow, which only `valid` asks for
+
+        if spec.label is None:
+            raise ModelError(explain("a `label` column", "none", "spec.label"))
+        table = (
+            train.read_table(Path(valid), spec)
+            if isinstance(valid, str | os.PathLike)
+            else valid
+        )
+        if table.num_rows == 0:
+            raise InputError(explain("at least one validation row", 0, "valid"))
+        labels = train.read_labels(table, spec)
+        batches = train.encoded_batches(table, spec, BATCH_ROWS, "the validation rows")
+    pairs = [(torch_logits(model, b), torch_logits(rounded, b)) for b in batches]
+    before, after = (np.concatenate(logits) for logits in zip(*pairs, strict=True))
+    scale, offset = spec.calibration.scale, spec.calibration.offset
+    if labels is None:  # a logistic variable is below z with probability sigmoid(z)
+        draw = np.random.default_rng(1).logistic(size=len(before))
+        labels = draw < scale * before + offset
+    aucs = [auc(labels, scale * z + offset) for z in (before, after)]
+    known = not np.isnan(aucs[0])
+    return Rounding(
+        dtype="fp16",
+        source=GENERATED if valid is None else "validation rows",
+        rows=len(before),
+        clicks=int(labels.sum()),
+        logit_change=float(np.abs(after - before).max()),
+        auc_unrounded=aucs[0] if known else None,
+        auc_rounded=aucs[1] if known else None,
+    )
+
+
+def _generated(spec: FeatureSpec) -> Iterator[dict[str, NDArray[Any]]]:
+    rng = np.random.default_rng(0)
+    for _ in range(0, GENERATED_ROWS, BATCH_ROWS):
+        yield random_inputs(spec, rng, BATCH_ROWS, BATCH_ROWS, "mixed")
