@@ -26,6 +26,7 @@ from din_converter import convert
 from din_converter.train import encode_batch
 from din_converter.verify import link
 from din_infer import DeviceError, InputError, ModelError, Predictor
+from din_infer.encode import Stats
 from din_infer.predictor import check_encoded
 from tests.models import SPECS, random_model, random_rows
 
@@ -586,3 +587,83 @@ def test_importing_loads_neither_torch_nor_onnx_nor_pyarrow() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- native operators ----
+
+
+def test_native_operators_and_functions_score_alike(
+    paper: Predictor, rows: Rows
+) -> None:
+    plain = Predictor(paper._options[0], device="cpu", fused=False)
+    assert paper.fused
+    assert not plain.fused
+    assert paper.precision == plain.precision == "fp32"
+    for batch_size in (None, 1, 64):
+        got = paper.score(rows, batch_size=batch_size)
+        wanted = plain.score(rows, batch_size=batch_size)
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    assert np.std(wanted) > 0.01
+
+
+def test_a_pickled_predictor_keeps_its_options(paper: Predictor, rows: Rows) -> None:
+    plain = Predictor(paper._options[0], device="cpu", threads=1, fused=False)
+    again = pickle.loads(pickle.dumps(plain))
+    assert (again.fused, again.threads, again.precision) == (False, 1, "fp32")
+    np.testing.assert_array_equal(again.score(rows), plain.score(rows))
+
+
+def test_slices_copy_no_history(paper: Predictor, rows: Rows) -> None:
+    requests, candidates = split_requests(rows)
+    owners = np.sort(np.random.default_rng(0).integers(0, 20, len(candidates)))
+    inputs = paper.spec.encoder.encode_requests(
+        requests[:20], candidates, owners, Stats()
+    )
+    seen = 0
+    for chosen, part in paper._slices(inputs, 40):
+        assert np.shares_memory(part["hist_goods_id"], inputs["hist_goods_id"])
+        assert part["hist_goods_id"].flags.c_contiguous
+        mine = inputs["hist_goods_id"][owners[chosen]]
+        np.testing.assert_array_equal(
+            part["hist_goods_id"][part["request_of_candidate"]], mine
+        )
+        seen += len(mine)
+    assert seen == len(candidates)
+
+
+def test_bf16_where_it_cannot_be_is_refused(paper: Predictor) -> None:
+    path = paper._options[0]
+    with pytest.raises(DeviceError) as caught:
+        Predictor(path, device="cpu", precision="fp16")
+    assert str(caught.value) == "expected fp32 or bf16, got 'fp16' - at `precision`"
+    with pytest.raises(DeviceError) as caught:
+        Predictor(path, device="cpu", fused=False, precision="bf16")
+    assert str(caught.value) == (
+        "expected the native operators on a CPU with AMX, got fused=False on cpu"
+        " - at `precision`"
+    )
+
+
+def test_bf16_scores_where_the_cpu_has_amx_and_else_says_so(
+    paper: Predictor, rows: Rows
+) -> None:
+    info = Path("/proc/cpuinfo")
+    if info.exists() and "amx_bf16" in info.read_text().split():
+        half = Predictor(paper._options[0], device="cpu", precision="bf16")
+        np.testing.assert_allclose(half.score(rows), paper.score(rows), atol=2e-2)
+        assert (half.score(rows) != paper.score(rows)).any()
+        return
+    with pytest.raises(DeviceError) as caught:
+        Predictor(paper._options[0], device="cpu", precision="bf16")
+    assert str(caught.value) == (
+        "expected a CPU with AMX, got one without - at `din_infer.precision`"
+    )
+
+
+def test_a_package_without_native_operators_scores_by_functions(
+    paper: Predictor, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("din_infer.session.ops_library", lambda: None)
+    plain = Predictor(paper._options[0], device="cpu")
+    assert not plain.fused
+    np.testing.assert_allclose(plain.score(rows), paper.score(rows), atol=1e-5)
