@@ -13,7 +13,9 @@ OLDEST = onnxruntime==1.20.1
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-SOURCES = pyproject.toml setup.py constraints.txt $(wildcard csrc/* din_infer/*.pyx)
+SOURCES = pyproject.toml setup.py constraints.txt \
+	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
+C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch]) tests/emulate_avx512.h
 
 .PHONY: demo test lint format clean
 
@@ -30,15 +32,15 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	MYPYPATH=. $(BIN)/stubtest --mypy-config-file pyproject.toml \
 		--ignore-unused-allowlist --allowlist .ci/stubtest_allowlist din_infer._kernels
 	PATH="$(BIN):$$PATH" cython-lint din_infer/_kernels.pyx
-	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
-	for file in csrc/*.c; do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion -Wshadow \
-		-Werror -Icsrc -c $$file -o /dev/null || exit 1; done
+	for file in csrc/*.c csrc/ops/*.c; do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
+		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
 
 format: $(VENV)/linted-with
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.c csrc/*.h
+	$(BIN)/clang-format -i $(C_FILES)
 
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)

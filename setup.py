@@ -25,16 +25,16 @@ if SANITIZE:
     link_args += ["-fsanitize=address,undefined"]
 
 
-class build_ext_and_ops(build_ext):  # noqa: N801
+class build_ext_and_ops(build_ext):
     """Build the operators as a plain library: no Python in it, nor in its name."""
 
-    def get_ext_filename(self, fullname: str) -> str:  # noqa: D102
+    def get_ext_filename(self, fullname: str) -> str:
         if fullname.split(".")[-1] == OPS.split(".")[-1]:
             suffix = ".dll" if sys.platform == "win32" else ".so"
             return os.path.join(*fullname.split(".")) + suffix  # noqa: PTH118
         return str(super().get_ext_filename(fullname))
 
-    def get_export_symbols(self, ext: Extension) -> list[str]:  # noqa: D102
+    def get_export_symbols(self, ext: Extension) -> list[str]:
         if ext.name == OPS:
             return ["RegisterCustomOps"]
         return list(super().get_export_symbols(ext))

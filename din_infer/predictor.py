@@ -20,8 +20,8 @@ from din_infer.spec import Encoder, FeatureSpec
 __all__ = ["Predictor"]
 
 GOLDEN_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2}
-# Rows per run: enough to fill the cores, few enough that the graph's widest tensor stays
-# near the caches: [rows, tower] floats with the native operators, [rows, D, H] without.
+# Rows per run: enough to fill the cores, few enough that the graph's widest tensor
+# stays near the caches: [rows, tower] with the native operators, else [rows, D, H].
 FUSED_BATCH_SIZE = 1024
 DEFAULT_BATCH_SIZE = 256
 Inputs = Mapping[str, NDArray[Any]]

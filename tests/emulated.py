@@ -1,7 +1,7 @@
-"""The library of native operators with AVX-512 and AMX emulated in plain C, built here.
+"""The library of native operators with AVX-512 and AMX emulated in plain C.
 
-For the code that few machines can run: its logic and its rounding are tested everywhere,
-its instructions where they exist.
+For the code that few machines can run: its logic and its rounding are tested on all
+x86-64 machines, its instructions where they exist.
 """
 
 import functools

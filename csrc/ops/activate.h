@@ -1,4 +1,11 @@
 /* Activations over packed layers. Part of kernels.h. */
+#ifndef DIN_OPS_ACTIVATE_H_
+#define DIN_OPS_ACTIVATE_H_
+
+#include <math.h>
+
+#include "isa.h"
+#include "vec.h"
 
 /* One vector of units; p holds the layer's vectors at that strip. */
 DIN_INLINE vf activate_one(const din_activation kind, vf x, const vf p[4]) {
@@ -94,3 +101,5 @@ static float activate_scalar(din_activation kind, float x) {
   v_store(out, y);
   return out[0];
 }
+
+#endif

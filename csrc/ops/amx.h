@@ -5,6 +5,12 @@
    zeros; products are exact in float, sums are float.
 
    With DIN_EMULATE the tile instructions are plain C, to test this on any machine. */
+#ifndef DIN_OPS_AMX_H_
+#define DIN_OPS_AMX_H_
+
+#include "gemm.h"
+#include "isa.h"
+#include "vec.h"
 
 #define HALF_IN 32 /* values of `in` per tile */
 #define TILE_ROWS 16
@@ -18,13 +24,13 @@ static _Thread_local union {
 } tiles[8];
 #define TILE_START()
 #define TILE_END()
-#define TILE_LOAD(t, from, stride)                                          \
-  for (int i_ = 0; i_ < TILE_ROWS; i_++) {                                  \
+#define TILE_LOAD(t, from, stride)                                             \
+  for (int i_ = 0; i_ < TILE_ROWS; i_++) {                                     \
     memcpy(tiles[t].c[i_], (const char *)(from) + i_ * (int64_t)(stride), 64); \
   }
-#define TILE_STORE(t, to, stride)                                           \
-  for (int i_ = 0; i_ < TILE_ROWS; i_++) {                                  \
-    memcpy((char *)(to) + i_ * (int64_t)(stride), tiles[t].c[i_], 64);      \
+#define TILE_STORE(t, to, stride)                                      \
+  for (int i_ = 0; i_ < TILE_ROWS; i_++) {                             \
+    memcpy((char *)(to) + i_ * (int64_t)(stride), tiles[t].c[i_], 64); \
   }
 static float bf16_to_float(uint16_t half) {
   uint32_t bits = (uint32_t)half << 16;
@@ -109,7 +115,8 @@ static void to_half(const float *x, int64_t ld, int64_t rows, int64_t in, uint16
 #ifdef DIN_EMULATE
       for (int j = 0; j < W; j++) halves[j] = (uint16_t)bits[j];
 #else
-      _mm256_storeu_si256((__m256i *)(void *)halves, _mm512_cvtepi32_epi16((__m512i)bits));
+      _mm256_storeu_si256((__m256i *)(void *)halves,
+                          _mm512_cvtepi32_epi16((__m512i)bits));
 #endif
       memcpy(y + i, halves, (size_t)some * sizeof *y);
     }
@@ -143,3 +150,5 @@ static void multiply_half(const uint16_t *a, int64_t rows, const uint16_t *weigh
     if (rows > TILE_ROWS) TILE_STORE(1, out + TILE_ROWS * ldo + s * W, stride);
   }
 }
+
+#endif

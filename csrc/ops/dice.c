@@ -82,8 +82,11 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   din_expect(op, &x, "x", ORT_FLOAT, 2, dims);
   r.x = x.data;
   r.y = din_output(op, context, 0, x.dims, 2);
-  const din_work work = {.run = activate, .data = &r, .total = x.dims[0],
-                         .even_cost = k->layer.out + 1, .chunk_cost = 16384,
+  const din_work work = {.run = activate,
+                         .data = &r,
+                         .total = x.dims[0],
+                         .even_cost = k->layer.out + 1,
+                         .chunk_cost = 16384,
                          .pool = k->pool};
   din_run(op, context, &work, &fault);
 }

@@ -1,8 +1,9 @@
 /* EmbeddingBag as an operator of ONNX Runtime: the rows of a table at the valid
    positions of each row of ids, pooled.
 
-   Inputs: ids [R, T] int64, lengths [R] int64, table [rows, D] float or half (constant).
-   Output: pooled [R, D]. Attributes: pooling, padding, empty (the value for no element).
+   Inputs: ids [R, T] int64, lengths [R] int64, table [rows, D] float or half
+   (constant). Output: pooled [R, D]. Attributes: pooling, padding, empty (the value for
+   no element).
 */
 #include "op.h"
 
@@ -75,10 +76,15 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   din_check_range(op, b->lengths, lengths.dims[0], b->num_positions + 1, "lengths");
   const int64_t dims[2] = {b->num_rows, b->table.dim};
   b->pooled = din_output(op, context, 0, dims, 2);
-  const din_work work = {.run = pool, .data = &r, .total = b->num_rows,
-                         .cost = cost_of, .chunk_cost = CHUNK_COST, .pool = k->pool};
+  const din_work work = {.run = pool,
+                         .data = &r,
+                         .total = b->num_rows,
+                         .cost = cost_of,
+                         .chunk_cost = CHUNK_COST,
+                         .pool = k->pool};
   if (din_run(op, context, &work, &fault)) {
-    din_fail(op, "expected an id in [0, %lld), got %lld - at `%s input ids[%lld, %lld]`",
+    din_fail(op,
+             "expected an id in [0, %lld), got %lld - at `%s input ids[%lld, %lld]`",
              (long long)fault.num_rows, (long long)fault.id, op->name,
              (long long)fault.row, (long long)fault.position);
   }

@@ -4,6 +4,11 @@
    that a row's result does not depend on the rows beside it. With `fold`, the weight of
    one candidate is made on the way, w = behavior + q * product (layer 1: see
    local_activation.c), used, and left in `folded` for the tiles that follow. */
+#ifndef DIN_OPS_GEMM_H_
+#define DIN_OPS_GEMM_H_
+
+#include "isa.h"
+#include "vec.h"
 
 typedef struct matrix {
   const float *weight; /* packed */
@@ -63,38 +68,40 @@ DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
   }
 }
 
-#define CASE(R, V)                                       \
-  case R:                                                \
-    if (fold) {                                          \
-      tile(R, V, 1, m, at, lda, strip, to, ldo);         \
-    } else {                                             \
-      tile(R, V, 0, m, at, lda, strip, to, ldo);         \
-    }                                                    \
+#define CASE(R, V)                               \
+  case R:                                        \
+    if (fold) {                                  \
+      tile(R, V, 1, m, at, lda, strip, to, ldo); \
+    } else {                                     \
+      tile(R, V, 0, m, at, lda, strip, to, ldo); \
+    }                                            \
     break;
 
 /* All rows of V strips, in tiles of nearly equal height; only the first tile folds. */
-#define COLUMNS(V, HIGHEST, ...)                                                   \
-  static void columns_##V(const matrix *m, const float *a, int64_t lda,            \
-                          int64_t rows, int64_t strip, int fold, float *out,       \
-                          int64_t ldo) {                                           \
-    int64_t tiles = (rows + HIGHEST - 1) / HIGHEST, row = 0;                       \
-    for (int64_t t = 0; t < tiles; t++) {                                          \
-      int64_t next = rows * (t + 1) / tiles;                                       \
-      const float *at = a + row * lda;                                             \
-      float *to = out + row * ldo;                                                 \
-      switch (next - row) { __VA_ARGS__ }                                          \
-      row = next;                                                                  \
-      fold = 0;                                                                    \
-    }                                                                              \
+#define COLUMNS(V, HIGHEST, ...)                                                      \
+  static void columns_##V(const matrix *m, const float *a, int64_t lda, int64_t rows, \
+                          int64_t strip, int fold, float *out, int64_t ldo) {         \
+    int64_t tiles = (rows + HIGHEST - 1) / HIGHEST, row = 0;                          \
+    for (int64_t t = 0; t < tiles; t++) {                                             \
+      int64_t next = rows * (t + 1) / tiles;                                          \
+      const float *at = a + row * lda;                                                \
+      float *to = out + row * ldo;                                                    \
+      switch (next - row) { __VA_ARGS__ }                                             \
+      row = next;                                                                     \
+      fold = 0;                                                                       \
+    }                                                                                 \
   }
 
 #if REGISTERS == 32
-COLUMNS(1, 8, CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(4, 1) CASE(5, 1) CASE(6, 1)
-                  CASE(7, 1) CASE(8, 1))
-COLUMNS(2, 8, CASE(1, 2) CASE(2, 2) CASE(3, 2) CASE(4, 2) CASE(5, 2) CASE(6, 2)
-                  CASE(7, 2) CASE(8, 2))
-COLUMNS(3, 8, CASE(1, 3) CASE(2, 3) CASE(3, 3) CASE(4, 3) CASE(5, 3) CASE(6, 3)
-                  CASE(7, 3) CASE(8, 3))
+COLUMNS(1, 8,
+        CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(4, 1) CASE(5, 1) CASE(6, 1) CASE(7, 1)
+            CASE(8, 1))
+COLUMNS(2, 8,
+        CASE(1, 2) CASE(2, 2) CASE(3, 2) CASE(4, 2) CASE(5, 2) CASE(6, 2) CASE(7, 2)
+            CASE(8, 2))
+COLUMNS(3, 8,
+        CASE(1, 3) CASE(2, 3) CASE(3, 3) CASE(4, 3) CASE(5, 3) CASE(6, 3) CASE(7, 3)
+            CASE(8, 3))
 COLUMNS(4, 6, CASE(1, 4) CASE(2, 4) CASE(3, 4) CASE(4, 4) CASE(5, 4) CASE(6, 4))
 COLUMNS(5, 5, CASE(1, 5) CASE(2, 5) CASE(3, 5) CASE(4, 5) CASE(5, 5))
 #else
@@ -138,8 +145,8 @@ static void multiply(const matrix *m, const float *a, int64_t lda, int64_t rows,
   }
 }
 
-/* Packs [in, out], row major, as tiles read it: groups of strips, each [in][V][W], zeros
-   behind the last column. */
+/* Packs [in, out], row major, as tiles read it: groups of strips, each [in][V][W],
+   zeros behind the last column. */
 static void pack(const float *src, int64_t in, int64_t out, float *dst) {
   int64_t strips = (out + W - 1) / W;
   for (int64_t strip = 0, some; strip < strips; strip += some) {
@@ -152,3 +159,5 @@ static void pack(const float *src, int64_t in, int64_t out, float *dst) {
     }
   }
 }
+
+#endif

@@ -1,13 +1,13 @@
-/* What the operators compute with: packed weights, batches, and one table of kernels for
-   each instruction set.
+/* What the operators compute with: packed weights, batches, and one table of kernels
+   for each instruction set.
 
-   Letters: N candidates, B requests, T positions, D width of a behavior, H hidden units,
-   W floats per vector of the instruction set, S strips = ceil(H / W).
+   Letters: N candidates, B requests, T positions, D width of a behavior, H hidden
+   units, W floats per vector of the instruction set, S strips = ceil(H / W).
 
    A weight matrix [in, out] is packed by the instruction set's `pack` into S * in * W
    floats: S strips of W columns, zeros behind the last, in the order in which it is
-   read. Vectors of H units are padded with zeros to S * W. All packed arrays are 64-byte
-   aligned.
+   read. Vectors of H units are padded with zeros to S * W. All packed arrays are
+   64-byte aligned.
 
    Nothing here allocates or checks: whoever fills these structures has. */
 #ifndef DIN_OPS_ISA_H_
@@ -51,7 +51,8 @@ typedef struct din_layer {
    Without hidden layers, layers[0] has one unit and no activation, and `dot` is 1. */
 typedef struct din_attention {
   int64_t num_fields, num_slots, num_candidate_fields;
-  const int64_t *slots; /* per slot of the query: a candidate field, or -width (zeros) */
+  const int64_t
+      *slots; /* per slot of the query: a candidate field, or -width (zeros) */
   int64_t width, padded_width; /* D, and D rounded up to W */
   int64_t max_padded_units;    /* the widest layer */
   int64_t num_layers;
@@ -131,8 +132,8 @@ int64_t din_attention_scratch(const din_attention *attention, int64_t width);
 int64_t din_half_size(int64_t in, int64_t strips, int64_t width);
 int64_t din_bag_scratch(int64_t dim, int64_t width);
 
-/* The best instruction set of this machine, or the one named; NULL when it is unknown or
-   the machine lacks it. `name` may be NULL or empty. */
+/* The best instruction set of this machine, or the one named; NULL when it is unknown
+   or the machine lacks it. `name` may be NULL or empty. */
 const din_isa *din_find_isa(const char *name);
 
 /* The one that multiplies in bf16; NULL when the machine has no AMX, or the system does

@@ -2,12 +2,10 @@
    of isa_*.c. The arithmetic is that of local_activation.c's drawing. */
 #include <math.h>
 
+#include "activate.h"
+#include "gemm.h"
 #include "isa.h"
 #include "vec.h"
-
-#include "gemm.h"
-
-#include "activate.h"
 
 #ifdef DIN_AMX
 #include "amx.h"
@@ -108,7 +106,8 @@ static room arrange(const din_attention *a, float *scratch) {
   r.total = (double *)(void *)scratch, scratch += 2 * d;
 #ifdef DIN_AMX
   r.half_folded = (uint16_t *)(void *)scratch, scratch += units * half_width(d) / 2;
-  r.half_behaviors = (uint16_t *)(void *)scratch, scratch += DIN_TILE * half_width(d) / 2;
+  r.half_behaviors = (uint16_t *)(void *)scratch,
+  scratch += DIN_TILE * half_width(d) / 2;
   r.half_x = (uint16_t *)(void *)scratch;
 #endif
   r.request = -1, r.start = 0, r.count = 0;
@@ -208,7 +207,8 @@ static void fold_outer(const din_attention *a, const float *query, float *folded
 }
 
 /* x [rows, H] -> score [rows]: the last activation and the layer to one unit. */
-static void finish_scores(const din_attention *a, float *x, int64_t rows, float *score) {
+static void finish_scores(const din_attention *a, float *x, int64_t rows,
+                          float *score) {
   const din_layer *last = &a->layers[a->num_layers - 1];
   int64_t ld = a->max_padded_units;
   activate(a->activation, last, a->epsilon, x, ld, rows);
@@ -240,8 +240,8 @@ static void score_tile(const din_attention *a, const matrix *layer_1, const floa
     weight = r->half_folded;
   }
   to_half(k, a->padded_width, rows, a->width, r->half_behaviors);
-  multiply_half(r->half_behaviors, rows, weight, a->width, layer_1->strips, layer_1->init,
-                x, ld);
+  multiply_half(r->half_behaviors, rows, weight, a->width, layer_1->strips,
+                layer_1->init, x, ld);
 #else
   multiply(layer_1, k, a->padded_width, rows, fold, x, ld);
 #endif
@@ -313,8 +313,8 @@ static int attend_one(const din_attention *a, const din_attention_batch *b, int6
   float *weight = b->weight ? b->weight + n * b->num_positions : NULL;
   float *interest = b->interest + n * a->width;
   softmax soft = {-INFINITY, 0.0};
-  matrix layer_1 = {a->layers[0].weight, a->width, a->layers[0].strips, first,
-                    NULL,                NULL,     NULL};
+  matrix layer_1 = {
+      a->layers[0].weight, a->width, a->layers[0].strips, first, NULL, NULL, NULL};
   int fold = 0;
   memset(r->total, 0, (size_t)d * sizeof(double));
   if (a->weight_outer != NULL && length > 0) {
@@ -368,8 +368,12 @@ static int attend(const din_attention *a, const din_attention_batch *b, int64_t 
                   int64_t last, float *scratch, din_fault *fault) {
   room r = arrange(a, scratch);
   int64_t units = a->layers[0].strips * W;
-  matrix query_part = {a->weight_query, a->width, a->layers[0].strips,
-                       a->layers[0].bias, NULL,   NULL,
+  matrix query_part = {a->weight_query,
+                       a->width,
+                       a->layers[0].strips,
+                       a->layers[0].bias,
+                       NULL,
+                       NULL,
                        NULL};
   int failed = 0;
   TILE_START();
@@ -381,7 +385,8 @@ static int attend(const din_attention *a, const din_attention_batch *b, int64_t 
     for (int64_t i = 0; i < count && !failed; i++) {
       lookahead ahead = {0, 0, 0};
       int64_t n = group + i;
-      if (n + 1 < last && b->request_of_candidate[n + 1] != b->request_of_candidate[n]) {
+      if (n + 1 < last &&
+          b->request_of_candidate[n + 1] != b->request_of_candidate[n]) {
         ahead.request = b->request_of_candidate[n + 1];
         ahead.count = a->attended ? b->num_positions : b->lengths[ahead.request];
         if (ahead.count > DIN_BLOCK) ahead.count = DIN_BLOCK;

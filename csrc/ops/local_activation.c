@@ -13,11 +13,10 @@
 
    What it computes for candidate n of request b, history k_0 .. k_{len-1}:
 
-     q = the candidate's rows                     W = behavior + diag(q) product (+ outer)
-     x = activation(k W + (q query + bias_1))     O(D H) once, then O(len D H)
-     x = activation(x weight_l + bias_l)          l = 2 .. L
-     s = scale * out(x weight_{L+1} + bias)       weights: s, or softmax of s
-     interest = sum over t of s_t k_t
+     q = the candidate's rows                     W = behavior + diag(q) product (+
+   outer) x = activation(k W + (q query + bias_1))     O(D H) once, then O(len D H) x =
+   activation(x weight_l + bias_l)          l = 2 .. L s = scale * out(x weight_{L+1} +
+   bias)       weights: s, or softmax of s interest = sum over t of s_t k_t
 */
 #include <stdio.h>
 #include <string.h>
@@ -81,7 +80,8 @@ static const float *read_floats(reader *r, const char *name, size_t rank, int64_
 }
 
 /* bf16 again, where the instruction set multiplies so */
-static const uint16_t *halve(reader *r, const float *packed, int64_t in, int64_t strips) {
+static const uint16_t *halve(reader *r, const float *packed, int64_t in,
+                             int64_t strips) {
   const din_isa *isa = r->k->isa;
   if (packed == NULL || isa->pack_half == NULL) return NULL;
   float *memory = keep(r->op, r->k, din_half_size(in, strips, isa->width) / 2);
@@ -152,7 +152,8 @@ static int64_t read_width(reader *r, size_t index, const char *name) {
 }
 
 /* Shapes of tables, once: they are constants. */
-static int64_t read_tables(reader *r, const char *label, int64_t count, din_table *out) {
+static int64_t read_tables(reader *r, const char *label, int64_t count,
+                           din_table *out) {
   char name[MAX_NAME];
   int64_t width = 0;
   for (int64_t i = 0; i < count && !din_failed(r->op); i++) {
@@ -177,12 +178,14 @@ static void read_slots(din_op *op, const OrtKernelInfo *info, kernel *k, size_t 
   for (size_t i = 0; i < count && !din_failed(op); i++) {
     int64_t slot = k->slots[i];
     if (slot < -INT32_MAX || slot > a->num_candidate_fields) {
-      din_fail(op, "expected candidate fields in order, or widths of zeros, got %lld - at "
-               "`%s attribute query_slots`", (long long)slot, op->name);
+      din_fail(op,
+               "expected candidate fields in order, or widths of zeros, got %lld - at "
+               "`%s attribute query_slots`",
+               (long long)slot, op->name);
     }
-    if (slot >= 0) a->num_candidate_fields = slot + 1 > a->num_candidate_fields
-                                                 ? slot + 1
-                                                 : a->num_candidate_fields;
+    if (slot >= 0)
+      a->num_candidate_fields =
+          slot + 1 > a->num_candidate_fields ? slot + 1 : a->num_candidate_fields;
   }
 }
 
@@ -267,7 +270,8 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
   k->isa = use_bf16 ? din_find_half_isa() : din_chosen_isa(op);
   a->num_fields = din_attribute_int(op, info, "num_fields");
   int64_t num_hidden = din_attribute_int(op, info, "num_layers") - 1;
-  a->activation = (din_activation)din_attribute_choice(op, info, "activation", ACTIVATIONS);
+  a->activation =
+      (din_activation)din_attribute_choice(op, info, "activation", ACTIVATIONS);
   a->output_activation = (din_activation)din_attribute_choice(
       op, info, "output_activation", OUTPUT_ACTIVATIONS);
   a->epsilon = din_attribute_float(op, info, "epsilon");
@@ -280,9 +284,10 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
   if (din_failed(op)) return;
   if (a->num_fields < 1 || num_hidden < 0 || (uint64_t)a->num_fields > num_inputs ||
       (uint64_t)num_hidden > num_inputs || num_outputs < 1 || num_outputs > 2) {
-    din_fail(op, "expected attributes that fit %zu inputs, got %lld fields and %lld "
-             "layers - at `%s`", num_inputs, (long long)a->num_fields,
-             (long long)num_hidden + 1, op->name);
+    din_fail(op,
+             "expected attributes that fit %zu inputs, got %lld fields and %lld "
+             "layers - at `%s`",
+             num_inputs, (long long)a->num_fields, (long long)num_hidden + 1, op->name);
     return;
   }
   k->explains = num_outputs == 2;
@@ -314,7 +319,8 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
   read_layers(&r, interactions);
   read_dot(&r, num_hidden);
   if (!din_failed(op) && r.next != num_inputs) {
-    din_fail(op, "expected %zu inputs, got %zu - at `%s`", r.next, num_inputs, op->name);
+    din_fail(op, "expected %zu inputs, got %zu - at `%s`", r.next, num_inputs,
+             op->name);
   }
   if (din_failed(op)) return;
   k->pool = din_pool_create(op, din_attention_scratch(a, k->isa->width));
@@ -394,7 +400,7 @@ static void read_batch(din_op *op, const OrtKernelContext *context, const kernel
   }
   din_check_range(op, b->lengths, b->num_requests, b->num_positions + 1, "lengths");
   din_check_range(op, b->request_of_candidate, b->num_candidates, b->num_requests,
-              "request_of_candidate");
+                  "request_of_candidate");
   b->ids = ids, b->candidate_ids = ids + fields;
   b->tables = tables, b->candidate_tables = tables + fields;
 }
@@ -412,14 +418,19 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   const int64_t weight[2] = {r.batch.num_candidates, r.batch.num_positions};
   r.batch.interest = din_output(op, context, 0, interest, 2);
   if (k->explains) r.batch.weight = din_output(op, context, 1, weight, 2);
-  const din_work work = {.run = attend, .data = &r, .total = r.batch.num_candidates,
-                         .cost = cost_of, .chunk_cost = CHUNK_COST, .pool = k->pool};
+  const din_work work = {.run = attend,
+                         .data = &r,
+                         .total = r.batch.num_candidates,
+                         .cost = cost_of,
+                         .chunk_cost = CHUNK_COST,
+                         .pool = k->pool};
   if (din_run(op, context, &work, &fault)) {
     char place[MAX_NAME] = "";
     if (!fault.is_candidate) {
       snprintf(place, sizeof place, ", %lld", (long long)fault.position);
     }
-    din_fail(op, "expected an id in [0, %lld), got %lld - at `%s input %s_%lld[%lld%s]`",
+    din_fail(op,
+             "expected an id in [0, %lld), got %lld - at `%s input %s_%lld[%lld%s]`",
              (long long)fault.num_rows, (long long)fault.id, op->name,
              fault.is_candidate ? "candidate_ids" : "ids", (long long)fault.field,
              (long long)fault.row, place);

@@ -77,8 +77,8 @@ int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name
     strncat(rule, i ? ", " : "", sizeof rule - strlen(rule) - 1);
     strncat(rule, names[i], sizeof rule - strlen(rule) - 1);
   }
-  din_fail(op, "expected one of %s, got %s - at `%s attribute %s`", rule, text, op->name,
-           name);
+  din_fail(op, "expected one of %s, got %s - at `%s attribute %s`", rule, text,
+           op->name, name);
   return 0;
 }
 
@@ -100,7 +100,8 @@ din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
     din_fail(op, "expected at most %d dimensions, got %zu - at `%s input %s`",
              DIN_MAX_RANK, t.rank, op->name, name);
   }
-  if (!op->status && t.rank) din_check(op, op->api->GetDimensions(info, t.dims, t.rank));
+  if (!op->status && t.rank)
+    din_check(op, op->api->GetDimensions(info, t.dims, t.rank));
   op->api->ReleaseTensorTypeAndShapeInfo(info);
   if (!op->status) {
     din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &t.data));
@@ -117,8 +118,10 @@ din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
                                                              &value));
   }
   if (!op->status && !is_constant) {
-    din_fail(op, "expected a constant of the graph, got a computed tensor"
-             " - at `%s input %s`", op->name, name);
+    din_fail(op,
+             "expected a constant of the graph, got a computed tensor"
+             " - at `%s input %s`",
+             op->name, name);
   }
   return din_describe(op, value, name);
 }
@@ -189,7 +192,7 @@ din_table din_expect_table(din_op *op, const din_tensor *t, const char *name) {
 }
 
 void din_check_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
-                        const char *name) {
+                     const char *name) {
   if (din_failed(op)) return;
   for (int64_t i = 0; i < count; i++) {
     if ((uint64_t)values[i] >= (uint64_t)stop) {
@@ -219,8 +222,8 @@ void *din_allocate(din_op *op, int64_t count, size_t size) {
     memory = allocate((size_t)count * size);
   }
   if (memory == NULL) {
-    din_fail(op, "expected memory for %lld values, got none - at `%s`", (long long)count,
-             op->name);
+    din_fail(op, "expected memory for %lld values, got none - at `%s`",
+             (long long)count, op->name);
     return NULL;
   }
   return memset(memory, 0, (size_t)count * size);
@@ -348,7 +351,8 @@ int din_run(din_op *op, const OrtKernelContext *context, const din_work *work,
     run_chunk(&c, 0);
   } else {
     size_t count = (size_t)c.count;
-    din_check(op, op->api->KernelContext_ParallelFor(context, run_chunk, count, count, &c));
+    din_check(op,
+              op->api->KernelContext_ParallelFor(context, run_chunk, count, count, &c));
   }
   int failed = atomic_load(&c.failed);
   if (failed == 2) {
@@ -362,8 +366,10 @@ const din_isa *din_chosen_isa(din_op *op) {
   const char *name = getenv("DIN_INFER_ISA");
   const din_isa *isa = din_find_isa(name);
   if (isa == NULL) {
-    din_fail(op, "expected an instruction set of this machine (baseline, avx2, avx512),"
-             " got %s - at `DIN_INFER_ISA`", name);
+    din_fail(op,
+             "expected an instruction set of this machine (baseline, avx2, avx512),"
+             " got %s - at `DIN_INFER_ISA`",
+             name);
   }
   return isa;
 }

@@ -107,36 +107,36 @@ static void ORT_CALL destroy(void *data) {
   din_free(instance);
 }
 
-#define OP(label, of_kind, bf16)                                                   \
-  {                                                                                \
-    .base = {.version = ORT_API_VERSION,                                           \
-             .GetName = get_name,                                                  \
-             .GetExecutionProviderType = get_provider,                             \
-             .GetInputType = get_input_type,                                       \
-             .GetInputTypeCount = one,                                             \
-             .GetOutputType = get_output_type,                                     \
-             .GetOutputTypeCount = one,                                            \
-             .KernelDestroy = destroy,                                             \
-             .GetInputCharacteristic = variadic,                                   \
-             .GetOutputCharacteristic = variadic,                                  \
-             .GetInputMemoryType = default_memory,                                 \
-             .GetVariadicInputMinArity = three,                                    \
-             .GetVariadicInputHomogeneity = of_any_types,                          \
-             .GetVariadicOutputMinArity = at_least_one,                            \
-             .GetVariadicOutputHomogeneity = of_one_type,                          \
-             .CreateKernelV2 = create,                                             \
-             .KernelComputeV2 = compute},                                          \
-    .name = (label), .kind = &(of_kind), .use_bf16 = (bf16)                        \
-  }
-#define EIGHT(label, a, b, c, d, e, f, g, h, kind, bf16)                           \
-  OP(label a, kind, bf16), OP(label b, kind, bf16), OP(label c, kind, bf16),       \
-      OP(label d, kind, bf16), OP(label e, kind, bf16), OP(label f, kind, bf16),   \
+#define OP(label, of_kind, bf16)                         \
+  {.base = {.version = ORT_API_VERSION,                  \
+            .GetName = get_name,                         \
+            .GetExecutionProviderType = get_provider,    \
+            .GetInputType = get_input_type,              \
+            .GetInputTypeCount = one,                    \
+            .GetOutputType = get_output_type,            \
+            .GetOutputTypeCount = one,                   \
+            .KernelDestroy = destroy,                    \
+            .GetInputCharacteristic = variadic,          \
+            .GetOutputCharacteristic = variadic,         \
+            .GetInputMemoryType = default_memory,        \
+            .GetVariadicInputMinArity = three,           \
+            .GetVariadicInputHomogeneity = of_any_types, \
+            .GetVariadicOutputMinArity = at_least_one,   \
+            .GetVariadicOutputHomogeneity = of_one_type, \
+            .CreateKernelV2 = create,                    \
+            .KernelComputeV2 = compute},                 \
+   .name = (label),                                      \
+   .kind = &(of_kind),                                   \
+   .use_bf16 = (bf16)}
+#define EIGHT(label, a, b, c, d, e, f, g, h, kind, bf16)                         \
+  OP(label a, kind, bf16), OP(label b, kind, bf16), OP(label c, kind, bf16),     \
+      OP(label d, kind, bf16), OP(label e, kind, bf16), OP(label f, kind, bf16), \
       OP(label g, kind, bf16), OP(label h, kind, bf16)
-#define NAMES(label, kind, bf16)                                                   \
-  EIGHT(label, "", "_1", "_2", "_3", "_4", "_5", "_6", "_7", kind, bf16),          \
+#define NAMES(label, kind, bf16)                                          \
+  EIGHT(label, "", "_1", "_2", "_3", "_4", "_5", "_6", "_7", kind, bf16), \
       EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, bf16)
-#define OPS(bf16)                                                                  \
-  NAMES("LocalActivation", din_local_activation, bf16),                            \
+#define OPS(bf16)                                       \
+  NAMES("LocalActivation", din_local_activation, bf16), \
       NAMES("EmbeddingBag", din_embedding_bag, bf16), OP("Dice", din_dice, bf16)
 
 static const din_registered FLOAT_OPS[] = {OPS(0)};
@@ -208,7 +208,8 @@ EXPORT OrtStatus *ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
   int use_bf16 = reads_bf16(&op, options);
   if (!op.status) din_chosen_isa(&op);
   if (!op.status && use_bf16 && din_find_half_isa() == NULL) {
-    din_fail(&op, "expected a CPU with AMX, got one without - at `din_infer.precision`");
+    din_fail(&op,
+             "expected a CPU with AMX, got one without - at `din_infer.precision`");
   }
   OrtCustomOpDomain *domain = op.status ? NULL : find_domain(&op, use_bf16);
   if (!op.status) din_check(&op, api->AddCustomOpDomain(options, domain));

@@ -1,8 +1,11 @@
 /* Vectors of W floats for one instruction set: what the kernels are written in.
 
-   Include with DIN_AVX512, DIN_AVX2 or DIN_BASELINE defined. The arithmetic operators of
-   GNU C work on `vf`; contraction is off in C11 mode, so that a fused multiply-add is one
-   only where v_fma says so. */
+   Include with DIN_AVX512, DIN_AVX2 or DIN_BASELINE defined. The arithmetic operators
+   of GNU C work on `vf`; contraction is off in C11 mode, so that a fused multiply-add
+   is one only where v_fma says so. */
+#ifndef DIN_OPS_VEC_H_
+#define DIN_OPS_VEC_H_
+
 #include <stdint.h>
 #include <string.h>
 
@@ -126,9 +129,9 @@ DIN_INLINE vf v_load_half(const uint16_t *p) {
 
 #define LOG2E 1.44269504088896341f
 
-/* 2^x for |x| <= 126, held there beyond. 2^x = 2^n * 2^f with n the nearest integer; 2^f
-   by the polynomial of degree 6 with the least largest relative error on [-1/2, 1/2]
-   (1.9e-9; 8e-8 with the rounding of float32). */
+/* 2^x for |x| <= 126, held there beyond. 2^x = 2^n * 2^f with n the nearest integer;
+   2^f by the polynomial of degree 6 with the least largest relative error on [-1/2,
+   1/2] (1.9e-9; 8e-8 with the rounding of float32). */
 DIN_INLINE vf v_exp2(vf x) {
   const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to integers */
   x = v_max(v_set(-126.0f), v_min(v_set(126.0f), x));
@@ -146,3 +149,5 @@ DIN_INLINE vf v_exp2(vf x) {
 
 /* sigmoid(x), given x * -log2(e) */
 DIN_INLINE vf v_sigmoid2(vf x) { return v_reciprocal(v_set(1.0f) + v_exp2(x)); }
+
+#endif
