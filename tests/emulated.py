@@ -30,6 +30,10 @@ def emulated_library() -> Path:
     flags = [*FLAGS, "-DDIN_EMULATE", f"-I{SOURCES}"]
     if "fma" in Path("/proc/cpuinfo").read_text().split():
         flags += ["-mfma", "-mavx2"]  # else fmaf is computed in software
+    sanitize: list[str] = []
+    if os.environ.get("DIN_SANITIZE") == "1":
+        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags += sanitize
     header = ["-include", str(ROOT / "tests" / "emulate_avx512.h")]
     objects = []
     for source in sorted(SOURCES.glob("*.c")):
@@ -40,6 +44,7 @@ def emulated_library() -> Path:
         objects.append(str(target))
     library = folder / "libdin_emulated.so"
     subprocess.run(
-        [compiler, "-shared", "-o", str(library), *objects, "-lm"], check=True
+        [compiler, "-shared", *sanitize, "-o", str(library), *objects, "-lm"],
+        check=True,
     )
     return library

@@ -4,6 +4,7 @@ Built from converter/din_converter/functions.py, so that what is tested is the o
 as din-convert writes it.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -88,8 +89,9 @@ class Graph:
 
 
 def library() -> Path:
-    """The operators under test: the package's own, or what a test puts here."""
-    path = ops_library()
+    """The operators under test: the package's own, or DIN_TEST_OPS, or a test's."""
+    named = os.environ.get("DIN_TEST_OPS")
+    path = Path(named) if named else ops_library()
     assert path is not None, "this build has no native operators"
     return path
 

@@ -1,0 +1,89 @@
+"""Our own contestants: the native ops, as they are or forced, or none."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.graphs import Inputs
+from benchmarks.report import describe_cpu
+from benchmarks.timing import Contestant, UnavailableError
+from din_infer import Predictor
+from din_infer.session import Session, ops_library
+
+__all__ = ["BF16_TOLERANCE", "TOLERANCE", "predictor", "session"]
+
+TOLERANCE = 1e-6
+BF16_TOLERANCE = 5e-3
+
+
+def session(
+    label: str,
+    path: Path,
+    names: Sequence[str],
+    output: str,
+    threads: int,
+    *,
+    fused: bool = True,
+    isa: str = "",
+    precision: str = "fp32",
+) -> Contestant:
+    """Run one output of a model file by a `Session`, on the inputs of those names.
+
+    `isa` forces an instruction set: "baseline", "avx2" or "avx512".
+    """
+    if fused:
+        _require_library()
+    flags = describe_cpu().flags
+    if isa == "avx2" and not {"avx2", "fma"} <= set(flags):
+        message = "this CPU has no AVX2 with FMA"
+        raise UnavailableError(message)
+    if precision == "bf16" and "amx_bf16" not in flags:
+        message = "this CPU has no AMX"
+        raise UnavailableError(message)
+    with _forced(isa):
+        ready = Session(
+            path, device="cpu", threads=threads, fused=fused, precision=precision
+        )
+
+    def prepare(inputs: Inputs) -> Inputs:
+        return {name: inputs[name] for name in names}
+
+    def run(inputs: Inputs) -> NDArray[np.float32]:
+        return ready.run(inputs, (output,))[0]
+
+    tolerance = TOLERANCE if precision == "fp32" else BF16_TOLERANCE
+    return Contestant(label, prepare, run, tolerance, ours=True, skips_padding=fused)
+
+
+def predictor(label: str, path: Path, threads: int) -> Contestant:
+    """Score encoded ids by a `Predictor`, which checks them first."""
+    _require_library()
+    ready = Predictor(path, device="cpu", threads=threads)
+    return Contestant(
+        label, dict, ready.score_encoded, TOLERANCE, ours=True, skips_padding=True
+    )
+
+
+def _require_library() -> None:
+    if ops_library() is None:
+        message = "this build has no native ops"
+        raise UnavailableError(message)
+
+
+@contextmanager
+def _forced(isa: str) -> Iterator[None]:
+    """Set DIN_INFER_ISA, which the native ops read when a session takes them in."""
+    before = os.environ.get("DIN_INFER_ISA")
+    if isa:
+        os.environ["DIN_INFER_ISA"] = isa
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("DIN_INFER_ISA", None)
+        else:
+            os.environ["DIN_INFER_ISA"] = before
