@@ -193,6 +193,19 @@ def test_any_shape_equals_its_twin(
     assert relative(graph.run(feeds)[0], wanted) <= 1.5e-6
 
 
+@pytest.mark.parametrize("mode", ["paper", "softmax", "outer", "unpaired"])
+def test_histories_that_share_and_cross_blocks(mode: str, isa: str) -> None:
+    """Short ones go through the layers together, long ones in parts; in any order."""
+    del isa
+    graph = attention_graph(**MODES[mode])
+    feeds = attention_feeds(graph, 60, 25, 600)
+    few = [0, 1, 2, 3, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 512, 600]
+    feeds["lengths"] = np.resize(np.array(few), 25)
+    check(graph, feeds)
+    feeds["request_of_candidate"] = np.sort(feeds["request_of_candidate"])
+    check(graph, feeds)
+
+
 def test_a_history_of_100_000_behaviors(isa: str) -> None:
     del isa
     length = 100_000

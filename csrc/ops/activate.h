@@ -7,22 +7,38 @@
 #include "isa.h"
 #include "vec.h"
 
-/* One vector of units; p holds the layer's vectors at that strip. */
-DIN_INLINE vf activate_one(const din_activation kind, vf x, const vf p[4]) {
+/* n vectors of x, whose parameters are p[i] each or, with `shared`, p[0] all. */
+DIN_INLINE void activate_lanes(const din_activation kind, const int n, const int shared,
+                               const float *const *x, vf *y, vf (*p)[4]) {
+#define P(i, k) p[shared ? 0 : (i)][k]
   switch (kind) {
     case DIN_RELU:
-      return v_max(v_set(0.0f), x);
+      EACH_LANE y[i] = v_max(v_set(0.0f), v_load(x[i]));
+      break;
     case DIN_SIGMOID:
-      return v_sigmoid2(x * v_set(-LOG2E));
     case DIN_SILU:
-      return x * v_sigmoid2(x * v_set(-LOG2E));
+      EACH_LANE y[i] = v_load(x[i]) * v_set(-LOG2E);
+      v_sigmoid(n, y);
+      if (kind == DIN_SILU) {
+        EACH_LANE y[i] = y[i] * v_load(x[i]);
+      }
+      break;
     case DIN_PRELU: /* max(x, 0) + slope * min(x, 0) */
-      return v_fma(p[0], v_min(v_set(0.0f), x), v_max(v_set(0.0f), x));
+      EACH_LANE {
+        vf value = v_load(x[i]), zero = v_set(0.0f);
+        y[i] = v_fma(P(i, 0), v_min(zero, value), v_max(zero, value));
+      }
+      break;
     case DIN_DICE: /* x * (alpha + (1 - alpha) * sigmoid(scale * x + shift)) */
-      return x * v_fma(p[3], v_sigmoid2(v_fma(x, p[0], p[1])), p[2]);
+      EACH_LANE y[i] = v_fma(v_load(x[i]), P(i, 0), P(i, 1));
+      v_sigmoid(n, y);
+      EACH_LANE y[i] = v_fma(P(i, 3), y[i], P(i, 2));
+      EACH_LANE y[i] = y[i] * v_load(x[i]);
+      break;
     default:
-      return x;
+      EACH_LANE y[i] = v_load(x[i]);
   }
+#undef P
 }
 
 DIN_INLINE void load_parameters(const din_activation kind, const din_layer *layer,
@@ -33,14 +49,30 @@ DIN_INLINE void load_parameters(const din_activation kind, const din_layer *laye
   }
 }
 
+/* One strip of units, in `rows` rows ld floats apart. */
+DIN_INLINE void activate_strip(const din_activation kind, const din_layer *layer,
+                               int64_t strip, const float *x, float *y, int64_t ld,
+                               int64_t rows) {
+  vf p[1][4], out[LANES];
+  int64_t r = 0;
+  load_parameters(kind, layer, strip, p[0]);
+  for (; r + LANES <= rows; r += LANES) {
+    const float *from[LANES] = {x + r * ld, x + (r + 1) * ld, x + (r + 2) * ld,
+                                x + (r + 3) * ld};
+    activate_lanes(kind, LANES, 1, from, out, p);
+    for (int i = 0; i < LANES; i++) v_store(y + (r + i) * ld, out[i]);
+  }
+  for (; r < rows; r++) {
+    const float *from = x + r * ld;
+    activate_lanes(kind, 1, 1, &from, out, p);
+    v_store(y + r * ld, out[0]);
+  }
+}
+
 DIN_INLINE void activate_rows(const din_activation kind, const din_layer *layer,
-                              const float *x, float *y, int64_t ld, int64_t rows) {
+                              float *x, int64_t ld, int64_t rows) {
   for (int64_t s = 0; s < layer->strips; s++) {
-    vf p[4];
-    load_parameters(kind, layer, s, p);
-    for (int64_t r = 0; r < rows; r++) {
-      v_store(y + r * ld + s * W, activate_one(kind, v_load(x + r * ld + s * W), p));
-    }
+    activate_strip(kind, layer, s, x + s * W, x + s * W, ld, rows);
   }
 }
 
@@ -60,7 +92,8 @@ static void activate_row_dice(const din_layer *layer, float epsilon, float *x,
     vf scale = v_set(-LOG2E / sqrtf(total));
     for (int64_t s = 0; s < layer->strips; s++) {
       vf value = v_load(x + s * W), alpha = v_load(layer->p[0] + s * W);
-      vf p = v_sigmoid2((value - mean) * scale);
+      vf p = (value - mean) * scale;
+      v_sigmoid(1, &p);
       v_store(x + s * W, value * v_fma(v_load(layer->p[1] + s * W), p, alpha));
     }
   }
@@ -72,19 +105,19 @@ static void activate(din_activation kind, const din_layer *layer, float epsilon,
     case DIN_NONE:
       break;
     case DIN_RELU:
-      activate_rows(DIN_RELU, layer, x, x, ld, rows);
+      activate_rows(DIN_RELU, layer, x, ld, rows);
       break;
     case DIN_SIGMOID:
-      activate_rows(DIN_SIGMOID, layer, x, x, ld, rows);
+      activate_rows(DIN_SIGMOID, layer, x, ld, rows);
       break;
     case DIN_SILU:
-      activate_rows(DIN_SILU, layer, x, x, ld, rows);
+      activate_rows(DIN_SILU, layer, x, ld, rows);
       break;
     case DIN_PRELU:
-      activate_rows(DIN_PRELU, layer, x, x, ld, rows);
+      activate_rows(DIN_PRELU, layer, x, ld, rows);
       break;
     case DIN_DICE:
-      activate_rows(DIN_DICE, layer, x, x, ld, rows);
+      activate_rows(DIN_DICE, layer, x, ld, rows);
       break;
     case DIN_ROW_DICE:
       activate_row_dice(layer, epsilon, x, ld, rows);
@@ -92,14 +125,12 @@ static void activate(din_activation kind, const din_layer *layer, float epsilon,
   }
 }
 
-static float activate_scalar(din_activation kind, float x) {
-  vf none[4] = {v_set(0.0f), v_set(0.0f), v_set(0.0f), v_set(0.0f)}, y = v_set(x);
-  float out[W];
-  if (kind == DIN_RELU) y = activate_one(DIN_RELU, y, none);
-  if (kind == DIN_SIGMOID) y = activate_one(DIN_SIGMOID, y, none);
-  if (kind == DIN_SILU) y = activate_one(DIN_SILU, y, none);
-  v_store(out, y);
-  return out[0];
+static void activate_scores(din_activation kind, float *score, int64_t rows) {
+  /* the scores of a tile, padded to W: one unit each, a strip wide */
+  static const din_layer unit = {1, 1, 1, NULL, NULL, {NULL, NULL, NULL, NULL}, NULL};
+  for (int64_t i = 0; i < rows; i += W) {
+    activate(kind, &unit, 0.0f, score + i, W, 1);
+  }
 }
 
 #endif

@@ -123,31 +123,36 @@ static void to_half(const float *x, int64_t ld, int64_t rows, int64_t in, uint16
   }
 }
 
-/* out [rows, strips * W] = init + a [rows, in] . weight.
-   @pre a and out have DIN_TILE rows, whatever `rows` is. */
+/* out [rows, strips * W] = init + a [rows, in] . weight, 32 rows at a time.
+   @pre a and out have up to 15 rows more than `rows`; what those hold in `out` is lost
+ */
 static void multiply_half(const uint16_t *a, int64_t rows, const uint16_t *weight,
                           int64_t in, int64_t strips, const float *init, float *out,
                           int64_t ldo) {
   int64_t width = half_width(in), stride = ldo * (int64_t)sizeof(float);
-  for (int64_t s = 0; s < strips; s++) {
-    const uint16_t *b = weight + s * width * W;
-    vf first = v_load(init + s * W);
-    for (int64_t r = 0; r < DIN_TILE && r < din_round_up(rows, TILE_ROWS); r++) {
-      v_store(out + r * ldo + s * W, first);
-    }
-    TILE_LOAD(0, out + s * W, stride);
-    if (rows > TILE_ROWS) TILE_LOAD(1, out + TILE_ROWS * ldo + s * W, stride);
-    for (int64_t i = 0; i < width; i += HALF_IN) {
-      TILE_LOAD(2, b + i * W, 64);
-      TILE_LOAD(4, a + i, width * 2);
-      TILE_PRODUCT(0, 4, 2);
-      if (rows > TILE_ROWS) {
-        TILE_LOAD(5, a + TILE_ROWS * width + i, width * 2);
-        TILE_PRODUCT(1, 5, 2);
+  for (int64_t row = 0; row < rows; row += 2 * TILE_ROWS) {
+    const uint16_t *a0 = a + row * width, *a1 = a0 + TILE_ROWS * width;
+    int two = rows - row > TILE_ROWS;
+    for (int64_t s = 0; s < strips; s++) {
+      const uint16_t *b = weight + s * width * W;
+      float *c0 = out + row * ldo + s * W, *c1 = c0 + TILE_ROWS * ldo;
+      vf first = v_load(init + s * W);
+      for (int64_t r = 0; r < (two ? 2 : 1) * TILE_ROWS; r++)
+        v_store(c0 + r * ldo, first);
+      TILE_LOAD(0, c0, stride);
+      if (two) TILE_LOAD(1, c1, stride);
+      for (int64_t i = 0; i < width; i += HALF_IN) {
+        TILE_LOAD(2, b + i * W, 64);
+        TILE_LOAD(4, a0 + i, width * 2);
+        TILE_PRODUCT(0, 4, 2);
+        if (two) {
+          TILE_LOAD(5, a1 + i, width * 2);
+          TILE_PRODUCT(1, 5, 2);
+        }
       }
+      TILE_STORE(0, c0, stride);
+      if (two) TILE_STORE(1, c1, stride);
     }
-    TILE_STORE(0, out + s * W, stride);
-    if (rows > TILE_ROWS) TILE_STORE(1, out + TILE_ROWS * ldo + s * W, stride);
   }
 }
 

@@ -1,9 +1,10 @@
 /* out [rows, S * W] = init + a [rows, in] . weight, from registers. Part of kernels.h.
 
    A register tile is R rows by V strips. Its accumulators run over `in` in order, so
-   that a row's result does not depend on the rows beside it. With `fold`, the weight of
-   one candidate is made on the way, w = behavior + q * product (layer 1: see
-   local_activation.c), used, and left in `folded` for the tiles that follow. */
+   that a row's result does not depend on the rows beside it. Where a matrix is folded
+   with a query (layer 1: see local_activation.c), its first tile makes the weight on
+   the way, w = weight + query * product, and leaves that group of strips in `folded`
+   for the tiles that follow: the folded matrix never exists as a whole. */
 #ifndef DIN_OPS_GEMM_H_
 #define DIN_OPS_GEMM_H_
 
@@ -16,8 +17,11 @@ typedef struct matrix {
   const float *init; /* [S * W] */
   /* folding, or product == NULL */
   const float *product, *query;
-  float *folded; /* packed */
+  float *folded; /* one group of strips: MAX_STRIPS * in * W */
 } matrix;
+
+/* What a tile does about folding. */
+enum { PLAIN, FOLD, FOLD_AND_KEEP, FOLDED };
 
 #if REGISTERS == 32
 #define MAX_ROWS 8
@@ -27,30 +31,36 @@ typedef struct matrix {
 #define MAX_STRIPS 3
 #endif
 
+/* A loop over `in` ends at a branch that is guessed wrong when the loop is long. */
+#ifdef DIN_EMULATE
+#define UNROLL_SOME
+#else
+#define UNROLL_SOME _Pragma("GCC unroll 4")
+#endif
+
 DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
                      const float *a, int64_t lda, int64_t strip, float *out,
                      int64_t ldo) {
   vf acc[MAX_ROWS][MAX_STRIPS], weight[MAX_STRIPS];
   const int64_t in = m->in, start = strip * in * W;
-  const float *w = (fold || m->product == NULL ? m->weight : m->folded) + start;
-  const float *product = fold ? m->product + start : NULL, *query = m->query;
-  float *folded = fold ? m->folded + start : NULL;
+  const int folds = fold == FOLD || fold == FOLD_AND_KEEP;
+  const float *w = fold == FOLDED ? m->folded : m->weight + start;
+  const float *product = folds ? m->product + start : NULL, *query = m->query;
+  float *folded = m->folded;
 #pragma GCC unroll 16
   for (int v = 0; v < V; v++) {
     vf first = v_load(m->init + (strip + v) * W);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) acc[r][v] = first;
   }
-#pragma GCC unroll 1
+  UNROLL_SOME
   for (int64_t i = 0; i < in; i++) {
-    vf q = fold ? v_set(query[i]) : v_set(0.0f);
+    vf q = folds ? v_set(query[i]) : v_set(0.0f);
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) {
       weight[v] = v_load(w + v * W);
-      if (fold) {
-        weight[v] = v_fma(q, v_load(product + v * W), weight[v]);
-        v_store(folded + v * W, weight[v]);
-      }
+      if (folds) weight[v] = v_fma(q, v_load(product + v * W), weight[v]);
+      if (fold == FOLD_AND_KEEP) v_store(folded + v * W, weight[v]);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
@@ -59,7 +69,8 @@ DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
       for (int v = 0; v < V; v++) acc[r][v] = v_fma(x, weight[v], acc[r][v]);
     }
     w += V * W;
-    if (fold) product += V * W, folded += V * W;
+    if (folds) product += V * W;
+    if (fold == FOLD_AND_KEEP) folded += V * W;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -68,27 +79,44 @@ DIN_INLINE void tile(const int R, const int V, const int fold, const matrix *m,
   }
 }
 
-#define CASE(R, V)                               \
-  case R:                                        \
-    if (fold) {                                  \
-      tile(R, V, 1, m, at, lda, strip, to, ldo); \
-    } else {                                     \
-      tile(R, V, 0, m, at, lda, strip, to, ldo); \
-    }                                            \
+#ifdef DIN_AMX /* folds in bf16: see amx.h */
+#define CASE(R, V)                                 \
+  case R:                                          \
+    tile(R, V, PLAIN, m, at, lda, strip, to, ldo); \
+    break;
+#else
+#define CASE(R, V)                                             \
+  case R:                                                      \
+    switch (fold) {                                            \
+      case FOLD:                                               \
+        tile(R, V, FOLD, m, at, lda, strip, to, ldo);          \
+        break;                                                 \
+      case FOLD_AND_KEEP:                                      \
+        tile(R, V, FOLD_AND_KEEP, m, at, lda, strip, to, ldo); \
+        break;                                                 \
+      case FOLDED:                                             \
+        tile(R, V, FOLDED, m, at, lda, strip, to, ldo);        \
+        break;                                                 \
+      default:                                                 \
+        tile(R, V, PLAIN, m, at, lda, strip, to, ldo);         \
+    }                                                          \
     break;
 
-/* All rows of V strips, in tiles of nearly equal height; only the first tile folds. */
+#endif
+
+/* All rows of V strips, in tiles of nearly equal height. */
 #define COLUMNS(V, HIGHEST, ...)                                                      \
   static void columns_##V(const matrix *m, const float *a, int64_t lda, int64_t rows, \
-                          int64_t strip, int fold, float *out, int64_t ldo) {         \
+                          int64_t strip, float *out, int64_t ldo) {                   \
     int64_t tiles = (rows + HIGHEST - 1) / HIGHEST, row = 0;                          \
+    int fold = m->product == NULL ? PLAIN : tiles == 1 ? FOLD : FOLD_AND_KEEP;        \
     for (int64_t t = 0; t < tiles; t++) {                                             \
       int64_t next = rows * (t + 1) / tiles;                                          \
       const float *at = a + row * lda;                                                \
       float *to = out + row * ldo;                                                    \
       switch (next - row) { __VA_ARGS__ }                                             \
       row = next;                                                                     \
-      fold = 0;                                                                       \
+      if (fold == FOLD_AND_KEEP) fold = FOLDED;                                       \
     }                                                                                 \
   }
 
@@ -120,28 +148,34 @@ static int64_t group_strips(int64_t left) {
 #endif
 }
 
+/* The columns of one group of strips. */
+static void multiply_group(const matrix *m, const float *a, int64_t lda, int64_t rows,
+                           int64_t strip, int64_t some, float *out, int64_t ldo) {
+  switch (some) {
+    case 1:
+      columns_1(m, a, lda, rows, strip, out, ldo);
+      break;
+    case 2:
+      columns_2(m, a, lda, rows, strip, out, ldo);
+      break;
+    case 3:
+      columns_3(m, a, lda, rows, strip, out, ldo);
+      break;
+#if REGISTERS == 32
+    case 4:
+      columns_4(m, a, lda, rows, strip, out, ldo);
+      break;
+    default:
+      columns_5(m, a, lda, rows, strip, out, ldo);
+#endif
+  }
+}
+
 static void multiply(const matrix *m, const float *a, int64_t lda, int64_t rows,
-                     int fold, float *out, int64_t ldo) {
+                     float *out, int64_t ldo) {
   for (int64_t strip = 0, some; strip < m->strips; strip += some) {
     some = group_strips(m->strips - strip);
-    switch (some) {
-      case 1:
-        columns_1(m, a, lda, rows, strip, fold, out, ldo);
-        break;
-      case 2:
-        columns_2(m, a, lda, rows, strip, fold, out, ldo);
-        break;
-      case 3:
-        columns_3(m, a, lda, rows, strip, fold, out, ldo);
-        break;
-#if REGISTERS == 32
-      case 4:
-        columns_4(m, a, lda, rows, strip, fold, out, ldo);
-        break;
-      default:
-        columns_5(m, a, lda, rows, strip, fold, out, ldo);
-#endif
-    }
+    multiply_group(m, a, lda, rows, strip, some, out, ldo);
   }
 }
 

@@ -65,10 +65,11 @@ int64_t din_attention_scratch(const din_attention *a, int64_t width) {
   int64_t units = din_round_up(a->layers[0].out, width), half = 0;
   if (a->layers[0].half_weight) {
     int64_t d = din_round_up(a->padded_width, 32);
-    half = (units * d + DIN_TILE * (d + din_round_up(a->max_padded_units, 32))) / 2;
+    int64_t widest = din_round_up(a->max_padded_units, 32);
+    half = (units * d + (DIN_TILE + 16) * (d > widest ? d : widest)) / 2;
   }
   return DIN_GROUP * (a->padded_width + units) + units * a->width +
-         DIN_BLOCK * a->padded_width + 2 * DIN_TILE * a->max_padded_units +
+         DIN_BLOCK * a->padded_width + 2 * (DIN_TILE + 16) * a->max_padded_units +
          din_round_up(DIN_TILE, width) + 2 * a->padded_width + half;
 }
 

@@ -115,12 +115,12 @@ typedef struct din_isa {
   void (*dice)(const din_layer *layer, const float *x, float *y, int64_t rows);
 } din_isa;
 
-/* Rows of behaviors that are read from the tables at a time, and go through the layers
-   at a time. */
+/* Rows of behaviors that are kept when read from the tables, and that go through the
+   layers at a time. */
 #define DIN_BLOCK 256
-#define DIN_TILE 32
+#define DIN_TILE 64
 /* Candidates whose queries go through the first layer at a time. */
-#define DIN_GROUP 16
+#define DIN_GROUP 32
 
 static inline int64_t din_round_up(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;

@@ -76,45 +76,60 @@ static void accumulate(const float *vectors, int64_t ld, int64_t rows,
 
 /* ---- LocalActivation ---- */
 
-/* A thread's memory, and which behaviors of which request lie in it. */
+/* Behaviors of one candidate that go through the layers with others' in one block. */
+typedef struct segment {
+  int64_t candidate, start, rows, length; /* rows [start, start + rows) of length */
+  const float *behaviors, *query, *first;
+} segment;
+
+/* A softmax over scores that arrive in blocks: weights are relative to the highest
+   score so far, and what was summed before is scaled down when a higher one comes. */
+typedef struct softmax {
+  float highest;
+  double sum;
+} softmax;
+
+/* A thread's memory and what lies in it. */
 typedef struct room {
   float *query;     /* [DIN_GROUP, padded D] */
   float *first;     /* [DIN_GROUP, S * W]: bias_1 + q . weight_query */
-  float *folded;    /* packed: the candidate's first weight matrix */
-  float *behaviors; /* [DIN_BLOCK, padded D] */
+  float *folded;    /* the first weight matrix of a candidate, or a part of it */
+  float *behaviors; /* [DIN_BLOCK, padded D]: of one request after the other */
   float *x[2];      /* [DIN_TILE, widest layer] */
   float *score;     /* [DIN_TILE] */
-  double *total;    /* [padded D] */
+  double *total;    /* [padded D]: of the candidate whose segments are being added up */
+  softmax soft;
 #ifdef DIN_AMX
-  uint16_t *half_folded;    /* as tiles read it */
-  uint16_t *half_behaviors; /* [DIN_TILE, D padded to 32] */
-  uint16_t *half_x;         /* [DIN_TILE, units padded to 32] */
+  uint16_t *half_folded; /* as tiles read it */
+  uint16_t *half_x;      /* [DIN_TILE + 16, widest input] */
 #endif
-  int64_t request, start, count;
+  int64_t num_behaviors;                /* rows in use */
+  int64_t request, start, count, place; /* what was read last, and where it lies */
+  int64_t outer_candidate;              /* whose outer products are in `folded` */
+  segment segments[DIN_TILE];
+  int64_t num_segments, num_rows; /* of the block under construction */
+  int64_t next_candidate, last_candidate;
 } room;
 
-static room arrange(const din_attention *a, float *scratch) {
-  room r;
+static void arrange(const din_attention *a, float *scratch, room *r) {
   int64_t units = a->layers[0].strips * W, d = a->padded_width;
-  r.query = scratch, scratch += DIN_GROUP * d;
-  r.first = scratch, scratch += DIN_GROUP * units;
-  r.folded = scratch, scratch += units * a->width;
-  r.behaviors = scratch, scratch += DIN_BLOCK * d;
-  r.x[0] = scratch, scratch += DIN_TILE * a->max_padded_units;
-  r.x[1] = scratch, scratch += DIN_TILE * a->max_padded_units;
-  r.score = scratch, scratch += din_round_up(DIN_TILE, W);
-  r.total = (double *)(void *)scratch, scratch += 2 * d;
+  memset(r, 0, sizeof *r);
+  r->query = scratch, scratch += DIN_GROUP * d;
+  r->first = scratch, scratch += DIN_GROUP * units;
+  r->folded = scratch, scratch += units * a->width;
+  r->behaviors = scratch, scratch += DIN_BLOCK * d;
+  r->x[0] = scratch, scratch += (DIN_TILE + 16) * a->max_padded_units;
+  r->x[1] = scratch, scratch += (DIN_TILE + 16) * a->max_padded_units;
+  r->score = scratch, scratch += din_round_up(DIN_TILE, W);
+  r->total = (double *)(void *)scratch, scratch += 2 * d;
 #ifdef DIN_AMX
-  r.half_folded = (uint16_t *)(void *)scratch, scratch += units * half_width(d) / 2;
-  r.half_behaviors = (uint16_t *)(void *)scratch,
-  scratch += DIN_TILE * half_width(d) / 2;
-  r.half_x = (uint16_t *)(void *)scratch;
+  r->half_folded = (uint16_t *)(void *)scratch, scratch += units * half_width(d) / 2;
+  r->half_x = (uint16_t *)(void *)scratch;
 #endif
-  r.request = -1, r.start = 0, r.count = 0;
+  r->request = r->outer_candidate = -1;
   /* columns behind D stay zero */
-  memset(r.query, 0, (size_t)(DIN_GROUP * d) * sizeof(float));
-  memset(r.behaviors, 0, (size_t)(DIN_BLOCK * d) * sizeof(float));
-  return r;
+  memset(r->query, 0, (size_t)(DIN_GROUP * d) * sizeof(float));
+  memset(r->behaviors, 0, (size_t)(DIN_BLOCK * d) * sizeof(float));
 }
 
 static int read_queries(const din_attention *a, const din_attention_batch *b,
@@ -144,42 +159,60 @@ static int read_queries(const din_attention *a, const din_attention_batch *b,
   return 0;
 }
 
-/* Reads behaviors [start, start + count) of a request, unless they are here already. */
+/* Reads behaviors [start, start + count) of a request behind those that are here; the
+   same ones again are found where they lie.
+   @pre there is room for them */
 static int read_behaviors(const din_attention *a, const din_attention_batch *b,
                           int64_t request, int64_t start, int64_t count, room *r,
                           din_fault *fault) {
   if (r->request == request && r->start == start && r->count == count) return 0;
-  r->request = -1;
   int64_t at = 0;
+  r->request = -1;
   for (int64_t f = 0; f < a->num_fields; f++) {
     const din_table *t = &b->tables[f];
     const int64_t *ids = b->ids[f] + request * b->num_positions + start;
+    float *to = r->behaviors + r->num_behaviors * a->padded_width + at;
     for (int64_t i = 0; i < count && i < 8; i++) prefetch_row(t, ids[i]);
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < count; i++, to += a->padded_width) {
       if (i + 8 < count) prefetch_row(t, ids[i + 8]);
       if ((uint64_t)ids[i] >= (uint64_t)t->num_rows) {
         return set_fault(fault, 0, f, request, start + i, ids[i], t->num_rows);
       }
-      read_row(t, ids[i], r->behaviors + i * a->padded_width + at);
+      read_row(t, ids[i], to);
     }
     at += t->dim;
   }
-  r->request = request, r->start = start, r->count = count;
+  r->request = request, r->start = start, r->count = count, r->place = r->num_behaviors;
+  r->num_behaviors += count;
   return 0;
 }
 
-/* Asks the memory for a request's first behaviors, a few at a call. */
+static int64_t length_of(const din_attention *a, const din_attention_batch *b,
+                         int64_t candidate) {
+  if (a->attended) return b->num_positions;
+  return b->lengths[b->request_of_candidate[candidate]];
+}
+
+/* Asks the memory for the behaviors of the candidates behind a block, a few at a call.
+ */
 typedef struct lookahead {
-  int64_t request, next, count;
+  int64_t candidate, last, position, left;
 } lookahead;
 
-DIN_INLINE void look(const din_attention *a, const din_attention_batch *b,
-                     lookahead *ahead) {
-  for (int i = 0; i < 8 && ahead->next < ahead->count; i++, ahead->next++) {
+static void look(const din_attention *a, const din_attention_batch *b, int64_t count,
+                 lookahead *ahead) {
+  while (count > 0 && ahead->left > 0 && ahead->candidate < ahead->last) {
+    int64_t n = ahead->candidate, request = b->request_of_candidate[n];
+    int same = n > 0 && b->request_of_candidate[n - 1] == request;
+    if (same || ahead->position >= length_of(a, b, n)) {
+      ahead->candidate++, ahead->position = 0;
+      continue;
+    }
     for (int64_t f = 0; f < a->num_fields; f++) {
-      int64_t at = ahead->request * b->num_positions + ahead->next;
+      int64_t at = request * b->num_positions + ahead->position;
       prefetch_row(&b->tables[f], b->ids[f][at]);
     }
+    ahead->position++, ahead->left--, count--;
   }
 }
 
@@ -219,32 +252,60 @@ static void finish_scores(const din_attention *a, float *x, int64_t rows,
     }
     score[i] = v_sum(sum) + a->dot_bias;
   }
-  if (a->output_activation != DIN_NONE) {
-    for (int64_t i = 0; i < rows; i++) {
-      score[i] = activate_scalar(a->output_activation, score[i]);
-    }
-  }
+  activate_scores(a->output_activation, score, rows);
   if (a->scale != 1.0f) {
     for (int64_t i = 0; i < rows; i++) score[i] *= a->scale;
   }
 }
 
-/* score [rows] of behaviors k [rows, padded D]: all layers, a tile at a time. */
-static void score_tile(const din_attention *a, const matrix *layer_1, const float *k,
-                       int64_t rows, int fold, room *r) {
-  int64_t ld = a->max_padded_units;
-  float *x = r->x[0], *y = r->x[1];
-#ifdef DIN_AMX
-  const uint16_t *weight = a->layers[0].half_weight;
-  if (fold || layer_1->product || layer_1->weight != a->layers[0].weight) {
-    weight = r->half_folded;
+/* x [rows of the block, H]: layer 1, each segment with its candidate's own weight.
+   Strips are the outer loop, so that the weights that all candidates fold stay near. */
+static void first_layer(const din_attention *a, const din_attention_batch *b, room *r) {
+  const din_layer *layer = &a->layers[0];
+  int64_t ld = a->max_padded_units, d = a->padded_width;
+  int64_t near = r->next_candidate + DIN_GROUP;
+  lookahead ahead = {r->next_candidate, near, 0, DIN_TILE};
+  if (near > r->last_candidate) ahead.last = r->last_candidate;
+  matrix m = {layer->weight,     a->width, layer->strips, NULL,
+              a->weight_product, NULL,     r->folded};
+  if (a->weight_outer) { /* one segment alone: its weight is made as a whole */
+    const segment *s = &r->segments[0];
+    if (r->outer_candidate != s->candidate) fold_outer(a, s->query, r->folded);
+    r->outer_candidate = s->candidate;
+    m.weight = r->folded, m.product = NULL;
   }
-  to_half(k, a->padded_width, rows, a->width, r->half_behaviors);
-  multiply_half(r->half_behaviors, rows, weight, a->width, layer_1->strips,
-                layer_1->init, x, ld);
+#ifdef DIN_AMX
+  float *x = r->x[0];
+  for (int64_t i = 0; i < r->num_segments; x += r->segments[i].rows * ld, i++) {
+    const segment *s = &r->segments[i];
+    const uint16_t *weight = layer->half_weight;
+    look(a, b, 16, &ahead);
+    if (a->weight_outer || a->weight_product) {
+      weight = r->half_folded;
+      pack_half(m.weight, m.product, s->query, a->width, m.strips, r->half_folded);
+    }
+    to_half(s->behaviors, d, s->rows, a->width, r->half_x);
+    multiply_half(r->half_x, s->rows, weight, a->width, m.strips, s->first, x, ld);
+  }
 #else
-  multiply(layer_1, k, a->padded_width, rows, fold, x, ld);
+  for (int64_t strip = 0, some; strip < m.strips; strip += some) {
+    float *x = r->x[0];
+    some = group_strips(m.strips - strip);
+    look(a, b, 16, &ahead);
+    for (int64_t i = 0; i < r->num_segments; x += r->segments[i].rows * ld, i++) {
+      const segment *s = &r->segments[i];
+      m.init = s->first, m.query = s->query;
+      multiply_group(&m, s->behaviors, d, s->rows, strip, some, x, ld);
+    }
+  }
 #endif
+}
+
+/* score [rows of the block]: all layers. */
+static void score_block(const din_attention *a, const din_attention_batch *b, room *r) {
+  int64_t ld = a->max_padded_units, rows = r->num_rows;
+  float *x = r->x[0], *y = r->x[1];
+  first_layer(a, b, r);
   for (int64_t l = 1; l < a->num_layers; l++) {
     const din_layer *layer = &a->layers[l];
     activate(a->activation, layer - 1, a->epsilon, x, ld, rows);
@@ -254,7 +315,7 @@ static void score_tile(const din_attention *a, const matrix *layer_1, const floa
                   layer->bias, y, ld);
 #else
     matrix m = {layer->weight, layer->in, layer->strips, layer->bias, NULL, NULL, NULL};
-    multiply(&m, x, ld, rows, 0, y, ld);
+    multiply(&m, x, ld, rows, y, ld);
 #endif
     float *swap = x;
     x = y, y = swap;
@@ -262,17 +323,11 @@ static void score_tile(const din_attention *a, const matrix *layer_1, const floa
   finish_scores(a, x, rows, r->score);
 }
 
-/* A softmax over scores that arrive in tiles: weights are relative to the highest score
-   so far, and what was summed before is scaled down when a higher one comes. */
-typedef struct softmax {
-  float highest;
-  double sum;
-} softmax;
-
 static void exponentiate(float *score, int64_t rows, float highest) {
   for (int64_t i = 0; i < rows; i += W) { /* the score array is a multiple of W long */
     vf x = (v_load(score + i) - v_set(highest)) * v_set(LOG2E);
-    v_store(score + i, v_exp2(x));
+    v_exp2(1, &x);
+    v_store(score + i, x);
   }
 }
 
@@ -304,61 +359,79 @@ static void finish_weights(const softmax *soft, float *weight, int64_t count) {
   }
 }
 
-/* The interest of one candidate (and its weights), from its query and first bias. */
-static int attend_one(const din_attention *a, const din_attention_batch *b, int64_t n,
-                      const float *query, const float *first, lookahead *ahead, room *r,
-                      din_fault *fault) {
-  int64_t request = b->request_of_candidate[n], d = a->padded_width;
-  int64_t length = a->attended ? b->num_positions : b->lengths[request];
-  float *weight = b->weight ? b->weight + n * b->num_positions : NULL;
-  float *interest = b->interest + n * a->width;
-  softmax soft = {-INFINITY, 0.0};
-  matrix layer_1 = {
-      a->layers[0].weight, a->width, a->layers[0].strips, first, NULL, NULL, NULL};
-  int fold = 0;
-  memset(r->total, 0, (size_t)d * sizeof(double));
-  if (a->weight_outer != NULL && length > 0) {
-    fold_outer(a, query, r->folded);
-    layer_1.weight = r->folded;
-  } else if (a->weight_product != NULL) {
-    layer_1.product = a->weight_product, layer_1.query = query;
-    layer_1.folded = r->folded;
-    fold = 1;
+/* Adds a scored segment to its candidate's interest; writes that when it is the last.
+ */
+static void add_segment(const din_attention *a, const din_attention_batch *b,
+                        const segment *s, float *score, room *r) {
+  int64_t d = a->padded_width;
+  float *weight = b->weight ? b->weight + s->candidate * b->num_positions : NULL;
+  float *interest = b->interest + s->candidate * a->width;
+  if (s->start == 0) {
+    memset(r->total, 0, (size_t)d * sizeof(double));
+    r->soft = (softmax){-INFINITY, 0.0};
   }
-#ifdef DIN_AMX
-  if (a->weight_outer || a->weight_product) {
-    pack_half(layer_1.weight, layer_1.product, query, a->width, layer_1.strips,
-              r->half_folded);
+  if (weight) memcpy(weight + s->start, score, (size_t)s->rows * sizeof(float));
+  if (a->softmax) soften(&r->soft, score, s->rows, r->total, d);
+  accumulate(s->behaviors, d, s->rows, score, r->total);
+  if (s->start + s->rows < s->length) return;
+  if (weight && a->softmax) finish_weights(&r->soft, weight, s->length);
+  double factor = a->softmax ? 1.0 / r->soft.sum : 1.0;
+  for (int64_t i = 0; i < a->width; i++) interest[i] = (float)(r->total[i] * factor);
+}
+
+static void finish_block(const din_attention *a, const din_attention_batch *b,
+                         room *r) {
+  if (r->num_segments == 0) return;
+  score_block(a, b, r);
+  /* softmax works on whole vectors of scores: each segment's at the front of a copy */
+  float score[DIN_TILE + W], *from = r->score;
+  for (int64_t i = 0; i < r->num_segments; from += r->segments[i].rows, i++) {
+    memcpy(score, from, (size_t)r->segments[i].rows * sizeof *score);
+    add_segment(a, b, &r->segments[i], score, r);
   }
-#endif
+  r->num_segments = r->num_rows = 0;
+}
+
+static int write_empty(const din_attention *a, const din_attention_batch *b,
+                       int64_t candidate, din_fault *fault) {
+  float *interest = b->interest + candidate * a->width;
+  memset(interest, 0, (size_t)a->width * sizeof *interest);
+  if (!a->softmax || !a->padding_row) return 0;
+  for (int64_t f = 0, at = 0; f < a->num_fields; at += b->tables[f].dim, f++) {
+    if (b->tables[f].num_rows == 0) return set_fault(fault, 0, f, candidate, 0, 0, 0);
+    read_row(&b->tables[f], 0, interest + at);
+  }
+  return 0;
+}
+
+/* Puts a candidate's behaviors into blocks; full blocks are finished on the way. A
+   history that fits in a block is not cut. */
+static int add_candidate(const din_attention *a, const din_attention_batch *b,
+                         int64_t candidate, const float *query, const float *first,
+                         room *r, din_fault *fault) {
+  int64_t request = b->request_of_candidate[candidate], d = a->padded_width;
+  int64_t length = length_of(a, b, candidate), positions = b->num_positions;
+  if (b->weight && length < positions) {
+    memset(b->weight + candidate * positions + length, 0,
+           (size_t)(positions - length) * sizeof(float));
+  }
+  if (length == 0) return write_empty(a, b, candidate, fault);
   for (int64_t start = 0; start < length; start += DIN_BLOCK) {
     int64_t count = length - start < DIN_BLOCK ? length - start : DIN_BLOCK;
-    if (read_behaviors(a, b, request, start, count, r, fault)) return 1;
-    int64_t tiles = (count + DIN_TILE - 1) / DIN_TILE, row = 0;
-    for (int64_t t = 0; t < tiles; t++) {
-      int64_t next = count * (t + 1) / tiles, rows = next - row;
-      const float *k = r->behaviors + row * d;
-      look(a, b, ahead);
-      score_tile(a, &layer_1, k, rows, fold, r);
-      fold = 0;
-      if (weight) {
-        memcpy(weight + start + row, r->score, (size_t)rows * sizeof(float));
-      }
-      if (a->softmax) soften(&soft, r->score, rows, r->total, d);
-      accumulate(k, d, rows, r->score, r->total);
-      row = next;
+    if (r->num_behaviors + count > DIN_BLOCK) {
+      finish_block(a, b, r);
+      r->num_behaviors = 0, r->request = -1;
     }
-  }
-  if (weight) {
-    if (a->softmax) finish_weights(&soft, weight, length);
-    for (int64_t t = length; t < b->num_positions; t++) weight[t] = 0.0f;
-  }
-  double factor = a->softmax && length > 0 ? 1.0 / soft.sum : 1.0;
-  for (int64_t i = 0; i < a->width; i++) interest[i] = (float)(r->total[i] * factor);
-  if (length == 0 && a->softmax && a->padding_row) {
-    for (int64_t f = 0, at = 0; f < a->num_fields; at += b->tables[f].dim, f++) {
-      if (b->tables[f].num_rows == 0) return set_fault(fault, 0, f, request, 0, 0, 0);
-      read_row(&b->tables[f], 0, interest + at);
+    if (read_behaviors(a, b, request, start, count, r, fault)) return 1;
+    const float *behaviors = r->behaviors + r->place * d;
+    int64_t pieces = (count + DIN_TILE - 1) / DIN_TILE, row = 0;
+    for (int64_t p = 0; p < pieces; p++) {
+      int64_t next = count * (p + 1) / pieces, rows = next - row;
+      if (r->num_rows + rows > DIN_TILE || a->weight_outer) finish_block(a, b, r);
+      r->segments[r->num_segments++] = (segment){
+          candidate, start + row, rows, length, behaviors + row * d, query, first};
+      r->num_rows += rows;
+      row = next;
     }
   }
   return 0;
@@ -366,7 +439,7 @@ static int attend_one(const din_attention *a, const din_attention_batch *b, int6
 
 static int attend(const din_attention *a, const din_attention_batch *b, int64_t first,
                   int64_t last, float *scratch, din_fault *fault) {
-  room r = arrange(a, scratch);
+  room r;
   int64_t units = a->layers[0].strips * W;
   matrix query_part = {a->weight_query,
                        a->width,
@@ -376,24 +449,22 @@ static int attend(const din_attention *a, const din_attention_batch *b, int64_t 
                        NULL,
                        NULL};
   int failed = 0;
+  arrange(a, scratch, &r);
+  r.last_candidate = last;
   TILE_START();
   for (int64_t group = first; group < last && !failed; group += DIN_GROUP) {
     int64_t count = last - group < DIN_GROUP ? last - group : DIN_GROUP;
     failed = read_queries(a, b, group, count, r.query, fault);
     if (failed) break;
-    multiply(&query_part, r.query, a->padded_width, count, 0, r.first, units);
+    multiply(&query_part, r.query, a->padded_width, count, r.first, units);
     for (int64_t i = 0; i < count && !failed; i++) {
-      lookahead ahead = {0, 0, 0};
-      int64_t n = group + i;
-      if (n + 1 < last &&
-          b->request_of_candidate[n + 1] != b->request_of_candidate[n]) {
-        ahead.request = b->request_of_candidate[n + 1];
-        ahead.count = a->attended ? b->num_positions : b->lengths[ahead.request];
-        if (ahead.count > DIN_BLOCK) ahead.count = DIN_BLOCK;
-      }
-      failed = attend_one(a, b, n, r.query + i * a->padded_width, r.first + i * units,
-                          &ahead, &r, fault);
+      r.next_candidate = group + i;
+      failed = add_candidate(a, b, group + i, r.query + i * a->padded_width,
+                             r.first + i * units, &r, fault);
     }
+    r.next_candidate = group + count;
+    if (!failed)
+      finish_block(a, b, &r); /* the queries make room for the next group's */
   }
   TILE_END();
   return failed;
@@ -441,22 +512,16 @@ static int bag(const din_bag_batch *b, int64_t first, int64_t last, float *scrat
 /* ---- Dice ---- */
 
 static void dice(const din_layer *layer, const float *x, float *y, int64_t rows) {
-  int64_t whole = layer->out / W, rest = layer->out % W;
-  for (int64_t s = 0; s < whole + (rest > 0); s++) {
-    vf p[4];
-    load_parameters(DIN_DICE, layer, s, p);
-    for (int64_t r = 0; r < rows; r++) {
-      const float *from = x + r * layer->out + s * W;
-      float *to = y + r * layer->out + s * W;
-      if (s < whole) {
-        v_store(to, activate_one(DIN_DICE, v_load(from), p));
-      } else {
-        float buffer[W] = {0};
-        memcpy(buffer, from, (size_t)rest * sizeof(float));
-        v_store(buffer, activate_one(DIN_DICE, v_load(buffer), p));
-        memcpy(to, buffer, (size_t)rest * sizeof(float));
-      }
-    }
+  int64_t units = layer->out, whole = units / W, rest = units % W;
+  for (int64_t s = 0; s < whole; s++) {
+    activate_strip(DIN_DICE, layer, s, x + s * W, y + s * W, units, rows);
+  }
+  for (int64_t r = 0; rest > 0 && r < rows; r++) {
+    float buffer[W] = {0};
+    const int64_t at = r * units + whole * W;
+    memcpy(buffer, x + at, (size_t)rest * sizeof(float));
+    activate_strip(DIN_DICE, layer, whole, buffer, buffer, W, 1);
+    memcpy(y + at, buffer, (size_t)rest * sizeof(float));
   }
 }
 
