@@ -17,13 +17,21 @@ SOURCES = pyproject.toml setup.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch]) tests/emulate_avx512.h
 
-.PHONY: demo test lint format clean
+.PHONY: demo test sanitize lint format clean
 
 demo: $(VENV)/installed  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(BIN)/python -m pytest
+
+sanitize: $(VENV)/tested-with  ## tests of the operators under ASan and UBSan
+	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized \
+		--build-temp build/sanitized
+	DIN_SANITIZE=1 DIN_TEST_OPS=build/sanitized/din_infer/_ops.so \
+		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
+		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		$(BIN)/python -m pytest -q -s tests/test_ops.py
 
 lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .

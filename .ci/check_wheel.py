@@ -1,17 +1,23 @@
 """Check what a user gets from the wheel alone: imports, hashes, names what it lacks."""
 
+import ctypes
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import din_infer
+from din_infer.session import ops_library
 
 installed = Path(din_infer.__file__)
 assert "site-packages" in installed.parts, installed
 assert din_infer.hash_buckets(["a", None], 1_000).tolist() == [102, 0]
 heavy = {"torch", "onnx", "onnxruntime", "pyarrow"} & set(sys.modules)
 assert not heavy, heavy
+ops = ops_library()
+assert ops is not None
+assert ops.parent == installed.parent, ops
+ctypes.CDLL(str(ops)).RegisterCustomOps  # noqa: B018 - it loads, and has its door
 
 message = ""
 try:

@@ -2,7 +2,8 @@
 
 DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it where
 every test can run (deselect, as with ``-m "not gpu"``, what cannot).
-HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default) or "ci" (100, repeatable).
+HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (100, repeatable) or
+"few" (10, repeatable: under sanitizers).
 """
 
 import os
@@ -13,6 +14,7 @@ from hypothesis import settings
 settings.register_profile("dev", deadline=None, max_examples=50)
 # the gate must not depend on luck; "dev" runs explore
 settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
+settings.register_profile("few", deadline=None, max_examples=10, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 _skipped: dict[str, str] = {}

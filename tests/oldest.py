@@ -23,13 +23,19 @@ for file in pathlib.Path(sys.argv[2]).glob("*.npz"):
 """
 
 
+def oldest_runtime() -> Path:
+    """The folder to put on PYTHONPATH; skips the test where it is absent."""
+    folder = Path(os.environ.get("DIN_OLDEST_RUNTIME", ROOT / ".oldest")).resolve()
+    if not (folder / "onnxruntime").is_dir():
+        pytest.skip("needs the oldest ONNX Runtime: make .oldest")
+    return folder
+
+
 def oldest_logits(
     model: Path, batches: Sequence[Mapping[str, NDArray[Any]]]
 ) -> list[NDArray[np.float32]]:
     """Run a model there, in a process of its own; skips the test where it is absent."""
-    folder = Path(os.environ.get("DIN_OLDEST_RUNTIME", ROOT / ".oldest")).resolve()
-    if not (folder / "onnxruntime").is_dir():
-        pytest.skip("needs the oldest ONNX Runtime: make .oldest")
+    folder = oldest_runtime()
     with tempfile.TemporaryDirectory() as name:
         for k, inputs in enumerate(batches):
             np.savez(Path(name, f"{k}.npz"), **inputs)  # type: ignore[arg-type]
