@@ -108,7 +108,7 @@ class Session:
     threads : int, optional
         Intra-op threads; all CPUs this process may use by default.
     fused : bool
-        Run LocalActivation, EmbeddingBag and Dice on the native operators of this
+        Run LocalActivation, EmbeddingBag and Tower on the native operators of this
         package; False runs the functions inside the model. `fused` tells what is so: a
         package built without them, or a session on CUDA, has none.
     precision : {"fp32", "bf16"}

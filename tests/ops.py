@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from din_converter import functions
 from din_infer.session import ops_library
-from din_infer.spec import FeatureSpec
+from din_infer.spec import FeatureSpec, Tower
 
 Arrays = dict[str, NDArray[Any]]
 TYPES = {
@@ -43,6 +43,7 @@ class Graph:
     inputs: list[str]
     outputs: list[str]
     constants: Arrays
+    rank: int = 2  # of the outputs
 
     def model(self, feeds: Mapping[str, NDArray[Any]]) -> bytes:
         """Write a model: constants inside, each feed an input of any size."""
@@ -63,7 +64,9 @@ class Graph:
                 for name, array in feeds.items()
             ],
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None])
+                helper.make_tensor_value_info(
+                    name, TensorProto.FLOAT, [None] * self.rank
+                )
                 for name in self.outputs
             ],
             [numpy_helper.from_array(v, k) for k, v in self.constants.items()],
@@ -235,15 +238,37 @@ def bag_graph(
     )
 
 
-def dice_graph(units: int) -> Graph:
-    rng = np.random.default_rng(0)
-    names = ["scale", "shift", "alpha"]
-    constants = {k: rng.normal(size=units).astype(np.float32) for k in names}
+def tower_graph(
+    blocks: tuple[int, ...] = (5, 3),
+    seed: int = 0,
+    **tower: Any,  # noqa: ANN401
+) -> Graph:
+    op = functions.TowerOp(Tower(**tower), len(blocks))
+    rng = np.random.default_rng(seed)
+    widths = [sum(blocks), *op.tower.hidden, 1]
+    constants: Arrays = {}
+    for name in op.layers:
+        label, _, number = name.rpartition("_")
+        i = int(number)
+        if label == "weight":
+            value = 1.5 * rng.normal(size=widths[i - 1 : i + 1]) / widths[i - 1] ** 0.5
+        else:
+            value = (label == "dice_scale") + 0.4 * rng.normal(size=widths[i])
+        constants[name] = value.astype(np.float32)
     return Graph(
-        "Dice",
-        functions.dice_function("Dice"),
-        {},
-        ["x", *names],
-        ["y"],
+        "Tower",
+        functions.tower_function("Tower", op),
+        op.attributes,
+        [*op.blocks, *op.layers],
+        ["logit"],
         constants,
+        rank=1,
     )
+
+
+def tower_feeds(blocks: tuple[int, ...], rows: int, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    return {
+        f"x_{i}": rng.normal(size=(rows, width)).astype(np.float32)
+        for i, width in enumerate(blocks)
+    }

@@ -106,6 +106,21 @@ def embedding_bag(
     return out
 
 
+def tower(attributes: Mapping[str, Any], inputs: Mapping[str, Any]) -> Array:
+    """Logits [N], one row at a time."""
+    a = attributes
+    w = {k: np.asarray(v, np.float64) for k, v in inputs.items()}
+    out = []
+    for row in np.concatenate([w[f"x_{i}"] for i in range(a["num_blocks"])], axis=1):
+        x = row
+        for layer in range(1, a["num_layers"] + 1):
+            x = x @ w[f"weight_{layer}"] + w[f"bias_{layer}"]
+            if layer < a["num_layers"]:
+                x = activate(a["activation"], x, w, layer, a["epsilon"])
+        out.append(x[0])
+    return np.array(out)
+
+
 def dice(x: Array, scale: Array, shift: Array, alpha: Array) -> Array:
     """Dice with folded statistics, [N, H]."""
     return x * (alpha + (1 - alpha) * sigmoid(x * scale + shift))

@@ -86,7 +86,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         "LocalActivation",
         "EmbeddingBag",
         "EmbeddingBag_1",
-        "Dice",
+        "Tower",
     }
     assert [i.name for i in proto.graph.input] == [i.name for i in model.spec.inputs]
     assert [o.name for o in proto.graph.output] == ["logit", "score"]
@@ -121,19 +121,24 @@ def test_the_attention_never_builds_q_minus_k(tmp_path: Path) -> None:
     assert {a.name for a in node.attribute} == set(body.attribute)
 
 
-def test_each_dice_of_the_tower_is_one_node(tmp_path: Path) -> None:
+def test_the_tower_is_one_node(tmp_path: Path) -> None:
     convert(random_model(SPECS["paper"]), tmp_path / "m.onnx")
     proto = onnx.load(tmp_path / "m.onnx")
-    nodes = [n for n in proto.graph.node if n.op_type == "Dice"]
-    assert [n.domain for n in nodes] == ["din_infer", "din_infer"]
-    places = [f"weights.tower.activation_{k}." for k in (1, 2)]
-    for node, place in zip(nodes, places, strict=True):
-        assert list(node.input)[1:] == [f"{place}{j}" for j in range(3)]
-        assert not node.attribute
-    (body,) = (f for f in proto.functions if f.name == "Dice")
-    assert list(body.input) == ["x", "scale", "shift", "alpha"]
+    (node,) = (n for n in proto.graph.node if n.op_type == "Tower")
+    (body,) = (f for f in proto.functions if f.name == "Tower")
+    assert node.domain == "din_infer"
+    assert list(node.output) == ["logit"]
+    assert len(node.input) == len(body.input)
+    weights = [name for name in node.input if name.startswith("weights.tower.")]
+    assert weights[:3] == [
+        f"weights.tower.{k}" for k in ("weight_1", "bias_1", "dice_scale_1")
+    ]
+    assert {a.name for a in node.attribute} == set(body.attribute)
     assert not any(n.domain for f in proto.functions for n in f.node)
-    assert [n.op_type for n in proto.graph.node].count("Sigmoid") == 1  # the link
+    # what is left beside the operators: one gather per field, and the link
+    left = [n.op_type for n in proto.graph.node if n.domain == ""]
+    assert left.count("Sigmoid") == 1
+    assert not {"Gemm", "MatMul", "Mul"} & set(left)
 
 
 def test_every_way_to_run_the_file_is_proven(

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from tests import ops, reference_ops
 from tests.emulated import emulated_library
-from tests.ops import Arrays, Graph, attention_feeds, attention_graph, bag_graph
+from tests.ops import (
+    Arrays,
+    Graph,
+    attention_feeds,
+    attention_graph,
+    bag_graph,
+    tower_feeds,
+    tower_graph,
+)
 
 
 def machine_isas() -> set[str]:
@@ -289,7 +297,7 @@ def test_signatures_of_one_model_have_names_of_their_own() -> None:
             np.testing.assert_allclose(got, one, rtol=1e-5, atol=1e-5)
 
 
-# ---- EmbeddingBag and Dice ----
+# ---- EmbeddingBag and Tower ----
 
 
 @pytest.mark.parametrize("pooling", ["sum", "mean", "max"])
@@ -324,32 +332,47 @@ def test_a_bag_of_a_million_keeps_its_digits() -> None:
     np.testing.assert_allclose(graph.run(feeds)[0][0], exact, rtol=2e-7)
 
 
-@pytest.mark.parametrize("units", [1, 7, 8, 200, 333])
-def test_dice_equals_its_twin_and_its_function(units: int, isa: str) -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("blocks", "hidden"),
+    [((5,), [1]), ((3, 1, 7), [33, 9]), ((64, 32), [200, 80]), ((6, 2), [])],
+)
+def test_towers_equal_their_twin_and_their_function(
+    activation: str, blocks: tuple[int, ...], hidden: list[int], isa: str
+) -> None:
     del isa
-    graph = ops.dice_graph(units)
-    w = {k: v.astype(np.float64) for k, v in graph.constants.items()}
-    for rows in (0, 1, 5, 700):
-        x = 4 * np.random.default_rng(rows).normal(size=(rows, units))
-        feeds = {"x": x.astype(np.float32)}
-        exact = reference_ops.dice(feeds["x"].astype(np.float64), **w)
-        for threads in (1, 3):
-            (got,) = graph.run(feeds, threads=threads)
-            np.testing.assert_allclose(got, exact, rtol=1e-5, atol=3e-6)
-        np.testing.assert_allclose(graph.run(feeds, fused=False)[0], exact, atol=1e-5)
+    graph = tower_graph(blocks, activation=activation, hidden=tuple(hidden))
+    first = tower_feeds(blocks, 2)
+    native, body = graph.session(first), graph.session(first, fused=False)
+    for rows in (0, 1, 2, 63, 64, 65, 300):
+        feeds = tower_feeds(blocks, rows, seed=rows)
+        (got,), (function,) = native.run(None, feeds), body.run(None, feeds)
+        exact = reference_ops.tower(graph.attributes, {**graph.constants, **feeds})
+        assert got.shape == exact.shape
+        assert relative(got, exact) <= 3e-6
+        np.testing.assert_allclose(got, function, rtol=1e-5, atol=1e-5)
+        for threads in (2, 5):
+            (again,) = graph.run(feeds, threads=threads)
+            np.testing.assert_array_equal(again, got)
+    assert np.std(exact) > 0.1
 
 
 def test_activations_hold_far_out(isa: str) -> None:
     """Sigmoids of arguments that exp cannot hold; a NaN stays one."""
     del isa
-    graph = ops.dice_graph(9)
-    for name, value in (("scale", 1.0), ("shift", 0.0), ("alpha", 0.25)):
-        graph.constants[name] = np.full(9, value, np.float32)
-    x = np.array([[-1e30, -500.0, -88.0, -20.0, 0.0, 20.0, 88.0, 1e30, np.nan]])
-    (got,) = graph.run({"x": x.astype(np.float32)})
-    exact = reference_ops.dice(x.astype(np.float32), 1.0, 0.0, 0.25)
-    np.testing.assert_allclose(got[0, :8], exact[0, :8], rtol=2e-7)
-    assert np.isnan(got[0, 8])
+    graph = tower_graph((1,), hidden=(1,))
+    for name, value in (("dice_scale", 1.0), ("dice_shift", 0.0), ("dice_alpha", 0.25)):
+        graph.constants[f"{name}_1"] = np.full(1, value, np.float32)
+    for name in ("weight_1", "weight_2"):
+        graph.constants[name] = np.ones((1, 1), np.float32)
+    for name in ("bias_1", "bias_2"):
+        graph.constants[name] = np.zeros(1, np.float32)
+    x = np.array([-1e30, -500.0, -88.0, -20.0, 0.0, 20.0, 88.0, 1e30, np.nan])
+    x = x.astype(np.float32)[:, None]
+    (got,) = graph.run({"x_0": x})
+    exact = reference_ops.dice(x.astype(np.float64), 1.0, 0.0, 0.25)[:, 0]
+    np.testing.assert_allclose(got[:8], exact[:8], rtol=2e-7)
+    assert np.isnan(got[8])
 
 
 # ---- what is refused ----
@@ -496,11 +519,11 @@ REFUSALS: dict[str, Any] = {
     " - at `LocalActivation attribute activation`": _attribute("activation", "gelu"),
     "expected one of masked, attended, got left"
     " - at `LocalActivation attribute padding`": _attribute("padding", "left"),
-    "expected attributes that fit 24 inputs, got 0 fields and 3 layers"
+    "expected attributes that fit 24 inputs, got 0 fields"
     " - at `LocalActivation`": _attribute("num_fields", 0),
-    "expected attributes that fit 24 inputs, got 9223372036854775807 fields and 3"
-    " layers - at `LocalActivation`": _attribute("num_fields", 2**63 - 1),
-    "expected attributes that fit 24 inputs, got 2 fields and -4 layers"
+    "expected attributes that fit 24 inputs, got 9223372036854775807 fields"
+    " - at `LocalActivation`": _attribute("num_fields", 2**63 - 1),
+    "expected attributes that fit 24 inputs, got -4 layers"
     " - at `LocalActivation`": _attribute("num_layers", -4),
     "expected candidate fields in order, or widths of zeros, got 7"
     " - at `LocalActivation attribute query_slots`": _attribute("query_slots", [7, 0]),
@@ -557,13 +580,42 @@ def test_a_wrong_bag_is_refused() -> None:
         graph.run({"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])})
 
 
-def test_a_wrong_dice_is_refused() -> None:
-    graph = ops.dice_graph(4)
-    with ops.refused("expected shape [*, 4], got [2, 5] - at `Dice input x`"):
-        graph.run({"x": np.zeros((2, 5), np.float32)})
-    graph.constants["alpha"] = np.zeros(3, np.float32)
-    with ops.refused("expected shape [4], got [3] - at `Dice input alpha`"):
-        graph.run({"x": np.zeros((2, 4), np.float32)})
+TOWER_REFUSALS: dict[str, Any] = {
+    "expected 8 columns in all, got 9 - at `Tower`": _feed(
+        "x_1", lambda a: np.pad(a, ((0, 0), (0, 1)))
+    ),
+    "expected shape [4, *], got [3, 3] - at `Tower input x_1`": _feed(
+        "x_1", lambda a: a[1:]
+    ),
+    "expected float32, got int64 - at `Tower input x_0`": _feed(
+        "x_0", lambda a: a.astype(np.int64)
+    ),
+    "expected shape [6, 6], got [7, 6] - at `Tower input weight_2`": _constant(
+        "weight_2", lambda a: a.T.copy()
+    ),
+    "expected shape [6], got [5] - at `Tower input dice_alpha_1`": _constant(
+        "dice_alpha_1", lambda a: a[1:]
+    ),
+    "expected a constant of the graph, got a computed tensor"
+    " - at `Tower input bias_1`": _fed("bias_1"),
+    "expected attributes that fit 14 inputs, got 15 blocks - at `Tower`": _attribute(
+        "num_blocks", 15
+    ),
+    "expected attributes that fit 14 inputs, got 0 layers - at `Tower`": _attribute(
+        "num_layers", 0
+    ),
+    "expected 14 inputs, got 15 - at `Tower`": _one_more_input,
+}
+
+
+@pytest.mark.parametrize("sentence", TOWER_REFUSALS)
+def test_a_wrong_tower_is_refused(sentence: str) -> None:
+    graph = tower_graph((5, 3), hidden=(6, 7))
+    feeds = tower_feeds((5, 3), 4)
+    assert np.isfinite(graph.run(feeds)[0]).all()
+    TOWER_REFUSALS[sentence](graph, feeds)
+    with ops.refused(sentence):
+        graph.run(feeds)
 
 
 @pytest.mark.parametrize("name", ["sse9", "AVX2", "avx512,avx2"])

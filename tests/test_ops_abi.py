@@ -14,9 +14,17 @@ import numpy as np
 import pytest
 
 from din_infer.session import ops_library
-from tests import ops, reference_ops
+from tests import reference_ops
 from tests.oldest import oldest_runtime
-from tests.ops import Arrays, Graph, attention_feeds, attention_graph, bag_graph
+from tests.ops import (
+    Arrays,
+    Graph,
+    attention_feeds,
+    attention_graph,
+    bag_graph,
+    tower_feeds,
+    tower_graph,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,16 +101,13 @@ def cases() -> dict[str, tuple[Graph, Arrays, dict[str, str]]]:
         "ids": np.random.default_rng(0).integers(0, 30, (700, 8)),
         "lengths": np.arange(700) % 9,
     }
-    dice_feeds: Arrays = {
-        "x": np.random.default_rng(0).normal(size=(999, 21)).astype(np.float32)
-    }
     bad = {**feeds, "ids_1": feeds["ids_1"] + 40}
     without = attention_graph()
     del without.attributes["softmax"]
     return {
         "attention": (attention, feeds, {}),
         "bag": (bag, bag_feeds, {"din_infer.precision": "fp32"}),
-        "dice": (ops.dice_graph(21), dice_feeds, {}),
+        "tower": (tower_graph((21, 4)), tower_feeds((21, 4), 999), {}),
         "wrong id": (attention, bad, {}),
         "no attribute": (without, attention_feeds(without, 3, 3, 3), {}),
         "wrong precision": (bag, bag_feeds, {"din_infer.precision": "fp8"}),
@@ -116,8 +121,7 @@ def wanted_of(graph: Graph, feeds: Arrays) -> list[Any]:
     if graph.name == "EmbeddingBag":
         table = graph.constants["table"]
         return [reference_ops.embedding_bag(graph.attributes, **feeds, table=table)]
-    x = feeds["x"].astype(np.float64)
-    return [reference_ops.dice(x, **graph.constants)]
+    return [reference_ops.tower(graph.attributes, {**graph.constants, **feeds})]
 
 
 @pytest.mark.parametrize("runtime", ["oldest", "newest"])
@@ -137,7 +141,7 @@ def test_every_function_works_in(runtime: str, tmp_path: Path) -> None:
     )
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert answers.pop("version").startswith("1.20." if runtime == "oldest" else "1.")
-    for name in ("attention", "bag", "dice"):
+    for name in ("attention", "bag", "tower"):
         assert answers.pop(name) is None
         graph, feeds, _ = made[name]
         with np.load(tmp_path / f"{name}.out.npz") as got:

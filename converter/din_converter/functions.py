@@ -1,4 +1,4 @@
-"""The bodies of LocalActivation, EmbeddingBag and Dice in standard ONNX operators.
+"""The bodies of LocalActivation, EmbeddingBag and Tower in standard ONNX operators.
 
 A model-local function is what any ONNX runtime runs when the native op of the same name
 is absent, and the definition that the native op must equal. Tables are float32 or fp16;
@@ -14,15 +14,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from din_infer.spec import Attention, Behavior
+from din_infer.spec import Attention, Behavior, Tower
 
 __all__ = [
     "DOMAIN",
     "OPSET",
     "Nodes",
+    "TowerOp",
     "bag_function",
-    "dice_function",
     "local_activation_function",
+    "tower_function",
 ]
 
 DOMAIN = "din_infer"
@@ -367,13 +368,53 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
     return _function(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
 
 
-def dice_function(name: str) -> onnx.FunctionProto:
-    """Write Dice: (x [N, H], scale [H], shift [H], alpha [H]) -> y [N, H].
+@dataclass(frozen=True)
+class TowerOp:
+    """The tower as an op: its attributes and its inputs, in order."""
 
-    y = x * (alpha + (1 - alpha) * sigmoid(x * scale + shift)): `layers.Dice` in
-    evaluation, its statistics folded into scale and shift.
+    tower: Tower
+    num_blocks: int
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What a native kernel must know besides its inputs."""
+        return {
+            "num_blocks": self.num_blocks,
+            "num_layers": len(self.tower.hidden) + 1,
+            "activation": self.tower.activation,
+            "epsilon": self.tower.dice_epsilon,
+        }
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of what is read side by side, each [N, its width]."""
+        return [f"x_{i}" for i in range(self.num_blocks)]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the weights of all layers, in order."""
+        names = []
+        for layer in range(1, len(self.tower.hidden) + 2):
+            names += [f"weight_{layer}", f"bias_{layer}"]
+            if layer <= len(self.tower.hidden):
+                names += parameter_names(self.tower.activation, layer)
+        return names
+
+
+def tower_function(name: str, op: TowerOp) -> onnx.FunctionProto:
+    """Write Tower: (x_0 .. [N, w_i], weights) -> logit [N].
+
+    The blocks side by side, through layers of `activation(x weight + bias)` and a last
+    one to a single unit.
     """
     g = Nodes()
-    inputs = ["x", "scale", "shift", "alpha"]
-    g.add("Identity", g.activation("dice", "x", inputs[1:], 0.0), out="y")
-    return _function(name, inputs, ["y"], g, {})
+    x = g.add("Concat", *op.blocks, axis=1)
+    for layer in range(1, len(op.tower.hidden) + 2):
+        x = g.add("Gemm", x, f"weight_{layer}", f"bias_{layer}")
+        if layer <= len(op.tower.hidden):
+            parameters = parameter_names(op.tower.activation, layer)
+            epsilon = op.tower.dice_epsilon
+            x = g.activation(op.tower.activation, x, parameters, epsilon)
+    g.add("Squeeze", x, g.constant([1]), out="logit")
+    inputs = [*op.blocks, *op.layers]
+    return _function(name, inputs, ["logit"], g, op.attributes)

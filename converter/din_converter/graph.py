@@ -23,11 +23,12 @@ from din_converter.functions import (
     OPSET,
     LocalActivation,
     Nodes,
+    TowerOp,
     bag_attributes,
     bag_function,
-    dice_function,
     local_activation_function,
     parameter_names,
+    tower_function,
 )
 from din_converter.layers import (
     Dice,
@@ -266,8 +267,10 @@ def _attention_weights(unit: LocalActivationUnit) -> dict[str, Array]:
     return out
 
 
-def _tower_input(graph: _Graph, model: ClickModel, first: Array) -> tuple[str, Array]:
-    """Build the tower's input [N, W] and its weight [W, H], each vector taken once.
+def _tower_input(
+    graph: _Graph, model: ClickModel, first: Array
+) -> tuple[list[str], Array]:
+    """Build the tower's blocks, [N, w_i] each, and their weight [sum of w_i, H].
 
     A part that is sliced, repeated, projected or made of other parts only moves rows of
     the weight matrix: a linear layer does not care.
@@ -331,7 +334,9 @@ def _tower_input(graph: _Graph, model: ClickModel, first: Array) -> tuple[str, A
         candidate_rows.append(folded)
     blocks = []
     if user_side:
-        joined = g.add("Concat", *user_side, axis=1)
+        joined = user_side[0]
+        if len(user_side) > 1:
+            joined = g.add("Concat", *user_side, axis=1)
         blocks.append(g.add("Gather", joined, "request_of_candidate"))
     blocks += candidate_side
     if not blocks:  # a query of unpaired fields alone: nothing but the bias is left
@@ -340,7 +345,7 @@ def _tower_input(graph: _Graph, model: ClickModel, first: Array) -> tuple[str, A
         blocks.append(g.add("ConstantOfShape", shape))
         candidate_rows.append(np.zeros((1, first.shape[1])))
     weight = np.concatenate([*user_rows, *candidate_rows])
-    return g.add("Concat", *blocks, axis=1), weight
+    return blocks, weight
 
 
 def _field_vector(
@@ -414,23 +419,17 @@ def build_graph(
     graph = _Graph(spec, explain and spec.model.type == "din", embedding_dtype)
     g = graph.g
     layers = fold_layers(model.tower)
-    x, layers[0].weight = _tower_input(graph, model, layers[0].weight)
-    tower = spec.model.tower
-    for i, layer in enumerate(layers, start=1):
-        weight = graph.weight(f"weights.tower.weight_{i}", layer.weight)
-        bias = graph.weight(f"weights.tower.bias_{i}", layer.bias)
-        x = g.add("Gemm", x, weight, bias)
-        if i < len(layers):
-            parameters = [
-                graph.weight(f"weights.tower.activation_{i}.{j}", p)
-                for j, p in enumerate(layer.parameters)
-            ]
-            if tower.activation == "dice":
-                name = graph.call("Dice", (), dice_function)
-                x = g.add(name, x, *parameters, domain=DOMAIN)
-            else:
-                x = g.activation(tower.activation, x, parameters, tower.dice_epsilon)
-    g.add("Squeeze", x, g.constant([1]), out="logit")
+    blocks, layers[0].weight = _tower_input(graph, model, layers[0].weight)
+    op = TowerOp(spec.model.tower, len(blocks))
+    values = [
+        v for layer in layers for v in (layer.weight, layer.bias, *layer.parameters)
+    ]
+    weights = [
+        graph.weight(f"weights.tower.{label}", value)
+        for label, value in zip(op.layers, values, strict=True)
+    ]
+    name = graph.call("Tower", (), lambda name: tower_function(name, op))
+    g.add(name, *blocks, *weights, domain=DOMAIN, out="logit", **op.attributes)
     z, calibration = "logit", spec.calibration
     if calibration.scale != 1.0:
         z = g.add("Mul", z, g.constant(calibration.scale))

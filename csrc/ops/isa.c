@@ -62,17 +62,22 @@ int64_t din_half_size(int64_t in, int64_t strips, int64_t width) {
 }
 
 int64_t din_attention_scratch(const din_attention *a, int64_t width) {
-  int64_t units = din_round_up(a->layers[0].out, width), half = 0;
-  if (a->layers[0].half_weight) {
+  int64_t units = din_round_up(a->mlp.layers[0].out, width), half = 0;
+  if (a->mlp.layers[0].half_weight) {
     int64_t d = din_round_up(a->padded_width, 32);
-    int64_t widest = din_round_up(a->max_padded_units, 32);
+    int64_t widest = din_round_up(a->mlp.max_padded_units, 32);
     half = (units * d + (DIN_TILE + 16) * (d > widest ? d : widest)) / 2;
   }
   return DIN_GROUP * (a->padded_width + units) + units * a->width +
-         DIN_BLOCK * a->padded_width + 2 * (DIN_TILE + 16) * a->max_padded_units +
+         DIN_BLOCK * a->padded_width + 2 * (DIN_TILE + 16) * a->mlp.max_padded_units +
          din_round_up(DIN_TILE, width) + 2 * a->padded_width + half;
 }
 
 int64_t din_bag_scratch(int64_t dim, int64_t width) {
   return 3 * din_round_up(dim, width);
+}
+
+int64_t din_tower_scratch(const din_tower *t, int64_t width) {
+  return DIN_TILE * t->width + 2 * (DIN_TILE + 16) * t->mlp.max_padded_units +
+         din_round_up(DIN_TILE, width) + width;
 }

@@ -46,23 +46,30 @@ typedef struct din_layer {
   const uint16_t *half_weight; /* bf16, from pack_half, or NULL */
 } din_layer;
 
-/* One LocalActivation: everything that does not change from run to run.
+/* Hidden layers, then a layer to one unit: x . dot + dot_bias. Without hidden layers,
+   layers[0] has one unit and no activation, and `dot` is 1. */
+typedef struct din_mlp {
+  int64_t num_layers;
+  const din_layer *layers;
+  int64_t max_padded_units; /* of the widest layer */
+  din_activation activation;
+  float epsilon;
+  const float *dot; /* [S * W] of the last hidden layer */
+  float dot_bias;
+} din_mlp;
 
-   Without hidden layers, layers[0] has one unit and no activation, and `dot` is 1. */
+/* One LocalActivation: everything that does not change from run to run. */
 typedef struct din_attention {
   int64_t num_fields, num_slots, num_candidate_fields;
   const int64_t
       *slots; /* per slot of the query: a candidate field, or -width (zeros) */
   int64_t width, padded_width; /* D, and D rounded up to W */
-  int64_t max_padded_units;    /* the widest layer */
-  int64_t num_layers;
-  const din_layer *layers;     /* layers[0].weight is weight_behavior */
+  din_mlp mlp;                 /* its first weight is weight_behavior */
   const float *weight_query;   /* packed [D, H] */
   const float *weight_product; /* packed [D, H], or NULL */
   const float *weight_outer;   /* D packed [D, H], one per value of q; or NULL */
-  const float *dot;            /* the layer to one unit: [S * W] */
-  float dot_bias, scale, epsilon;
-  din_activation activation, output_activation;
+  float scale;
+  din_activation output_activation;
   int softmax, attended, padding_row;
 } din_attention;
 
@@ -88,6 +95,19 @@ typedef struct din_bag_batch {
   float *pooled; /* [rows, D] */
 } din_bag_batch;
 
+/* One Tower: x_0 .. x_{I-1}, side by side, through the layers. */
+typedef struct din_tower {
+  int64_t num_blocks, width; /* I, and the widths in all */
+  const int64_t *widths;     /* [I] */
+  din_mlp mlp;
+} din_tower;
+
+typedef struct din_tower_batch {
+  int64_t num_rows;
+  const float *const *x; /* per block: [rows, its width] */
+  float *logit;          /* [rows] */
+} din_tower_batch;
+
 /* An id outside its table: which field, and where it stands. */
 typedef struct din_fault {
   int is_candidate;
@@ -111,8 +131,10 @@ typedef struct din_isa {
      @pre scratch: din_bag_scratch(dim, W) floats, 64-byte aligned. */
   int (*bag)(const din_bag_batch *batch, int64_t first, int64_t last, float *scratch,
              din_fault *fault);
-  /* y = x * (p[2] + p[3] * sigmoid) over `rows` rows of layer->out units. */
-  void (*dice)(const din_layer *layer, const float *x, float *y, int64_t rows);
+  /* Rows [first, last) of a tower.
+     @pre scratch: din_tower_scratch(tower, W) floats, 64-byte aligned. */
+  void (*tower)(const din_tower *tower, const din_tower_batch *batch, int64_t first,
+                int64_t last, float *scratch);
 } din_isa;
 
 /* Rows of behaviors that are kept when read from the tables, and that go through the
@@ -131,6 +153,7 @@ int64_t din_attention_scratch(const din_attention *attention, int64_t width);
 /* bf16 values that pack_half writes. */
 int64_t din_half_size(int64_t in, int64_t strips, int64_t width);
 int64_t din_bag_scratch(int64_t dim, int64_t width);
+int64_t din_tower_scratch(const din_tower *tower, int64_t width);
 
 /* The best instruction set of this machine, or the one named; NULL when it is unknown
    or the machine lacks it. `name` may be NULL or empty. */

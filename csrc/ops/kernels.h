@@ -74,6 +74,39 @@ static void accumulate(const float *vectors, int64_t ld, int64_t rows,
   }
 }
 
+/* ---- layers ---- */
+
+/* score [rows] from x [rows, H], the first layer's products: everything behind them.
+   x and y are [DIN_TILE, widest layer] and are overwritten. */
+static void finish_layers(const din_mlp *m, float *x, float *y, uint16_t *half_x,
+                          int64_t rows, float *score) {
+  int64_t ld = m->max_padded_units;
+  for (int64_t l = 1; l < m->num_layers; l++) {
+    const din_layer *layer = &m->layers[l];
+    activate(m->activation, layer - 1, m->epsilon, x, ld, rows);
+#ifdef DIN_AMX
+    to_half(x, ld, rows, layer->in, half_x);
+    multiply_half(half_x, rows, layer->half_weight, layer->in, layer->strips,
+                  layer->bias, y, ld);
+#else
+    (void)half_x;
+    matrix w = {layer->weight, layer->in, layer->strips, layer->bias, NULL, NULL, NULL};
+    multiply(&w, x, ld, rows, y, ld);
+#endif
+    float *swap = x;
+    x = y, y = swap;
+  }
+  const din_layer *last = &m->layers[m->num_layers - 1];
+  activate(m->activation, last, m->epsilon, x, ld, rows);
+  for (int64_t i = 0; i < rows; i++) {
+    vf sum = v_set(0.0f);
+    for (int64_t s = 0; s < last->strips; s++) {
+      sum = v_fma(v_load(x + i * ld + s * W), v_load(m->dot + s * W), sum);
+    }
+    score[i] = v_sum(sum) + m->dot_bias;
+  }
+}
+
 /* ---- LocalActivation ---- */
 
 /* Behaviors of one candidate that go through the layers with others' in one block. */
@@ -112,14 +145,14 @@ typedef struct room {
 } room;
 
 static void arrange(const din_attention *a, float *scratch, room *r) {
-  int64_t units = a->layers[0].strips * W, d = a->padded_width;
+  int64_t units = a->mlp.layers[0].strips * W, d = a->padded_width;
   memset(r, 0, sizeof *r);
   r->query = scratch, scratch += DIN_GROUP * d;
   r->first = scratch, scratch += DIN_GROUP * units;
   r->folded = scratch, scratch += units * a->width;
   r->behaviors = scratch, scratch += DIN_BLOCK * d;
-  r->x[0] = scratch, scratch += (DIN_TILE + 16) * a->max_padded_units;
-  r->x[1] = scratch, scratch += (DIN_TILE + 16) * a->max_padded_units;
+  r->x[0] = scratch, scratch += (DIN_TILE + 16) * a->mlp.max_padded_units;
+  r->x[1] = scratch, scratch += (DIN_TILE + 16) * a->mlp.max_padded_units;
   r->score = scratch, scratch += din_round_up(DIN_TILE, W);
   r->total = (double *)(void *)scratch, scratch += 2 * d;
 #ifdef DIN_AMX
@@ -218,13 +251,13 @@ static void look(const din_attention *a, const din_attention_batch *b, int64_t c
 
 /* folded = behavior (+ q * product) + sum over i of q_i * outer_i */
 static void fold_outer(const din_attention *a, const float *query, float *folded) {
-  int64_t strips = a->layers[0].strips, size = strips * a->width * W, at = 0;
+  int64_t strips = a->mlp.layers[0].strips, size = strips * a->width * W, at = 0;
   for (int64_t strip = 0, some; strip < strips; strip += some) {
     some = group_strips(strips - strip);
     for (int64_t i = 0; i < a->width; i++) {
       vf q = v_set(query[i]);
       for (int64_t v = 0; v < some; v++, at += W) {
-        vf w = v_load(a->layers[0].weight + at);
+        vf w = v_load(a->mlp.layers[0].weight + at);
         if (a->weight_product) w = v_fma(q, v_load(a->weight_product + at), w);
         v_store(folded + at, w);
       }
@@ -239,30 +272,11 @@ static void fold_outer(const din_attention *a, const float *query, float *folded
   }
 }
 
-/* x [rows, H] -> score [rows]: the last activation and the layer to one unit. */
-static void finish_scores(const din_attention *a, float *x, int64_t rows,
-                          float *score) {
-  const din_layer *last = &a->layers[a->num_layers - 1];
-  int64_t ld = a->max_padded_units;
-  activate(a->activation, last, a->epsilon, x, ld, rows);
-  for (int64_t i = 0; i < rows; i++) {
-    vf sum = v_set(0.0f);
-    for (int64_t s = 0; s < last->strips; s++) {
-      sum = v_fma(v_load(x + i * ld + s * W), v_load(a->dot + s * W), sum);
-    }
-    score[i] = v_sum(sum) + a->dot_bias;
-  }
-  activate_scores(a->output_activation, score, rows);
-  if (a->scale != 1.0f) {
-    for (int64_t i = 0; i < rows; i++) score[i] *= a->scale;
-  }
-}
-
 /* x [rows of the block, H]: layer 1, each segment with its candidate's own weight.
    Strips are the outer loop, so that the weights that all candidates fold stay near. */
 static void first_layer(const din_attention *a, const din_attention_batch *b, room *r) {
-  const din_layer *layer = &a->layers[0];
-  int64_t ld = a->max_padded_units, d = a->padded_width;
+  const din_layer *layer = &a->mlp.layers[0];
+  int64_t ld = a->mlp.max_padded_units, d = a->padded_width;
   int64_t near = r->next_candidate + DIN_GROUP;
   lookahead ahead = {r->next_candidate, near, 0, DIN_TILE};
   if (near > r->last_candidate) ahead.last = r->last_candidate;
@@ -303,24 +317,14 @@ static void first_layer(const din_attention *a, const din_attention_batch *b, ro
 
 /* score [rows of the block]: all layers. */
 static void score_block(const din_attention *a, const din_attention_batch *b, room *r) {
-  int64_t ld = a->max_padded_units, rows = r->num_rows;
-  float *x = r->x[0], *y = r->x[1];
-  first_layer(a, b, r);
-  for (int64_t l = 1; l < a->num_layers; l++) {
-    const din_layer *layer = &a->layers[l];
-    activate(a->activation, layer - 1, a->epsilon, x, ld, rows);
+  uint16_t *half_x = NULL;
 #ifdef DIN_AMX
-    to_half(x, ld, rows, layer->in, r->half_x);
-    multiply_half(r->half_x, rows, layer->half_weight, layer->in, layer->strips,
-                  layer->bias, y, ld);
-#else
-    matrix m = {layer->weight, layer->in, layer->strips, layer->bias, NULL, NULL, NULL};
-    multiply(&m, x, ld, rows, y, ld);
+  half_x = r->half_x;
 #endif
-    float *swap = x;
-    x = y, y = swap;
-  }
-  finish_scores(a, x, rows, r->score);
+  first_layer(a, b, r);
+  finish_layers(&a->mlp, r->x[0], r->x[1], half_x, r->num_rows, r->score);
+  activate_scores(a->output_activation, r->score, r->num_rows);
+  for (int64_t i = 0; a->scale != 1.0f && i < r->num_rows; i++) r->score[i] *= a->scale;
 }
 
 static void exponentiate(float *score, int64_t rows, float highest) {
@@ -440,11 +444,11 @@ static int add_candidate(const din_attention *a, const din_attention_batch *b,
 static int attend(const din_attention *a, const din_attention_batch *b, int64_t first,
                   int64_t last, float *scratch, din_fault *fault) {
   room r;
-  int64_t units = a->layers[0].strips * W;
+  int64_t units = a->mlp.layers[0].strips * W;
   matrix query_part = {a->weight_query,
                        a->width,
-                       a->layers[0].strips,
-                       a->layers[0].bias,
+                       a->mlp.layers[0].strips,
+                       a->mlp.layers[0].bias,
                        NULL,
                        NULL,
                        NULL};
@@ -509,24 +513,33 @@ static int bag(const din_bag_batch *b, int64_t first, int64_t last, float *scrat
   return 0;
 }
 
-/* ---- Dice ---- */
+/* ---- Tower ---- */
 
-static void dice(const din_layer *layer, const float *x, float *y, int64_t rows) {
-  int64_t units = layer->out, whole = units / W, rest = units % W;
-  for (int64_t s = 0; s < whole; s++) {
-    activate_strip(DIN_DICE, layer, s, x + s * W, y + s * W, units, rows);
-  }
-  for (int64_t r = 0; rest > 0 && r < rows; r++) {
-    float buffer[W] = {0};
-    const int64_t at = r * units + whole * W;
-    memcpy(buffer, x + at, (size_t)rest * sizeof(float));
-    activate_strip(DIN_DICE, layer, whole, buffer, buffer, W, 1);
-    memcpy(y + at, buffer, (size_t)rest * sizeof(float));
+#ifndef DIN_AMX
+static void tower(const din_tower *t, const din_tower_batch *b, int64_t first,
+                  int64_t last, float *scratch) {
+  const din_layer *layer = &t->mlp.layers[0];
+  int64_t ld = t->mlp.max_padded_units;
+  float *in = scratch, *x = in + din_round_up(DIN_TILE * t->width, W);
+  float *y = x + (DIN_TILE + 16) * ld, *score = y + (DIN_TILE + 16) * ld;
+  matrix m = {layer->weight, layer->in, layer->strips, layer->bias, NULL, NULL, NULL};
+  for (int64_t row = first; row < last; row += DIN_TILE) {
+    int64_t rows = last - row < DIN_TILE ? last - row : DIN_TILE, at = 0;
+    for (int64_t i = 0; i < t->num_blocks; at += t->widths[i], i++) {
+      const din_table block = {b->x[i], last, t->widths[i], 0};
+      for (int64_t r = 0; r < rows; r++) {
+        read_row(&block, row + r, in + r * t->width + at);
+      }
+    }
+    multiply(&m, in, t->width, rows, x, ld);
+    finish_layers(&t->mlp, x, y, NULL, rows, score);
+    memcpy(b->logit + row, score, (size_t)rows * sizeof *score);
   }
 }
+#endif
 
 #ifdef DIN_AMX
-const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, pack_half, attend, bag, dice};
+const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, pack_half, attend, bag, NULL};
 #else
-const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, NULL, attend, bag, dice};
+const din_isa ISA_SYMBOL = {ISA_NAME, W, pack, NULL, attend, bag, tower};
 #endif

@@ -13,33 +13,30 @@
 
    What it computes for candidate n of request b, history k_0 .. k_{len-1}:
 
-     q = the candidate's rows                     W = behavior + diag(q) product (+
-   outer) x = activation(k W + (q query + bias_1))     O(D H) once, then O(len D H) x =
-   activation(x weight_l + bias_l)          l = 2 .. L s = scale * out(x weight_{L+1} +
-   bias)       weights: s, or softmax of s interest = sum over t of s_t k_t
+     q = the candidate's rows
+     W = weight_behavior + diag(q) weight_product (+ q_i weight_outer_i)
+     x = activation(k W + (q weight_query + bias_1))      O(D H) once, then O(len D H)
+     x = activation(x weight_l + bias_l)                  l = 2 .. L
+     s = scale * output_activation(x weight_{L+1} + bias) then softmax over t, if asked
+     interest = sum over t of s_t k_t
 */
 #include <stdio.h>
 #include <string.h>
 
-#include "op.h"
+#include "layers.h"
 
 #define MAX_NAME 40
 
 typedef struct kernel {
   const din_isa *isa;
   din_attention attention;
-  int64_t num_inputs;
   int explains;
   int64_t *slots;
   din_table *shapes; /* of the tables, then the candidate tables; rows is unused */
-  din_layer *layers;
-  void **memory; /* all packed arrays */
-  int64_t num_memory, max_memory;
+  din_kept kept;
   din_pool *pool;
 } kernel;
 
-static const char *const ACTIVATIONS[] = {"none",  "relu", "sigmoid",  "silu",
-                                          "prelu", "dice", "row_dice", NULL};
 static const char *const OUTPUT_ACTIVATIONS[] = {"none", "relu", "sigmoid", "silu",
                                                  NULL};
 static const char *const PADDINGS[] = {"masked", "attended", NULL};
@@ -48,111 +45,15 @@ static const char *const EMPTIES[] = {"zero", "padding_row", NULL};
 static void destroy(void *data) {
   kernel *k = data;
   if (k == NULL) return;
-  for (int64_t i = 0; i < k->num_memory; i++) din_free(k->memory[i]);
+  din_release(&k->kept);
   din_pool_destroy(k->pool);
-  din_free(k->memory);
   din_free(k->slots);
   din_free(k->shapes);
-  din_free(k->layers);
   din_free(k);
 }
 
-static float *keep(din_op *op, kernel *k, int64_t count) {
-  float *memory = din_allocate(op, count, sizeof(float));
-  if (memory) k->memory[k->num_memory++] = memory;
-  return memory;
-}
-
-/* Reads constants one after the other, checking each shape. */
-typedef struct reader {
-  din_op *op;
-  const OrtKernelInfo *info;
-  kernel *k;
-  size_t next;
-} reader;
-
-static const float *read_floats(reader *r, const char *name, size_t rank, int64_t rows,
-                                int64_t columns) {
-  const int64_t dims[2] = {rows, columns};
-  din_tensor t = din_constant(r->op, r->info, r->next++, name);
-  din_expect(r->op, &t, name, ORT_FLOAT, rank, rank == 1 ? &dims[1] : dims);
-  return din_failed(r->op) ? NULL : t.data;
-}
-
-/* bf16 again, where the instruction set multiplies so */
-static const uint16_t *halve(reader *r, const float *packed, int64_t in,
-                             int64_t strips) {
-  const din_isa *isa = r->k->isa;
-  if (packed == NULL || isa->pack_half == NULL) return NULL;
-  float *memory = keep(r->op, r->k, din_half_size(in, strips, isa->width) / 2);
-  if (memory == NULL) return NULL;
-  isa->pack_half(packed, NULL, NULL, in, strips, (uint16_t *)(void *)memory);
-  return (const uint16_t *)(const void *)memory;
-}
-
-static const float *read_matrix(reader *r, const char *name, int64_t in, int64_t out) {
-  int64_t width = r->k->isa->width;
-  const float *src = read_floats(r, name, 2, in, out);
-  float *packed = keep(r->op, r->k, din_round_up(out, width) * in);
-  if (packed) r->k->isa->pack(src, in, out, packed);
-  return packed;
-}
-
-/* [units] -> padded with zeros, times `factor`, plus `offset` */
-static const float *pad_vector(reader *r, const float *src, int64_t units, float factor,
-                               float offset) {
-  float *packed = keep(r->op, r->k, din_round_up(units, r->k->isa->width));
-  if (packed == NULL) return NULL;
-  for (int64_t i = 0; i < units; i++) packed[i] = src[i] * factor + offset;
-  return packed;
-}
-
-static const float *read_vector(reader *r, const char *name, int64_t units) {
-  const float *src = read_floats(r, name, 1, 0, units);
-  return src ? pad_vector(r, src, units, 1.0f, 0.0f) : NULL;
-}
-
-static void read_parameters(reader *r, din_layer *layer, din_activation activation,
-                            int64_t number) {
-  static const char *const dice[] = {"dice_scale", "dice_shift", "dice_alpha"};
-  const float log2e = 1.44269504088896341f, *src;
-  char name[MAX_NAME];
-  int64_t h = layer->out;
-  if (activation == DIN_DICE) {
-    for (int i = 0; i < 3; i++) {
-      snprintf(name, sizeof name, "%s_%lld", dice[i], (long long)number);
-      src = read_floats(r, name, 1, 0, h);
-      if (src == NULL) return;
-      layer->p[i] = pad_vector(r, src, h, i < 2 ? -log2e : 1.0f, 0.0f);
-      if (i == 2) layer->p[3] = pad_vector(r, src, h, -1.0f, 1.0f);
-    }
-  } else if (activation == DIN_ROW_DICE) {
-    snprintf(name, sizeof name, "dice_alpha_%lld", (long long)number);
-    src = read_floats(r, name, 1, 0, h);
-    if (src == NULL) return;
-    layer->p[0] = pad_vector(r, src, h, 1.0f, 0.0f);
-    layer->p[1] = pad_vector(r, src, h, -1.0f, 1.0f);
-    layer->p[2] = pad_vector(r, src, h, 0.0f, 1.0f);
-  } else if (activation == DIN_PRELU) {
-    snprintf(name, sizeof name, "slope_%lld", (long long)number);
-    layer->p[0] = read_vector(r, name, h);
-  }
-}
-
-/* The width of each layer is the size of its bias. */
-static int64_t read_width(reader *r, size_t index, const char *name) {
-  const int64_t any[2] = {-1, -1};
-  din_tensor t = din_constant(r->op, r->info, index, name);
-  din_expect(r->op, &t, name, ORT_FLOAT, 2, any);
-  if (!din_failed(r->op) && t.dims[1] < 1) {
-    din_fail(r->op, "expected at least 1 unit, got %lld - at `%s input %s`",
-             (long long)t.dims[1], r->op->name, name);
-  }
-  return din_failed(r->op) ? 0 : t.dims[1];
-}
-
 /* Shapes of tables, once: they are constants. */
-static int64_t read_tables(reader *r, const char *label, int64_t count,
+static int64_t read_tables(din_reader *r, const char *label, int64_t count,
                            din_table *out) {
   char name[MAX_NAME];
   int64_t width = 0;
@@ -199,65 +100,25 @@ static int has_interaction(const char *all, const char *one) {
   return 0;
 }
 
-static void read_layers(reader *r, const char *interactions) {
-  din_attention *a = &r->k->attention;
-  int64_t d = a->width, h = read_width(r, r->next, "weight_query");
-  int has_outer = has_interaction(interactions, "outer");
-  char name[MAX_NAME];
-  a->weight_query = read_matrix(r, "weight_query", d, h);
-  r->k->layers[0].weight = read_matrix(r, "weight_behavior", d, h);
+static void read_weights(din_reader *r, kernel *k, const char *interactions,
+                         int64_t num_hidden) {
+  din_attention *a = &k->attention;
+  int64_t d = a->width, h = din_read_width(r, "weight_query");
+  a->weight_query = din_read_matrix(r, "weight_query", d, h);
+  const float *behavior = din_read_matrix(r, "weight_behavior", d, h);
   if (has_interaction(interactions, "product")) {
-    a->weight_product = read_matrix(r, "weight_product", d, h);
+    a->weight_product = din_read_matrix(r, "weight_product", d, h);
   }
-  if (has_outer) {
-    const float *src = read_floats(r, "weight_outer", 2, d, d * h);
-    int64_t width = r->k->isa->width, size = din_round_up(h, width) * d;
-    float *packed = d > INT32_MAX / (h ? h : 1) ? NULL : keep(r->op, r->k, size * d);
+  if (has_interaction(interactions, "outer")) {
+    const float *src = din_read_floats(r, "weight_outer", 2, d, d * h);
+    int64_t size = din_round_up(h, r->isa->width) * d;
+    float *packed = src ? din_keep(r, size * d) : NULL;
     for (int64_t i = 0; packed && i < d; i++) {
-      r->k->isa->pack(src + i * d * h, d, h, packed + i * size);
+      r->isa->pack(src + i * d * h, d, h, packed + i * size);
     }
     a->weight_outer = packed;
   }
-  for (int64_t l = 0; l < a->num_layers && !din_failed(r->op); l++) {
-    din_layer *layer = &r->k->layers[l];
-    int64_t in = l ? h : d;
-    if (l) {
-      snprintf(name, sizeof name, "weight_%lld", (long long)l + 1);
-      h = read_width(r, r->next, name);
-      layer->weight = read_matrix(r, name, in, h);
-    }
-    snprintf(name, sizeof name, "bias_%lld", (long long)l + 1);
-    layer->in = in, layer->out = h;
-    layer->strips = din_round_up(h, r->k->isa->width) / r->k->isa->width;
-    layer->bias = read_vector(r, name, h);
-    read_parameters(r, layer, a->activation, l + 1);
-    layer->half_weight = halve(r, layer->weight, in, layer->strips);
-    int64_t padded = layer->strips * r->k->isa->width;
-    if (padded > a->max_padded_units) a->max_padded_units = padded;
-  }
-}
-
-/* The layer to one unit; without hidden layers it is layer 1, and `dot` only copies. */
-static void read_dot(reader *r, int64_t num_hidden) {
-  din_attention *a = &r->k->attention;
-  const float one = 1.0f, *src;
-  char name[MAX_NAME];
-  if (din_failed(r->op)) return;
-  int64_t units = r->k->layers[a->num_layers - 1].out;
-  if (num_hidden == 0) {
-    if (units != 1) {
-      din_fail(r->op, "expected 1 unit in the last layer, got %lld - at `%s`",
-               (long long)units, r->op->name);
-    }
-    a->dot = pad_vector(r, &one, 1, 1.0f, 0.0f);
-    return;
-  }
-  snprintf(name, sizeof name, "weight_%lld", (long long)num_hidden + 1);
-  src = read_floats(r, name, 2, units, 1);
-  a->dot = src ? pad_vector(r, src, units, 1.0f, 0.0f) : NULL;
-  snprintf(name, sizeof name, "bias_%lld", (long long)num_hidden + 1);
-  src = read_floats(r, name, 1, 0, 1);
-  a->dot_bias = src ? src[0] : 0.0f;
+  if (!din_failed(r->op)) din_read_layers(r, &a->mlp, num_hidden, d, behavior, h);
 }
 
 static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
@@ -269,12 +130,12 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
   din_check(op, op->api->KernelInfo_GetOutputCount(info, &num_outputs));
   k->isa = use_bf16 ? din_find_half_isa() : din_chosen_isa(op);
   a->num_fields = din_attribute_int(op, info, "num_fields");
-  int64_t num_hidden = din_attribute_int(op, info, "num_layers") - 1;
-  a->activation =
-      (din_activation)din_attribute_choice(op, info, "activation", ACTIVATIONS);
+  int64_t num_hidden = din_read_depth(op, info, num_inputs) - 1;
+  a->mlp.activation =
+      (din_activation)din_attribute_choice(op, info, "activation", DIN_ACTIVATIONS);
   a->output_activation = (din_activation)din_attribute_choice(
       op, info, "output_activation", OUTPUT_ACTIVATIONS);
-  a->epsilon = din_attribute_float(op, info, "epsilon");
+  a->mlp.epsilon = din_attribute_float(op, info, "epsilon");
   a->scale = din_attribute_float(op, info, "scale");
   a->softmax = din_attribute_int(op, info, "softmax") != 0;
   a->attended = din_attribute_choice(op, info, "padding", PADDINGS);
@@ -282,28 +143,18 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
       !a->attended && din_attribute_choice(op, info, "empty_softmax", EMPTIES);
   din_attribute_text(op, info, "interactions", interactions, sizeof interactions);
   if (din_failed(op)) return;
-  if (a->num_fields < 1 || num_hidden < 0 || (uint64_t)a->num_fields > num_inputs ||
-      (uint64_t)num_hidden > num_inputs || num_outputs < 1 || num_outputs > 2) {
-    din_fail(op,
-             "expected attributes that fit %zu inputs, got %lld fields and %lld "
-             "layers - at `%s`",
-             num_inputs, (long long)a->num_fields, (long long)num_hidden + 1, op->name);
+  if (a->num_fields < 1 || (uint64_t)a->num_fields > num_inputs || num_outputs > 2) {
+    din_fail(op, "expected attributes that fit %zu inputs, got %lld fields - at `%s`",
+             num_inputs, (long long)a->num_fields, op->name);
     return;
   }
   k->explains = num_outputs == 2;
   read_slots(op, info, k, num_inputs);
   if (din_failed(op)) return;
   int64_t num_tables = a->num_fields + a->num_candidate_fields;
-  k->num_inputs = (int64_t)num_inputs;
-  k->max_memory = 3 * k->num_inputs + 8;
-  k->memory = din_allocate(op, k->max_memory, sizeof(void *));
   k->shapes = din_allocate(op, num_tables, sizeof(din_table));
-  a->num_layers = num_hidden ? num_hidden : 1;
-  if (num_hidden == 0) a->activation = DIN_NONE;
-  k->layers = din_allocate(op, a->num_layers, sizeof(din_layer));
   if (din_failed(op)) return;
-  a->layers = k->layers;
-  reader r = {op, info, k, (size_t)(2 + num_tables)};
+  din_reader r = {op, info, k->isa, &k->kept, (size_t)(2 + num_tables)};
   a->width = read_tables(&r, "table", a->num_fields, k->shapes);
   int64_t query_width = read_tables(&r, "candidate_table", a->num_candidate_fields,
                                     k->shapes + a->num_fields);
@@ -316,12 +167,8 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
   }
   if (din_failed(op)) return;
   a->padded_width = din_round_up(a->width, k->isa->width);
-  read_layers(&r, interactions);
-  read_dot(&r, num_hidden);
-  if (!din_failed(op) && r.next != num_inputs) {
-    din_fail(op, "expected %zu inputs, got %zu - at `%s`", r.next, num_inputs,
-             op->name);
-  }
+  read_weights(&r, k, interactions, num_hidden);
+  din_read_end(&r, num_inputs);
   if (din_failed(op)) return;
   k->pool = din_pool_create(op, din_attention_scratch(a, k->isa->width));
 }

@@ -99,6 +99,6 @@ typedef struct din_kind {
   void (*compute)(din_op *op, const void *kernel, OrtKernelContext *context);
   void (*destroy)(void *kernel);
 } din_kind;
-extern const din_kind din_local_activation, din_embedding_bag, din_dice;
+extern const din_kind din_local_activation, din_embedding_bag, din_tower_op;
 
 #endif

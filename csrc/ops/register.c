@@ -137,7 +137,7 @@ static void ORT_CALL destroy(void *data) {
       EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, bf16)
 #define OPS(bf16)                                       \
   NAMES("LocalActivation", din_local_activation, bf16), \
-      NAMES("EmbeddingBag", din_embedding_bag, bf16), OP("Dice", din_dice, bf16)
+      NAMES("EmbeddingBag", din_embedding_bag, bf16), OP("Tower", din_tower_op, bf16)
 
 static const din_registered FLOAT_OPS[] = {OPS(0)};
 static const din_registered BF16_OPS[] = {OPS(1)};
