@@ -26,8 +26,8 @@ const din_isa *din_find_isa(const char *name) {
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found[count++] = &din_isa_avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
+  /* every one of these has F16C too, which some compilers cannot ask for */
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     found[count++] = &din_isa_avx2;
   }
 #endif
