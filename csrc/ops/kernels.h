@@ -192,13 +192,11 @@ static int read_queries(const din_attention *a, const din_attention_batch *b,
   return 0;
 }
 
-/* Reads behaviors [start, start + count) of a request behind those that are here; the
-   same ones again are found where they lie.
+/* Reads behaviors [start, start + count) of a request behind those that are here.
    @pre there is room for them */
 static int read_behaviors(const din_attention *a, const din_attention_batch *b,
                           int64_t request, int64_t start, int64_t count, room *r,
                           din_fault *fault) {
-  if (r->request == request && r->start == start && r->count == count) return 0;
   int64_t at = 0;
   r->request = -1;
   for (int64_t f = 0; f < a->num_fields; f++) {
@@ -226,8 +224,7 @@ static int64_t length_of(const din_attention *a, const din_attention_batch *b,
   return b->lengths[b->request_of_candidate[candidate]];
 }
 
-/* Asks the memory for the behaviors of the candidates behind a block, a few at a call.
- */
+/* Asks the memory for the behaviors of the candidates behind a block, bit by bit. */
 typedef struct lookahead {
   int64_t candidate, last, position, left;
 } lookahead;
@@ -422,11 +419,12 @@ static int add_candidate(const din_attention *a, const din_attention_batch *b,
   if (length == 0) return write_empty(a, b, candidate, fault);
   for (int64_t start = 0; start < length; start += DIN_BLOCK) {
     int64_t count = length - start < DIN_BLOCK ? length - start : DIN_BLOCK;
-    if (r->num_behaviors + count > DIN_BLOCK) {
+    int here = r->request == request && r->start == start && r->count == count;
+    if (!here && r->num_behaviors + count > DIN_BLOCK) {
       finish_block(a, b, r);
       r->num_behaviors = 0, r->request = -1;
     }
-    if (read_behaviors(a, b, request, start, count, r, fault)) return 1;
+    if (!here && read_behaviors(a, b, request, start, count, r, fault)) return 1;
     const float *behaviors = r->behaviors + r->place * d;
     int64_t pieces = (count + DIN_TILE - 1) / DIN_TILE, row = 0;
     for (int64_t p = 0; p < pieces; p++) {
