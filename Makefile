@@ -28,7 +28,7 @@ test: $(VENV)/tested-with .oldest  ## all tests
 sanitize: $(VENV)/tested-with  ## tests of the operators under ASan and UBSan
 	mkdir -p build/sanitized
 	$(CC) -std=c11 -O1 -g -fPIC -shared -fvisibility=hidden -Wno-psabi -Icsrc/ops \
-		-fsanitize=address,undefined -fno-sanitize-recover=all csrc/ops/*.c -lm \
+		-ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all csrc/ops/*.c -lm \
 		-o build/sanitized/_ops.so
 	DIN_SANITIZE=1 DIN_TEST_OPS=build/sanitized/_ops.so \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \

@@ -18,6 +18,7 @@ if sys.platform == "win32":
     compile_args = ["/std:c11", "/O2"]
 else:
     compile_args = ["-std=c11", "-O3", "-g0", "-DNDEBUG", "-fvisibility=hidden"]
+    compile_args += ["-ffp-contract=off"]
 link_args: list[str] = []
 if SANITIZE:
     compile_args = ["-std=c11", "-O1", "-g", "-UNDEBUG", "-fno-sanitize-recover=all"]

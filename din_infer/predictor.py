@@ -45,7 +45,8 @@ class Predictor:
         built without them, or a session on CUDA, has none.
     precision : {"fp32", "bf16"}
         "bf16" multiplies the layers of the attention in bfloat16, on CPUs with AMX: an
-        interest is within 5e-3 (norm) of fp32's. Golden rows are then checked to 2e-2.
+        interest of the paper's unit is within 5e-3 (norm) of fp32's. Golden rows are
+        then checked to 2e-2.
 
     Raises
     ------

@@ -19,6 +19,7 @@ from din_infer.errors import DeviceError, ModelError, explain, is_whole
 __all__ = ["Session", "available_cpus", "ops_library"]
 
 FORMAT = "1"
+OLDEST_RUNTIME = [1, 20]
 PRECISIONS = ("fp32", "bf16")
 INSTALL_CPU = 'Run: pip install "din-infer[cpu]"'
 INSTALL_GPU = 'Run: pip install "din-infer[gpu]" (and no other onnxruntime)'
@@ -83,6 +84,11 @@ def _import_runtime() -> Any:  # noqa: ANN401
     except ImportError as error:
         message = explain("an ONNX Runtime", str(error), "environment", INSTALL_CPU)
         raise DeviceError(message) from None
+    release = onnxruntime.__version__
+    if [int(part) for part in release.split(".")[:2]] < OLDEST_RUNTIME:
+        oldest = ".".join(map(str, OLDEST_RUNTIME))
+        rule = f"ONNX Runtime {oldest} or newer"
+        raise DeviceError(explain(rule, release, "environment", INSTALL_CPU))
     return onnxruntime
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from tests import ops, reference_ops
 from tests.emulated import emulated_library
@@ -527,6 +529,8 @@ REFUSALS: dict[str, Any] = {
     " - at `LocalActivation`": _attribute("num_layers", -4),
     "expected candidate fields in order, or widths of zeros, got 7"
     " - at `LocalActivation attribute query_slots`": _attribute("query_slots", [7, 0]),
+    "expected candidate fields in order, or widths of zeros, got 0"
+    " - at `LocalActivation attribute query_slots`": _attribute("query_slots", [0, 0]),
     "expected 24 inputs, got 25 - at `LocalActivation`": _one_more_input,
 }
 
@@ -560,6 +564,43 @@ def test_a_missing_input_is_refused() -> None:
         feeds = {k: v for k, v in feeds.items() if k in graph.inputs}
         with ops.refused("LocalActivation"):
             graph.run(feeds)
+
+
+@pytest.mark.parametrize("name", ["interest", "pooled", "logit"])
+def test_an_output_that_nobody_takes_is_refused(name: str) -> None:
+    attention, tower = attention_graph(), tower_graph()
+    feeds = {
+        "interest": attention_feeds(attention, 3, 3, 4),
+        "pooled": {"ids": np.zeros((2, 2), np.int64), "lengths": np.array([1, 2])},
+        "logit": tower_feeds((5, 3), 4),
+    }[name]
+    graph = {"interest": attention, "pooled": bag_graph(), "logit": tower}[name]
+    model = onnx.load_from_string(graph.model(feeds))
+    node, outputs = model.graph.node[0], model.graph.output
+    node.output[0] = ""
+    del outputs[0]
+    if not outputs:  # a graph has outputs: a second one, that the operator may not fill
+        node.output.append("more")
+        outputs.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, None))
+    with ops.refused(f"output {name}"):
+        ops.session(model.SerializeToString()).run(None, feeds)
+
+
+def test_sizes_that_no_memory_holds_are_refused() -> None:
+    graph = attention_graph()
+    feeds = attention_feeds(graph, 0, 0, 4)
+    model = onnx.load_from_string(graph.model(feeds))
+    shape = numpy_helper.from_array(np.array([0, 2**62]), "shape")
+    model.graph.initializer.append(shape)
+    reshape = helper.make_node("Reshape", ["ids_0", "shape"], ["wide"], allowzero=1)
+    model.graph.node.insert(0, reshape)
+    model.graph.node[1].input[2] = "wide"
+    with ops.refused("expected sizes of at most 2^40, got 4611686018427387904"):
+        ops.session(model.SerializeToString()).run(None, feeds)
+    bag = bag_graph()
+    bag.constants["table"] = np.zeros((5, 0), np.float32)
+    with ops.refused("rows of at least 1 value, got 0 - at `EmbeddingBag input table`"):
+        bag.run({"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])})
 
 
 def test_a_wrong_bag_is_refused() -> None:
@@ -650,8 +691,8 @@ def test_bf16_is_within_5e3_of_the_twin(mode: str, bf16: None) -> None:
     feeds = attention_feeds(graph, 60, 30, 70)
     interest, _ = twin(graph, feeds)
     (half, *_), (whole, *_) = (graph.run(feeds, precision=p) for p in ("bf16", "fp32"))
-    # scores of both signs cancel in sums of weights that no softmax holds together
-    assert relative(half, interest) <= 1.5e-2
+    bound = 5e-3 if mode == "paper" else 1e-2  # other units are deeper or steeper
+    assert relative(half, interest) <= bound
     assert relative(whole, interest) <= 1e-6
     assert relative(half, interest) >= 1e-5, "this was no bf16"
 

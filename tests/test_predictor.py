@@ -667,3 +667,14 @@ def test_a_package_without_native_operators_scores_by_functions(
     plain = Predictor(paper._options[0], device="cpu")
     assert not plain.fused
     np.testing.assert_allclose(plain.score(rows), paper.score(rows), atol=1e-5)
+
+
+def test_a_runtime_that_is_too_old_is_refused(
+    paper: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", "1.19.2")
+    with pytest.raises(DeviceError) as caught:
+        Predictor(paper._options[0], device="cpu")
+    assert str(caught.value).startswith(
+        "expected ONNX Runtime 1.20 or newer, got 1.19.2 - at `environment`"
+    )

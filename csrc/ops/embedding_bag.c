@@ -75,7 +75,7 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   b->ids = ids.data, b->lengths = lengths.data, b->table.rows = table.data;
   din_check_range(op, b->lengths, lengths.dims[0], b->num_positions + 1, "lengths");
   const int64_t dims[2] = {b->num_rows, b->table.dim};
-  b->pooled = din_output(op, context, 0, dims, 2);
+  b->pooled = din_output(op, context, 0, "pooled", dims, 2);
   const din_work work = {.run = pool,
                          .data = &r,
                          .total = b->num_rows,

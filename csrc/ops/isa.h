@@ -9,7 +9,8 @@
    read. Vectors of H units are padded with zeros to S * W. All packed arrays are
    64-byte aligned.
 
-   Nothing here allocates or checks: whoever fills these structures has. */
+   Nothing here allocates, and only ids are checked: whoever fills these structures has
+   checked the rest. */
 #ifndef DIN_OPS_ISA_H_
 #define DIN_OPS_ISA_H_
 

@@ -1,5 +1,6 @@
 /* The kernels, for the instruction set that the including file has chosen: the source
-   of isa_*.c. The arithmetic is that of local_activation.c's drawing. */
+   of isa_*.c. The arithmetic is that of local_activation.c's drawing. Long, because one
+   operator's way from ids to interest is read best in one place. */
 #include <math.h>
 
 #include "activate.h"
@@ -162,7 +163,7 @@ static void arrange(const din_attention *a, float *scratch, room *r) {
   r->request = r->outer_candidate = -1;
   /* columns behind D stay zero */
   memset(r->query, 0, (size_t)(DIN_GROUP * d) * sizeof(float));
-  memset(r->behaviors, 0, (size_t)(DIN_BLOCK * d) * sizeof(float));
+  if (d > a->width) memset(r->behaviors, 0, (size_t)(DIN_BLOCK * d) * sizeof(float));
 }
 
 static int read_queries(const din_attention *a, const din_attention_batch *b,

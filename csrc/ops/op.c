@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define ALIGNMENT 64
+#define MAX_SIZE ((int64_t)1 << 40)
 
 void din_fail(din_op *op, const char *format, ...) {
   char message[512];
@@ -103,6 +104,12 @@ din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
   if (!op->status && t.rank)
     din_check(op, op->api->GetDimensions(info, t.dims, t.rank));
   op->api->ReleaseTensorTypeAndShapeInfo(info);
+  for (size_t i = 0; !op->status && i < t.rank; i++) {
+    if (t.dims[i] > MAX_SIZE) { /* sizes of an empty tensor can be anything */
+      din_fail(op, "expected sizes of at most 2^40, got %lld - at `%s input %s`",
+               (long long)t.dims[i], op->name, name);
+    }
+  }
   if (!op->status) {
     din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &t.data));
   }
@@ -135,13 +142,17 @@ din_tensor din_input(din_op *op, const OrtKernelContext *context, size_t index,
   return din_describe(op, value, name);
 }
 
-float *din_output(din_op *op, OrtKernelContext *context, size_t index,
+float *din_output(din_op *op, OrtKernelContext *context, size_t index, const char *name,
                   const int64_t *dims, size_t rank) {
   OrtValue *value = NULL;
   void *data = NULL;
   if (op->status) return NULL;
   din_check(op, op->api->KernelContext_GetOutput(context, index, dims, rank, &value));
-  if (!op->status && value) din_check(op, op->api->GetTensorMutableData(value, &data));
+  if (!op->status && value == NULL) {
+    din_fail(op, "expected a use of the output, got none - at `%s output %s`", op->name,
+             name);
+  }
+  if (!op->status) din_check(op, op->api->GetTensorMutableData(value, &data));
   return data;
 }
 
@@ -188,6 +199,10 @@ din_table din_expect_table(din_op *op, const din_tensor *t, const char *name) {
   const int64_t any[2] = {-1, -1};
   int is_half = t->type == ORT_FLOAT16;
   din_expect(op, t, name, is_half ? ORT_FLOAT16 : ORT_FLOAT, 2, any);
+  if (!op->status && (t->dims[1] < 1 || t->dims[1] > INT32_MAX)) {
+    din_fail(op, "expected rows of at least 1 value, got %lld - at `%s input %s`",
+             (long long)t->dims[1], op->name, name);
+  }
   return (din_table){t->data, t->dims[0], t->dims[1], is_half};
 }
 
@@ -328,7 +343,7 @@ static void split(chunks *c) {
   int64_t total = 0, spent = 0, limit;
   if (w->cost == NULL) total = w->total * w->even_cost;
   for (int64_t i = 0; w->cost && i < w->total; i++) total += w->cost(w->data, i);
-  limit = total / (MAX_CHUNKS / 2) + 1;
+  limit = total / (MAX_CHUNKS / 4) + 1;
   if (limit < w->chunk_cost) limit = w->chunk_cost;
   c->count = 0;
   c->starts[0] = 0;

@@ -51,7 +51,8 @@ din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
                         const char *name);
 din_tensor din_input(din_op *op, const OrtKernelContext *context, size_t index,
                      const char *name);
-float *din_output(din_op *op, OrtKernelContext *context, size_t index,
+/* An output, which the graph must take. */
+float *din_output(din_op *op, OrtKernelContext *context, size_t index, const char *name,
                   const int64_t *dims, size_t rank);
 /* Refuses another type, rank or size; a wanted size below 0 is any. */
 void din_expect(din_op *op, const din_tensor *t, const char *name, int type,

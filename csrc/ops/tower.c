@@ -109,7 +109,7 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   }
   r.tower.widths = widths;
   r.batch.num_rows = dims[0], r.batch.x = x;
-  r.batch.logit = din_output(op, context, 0, dims, 1);
+  r.batch.logit = din_output(op, context, 0, "logit", dims, 1);
   const din_work work = {.run = climb,
                          .data = &r,
                          .total = (r.batch.num_rows + DIN_TILE - 1) / DIN_TILE,
