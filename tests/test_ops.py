@@ -562,7 +562,7 @@ def test_a_missing_input_is_refused() -> None:
         feeds = attention_feeds(graph, 9, 9, 5)
         graph.inputs = graph.inputs[:-count]
         feeds = {k: v for k, v in feeds.items() if k in graph.inputs}
-        with ops.refused("LocalActivation"):
+        with ops.refused(" - at `LocalActivation"):
             graph.run(feeds)
 
 

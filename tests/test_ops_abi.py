@@ -91,6 +91,7 @@ NEEDED_BY = {
 def test_every_function_of_the_header_is_needed_by_a_case() -> None:
     text = (ROOT / "csrc/ops/ort_abi.h").read_text()
     assert set(re.findall(r"ORT_PLACE\((\w+), \d+\)", text)) == set(NEEDED_BY)
+    assert set(NEEDED_BY.values()) - {""} <= set(cases())
 
 
 def cases() -> dict[str, tuple[Graph, Arrays, dict[str, str]]]:

@@ -21,9 +21,9 @@
 /* Of ONNX Runtime 1.20: the oldest that is supported. */
 #define ORT_API_VERSION 20
 
-enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
+enum { ORT_INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
 enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_INT64 = 7, ORT_FLOAT16 = 10 };
-enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1, ORT_VARIADIC = 2 };
+enum { ORT_VARIADIC = 2 }; /* OrtCustomOpInputOutputCharacteristic */
 
 typedef struct OrtStatus OrtStatus;
 typedef struct OrtSessionOptions OrtSessionOptions;
