@@ -58,7 +58,19 @@ int64_t din_check_rows(const din_column *c, int64_t *first, int64_t *stop) {
   return -1;
 }
 
+/* Elements looked at together before any of them is looked at alone. */
+enum { STRETCH = 256 };
+
 static int64_t check_views(const din_values *v, int64_t first, int64_t stop) {
+  /* Short ones point nowhere. */
+  uint32_t longest = 0;
+  for (int64_t i = first; i < stop; ++i) {
+    const uint32_t size = din_read_ui32(v->data, (i + v->offset) * 4);
+    longest = size > longest ? size : longest;
+  }
+  if (longest <= DIN_VIEW_INLINE) {
+    return -1;
+  }
   for (int64_t i = first; i < stop; ++i) {
     if (!din_is_valid(v, i)) {
       continue;
@@ -83,6 +95,27 @@ static int64_t check_views(const din_values *v, int64_t first, int64_t stop) {
   return -1;
 }
 
+static int64_t offset_at(const din_values *v, int64_t i) {
+  return v->type == DIN_BYTES64 ? din_read_i64(v->data, i + v->offset)
+                                : (int64_t)din_read_i32(v->data, i + v->offset);
+}
+
+static int is_rising(const din_values *v, int64_t first, int64_t stop) {
+  const int64_t at = first + v->offset;
+  const int64_t n = stop - first;
+  int falls = 0;
+  if (v->type == DIN_BYTES64) {
+    for (int64_t i = at; i < at + n; ++i) {
+      falls |= din_read_i64(v->data, i + 1) < din_read_i64(v->data, i);
+    }
+  } else {
+    for (int64_t i = at; i < at + n; ++i) {
+      falls |= din_read_i32(v->data, i + 1) < din_read_i32(v->data, i);
+    }
+  }
+  return !falls;
+}
+
 int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
   assert(0 <= first && first <= stop && stop <= v->length);
   if (first == stop) {
@@ -94,19 +127,31 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
   if (v->type != DIN_BYTES32 && v->type != DIN_BYTES64) {
     return -1;
   }
-  const int is_wide = v->type == DIN_BYTES64;
+  /* The bytes' size is unknown, but no bytes at all is known. */
+  const int has_bytes = v->bytes != NULL || offset_at(v, first) == offset_at(v, stop);
+  if (offset_at(v, first) >= 0 && has_bytes && is_rising(v, first, stop)) {
+    return -1;
+  }
   int64_t previous = 0;
   for (int64_t i = first; i <= stop; ++i) {
-    const int64_t at = i + v->offset;
-    const int64_t here =
-        is_wide ? din_read_i64(v->data, at) : (int64_t)din_read_i32(v->data, at);
-    /* The bytes' size is unknown, but no bytes at all is known. */
+    const int64_t here = offset_at(v, i);
     if (here < previous || (v->bytes == NULL && i > first && here > previous)) {
       return i > first ? i - 1 : i;
     }
     previous = here;
   }
-  return -1;
+  return first; /* not reached */
+}
+
+/* Whether all indices lie inside, those of nulls too. */
+static int are_inside(const din_values *v, int64_t first, int64_t n, int64_t size) {
+  int64_t indices[STRETCH];
+  int outside = 0;
+  din_read_integers(v, first, n, indices);
+  for (int64_t i = 0; i < n; ++i) {
+    outside |= (uint64_t)indices[i] >= (uint64_t)size;
+  }
+  return !outside;
 }
 
 int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop) {
@@ -118,16 +163,22 @@ int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop) {
       return first;
     }
   }
-  for (int64_t i = first; i < stop; ++i) {
-    if (!din_is_valid(&c->values, i)) {
+  for (int64_t done = first; done < stop; done += STRETCH) {
+    const int64_t end = stop - done < STRETCH ? stop : done + STRETCH;
+    if (whole && are_inside(&c->values, done, end - done, dictionary->length)) {
       continue;
     }
-    const int64_t index = din_index_at(&c->values, i);
-    if (index < 0 || index >= dictionary->length) {
-      return i;
-    }
-    if (!whole && din_check_values(dictionary, index, index + 1) >= 0) {
-      return i;
+    for (int64_t i = done; i < end; ++i) {
+      if (!din_is_valid(&c->values, i)) {
+        continue;
+      }
+      const int64_t index = din_index_at(&c->values, i);
+      if (index < 0 || index >= dictionary->length) {
+        return i;
+      }
+      if (!whole && din_check_values(dictionary, index, index + 1) >= 0) {
+        return i;
+      }
     }
   }
   return -1;

@@ -36,10 +36,9 @@ enum {
   DIN_FLOAT16,
   DIN_FLOAT32,
   DIN_FLOAT64,
-  DIN_BYTES32,    /* offsets int32 in data, bytes in bytes */
-  DIN_BYTES64,    /* offsets int64 in data, bytes in bytes */
-  DIN_BYTES_VIEW, /* 16-byte views in data, long bytes in buffers */
-  DIN_BYTES_FIXED /* width bytes each, in bytes */
+  DIN_BYTES32,   /* offsets int32 in data, bytes in bytes */
+  DIN_BYTES64,   /* offsets int64 in data, bytes in bytes */
+  DIN_BYTES_VIEW /* 16-byte views in data, long bytes in buffers */
 };
 
 /* Bytes of a view up to which they stand in the view itself. */
@@ -47,7 +46,6 @@ enum { DIN_VIEW_INLINE = 12 };
 
 typedef struct {
   int32_t type;
-  int32_t width;
   int64_t length;
   int64_t offset;
   const uint8_t *validity; /* bitmap, or NULL: no nulls */

@@ -26,8 +26,8 @@ DIN_DEFINE_READ(din_read_f32, float)
 DIN_DEFINE_READ(din_read_f64, double)
 #undef DIN_DEFINE_READ
 
-static inline int din_bit(const uint8_t *bitmap, int64_t i) {
-  return (bitmap[i >> 3] >> (i & 7)) & 1;
+static inline int din_bit(const void *bitmap, int64_t i) {
+  return (((const uint8_t *)bitmap)[i >> 3] >> (i & 7)) & 1;
 }
 
 static inline int din_is_valid(const din_values *v, int64_t i) {
@@ -71,10 +71,6 @@ static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
       begin = din_read_i64(v->data, at);
       key.num_bytes = din_read_i64(v->data, at + 1) - begin;
       break;
-    case DIN_BYTES_FIXED:
-      begin = at * v->width;
-      key.num_bytes = v->width;
-      break;
     default: {
       const uint8_t *view = (const uint8_t *)v->data + at * 16;
       key.num_bytes = din_read_i32(view, 0);
@@ -111,6 +107,36 @@ static inline int64_t din_index_at(const din_values *v, int64_t i) {
       return din_read_ui32(v->data, at);
     default: /* an uint64 beyond int64 reads as negative: outside any dictionary */
       return din_read_i64(v->data, at);
+  }
+}
+
+#define DIN_READ_LOOP(read)         \
+  for (int64_t i = 0; i < n; ++i) { \
+    out[i] = read(v->data, at + i); \
+  }                                 \
+  break
+
+/* Read n integers as they are; an uint64 beyond int64 reads as negative. */
+static inline void din_read_integers(const din_values *v, int64_t first, int64_t n,
+                                     int64_t *out) {
+  const int64_t at = first + v->offset;
+  switch (v->type) {
+    case DIN_BOOL:
+      DIN_READ_LOOP(din_bit);
+    case DIN_INT8:
+      DIN_READ_LOOP(din_read_i8);
+    case DIN_INT16:
+      DIN_READ_LOOP(din_read_i16);
+    case DIN_INT32:
+      DIN_READ_LOOP(din_read_i32);
+    case DIN_UINT8:
+      DIN_READ_LOOP(din_read_ui8);
+    case DIN_UINT16:
+      DIN_READ_LOOP(din_read_ui16);
+    case DIN_UINT32:
+      DIN_READ_LOOP(din_read_ui32);
+    default:
+      DIN_READ_LOOP(din_read_i64);
   }
 }
 

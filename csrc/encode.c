@@ -1,4 +1,9 @@
-/* Above 400 lines: a pass per encoder over every column type, sharing inlines. */
+/*
+ * Above 400 lines: one pass, and what it reads, finds and writes.
+ *
+ * Elements of many rows are gathered into a block that stays in the first-level cache,
+ * encoded together, and written to their rows.
+ */
 #include "encode.h"
 
 #include <assert.h>
@@ -6,31 +11,64 @@
 #include <string.h>
 
 #include "column_inline.h"
-#include "hash_inline.h"
-
-/* Elements read at a time: they stay in the first-level cache. */
-enum { BLOCK = 64 };
 
 /* Integers below these are exact in the float type; from here on neighbors collapse. */
 static const double EXACT_F16 = 2048.0;
 static const double EXACT_F32 = 16777216.0;
 static const double EXACT_F64 = 9007199254740992.0;
 
-/* What a run of elements met; element numbers count from the run's first. */
+static const uint8_t EMPTY[1] = {0};
+
+/*
+ * Where a stretch of the block's elements came from, and where its ids go, with zeros
+ * behind them up to `width`.
+ */
 typedef struct {
-  int64_t nulls;
-  int64_t unseen;
+  int64_t row;
+  int64_t element;
+  int64_t count;
+  int64_t width;
+  int64_t *out;
+} run;
+
+/*
+ * Elements on their way: only the arrays that the encoder reads are filled.
+ *
+ * `numbers` is `ints`, or the column itself where it lies as wanted. `valid` holds only
+ * when `masked`. A fault is met at position `bad`; what stands before it is good.
+ */
+typedef struct {
+  int64_t n;
+  int64_t num_runs;
   int64_t bad;
   int32_t fault;
-} run_tally;
+  int32_t masked;
+  run runs[DIN_BLOCK];
+  const uint8_t *keys[DIN_BLOCK];
+  int64_t sizes[DIN_BLOCK];
+  const int64_t *numbers;
+  int64_t ints[DIN_BLOCK];
+  double floats[DIN_BLOCK];
+  int64_t ids[2 * DIN_BLOCK]; /* a row of DIN_BLOCK may begin at the last one */
+  uint8_t valid[DIN_BLOCK];
+} block;
 
-/* ------------------------------------------------------------------ reading numbers */
+/* ----------------------------------------------------------------------- reading */
 
-#define READ_LOOP(type, read)             \
-  for (int64_t i = 0; i < n; ++i) {       \
-    out[i] = (type)read(v->data, at + i); \
-  }                                       \
-  break
+static void read_bits(const uint8_t *bitmap, int64_t at, int64_t n, uint8_t *out) {
+  int64_t i = 0;
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  for (; i < n && ((at + i) & 7) != 0; ++i) out[i] = (uint8_t)din_bit(bitmap, at + i);
+  for (; i + 8 <= n; i += 8) {
+    /* bit k to byte k */
+    uint64_t x = bitmap[(at + i) >> 3] * UINT64_C(0x0101010101010101);
+    x = (x & UINT64_C(0x8040201008040201)) + UINT64_C(0x7F7F7F7F7F7F7F7F);
+    x = (x >> 7) & UINT64_C(0x0101010101010101);
+    memcpy(out + i, &x, 8);
+  }
+#endif
+  for (; i < n; ++i) out[i] = (uint8_t)din_bit(bitmap, at + i);
+}
 
 /* Fill valid[n] from the bitmap; 0 when there is none and valid was left alone. */
 static int read_validity(const din_values *v, int64_t first, int64_t n,
@@ -42,86 +80,55 @@ static int read_validity(const din_values *v, int64_t first, int64_t n,
   if (v->validity == NULL) {
     return 0;
   }
-  for (int64_t i = 0; i < n; ++i) {
-    valid[i] = (uint8_t)din_bit(v->validity, first + v->offset + i);
-  }
+  read_bits(v->validity, first + v->offset, n, valid);
   return 1;
 }
 
+#define READ_LOOP(read)             \
+  for (int64_t i = 0; i < n; ++i) { \
+    out[i] = read(v->data, at + i); \
+  }                                 \
+  break
+
+/* Read n <= DIN_BLOCK numbers as float64, whether they are null or not. */
 static void read_float64_block(const din_values *v, int64_t first, int64_t n,
                                double *out) {
   const int64_t at = first + v->offset;
+  int64_t integers[DIN_BLOCK];
   switch (v->type) {
-    case DIN_BOOL:
-      for (int64_t i = 0; i < n; ++i) {
-        out[i] = din_bit((const uint8_t *)v->data, at + i);
-      }
-      break;
-    case DIN_INT8:
-      READ_LOOP(double, din_read_i8);
-    case DIN_INT16:
-      READ_LOOP(double, din_read_i16);
-    case DIN_INT32:
-      READ_LOOP(double, din_read_i32);
-    case DIN_INT64:
-      READ_LOOP(double, din_read_i64);
-    case DIN_UINT8:
-      READ_LOOP(double, din_read_ui8);
-    case DIN_UINT16:
-      READ_LOOP(double, din_read_ui16);
-    case DIN_UINT32:
-      READ_LOOP(double, din_read_ui32);
-    case DIN_UINT64:
-      READ_LOOP(double, din_read_ui64);
     case DIN_FLOAT16:
-      READ_LOOP(double, din_read_f16);
+      READ_LOOP(din_read_f16);
     case DIN_FLOAT32:
-      READ_LOOP(double, din_read_f32);
+      READ_LOOP(din_read_f32);
     case DIN_FLOAT64:
-      READ_LOOP(double, din_read_f64);
+      READ_LOOP(din_read_f64);
+    case DIN_NULL:
+      for (int64_t i = 0; i < n; ++i) out[i] = (double)NAN;
+      break;
+    case DIN_UINT64:
+      for (int64_t i = 0; i < n; ++i) out[i] = (double)din_read_ui64(v->data, at + i);
+      break;
     default:
-      for (int64_t i = 0; i < n; ++i) {
-        out[i] = (double)NAN;
-      }
+      din_read_integers(v, first, n, integers);
+      for (int64_t i = 0; i < n; ++i) out[i] = (double)integers[i];
       break;
   }
 }
 
 /*
- * Read numbers as int64; returns whether valid[n] was written (else all are valid).
- * A float NaN is null. On a fault, entries before `bad` are good.
+ * Read n <= DIN_BLOCK numbers as int64; returns whether valid[n] was written (else all
+ * are valid). A float NaN is null. On a fault, entries before *bad are good.
  */
 static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64_t *out,
-                            uint8_t *valid, run_tally *run) {
-  const int64_t at = first + v->offset;
+                            uint8_t *valid, int32_t *fault, int64_t *bad) {
   int masked = read_validity(v, first, n, valid);
   switch (v->type) {
-    case DIN_BOOL:
-      for (int64_t i = 0; i < n; ++i) {
-        out[i] = din_bit((const uint8_t *)v->data, at + i);
-      }
-      break;
-    case DIN_INT8:
-      READ_LOOP(int64_t, din_read_i8);
-    case DIN_INT16:
-      READ_LOOP(int64_t, din_read_i16);
-    case DIN_INT32:
-      READ_LOOP(int64_t, din_read_i32);
-    case DIN_INT64:
-      memcpy(out, (const uint8_t *)v->data + at * 8, (size_t)n * sizeof *out);
-      break;
-    case DIN_UINT8:
-      READ_LOOP(int64_t, din_read_ui8);
-    case DIN_UINT16:
-      READ_LOOP(int64_t, din_read_ui16);
-    case DIN_UINT32:
-      READ_LOOP(int64_t, din_read_ui32);
     case DIN_UINT64:
+      din_read_integers(v, first, n, out);
       for (int64_t i = 0; i < n; ++i) {
-        out[i] = din_read_i64(v->data, at + i);
         if (out[i] < 0 && (!masked || valid[i])) {
-          run->fault = DIN_BEYOND_INT64;
-          run->bad = i;
+          *fault = DIN_BEYOND_INT64;
+          *bad = i;
           return masked;
         }
       }
@@ -132,7 +139,7 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
       const double exact = v->type == DIN_FLOAT64   ? EXACT_F64
                            : v->type == DIN_FLOAT32 ? EXACT_F32
                                                     : EXACT_F16;
-      double numbers[BLOCK];
+      double numbers[DIN_BLOCK];
       read_float64_block(v, first, n, numbers);
       if (!masked) {
         memset(valid, 1, (size_t)n);
@@ -147,30 +154,120 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
           out[i] = (int64_t)x;
         } else {
           const int is_whole = x == floor(x) && !isinf(x);
-          run->fault = is_whole ? DIN_NOT_EXACT : DIN_NOT_WHOLE;
-          run->bad = i;
+          *fault = is_whole ? DIN_NOT_EXACT : DIN_NOT_WHOLE;
+          *bad = i;
           return masked;
         }
       }
       break;
     }
-    default:
+    case DIN_NULL:
       memset(out, 0, (size_t)n * sizeof *out);
+      break;
+    default:
+      din_read_integers(v, first, n, out);
       break;
   }
   return masked;
 }
 
-/* ------------------------------------------------------------------------- encoding */
-
-/* Returns the id of an unseen value, or -1 where it has none. */
-static int64_t unseen_id(const din_encoder *e, run_tally *run) {
-  if (e->unseen == DIN_UNSEEN_ERROR) {
-    return -1;
+/* Where n keys lie; a null view may point anywhere, so it is not looked at. */
+static void read_keys(const din_values *v, const din_block_isa *isa, int64_t first,
+                      int64_t n, const uint8_t **keys, int64_t *sizes) {
+  const int64_t at = first + v->offset;
+  const uint8_t *bytes = v->bytes == NULL ? EMPTY : v->bytes;
+  switch (v->type) {
+    case DIN_BYTES32:
+      isa->read_keys32(bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
+      break;
+    case DIN_BYTES64:
+      isa->read_keys64(bytes, (const uint8_t *)v->data + at * 8, n, keys, sizes);
+      break;
+    case DIN_BYTES_VIEW:
+      for (int64_t i = 0; i < n; ++i) {
+        const int is_null = v->validity != NULL && !din_bit(v->validity, at + i);
+        const din_key key =
+            is_null ? (din_key){EMPTY, 0} : din_key_at(v, DIN_BYTES_VIEW, first + i);
+        keys[i] = key.data;
+        sizes[i] = key.num_bytes;
+      }
+      break;
+    default:
+      for (int64_t i = 0; i < n; ++i) {
+        keys[i] = EMPTY;
+        sizes[i] = 0;
+      }
+      break;
   }
-  run->unseen += 1;
-  return e->unseen == DIN_UNSEEN_ROW ? e->num_rows - 1 : 0;
 }
+
+/* Note whether elements [at, at + n) of the block are valid, once any may not be. */
+static uint8_t *valid_at(block *b, int64_t at, int64_t n, int is_needed) {
+  if (is_needed && !b->masked) {
+    memset(b->valid, 1, (size_t)at);
+    b->masked = 1;
+  }
+  if (b->masked) memset(b->valid + at, 1, (size_t)n);
+  return b->valid + at;
+}
+
+/* Read elements [first, first + n) of plain values to position `at` of the block. */
+static void read_plain(block *b, const din_values *v, const din_encoder *e,
+                       int64_t first, int64_t n, int64_t at) {
+  const int is_float = v->type >= DIN_FLOAT16 && v->type <= DIN_FLOAT64;
+  const int may_be_null = v->type == DIN_NULL || v->validity != NULL || is_float;
+  uint8_t *valid = valid_at(b, at, n, may_be_null);
+  if (e->reads == DIN_READS_INT64) {
+    int32_t fault = DIN_FINE;
+    int64_t bad = -1;
+    uint8_t unused[DIN_BLOCK];
+    read_int64_block(v, first, n, b->ints + at, may_be_null ? valid : unused, &fault,
+                     &bad);
+    if (fault != DIN_FINE && b->fault == DIN_FINE) {
+      b->fault = fault;
+      b->bad = at + bad;
+    }
+    return;
+  }
+  read_validity(v, first, n, valid);
+  if (e->reads == DIN_READS_BYTES) {
+    read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at);
+  } else {
+    read_float64_block(v, first, n, b->floats + at);
+    for (int64_t i = 0; is_float && i < n; ++i) {
+      valid[i] &= b->floats[at + i] == b->floats[at + i];
+    }
+  }
+}
+
+/* Read elements of a column of dictionary indices: into ints when there are codes. */
+static void read_coded(block *b, const din_column *c, const din_encoder *e,
+                       const din_codes *codes, int64_t first, int64_t n, int64_t at) {
+  const din_values *v = &c->values;
+  uint8_t *valid = valid_at(b, at, n, v->validity != NULL);
+  int64_t indices[DIN_BLOCK];
+  read_validity(v, first, n, valid);
+  din_read_integers(v, first, n, indices);
+  for (int64_t i = 0; v->validity != NULL && i < n; ++i) {
+    indices[i] = valid[i] ? indices[i] : 0; /* of a null it may be anything */
+  }
+  if (codes != NULL) {
+    memcpy(b->ints + at, indices, (size_t)n * sizeof *indices);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    if (v->validity != NULL && !valid[i]) {
+      b->keys[at + i] = EMPTY;
+      b->sizes[at + i] = 0;
+      b->ints[at + i] = 0;
+      b->floats[at + i] = 0;
+    } else {
+      read_plain(b, &c->dictionary, e, indices[i], 1, at + i);
+    }
+  }
+}
+
+/* ------------------------------------------------------------------------- encoding */
 
 static int64_t bucket_of(const din_encoder *e, double x) {
   int64_t low = 0;
@@ -186,302 +283,377 @@ static int64_t bucket_of(const din_encoder *e, double x) {
   return 1 + low;
 }
 
-/* valid may be NULL: all are. Returns the entries written before a fault. */
-static int64_t encode_ints(const din_encoder *e, const int64_t *x, const uint8_t *valid,
-                           int64_t n, int64_t *out, run_tally *run) {
-  if (e->type == DIN_ENCODE_HASH) {
-    if (e->int_as_text) {
-      for (int64_t i = 0; i < n; ++i) {
-        out[i] =
-            din_reduce_inline(din_hash_int64_text_inline(x[i], e->seed), &e->reduction);
-      }
-    } else {
-      for (int64_t i = 0; i < n; ++i) {
-        out[i] = din_reduce_inline(din_hash_int64_inline(x[i], e->seed), &e->reduction);
-      }
+static void hash_block(block *b, const din_encoder *e) {
+  uint64_t *hashes = (uint64_t *)b->ids;
+  if (e->reads == DIN_READS_BYTES) {
+    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+  } else if (e->int_as_text) {
+    uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
+    for (int64_t i = 0; i < b->n; ++i) {
+      const int64_t at = din_format_int64(b->numbers[i], texts[i]);
+      b->keys[i] = texts[i] + at;
+      b->sizes[i] = DIN_MAX_DIGITS - at;
     }
-    for (int64_t i = 0; valid != NULL && i < n; ++i) {
-      if (!valid[i]) {
-        out[i] = 0;
-        run->nulls += 1;
-      }
-    }
-    return n;
+    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+  } else {
+    e->isa->hash_ints[e->hash](b->numbers, b->n, e->seed, hashes);
   }
-  for (int64_t i = 0; i < n; ++i) {
-    if (valid != NULL && !valid[i]) {
-      out[i] = 0;
-      run->nulls += 1;
-      continue;
-    }
-    int64_t id;
-    int is_seen = 1;
-    if (e->type == DIN_ENCODE_IDENTITY) {
-      id = x[i];
-      is_seen = id >= 0 && id < e->num_rows;
-    } else if (e->type == DIN_ENCODE_VOCAB) {
-      id = din_find_int64(&e->vocab, x[i]);
-      is_seen = id != 0;
-    } else {
-      id = bucket_of(e, (double)x[i]);
-    }
-    if (!is_seen) {
-      id = unseen_id(e, run);
-      if (id < 0) {
-        run->fault = DIN_HAS_NO_ID;
-        run->bad = i;
-        return i;
-      }
-    }
-    out[i] = id;
-  }
-  return n;
+  e->isa->reduce(hashes, b->n, &e->reduction, b->ids);
 }
 
-static void encode_ints_run(const din_values *v, const din_encoder *e, int64_t start,
-                            int64_t count, int64_t *out, run_tally *run) {
-  int64_t keys[BLOCK];
-  uint8_t valid[BLOCK];
-  for (int64_t done = 0; done < count; done += BLOCK) {
-    const int64_t n = count - done < BLOCK ? count - done : BLOCK;
-    run_tally block = {0, 0, -1, DIN_FINE};
-    const int masked = read_int64_block(v, start + done, n, keys, valid, &block);
-    if (block.fault != DIN_FINE) {
-      /* An earlier element of the block may have no id, and is then the first fault. */
-      run_tally before = {0, 0, -1, DIN_FINE};
-      encode_ints(e, keys, masked ? valid : NULL, block.bad, out + done, &before);
-      if (before.fault != DIN_FINE) {
-        block = before;
-      }
-    } else {
-      encode_ints(e, keys, masked ? valid : NULL, n, out + done, &block);
-    }
-    run->nulls += block.nulls;
-    run->unseen += block.unseen;
-    if (block.fault != DIN_FINE) {
-      run->fault = block.fault;
-      run->bad = done + block.bad;
+/* Give what has no id (0 here, -1 for identity) the unseen one, or stop at it. */
+static void settle_unseen(block *b, const din_encoder *e, int64_t none,
+                          din_tally *tally) {
+  const int64_t id = e->unseen == DIN_UNSEEN_ROW ? e->num_rows - 1 : 0;
+  for (int64_t i = 0; i < b->n; ++i) {
+    if (b->ids[i] != none || (b->masked && !b->valid[i])) continue;
+    if (e->unseen == DIN_UNSEEN_ERROR) {
+      b->fault = DIN_HAS_NO_ID;
+      b->bad = i;
+      b->n = i;
       return;
     }
+    tally->unseen += 1;
+    b->ids[i] = id;
   }
 }
 
-static void encode_floats_run(const din_values *v, const din_encoder *e, int64_t start,
-                              int64_t count, int64_t *out, run_tally *run) {
-  double numbers[BLOCK];
-  uint8_t valid[BLOCK];
-  for (int64_t done = 0; done < count; done += BLOCK) {
-    const int64_t n = count - done < BLOCK ? count - done : BLOCK;
-    read_float64_block(v, start + done, n, numbers);
-    const int masked = read_validity(v, start + done, n, valid);
-    for (int64_t i = 0; i < n; ++i) {
-      if ((masked && !valid[i]) || numbers[i] != numbers[i]) {
-        out[done + i] = 0;
-        run->nulls += 1;
+static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally) {
+  switch (e->type) {
+    case DIN_ENCODE_HASH:
+      hash_block(b, e);
+      break;
+    case DIN_ENCODE_VOCAB:
+      if (e->reads == DIN_READS_BYTES) {
+        din_find_bytes(&e->vocab, b->keys, b->sizes, b->n, b->ids);
       } else {
-        out[done + i] = bucket_of(e, numbers[i]);
+        din_find_ints(&e->vocab, b->numbers, b->n, b->ids);
       }
-    }
-  }
-}
-
-static inline void hash_keys(const din_values *v, int32_t type, const din_encoder *e,
-                             int64_t start, int64_t count, int64_t *out,
-                             run_tally *run) {
-  const uint64_t seed = e->seed;
-  const din_reduction reduction = e->reduction;
-  if (v->validity == NULL) {
-    for (int64_t i = 0; i < count; ++i) {
-      const din_key key = din_key_at(v, type, start + i);
-      const uint64_t h = din_hash_bytes_inline(key.data, key.num_bytes, seed);
-      out[i] = din_reduce_inline(h, &reduction);
-    }
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    if (!din_bit(v->validity, start + v->offset + i)) {
-      out[i] = 0;
-      run->nulls += 1;
-      continue;
-    }
-    const din_key key = din_key_at(v, type, start + i);
-    const uint64_t h = din_hash_bytes_inline(key.data, key.num_bytes, seed);
-    out[i] = din_reduce_inline(h, &reduction);
-  }
-}
-
-static void find_keys(const din_values *v, const din_encoder *e, int64_t start,
-                      int64_t count, int64_t *out, run_tally *run) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = 0;
-    if (!din_is_valid(v, start + i)) {
-      run->nulls += 1;
-      continue;
-    }
-    const din_key key = din_key_at(v, v->type, start + i);
-    int64_t id = din_find_bytes(&e->vocab, key.data, key.num_bytes);
-    if (id == 0) {
-      id = unseen_id(e, run);
-    }
-    if (id < 0) {
-      run->fault = DIN_HAS_NO_ID;
-      run->bad = i;
-      return;
-    }
-    out[i] = id;
-  }
-}
-
-static void encode_keys_run(const din_values *v, const din_encoder *e, int64_t start,
-                            int64_t count, int64_t *out, run_tally *run) {
-  if (e->type == DIN_ENCODE_VOCAB) {
-    find_keys(v, e, start, count, out, run);
-    return;
-  }
-  switch (v->type) {
-    case DIN_BYTES32:
-      hash_keys(v, DIN_BYTES32, e, start, count, out, run);
+      settle_unseen(b, e, 0, tally);
       break;
-    case DIN_BYTES64:
-      hash_keys(v, DIN_BYTES64, e, start, count, out, run);
-      break;
-    case DIN_BYTES_FIXED:
-      hash_keys(v, DIN_BYTES_FIXED, e, start, count, out, run);
+    case DIN_ENCODE_IDENTITY:
+      for (int64_t i = 0; i < b->n; ++i) {
+        b->ids[i] =
+            b->numbers[i] >= 0 && b->numbers[i] < e->num_rows ? b->numbers[i] : -1;
+      }
+      settle_unseen(b, e, -1, tally);
       break;
     default:
-      hash_keys(v, DIN_BYTES_VIEW, e, start, count, out, run);
+      for (int64_t i = 0; i < b->n; ++i) {
+        const double x =
+            e->reads == DIN_READS_INT64 ? (double)b->numbers[i] : b->floats[i];
+        b->ids[i] = bucket_of(e, x);
+      }
       break;
   }
 }
 
-static void encode_plain_run(const din_values *v, const din_encoder *e, int64_t start,
-                             int64_t count, int64_t *out, run_tally *run) {
-  if (v->type == DIN_NULL) {
-    memset(out, 0, (size_t)count * sizeof *out);
-    run->nulls += count;
-  } else if (e->reads == DIN_READS_BYTES) {
-    encode_keys_run(v, e, start, count, out, run);
-  } else if (e->reads == DIN_READS_INT64) {
-    encode_ints_run(v, e, start, count, out, run);
-  } else {
-    encode_floats_run(v, e, start, count, out, run);
+/* Ids of dictionary indices: the entries' own were found before. */
+static void encode_coded_block(block *b, const din_codes *codes, din_tally *tally) {
+  if (codes->num_ids == 0) { /* an empty dictionary: all are null */
+    memset(b->ids, 0, (size_t)b->n * sizeof *b->ids);
+    return;
   }
-}
-
-static void encode_coded_run(const din_column *c, const din_encoder *e,
-                             const din_codes *codes, int64_t start, int64_t count,
-                             int64_t *out, run_tally *run) {
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = 0;
-    if (!din_is_valid(&c->values, start + i)) {
-      run->nulls += 1;
-      continue;
-    }
-    const int64_t index = din_index_at(&c->values, start + i);
-    if (codes != NULL && codes->codes[index] != DIN_CODE_FAULT) {
-      out[i] = codes->ids[index];
-      run->nulls += codes->codes[index] == DIN_CODE_NULL;
-      run->unseen += codes->codes[index] == DIN_CODE_UNSEEN;
-      continue;
-    }
-    run_tally one = {0, 0, -1, DIN_FINE};
-    encode_plain_run(&c->dictionary, e, index, 1, out + i, &one);
-    run->nulls += one.nulls;
-    run->unseen += one.unseen;
-    if (one.fault != DIN_FINE) {
-      run->fault = one.fault;
-      run->bad = i;
+  for (int64_t i = 0; i < b->n; ++i) b->ids[i] = codes->ids[b->numbers[i]];
+  for (int64_t i = 0; codes->has_special && i < b->n; ++i) {
+    if (b->masked && !b->valid[i]) continue;
+    const uint8_t code = codes->codes[b->numbers[i]];
+    tally->nulls += code == DIN_CODE_NULL;
+    tally->unseen += code == DIN_CODE_UNSEEN;
+    if (code >= DIN_CODE_FAULT) {
+      b->fault = code - DIN_CODE_FAULT;
+      b->bad = i;
       return;
     }
   }
 }
 
-static void encode_run(const din_column *c, const din_encoder *e,
-                       const din_codes *codes, int64_t start, int64_t count,
-                       int64_t *out, run_tally *run) {
-  if (c->has_dictionary) {
-    encode_coded_run(c, e, codes, start, count, out, run);
+typedef struct {
+  const din_column *column;
+  const din_encoder *encoder;
+  const din_codes *codes;
+  int32_t newest_first;
+  din_tally *tally;
+  block *block;
+} pass;
+
+static void find_bad(const pass *p) {
+  const block *b = p->block;
+  int64_t left = b->bad;
+  const run *r = b->runs;
+  while (left >= r->count) left -= (r++)->count;
+  p->tally->fault = b->fault;
+  p->tally->bad = r->element + left;
+  p->tally->bad_row = p->column->nesting == DIN_SCALAR ? p->tally->bad : r->row;
+}
+
+/* Read what the runs say; those that follow each other in the column, at once. */
+static void read_block(const pass *p) {
+  block *b = p->block;
+  const din_column *c = p->column;
+  const din_values *v = &c->values;
+  int64_t at = 0;
+  b->numbers = b->ints;
+  for (int64_t i = 0; i < b->num_runs && b->fault == DIN_FINE;) {
+    const int64_t first = b->runs[i].element;
+    int64_t n = b->runs[i].count;
+    for (++i; i < b->num_runs && b->runs[i].element == first + n; ++i) {
+      n += b->runs[i].count;
+    }
+    if (c->has_dictionary) {
+      read_coded(b, c, p->encoder, p->codes, first, n, at);
+    } else {
+      const uint8_t *data = (const uint8_t *)v->data + (first + v->offset) * 8;
+      if (n == b->n && v->type == DIN_INT64 && v->validity == NULL &&
+          p->encoder->reads == DIN_READS_INT64 && (uintptr_t)data % 8 == 0) {
+        b->numbers = (const int64_t *)(const void *)data;
+      } else {
+        read_plain(b, v, p->encoder, first, n, at);
+      }
+    }
+    at += n;
+  }
+}
+
+/* Encode the block and write its ids where they belong. */
+static void flush(const pass *p) {
+  block *b = p->block;
+  read_block(p);
+  if (b->fault != DIN_FINE) b->n = b->bad; /* an earlier one may have no id */
+  if (p->codes != NULL) {
+    encode_coded_block(b, p->codes, p->tally);
   } else {
-    encode_plain_run(&c->values, e, start, count, out, run);
+    encode_plain_block(b, p->encoder, p->tally);
+  }
+  if (b->fault != DIN_FINE) {
+    find_bad(p);
+    return;
+  }
+  for (int64_t i = 0; b->masked && i < b->n; ++i) {
+    p->tally->nulls += !b->valid[i];
+    b->ids[i] = b->valid[i] ? b->ids[i] : 0;
+  }
+  const int64_t *from = b->ids;
+  for (const run *r = b->runs; r < b->runs + b->num_runs; from += (r++)->count) {
+    if (p->newest_first) {
+      for (int64_t i = 0; i < r->count; ++i) r->out[-i] = from[i];
+    } else if (r->width <= DIN_BLOCK) {
+      p->encoder->isa->write_row(from, r->count, r->width, r->out);
+    } else {
+      memcpy(r->out, from, (size_t)r->count * sizeof *from);
+      memset(r->out + r->count, 0, (size_t)(r->width - r->count) * sizeof *from);
+    }
+  }
+  b->n = b->num_runs = b->masked = 0;
+}
+
+/*
+ * Take elements [element, element + count) of a row; ids go to `out` and behind it,
+ * with zeros up to `width`.
+ */
+static void push(const pass *p, int64_t row, int64_t element, int64_t count,
+                 int64_t width, int64_t *out) {
+  block *b = p->block;
+  while (count > 0 && p->tally->fault == DIN_FINE) {
+    const int64_t room = DIN_BLOCK - b->n;
+    const int64_t n = count < room ? count : room;
+    b->runs[b->num_runs++] = (run){row, element, n, n < count ? n : width, out};
+    b->n += n;
+    element += n;
+    count -= n;
+    width -= n;
+    out += p->newest_first ? -n : n;
+    if (b->n == DIN_BLOCK) flush(p);
   }
 }
 
 void din_encode_dictionary(const din_column *c, const din_encoder *e, int64_t *ids,
-                           uint8_t *codes) {
-  for (int64_t i = 0; i < c->dictionary.length; ++i) {
-    run_tally one = {0, 0, -1, DIN_FINE};
-    ids[i] = 0;
-    encode_plain_run(&c->dictionary, e, i, 1, ids + i, &one);
-    codes[i] = one.fault != DIN_FINE ? DIN_CODE_FAULT
-               : one.nulls           ? DIN_CODE_NULL
-               : one.unseen          ? DIN_CODE_UNSEEN
-                                     : DIN_CODE_ID;
+                           uint8_t *codes, int32_t *has_special) {
+  din_column entries = {0};
+  entries.nesting = DIN_SCALAR;
+  entries.num_rows = c->dictionary.length;
+  entries.values = c->dictionary;
+  *has_special = 0;
+  int64_t row = 0;
+  while (row < entries.num_rows) {
+    /* Up to the first fault all is known at once; what is behind it, in the next turn. */
+    din_tally tally = {0};
+    din_encode_scalars(&entries, e, NULL, row, entries.num_rows, ids, &tally);
+    const int64_t stop = tally.fault != DIN_FINE ? tally.bad : entries.num_rows;
+    const int may_be_special =
+        tally.nulls + tally.unseen > 0 || tally.fault != DIN_FINE;
+    memset(codes + row, DIN_CODE_ID, (size_t)(stop - row));
+    if (may_be_special) {
+      *has_special = 1;
+      for (; row < stop; ++row) {
+        din_tally one = {0};
+        din_encode_scalars(&entries, e, NULL, row, row + 1, ids, &one);
+        codes[row] = one.nulls    ? DIN_CODE_NULL
+                     : one.unseen ? DIN_CODE_UNSEEN
+                                  : DIN_CODE_ID;
+      }
+    }
+    row = stop;
+    if (tally.fault != DIN_FINE) {
+      ids[row] = 0;
+      codes[row++] = (uint8_t)(DIN_CODE_FAULT + tally.fault);
+    }
   }
 }
 
 void din_encode_scalars(const din_column *c, const din_encoder *e,
-                        const din_codes *codes, int64_t *ids, din_tally *tally) {
-  run_tally run = {0, 0, -1, DIN_FINE};
-  encode_run(c, e, codes, 0, c->num_rows, ids, &run);
-  tally->nulls += run.nulls;
-  tally->unseen += run.unseen;
-  tally->fault = run.fault;
-  tally->bad = run.bad;
-  tally->bad_row = run.bad;
+                        const din_codes *codes, int64_t first, int64_t stop,
+                        int64_t *ids, din_tally *tally) {
+  block b;
+  b.n = b.num_runs = b.fault = b.masked = 0;
+  const pass p = {c, e, codes, 0, tally, &b};
+  push(&p, first, first, stop - first, stop - first, ids + first);
+  if (b.n > 0 && tally->fault == DIN_FINE) flush(&p);
 }
 
-static void reverse(int64_t *x, int64_t n) {
-  for (int64_t i = 0, j = n - 1; i < j; ++i, --j) {
-    const int64_t swapped = x[i];
-    x[i] = x[j];
-    x[j] = swapped;
+/* ------------------------------------------------------------------------------ lists */
+
+/* The elements of one row that are encoded. */
+typedef struct {
+  int64_t first;
+  int64_t count;
+} span;
+
+static span span_of(const din_column *c, const din_window *w, int64_t row) {
+  int64_t start;
+  int64_t count;
+  din_row_bounds_inline(c, row, &start, &count);
+  if (w->skip != NULL) start += w->skip[row];
+  if (w->kept != NULL) count = w->kept[row];
+  if (count > w->width) {
+    start += w->newest_first ? 0 : count - w->width;
+    count = w->width;
+  }
+  return (span){start, count};
+}
+
+static int64_t width_of(int32_t type) {
+  switch (type) {
+    case DIN_INT8:
+    case DIN_UINT8:
+      return 1;
+    case DIN_INT16:
+    case DIN_UINT16:
+    case DIN_FLOAT16:
+      return 2;
+    case DIN_INT32:
+    case DIN_UINT32:
+    case DIN_FLOAT32:
+      return 4;
+    case DIN_BYTES_VIEW:
+      return 16;
+    default:
+      return 8;
+  }
+}
+
+static int is_same_bytes(const din_values *v, int64_t first, int64_t second,
+                         int64_t n) {
+  const int is_wide = v->type == DIN_BYTES64;
+#define END(i) \
+  (is_wide ? din_read_i64(v->data, (i)) : (int64_t)din_read_i32(v->data, (i)))
+  first += v->offset;
+  second += v->offset;
+  const int64_t begin = END(first);
+  const int64_t apart = END(second) - begin;
+  if (END(second + n) - END(first + n) != apart) return 0;
+  int64_t differ = 0;
+  for (int64_t i = 1; i < n; ++i) differ |= END(second + i) - END(first + i) - apart;
+  const int64_t size = END(first + n) - begin;
+#undef END
+  return differ == 0 && (size == 0 || memcmp(v->bytes + begin, v->bytes + begin + apart,
+                                             (size_t)size) == 0);
+}
+
+/*
+ * Whether two rows hold the same elements, as exploded tables have them: judged by
+ * their bytes, so that a no is not certain.
+ */
+static int is_same(const din_column *c, span one, span other) {
+  const din_values *v = &c->values;
+  if (one.count != other.count || one.count == 0) return 0;
+  if (one.first == other.first) return 1;
+  if (v->type == DIN_NULL || v->type == DIN_BOOL) return 0;
+  if (v->type == DIN_BYTES32 || v->type == DIN_BYTES64) {
+    if (!is_same_bytes(v, one.first, other.first, one.count)) return 0;
+  } else {
+    const int64_t width = width_of(v->type);
+    const uint8_t *data = (const uint8_t *)v->data + v->offset * width;
+    if (memcmp(data + one.first * width, data + other.first * width,
+               (size_t)(one.count * width)) != 0) {
+      return 0;
+    }
+  }
+  for (int64_t i = 0; v->validity != NULL && i < one.count; ++i) {
+    if (din_bit(v->validity, one.first + v->offset + i) !=
+        din_bit(v->validity, other.first + v->offset + i)) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* Take a row, and pad it. */
+static void push_row(const pass *p, const din_window *w, int64_t row, span s,
+                     int64_t *out) {
+  if (w->positions == NULL && !w->newest_first && s.count > 0) {
+    push(p, row, s.first, s.count, w->width, out);
+    return;
+  }
+  memset(out + s.count, 0, (size_t)(w->width - s.count) * sizeof *out);
+  if (w->positions == NULL) {
+    push(p, row, s.first, s.count, s.count, out + s.count - 1);
+    return;
+  }
+  int64_t start;
+  int64_t count;
+  din_row_bounds_inline(p->column, row, &start, &count);
+  const int64_t *positions = w->positions + w->position_start[row];
+  if (!w->newest_first) positions += w->kept[row] - s.count;
+  for (int64_t t = 0; t < s.count; ++t) {
+    const int64_t to = w->newest_first ? s.count - 1 - t : t;
+    push(p, row, start + positions[t], 1, 1, out + to);
   }
 }
 
 void din_encode_lists(const din_column *c, const din_encoder *e, const din_codes *codes,
-                      const din_window *w, int64_t *padded, din_tally *tally) {
-  for (int64_t row = 0; row < c->num_rows; ++row) {
+                      const din_window *w, int64_t first, int64_t stop, int64_t *padded,
+                      din_tally *tally) {
+  block b;
+  b.n = b.num_runs = b.fault = b.masked = 0;
+  const pass p = {c, e, codes, w->newest_first, tally, &b};
+  const size_t row_bytes = (size_t)w->width * sizeof *padded;
+  span next = first < stop ? span_of(c, w, first) : (span){0, 0};
+  for (int64_t row = first; row < stop && tally->fault == DIN_FINE; ++row) {
+    const span here = next;
     int64_t *out = padded + row * w->width;
-    int64_t start;
-    int64_t count;
-    din_row_bounds_inline(c, row, &start, &count);
-    if (w->skip != NULL) {
-      start += w->skip[row];
+    next = row + 1 < stop ? span_of(c, w, row + 1) : (span){0, 0};
+    if (w->positions != NULL || !is_same(c, here, next)) {
+      push_row(&p, w, row, here, out);
+      continue;
     }
-    if (w->kept != NULL) {
-      count = w->kept[row];
-    }
-    int64_t kept = count;
-    int64_t first = 0;
-    if (count > w->width) {
-      kept = w->width;
-      first = w->newest_first ? 0 : count - kept;
-    }
-    run_tally run = {0, 0, -1, DIN_FINE};
-    if (w->positions == NULL) {
-      encode_run(c, e, codes, start + first, kept, out, &run);
-      tally->bad = start + first + run.bad;
-    } else {
-      const int64_t *positions = w->positions + w->position_start[row] + first;
-      for (int64_t t = 0; t < kept && run.fault == DIN_FINE; ++t) {
-        encode_run(c, e, codes, start + positions[t], 1, out + t, &run);
-        tally->bad = start + positions[t];
-      }
-    }
-    tally->nulls += run.nulls;
-    tally->unseen += run.unseen;
-    if (run.fault != DIN_FINE) {
-      tally->fault = run.fault;
-      tally->bad_row = row;
-      return;
-    }
-    if (w->newest_first) {
-      reverse(out, kept);
-    }
-    if (w->width > kept) {
-      memset(out + kept, 0, (size_t)(w->width - kept) * sizeof *out);
+    /* Rows that repeat this one get a copy of its ids, and count as it does. */
+    if (b.n > 0) flush(&p);
+    const int64_t nulls = tally->nulls;
+    const int64_t unseen = tally->unseen;
+    if (tally->fault == DIN_FINE) push_row(&p, w, row, here, out);
+    if (tally->fault == DIN_FINE && b.n > 0) flush(&p);
+    const int64_t more_nulls = tally->nulls - nulls;
+    const int64_t more_unseen = tally->unseen - unseen;
+    while (tally->fault == DIN_FINE && row + 1 < stop && is_same(c, here, next)) {
+      ++row;
+      memcpy(padded + row * w->width, out, row_bytes);
+      tally->nulls += more_nulls;
+      tally->unseen += more_unseen;
+      next = row + 1 < stop ? span_of(c, w, row + 1) : (span){0, 0};
     }
   }
+  if (b.n > 0 && tally->fault == DIN_FINE) flush(&p);
 }
 
 /* ------------------------------------------------------------------------ pad values
@@ -506,9 +678,10 @@ static int is_pad(const din_column *c, const din_pad_value *pad, int64_t i) {
   }
   int64_t number;
   uint8_t valid;
-  run_tally run = {0, 0, -1, DIN_FINE};
-  const int masked = read_int64_block(v, i, 1, &number, &valid, &run);
-  return run.fault == DIN_FINE && (!masked || valid) && number == pad->number;
+  int32_t fault = DIN_FINE;
+  int64_t bad;
+  const int masked = read_int64_block(v, i, 1, &number, &valid, &fault, &bad);
+  return fault == DIN_FINE && (!masked || valid) && number == pad->number;
 }
 
 void din_trim_rows(const din_column *c, const din_pad_value *pad, int64_t *skip,
@@ -548,9 +721,9 @@ void din_drop_pads(const din_column *c, const din_pad_value *pad,
 /* --------------------------------------------------------------------------- numbers
  */
 
-/* Read n <= BLOCK numbers, dictionary or not; null as NaN. */
+/* Read n <= DIN_BLOCK numbers, dictionary or not; null as NaN. */
 static void read_numbers(const din_column *c, int64_t start, int64_t n, double *out) {
-  uint8_t valid[BLOCK];
+  uint8_t valid[DIN_BLOCK];
   const din_values *v = &c->values;
   if (c->has_dictionary) {
     for (int64_t i = 0; i < n; ++i) {
@@ -573,9 +746,9 @@ static void read_numbers(const din_column *c, int64_t start, int64_t n, double *
 }
 
 void din_read_scalars_float64(const din_column *c, double *out) {
-  for (int64_t done = 0; done < c->num_rows; done += BLOCK) {
+  for (int64_t done = 0; done < c->num_rows; done += DIN_BLOCK) {
     const int64_t left = c->num_rows - done;
-    read_numbers(c, done, left < BLOCK ? left : BLOCK, out + done);
+    read_numbers(c, done, left < DIN_BLOCK ? left : DIN_BLOCK, out + done);
   }
 }
 
@@ -593,14 +766,15 @@ void din_read_scalars_int64(const din_column *c, int64_t *out, uint8_t *valid,
       i = din_index_at(v, i);
       v = &c->dictionary;
     }
-    run_tally run = {0, 0, -1, DIN_FINE};
+    int32_t fault = DIN_FINE;
+    int64_t bad;
     uint8_t is_valid = 1;
-    if (!read_int64_block(v, i, 1, out + row, &is_valid, &run)) {
+    if (!read_int64_block(v, i, 1, out + row, &is_valid, &fault, &bad)) {
       is_valid = 1;
     }
     valid[row] = is_valid;
-    if (run.fault != DIN_FINE) {
-      tally->fault = run.fault;
+    if (fault != DIN_FINE) {
+      tally->fault = fault;
       tally->bad = tally->bad_row = row;
       return;
     }
@@ -609,7 +783,7 @@ void din_read_scalars_int64(const din_column *c, int64_t *out, uint8_t *valid,
 
 void din_read_dense(const din_column *c, int64_t num_values, int32_t replace,
                     float replacement, float *out, din_tally *tally) {
-  double numbers[BLOCK];
+  double numbers[DIN_BLOCK];
   for (int64_t row = 0; row < c->num_rows; ++row) {
     float *to = out + row * num_values;
     int64_t start;
@@ -636,8 +810,8 @@ void din_read_dense(const din_column *c, int64_t num_values, int32_t replace,
       tally->bad_row = row;
       return;
     }
-    for (int64_t done = 0; !is_null && done < count; done += BLOCK) {
-      const int64_t n = count - done < BLOCK ? count - done : BLOCK;
+    for (int64_t done = 0; !is_null && done < count; done += DIN_BLOCK) {
+      const int64_t n = count - done < DIN_BLOCK ? count - done : DIN_BLOCK;
       read_numbers(c, start + done, n, numbers);
       for (int64_t k = 0; k < n; ++k) {
         /* The comparison is false for NaN; rounding to FLT_MAX's successor is inf. */

@@ -2,7 +2,8 @@
  * Raw values -> ids, fused with truncation and padding: one pass into the output.
  *
  * Kernels allocate nothing, keep no state and stop at the first value that has no id;
- * what they stopped at stands in `din_tally`. The caller owns every buffer.
+ * what they stopped at stands in `din_tally`. The caller owns every buffer. Calls for
+ * different rows of one column may run at the same time.
  * Letters: B rows of all chunks together, R rows of this chunk, T positions, K values.
  */
 #ifndef DIN_ENCODE_H
@@ -10,8 +11,8 @@
 
 #include <stdint.h>
 
+#include "block.h"
 #include "column.h"
-#include "hash.h"
 #include "vocab.h"
 
 #ifdef __cplusplus
@@ -30,6 +31,8 @@ typedef struct {
   int32_t reads;
   int32_t unseen;
   int32_t int_as_text;
+  int32_t hash;
+  const din_block_isa *isa;
   uint64_t seed;
   din_reduction reduction;
   int64_t num_rows; /* of the embedding table */
@@ -57,12 +60,15 @@ typedef struct {
   int64_t bad;
 } din_tally;
 
-/* The ids of a dictionary's entries, so that each is encoded once. */
+/* What an entry of a dictionary is; DIN_CODE_FAULT + its fault where it has no id. */
 enum { DIN_CODE_ID, DIN_CODE_NULL, DIN_CODE_UNSEEN, DIN_CODE_FAULT };
 
+/* The ids of a dictionary's entries, so that each is encoded once. */
 typedef struct {
   const int64_t *ids;
   const uint8_t *codes;
+  int64_t num_ids;
+  int32_t has_special; /* codes other than DIN_CODE_ID */
 } din_codes;
 
 /*
@@ -94,25 +100,27 @@ typedef struct {
  * @pre column has a checked dictionary; ids and codes hold dictionary.length entries
  */
 void din_encode_dictionary(const din_column *column, const din_encoder *encoder,
-                           int64_t *ids, uint8_t *codes);
+                           int64_t *ids, uint8_t *codes, int32_t *has_special);
 
 /*
- * Encode a scalar column: ids [R].
+ * Encode rows [first, stop) of a scalar column into the same entries of ids [R].
  *
  * @pre column is checked, DIN_SCALAR, and of a type that encoder reads; codes is NULL
- *      or from din_encode_dictionary
+ *      or from din_encode_dictionary; 0 <= first <= stop <= R
  */
 void din_encode_scalars(const din_column *column, const din_encoder *encoder,
-                        const din_codes *codes, int64_t *ids, din_tally *tally);
+                        const din_codes *codes, int64_t first, int64_t stop,
+                        int64_t *ids, din_tally *tally);
 
 /*
- * Encode a list column: padded [R, width], oldest first, right-padded with 0.
+ * Encode rows [first, stop) of a list column into the same rows of padded [R, width]:
+ * oldest first, right-padded with 0.
  *
  * @pre as din_encode_scalars, for lists; the window lies inside the rows
  */
 void din_encode_lists(const din_column *column, const din_encoder *encoder,
-                      const din_codes *codes, const din_window *window, int64_t *padded,
-                      din_tally *tally);
+                      const din_codes *codes, const din_window *window, int64_t first,
+                      int64_t stop, int64_t *padded, din_tally *tally);
 
 /*
  * Find what is left of each row without its leading and trailing pad values:

@@ -1,8 +1,12 @@
 /*
- * XXH64 of keys and its reduction to a bucket.
+ * Hashes of keys, and their reduction to a bucket.
  *
- * Written from the specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md):
- * the ids of a trained table depend on it, so it may never change. Nothing here fails.
+ * The ids of trained tables depend on them, so they may never change. Nothing here
+ * fails. Keys of up to 32 bytes, and integers, are hashed by the block: block.h.
+ *
+ *   XXH64, XXH3   github.com/Cyan4973/xxHash, doc/xxhash_spec.md
+ *   MurmurHash3   x86, 32 bits: Appleby 2011, public domain
+ *   FarmHash      Fingerprint64: Pike, Alakuijala 2014, github.com/google/farmhash
  */
 #ifndef DIN_HASH_H
 #define DIN_HASH_H
@@ -14,9 +18,17 @@ extern "C" {
 #endif
 
 enum {
+  DIN_HASH_XXH64,
+  DIN_HASH_XXH3_64,
+  DIN_HASH_MURMUR3_32,  /* seeds below 2^32; hashes too */
+  DIN_HASH_FARMHASH_64, /* reads no seed */
+  DIN_NUM_HASHES
+};
+
+enum {
   DIN_REDUCE_OFFSET, /* 1 + h % (n - 1): bucket 0 stays free for padding */
   DIN_REDUCE_MOD,    /* h % n */
-  DIN_REDUCE_PMOD,   /* the signed 64-bit hash, floored modulo n */
+  DIN_REDUCE_PMOD,   /* the signed hash, of 64 or 32 bits, floored modulo n */
   DIN_REDUCE_ABS,    /* |low 32 bits as signed| % n */
   DIN_REDUCE_RAW     /* h itself */
 };
@@ -25,35 +37,32 @@ enum {
 enum { DIN_MAX_DIGITS = 20 };
 
 /*
- * A prepared reduction: h % divisor costs multiplications only.
+ * A prepared reduction: h % divisor without a division (Barrett).
  *
- * multiplier is ceil(2^128 / divisor) in two halves (Lemire, Kaser, Kurz: Faster
- * remainder by direct computation, 2019), exact for every 64-bit h and divisor.
+ * With multiplier = floor((2^64 - 1) / divisor), floor(h * multiplier / 2^64) is the
+ * quotient or one less: 2^64 - multiplier * divisor lies in [1, divisor], so the two
+ * differ by at most h / 2^64 < 1 before they are floored. One subtraction mends it.
  */
 typedef struct {
   int32_t kind;
-  uint64_t divisor;
-  uint64_t multiplier_low;
-  uint64_t multiplier_high;
+  int32_t is_signed32; /* pmod of a 32-bit hash */
+  uint64_t divisor;    /* in [1, 2^63] */
+  uint64_t multiplier;
   uint64_t wrap; /* 2^64 % divisor, what pmod takes off a negative hash */
 } din_reduction;
 
-/*
- * @pre num_buckets >= 1; >= 2 for DIN_REDUCE_OFFSET; not read for DIN_REDUCE_RAW
- */
-void din_prepare_reduction(int32_t kind, uint64_t num_buckets, din_reduction *out);
+/* @pre num_buckets in [1, 2^63], [2, 2^63] for DIN_REDUCE_OFFSET; not read for RAW */
+void din_prepare_reduction(int32_t kind, int32_t hash, uint64_t num_buckets,
+                           din_reduction *out);
 
-/* @pre num_bytes >= 0 and key holds that many bytes; may be NULL when 0 */
-uint64_t din_hash_bytes(const uint8_t *key, int64_t num_bytes, uint64_t seed);
+/* Keys that are longer, one at a time. */
+uint64_t din_hash_long_xxh64(const uint8_t *key, int64_t num_bytes, uint64_t seed);
+uint64_t din_hash_long_xxh3(const uint8_t *key, int64_t num_bytes, uint64_t seed);
+uint64_t din_hash_long_murmur3(const uint8_t *key, int64_t num_bytes, uint64_t seed);
+uint64_t din_hash_long_farmhash(const uint8_t *key, int64_t num_bytes, uint64_t seed);
 
-/* Hash the key's 8 little-endian bytes. */
-uint64_t din_hash_int64(int64_t key, uint64_t seed);
-
-/* Hash the key's decimal text. */
-uint64_t din_hash_int64_text(int64_t key, uint64_t seed);
-
-/* @pre reduction was filled by din_prepare_reduction */
-int64_t din_reduce(uint64_t hash, const din_reduction *reduction);
+/* Write the decimal text at the end of `text`; return where it begins. */
+int64_t din_format_int64(int64_t key, uint8_t text[DIN_MAX_DIGITS]);
 
 #ifdef __cplusplus
 }

@@ -67,6 +67,10 @@ cdef extern from "arrow_abi.h" nogil:
 
 
 cdef extern from "hash.h" nogil:
+    const int DIN_HASH_XXH64
+    const int DIN_HASH_XXH3_64
+    const int DIN_HASH_MURMUR3_32
+    const int DIN_HASH_FARMHASH_64
     const int DIN_REDUCE_OFFSET
     const int DIN_REDUCE_MOD
     const int DIN_REDUCE_PMOD
@@ -76,7 +80,14 @@ cdef extern from "hash.h" nogil:
     ctypedef struct din_reduction:
         pass
 
-    void din_prepare_reduction(int32_t, uint64_t, din_reduction *) noexcept
+    void din_prepare_reduction(int32_t, int32_t, uint64_t, din_reduction *) noexcept
+
+
+cdef extern from "block.h" nogil:
+    ctypedef struct din_block_isa:
+        const char *name
+
+    const din_block_isa *din_block_isa_at(int32_t) noexcept
 
 
 cdef extern from "column.h" nogil:
@@ -102,11 +113,9 @@ cdef extern from "column.h" nogil:
     const int DIN_BYTES32
     const int DIN_BYTES64
     const int DIN_BYTES_VIEW
-    const int DIN_BYTES_FIXED
 
     ctypedef struct din_values:
         int32_t type
-        int32_t width
         int64_t length
         int64_t offset
         const uint8_t *validity
@@ -134,6 +143,7 @@ cdef extern from "column.h" nogil:
     void din_row_lengths(const din_column *, int64_t *) noexcept
     int64_t din_count_valid(const din_column *, int64_t, int64_t) noexcept
     int64_t din_count_valid_rows(const din_column *) noexcept
+    void din_row_bounds(const din_column *, int64_t, int64_t *, int64_t *) noexcept
 
 
 cdef extern from "column_inline.h" nogil:
@@ -152,11 +162,14 @@ cdef extern from "column_inline.h" nogil:
 
 
 cdef extern from "vocab.h" nogil:
-    ctypedef struct din_slot:
+    const int64_t DIN_MAX_VOCAB
+
+    ctypedef struct din_int_slot:
         pass
 
     ctypedef struct din_vocab:
-        din_slot *slots
+        const din_block_isa *isa
+        void *slots
         int64_t num_slots
         int64_t num_keys
         const int64_t *ints
@@ -164,7 +177,7 @@ cdef extern from "vocab.h" nogil:
         const int64_t *offsets
 
     int64_t din_vocab_num_slots(int64_t) noexcept
-    void din_fill_vocab(din_vocab *) noexcept
+    int64_t din_fill_vocab(const din_vocab *, int64_t *) noexcept
 
 
 cdef extern from "encode.h" nogil:
@@ -191,6 +204,8 @@ cdef extern from "encode.h" nogil:
         int32_t reads
         int32_t unseen
         int32_t int_as_text
+        int32_t hash
+        const din_block_isa *isa
         uint64_t seed
         din_reduction reduction
         int64_t num_rows
@@ -208,6 +223,8 @@ cdef extern from "encode.h" nogil:
     ctypedef struct din_codes:
         const int64_t *ids
         const uint8_t *codes
+        int64_t num_ids
+        int32_t has_special
 
     ctypedef struct din_window:
         int64_t width
@@ -223,13 +240,14 @@ cdef extern from "encode.h" nogil:
         int64_t number
 
     void din_encode_dictionary(
-        const din_column *, const din_encoder *, int64_t *, uint8_t *) noexcept
+        const din_column *, const din_encoder *, int64_t *, uint8_t *,
+        int32_t *) noexcept
     void din_encode_scalars(
-        const din_column *, const din_encoder *, const din_codes *, int64_t *,
-        din_tally *) noexcept
+        const din_column *, const din_encoder *, const din_codes *, int64_t, int64_t,
+        int64_t *, din_tally *) noexcept
     void din_encode_lists(
         const din_column *, const din_encoder *, const din_codes *,
-        const din_window *, int64_t *, din_tally *) noexcept
+        const din_window *, int64_t, int64_t, int64_t *, din_tally *) noexcept
     void din_trim_rows(
         const din_column *, const din_pad_value *, int64_t *, int64_t *) noexcept
     void din_drop_pads(
@@ -485,16 +503,16 @@ cdef object _malformed(str rule, str name):
 # ---------------------------------------------------------------- columns from Arrow
 
 cdef tuple _parse_format(str text):
-    """Return (type, kind, type name, width) of a value format."""
+    """Return (type, kind, type name) of a value format."""
     if text in _FORMATS:
-        return (*_FORMATS[text], 0)
+        return _FORMATS[text]
     if text.startswith("w:"):
         # also how UUIDs and opaque handles arrive, whose bytes are no key
-        return -1, "other", "fixed_size_binary", 0
+        return -1, "other", "fixed_size_binary"
     for key in (text[:2], text[:1]):
         if key in _OTHER_FORMATS:
-            return -1, "other", _OTHER_FORMATS[key], 0
-    return -1, "other", f"Arrow format {text!r}", 0
+            return -1, "other", _OTHER_FORMATS[key]
+    return -1, "other", f"Arrow format {text!r}"
 
 
 cdef int _check_array(
@@ -517,8 +535,7 @@ cdef const uint8_t *_validity(ArrowArray *a, str name) except? NULL:
 
 
 cdef int _view_values(
-    ArrowArray *a, int32_t type_, int32_t width, int64_t skipped, din_values *v,
-    str name
+    ArrowArray *a, int32_t type_, int64_t skipped, din_values *v, str name
 ) except -1:
     """View an array's values, the first `skipped` left out."""
     cdef int64_t min_buffers = 2
@@ -528,19 +545,15 @@ cdef int _view_values(
         min_buffers = 3
     _check_array(a, min_buffers, skipped, name)
     v.type = type_
-    v.width = width
     v.length = a.length - skipped
     v.offset = a.offset + skipped
     if type_ == DIN_NULL:
         return 0
     v.validity = _validity(a, name)
     v.data = a.buffers[1]
-    is_bare = type_ == DIN_BYTES_FIXED and width == 0
-    if v.length > 0 and v.data == NULL and not is_bare:
+    if v.length > 0 and v.data == NULL:
         raise _malformed("a data buffer", name)
-    if type_ == DIN_BYTES_FIXED:
-        v.bytes = <const uint8_t *> v.data
-    elif type_ == DIN_BYTES_VIEW:
+    if type_ == DIN_BYTES_VIEW:
         v.num_buffers = a.n_buffers - 3
         v.buffers = a.buffers + 2
         v.buffer_sizes = <const uint8_t *> a.buffers[a.n_buffers - 1]
@@ -552,23 +565,28 @@ cdef int _view_values(
 
 
 cdef class _Type:
-    """What a schema says about a column; read once, applied to every chunk."""
+    """What a schema says about a column; read once, applied to every chunk.
+
+    `index_type` is that of a dictionary of lists, -1 where there is none.
+    """
 
     cdef int32_t nesting
+    cdef int32_t index_type
     cdef int64_t list_size
     cdef int32_t value_type
-    cdef int32_t width
     cdef int32_t dictionary_type
-    cdef int32_t dictionary_width
     cdef bint has_dictionary
     cdef str kind
     cdef str type_name
 
     cdef int read(self, ArrowSchema *s, str name) except -1:
-        text = _text(s.format)
         self.nesting = DIN_SCALAR
-        is_list = text in _NESTINGS or text.startswith("+w:")
-        if is_list and s.dictionary == NULL:
+        self.index_type = -1
+        if s.dictionary != NULL and _is_list_format(_text(s.dictionary.format)):
+            self.index_type = self.read_index(s, name)
+            s = s.dictionary
+        text = _text(s.format)
+        if _is_list_format(text) and s.dictionary == NULL:
             if text in _NESTINGS:
                 self.nesting = _NESTINGS[text]
             else:
@@ -580,17 +598,27 @@ cdef class _Type:
                 raise _malformed("one child of a list", name)
             s = s.children[0]
             text = _text(s.format)
-        self.value_type, self.kind, self.type_name, self.width = _parse_format(text)
         self.has_dictionary = s.dictionary != NULL
-        if self.has_dictionary:
-            if not DIN_INT8 <= self.value_type <= DIN_UINT64:
-                raise _malformed("integer dictionary indices", name)
-            self.dictionary_type, self.kind, self.type_name, self.dictionary_width = (
-                _parse_format(_text(s.dictionary.format)))
-            if s.dictionary.dictionary != NULL:
-                self.kind = "other"
-                self.type_name = "dictionary of dictionary"
+        if not self.has_dictionary:
+            self.value_type, self.kind, self.type_name = _parse_format(text)
+            return 0
+        self.value_type = self.read_index(s, name)
+        self.dictionary_type, self.kind, self.type_name = (
+            _parse_format(_text(s.dictionary.format)))
+        if s.dictionary.dictionary != NULL:
+            self.kind = "other"
+            self.type_name = "dictionary of dictionary"
         return 0
+
+    cdef int32_t read_index(self, ArrowSchema *s, str name) except -1:
+        cdef int32_t type_ = _parse_format(_text(s.format))[0]
+        if not DIN_INT8 <= type_ <= DIN_UINT64:
+            raise _malformed("integer dictionary indices", name)
+        return type_
+
+
+cdef bint _is_list_format(str text):
+    return text in _NESTINGS or text.startswith("+w:")
 
 
 cdef int _add_arrow_chunk(
@@ -598,7 +626,7 @@ cdef int _add_arrow_chunk(
 ) except -1:
     """View rows [skipped, skipped + num_rows) of an array as one more chunk."""
     cdef din_column *c
-    cdef ArrowArray *values = a
+    cdef din_values indices
     cdef str name = column.name
     if a == NULL:
         raise _malformed("a child for every column", name)
@@ -608,6 +636,68 @@ cdef int _add_arrow_chunk(
         column.num_rows += num_rows
         return 0
     c = column.new_chunk()
+    if type_.index_type < 0:
+        _view_rows(c, type_, a, skipped, num_rows, name)
+        column.check_chunk()
+        return 0
+    # Lists in a dictionary: every row is a view of one of them.
+    if a.dictionary == NULL:
+        raise _malformed("a dictionary", name)
+    memset(&indices, 0, sizeof(indices))
+    _view_values(a, type_.index_type, skipped, &indices, name)
+    _view_rows(c, type_, a.dictionary, 0, a.dictionary.length, name)
+    column.check_chunk()
+    column.num_rows -= c.num_rows
+    _look_rows_up(column, c, &indices, num_rows)
+    column.num_rows += num_rows
+    return 0
+
+
+cdef int _look_rows_up(
+    Column column, din_column *c, const din_values *indices, int64_t num_rows
+) except -1:
+    """Make of a checked chunk of lists one whose rows are those that indices name."""
+    cdef din_column lists = c[0]
+    cdef _Memory offsets = _Memory()
+    cdef _Memory sizes = _Memory()
+    cdef _Memory valid = _Memory()
+    cdef int64_t row
+    cdef int64_t index
+    offsets.reserve(num_rows * sizeof(int64_t))
+    sizes.reserve(num_rows * sizeof(int64_t))
+    valid.reserve(num_rows // 8 + 1)
+    for row in range(num_rows):
+        if not din_is_valid(indices, row):
+            continue
+        index = din_index_at(indices, row)
+        if index < 0 or index >= lists.num_rows:
+            rule = "indices inside their dictionary"
+            row += column.num_rows
+            raise InputError(
+                explain(rule, "others", column.name, within=f"row {row}"))
+        if lists.validity != NULL and not din_bit(lists.validity, index + lists.offset):
+            continue
+        din_row_bounds(&lists, index, &(<int64_t *> offsets.data)[row],
+                       &(<int64_t *> sizes.data)[row])
+        valid.data[row >> 3] |= <uint8_t> (1 << (row & 7))
+    column.owners.extend((offsets, sizes, valid))
+    c.nesting = DIN_LIST_VIEW64
+    c.num_rows = num_rows
+    c.offset = 0
+    c.validity = valid.data
+    c.offsets = offsets.data
+    c.sizes = sizes.data
+    return 0
+
+
+cdef int _view_rows(
+    din_column *c, _Type type_, ArrowArray *a, int64_t skipped, int64_t num_rows,
+    str name
+) except -1:
+    """View rows of an array of scalars or lists; unchecked."""
+    cdef ArrowArray *values = a
+    if num_rows < 0:
+        raise _malformed("a length and an offset that fit", name)
     c.nesting = type_.nesting
     c.num_rows = num_rows
     if c.nesting != DIN_SCALAR:
@@ -617,7 +707,7 @@ cdef int _add_arrow_chunk(
         c.offset = a.offset + skipped
         c.validity = _validity(a, name)
         c.list_size = type_.list_size
-        if c.nesting != DIN_FIXED_LIST:
+        if c.nesting != DIN_FIXED_LIST and num_rows > 0:
             c.offsets = a.buffers[1]
             if c.offsets == NULL:
                 raise _malformed("an offsets buffer", name)
@@ -633,16 +723,13 @@ cdef int _add_arrow_chunk(
         _check_array(values, 0, skipped, name)
         c.values.type = DIN_NULL
         c.values.length = values.length - skipped
-        column.check_chunk()
         return 0
-    _view_values(values, type_.value_type, type_.width, skipped, &c.values, name)
+    _view_values(values, type_.value_type, skipped, &c.values, name)
     if type_.has_dictionary:
         if values.dictionary == NULL:
             raise _malformed("a dictionary", name)
         c.has_dictionary = True
-        _view_values(values.dictionary, type_.dictionary_type, type_.dictionary_width,
-                     0, &c.dictionary, name)
-    column.check_chunk()
+        _view_values(values.dictionary, type_.dictionary_type, 0, &c.dictionary, name)
     return 0
 
 
@@ -1267,6 +1354,10 @@ def _concatenate(list rows):
 
 # -------------------------------------------------------------------------- encoding
 
+HASHES = {
+    "xxh64": DIN_HASH_XXH64, "xxh3_64": DIN_HASH_XXH3_64,
+    "murmur3_32": DIN_HASH_MURMUR3_32, "farmhash64": DIN_HASH_FARMHASH_64,
+}
 _REDUCES = {
     "offset": DIN_REDUCE_OFFSET, "mod": DIN_REDUCE_MOD, "pmod": DIN_REDUCE_PMOD,
     "abs": DIN_REDUCE_ABS, "raw": DIN_REDUCE_RAW,
@@ -1283,6 +1374,79 @@ _UNSEEN = {
 }
 
 
+def isas():
+    """Name the instruction sets that hashes can use on this machine, best first."""
+    cdef const din_block_isa *isa = din_block_isa_at(0)
+    names = []
+    while isa != NULL:
+        names.append(isa.name.decode())
+        isa = din_block_isa_at(len(names))
+    return names
+
+
+cdef const din_block_isa *_find_isa(str name) except NULL:
+    if name is None:
+        return din_block_isa_at(0)
+    known = isas()
+    if name not in known:
+        raise InputError(explain("one of " + ", ".join(known), repr(name), "isa"))
+    return din_block_isa_at(known.index(name))
+
+
+cdef class Vocabulary:
+    """Keys and the table that finds them; built once, then shared and read-only.
+
+    Raises
+    ------
+    InputError
+        If a key is of another dtype than "string" or "int64" as given, null, or there
+        twice.
+    """
+
+    cdef din_vocab c
+    cdef readonly str dtype
+    cdef list owners
+
+    def __cinit__(self, list keys not None, str dtype not None, str isa=None):
+        cdef Column column = from_list(keys, "values")
+        cdef _Memory slots = _Memory()
+        cdef din_values *v
+        cdef int64_t earlier = 0
+        cdef int64_t twice
+        cdef size_t slot_bytes = sizeof(uint64_t)
+        if dtype not in ("string", "int64"):
+            raise InputError(explain("string or int64", repr(dtype), "dtype"))
+        self.dtype = dtype
+        self.c.isa = _find_isa(isa)
+        column.require(_READS[dtype], False)
+        v = &column.chunk(0).values
+        if column.kind == "float" or column.kind == "null" and len(keys) > 0 \
+                or v.validity != NULL:
+            raise InputError(explain("strings or integers", "others", "values"))
+        if len(keys) > DIN_MAX_VOCAB:
+            rule = f"at most {DIN_MAX_VOCAB} values"
+            raise InputError(explain(rule, len(keys), "values"))
+        self.c.num_keys = column.num_rows
+        self.c.num_slots = din_vocab_num_slots(column.num_rows)
+        if dtype == "string":
+            self.c.bytes = v.bytes
+            self.c.offsets = <const int64_t *> v.data
+        else:
+            self.c.ints = <const int64_t *> v.data
+            slot_bytes = sizeof(din_int_slot)
+        slots.reserve(self.c.num_slots * slot_bytes)
+        self.c.slots = slots.data
+        self.owners = [column, slots]
+        with nogil:
+            twice = din_fill_vocab(&self.c, &earlier)
+        if twice >= 0:
+            got = f"{keys[twice]!r:.80} at {earlier} and {twice}"
+            raise InputError(explain("each value once", got, "values"))
+
+    def __len__(self):
+        return self.c.num_keys
+
+
 cdef class Encoder:
     """A compiled encoder; read-only, so that threads may share it."""
 
@@ -1292,18 +1456,18 @@ cdef class Encoder:
     cdef list owners
 
     def __cinit__(
-        self, str type not None, str dtype not None, *, rows, seed=0,
-        str reduce="offset", str int_as="bytes", values=(), str unseen="error",
-        boundaries=(),
+        self, str type not None, str dtype not None, *, rows, str hash="xxh64", seed=0,
+        str reduce="offset", str int_as="bytes", Vocabulary vocabulary=None,
+        str unseen="error", boundaries=(), str isa=None,
     ):
-        cdef Column keys
-        cdef _Memory slots
         cdef _Buffer buffer
-        self.owners = []
+        self.owners = [vocabulary]
         self.dtype = dtype
         self.c.type = _TYPES_OF_ENCODER[type]
         self.c.reads = _READS[dtype]
         self.c.unseen = _UNSEEN[unseen]
+        self.c.hash = HASHES[hash]
+        self.c.isa = _find_isa(isa)
         self.c.seed = seed
         self.c.int_as_text = int_as == "text"
         self.c.num_rows = rows
@@ -1313,9 +1477,10 @@ cdef class Encoder:
         if self.c.reads == DIN_READS_BYTES and type not in ("hash", "vocab"):
             raise InputError(explain("hash or vocab for strings", type, "encoder"))
         if type == "hash":
-            if rows < (2 if reduce == "offset" else 1):
-                raise InputError(explain("more buckets", rows, "encoder"))
-            din_prepare_reduction(_REDUCES[reduce], rows, &self.c.reduction)
+            if not (2 if reduce == "offset" else 1) <= rows <= 2**63:
+                raise InputError(explain("other buckets", rows, "encoder"))
+            din_prepare_reduction(
+                _REDUCES[reduce], self.c.hash, rows, &self.c.reduction)
         if type == "bucketize":
             buffer = _Buffer(np.array(boundaries, dtype=np.float64))
             self.owners.append(buffer)
@@ -1323,52 +1488,48 @@ cdef class Encoder:
             self.c.num_boundaries = len(boundaries)
         if type == "vocab":
             self.rule = "a value of the vocabulary"
-            keys = from_list(list(values), "values")
-            keys.require(self.c.reads, False)
-            if keys.kind == "float" or keys.chunk(0).values.validity != NULL:
-                raise InputError(explain("strings or integers", "others", "values"))
-            slots = _Memory()
-            self.c.vocab.num_keys = keys.num_rows
-            self.c.vocab.num_slots = din_vocab_num_slots(keys.num_rows)
-            slots.reserve(self.c.vocab.num_slots * sizeof(din_slot))
-            self.c.vocab.slots = <din_slot *> slots.data
-            if self.c.reads == DIN_READS_BYTES:
-                self.c.vocab.bytes = keys.chunk(0).values.bytes
-                self.c.vocab.offsets = <const int64_t *> keys.chunk(0).values.data
-            else:
-                self.c.vocab.ints = <const int64_t *> keys.chunk(0).values.data
-            self.owners.extend((keys, slots))
-            din_fill_vocab(&self.c.vocab)
+            if vocabulary is None or vocabulary.dtype != dtype:
+                got = "none" if vocabulary is None else vocabulary.dtype
+                raise InputError(explain(f"a vocabulary of {dtype}", got, "encoder"))
+            if rows < len(vocabulary) + 2:
+                rule = f"at least {len(vocabulary) + 2} rows"
+                raise InputError(explain(rule, rows, "encoder"))
+            self.c.vocab = vocabulary.c
 
 
 cdef class _Codes:
-    """The ids of one chunk's dictionary, when encoding all of it is worth it."""
+    """The ids of one chunk's dictionary; none where encoding all of it is no gain."""
 
     cdef din_codes c
+    cdef bint has_codes
     cdef _Memory ids
     cdef _Memory codes
 
-    cdef const din_codes *of(
-        self, const din_column *chunk, Encoder encoder
-    ) except? NULL:
+    cdef int find(self, const din_column *chunk, Encoder encoder) except -1:
         cdef int64_t first = 0
         cdef int64_t stop = 0
         cdef int64_t size = chunk.dictionary.length
         if not chunk.has_dictionary:
-            return NULL
+            return 0
         din_check_rows(chunk, &first, &stop)
         if size > stop - first:
-            return NULL
+            return 0
         self.ids = _Memory()
         self.codes = _Memory()
         self.ids.reserve(size * sizeof(int64_t))
         self.codes.reserve(size)
         with nogil:
             din_encode_dictionary(
-                chunk, &encoder.c, <int64_t *> self.ids.data, self.codes.data)
+                chunk, &encoder.c, <int64_t *> self.ids.data, self.codes.data,
+                &self.c.has_special)
         self.c.ids = <const int64_t *> self.ids.data
         self.c.codes = self.codes.data
-        return &self.c
+        self.c.num_ids = size
+        self.has_codes = True
+        return 0
+
+    cdef const din_codes *get(self) noexcept:
+        return &self.c if self.has_codes else NULL
 
 
 cdef object _value_at(const din_column *chunk, int64_t i):
@@ -1424,36 +1585,125 @@ cdef object _fault(
     return InputError(explain(rule, value, column.name, within=f"row {row}"))
 
 
+cdef class Encoding:
+    """One column on its way to ids: `run` over all rows, then `finish`.
+
+    Rows may be run in any parts, in any order and by any thread: the ids, the counts
+    and the error are the same. Made by `prepare_scalars` and `prepare_lists`.
+    """
+
+    cdef readonly int64_t num_rows
+    cdef readonly int64_t num_elements  # at most so many are encoded
+    cdef Column column
+    cdef Encoder encoder
+    cdef Window window  # None: scalars
+    cdef din_window w
+    cdef list codes
+    cdef object out
+    cdef int64_t[::1] ids
+    cdef int64_t nulls
+    cdef int64_t unseen
+    cdef Py_ssize_t bad_chunk
+    cdef int64_t bad_start
+    cdef din_tally bad  # the first fault, if any
+
+    def __cinit__(self, Column column not None, Encoder encoder not None):
+        cdef _Codes codes
+        cdef Py_ssize_t i
+        self.column = column
+        self.encoder = encoder
+        self.num_rows = column.num_rows
+        self.codes = []
+        for i in range(column.num_chunks):
+            codes = _Codes()
+            codes.find(column.chunk(i), encoder)
+            self.codes.append(codes)
+
+    def run(self, int64_t first, int64_t stop):
+        """Encode rows [first, stop). Releases the GIL."""
+        cdef din_tally tally
+        cdef din_window w = self.w
+        cdef const din_column *chunk
+        cdef const din_codes *codes
+        cdef int64_t start = 0  # of the chunk
+        cdef int64_t a
+        cdef int64_t b
+        cdef Py_ssize_t i
+        if not 0 <= first <= stop <= self.num_rows:
+            rule = f"rows in [0, {self.num_rows}]"
+            raise InputError(explain(rule, f"[{first}, {stop})", self.column.name))
+        if self.ids.shape[0] == 0:
+            return
+        for i in range(self.column.num_chunks):
+            chunk = self.column.chunk(i)
+            a = max(first - start, 0)
+            b = min(stop - start, chunk.num_rows)
+            if a < b:
+                codes = (<_Codes> self.codes[i]).get()
+                memset(&tally, 0, sizeof(tally))
+                if self.window is None:
+                    with nogil:
+                        din_encode_scalars(chunk, &self.encoder.c, codes, a, b,
+                                           &self.ids[start], &tally)
+                else:
+                    self.window.show(&w, start)
+                    with nogil:
+                        din_encode_lists(chunk, &self.encoder.c, codes, &w, a, b,
+                                         &self.ids[start * w.width], &tally)
+                self.add(i, start, &tally)
+                if tally.fault != DIN_FINE:
+                    return
+            start += chunk.num_rows
+
+    cdef void add(
+        self, Py_ssize_t chunk, int64_t start, const din_tally *tally
+    ) noexcept:
+        self.nulls += tally.nulls
+        self.unseen += tally.unseen
+        if tally.fault != DIN_FINE and (
+            self.bad.fault == DIN_FINE
+            or start + tally.bad_row < self.bad_start + self.bad.bad_row
+        ):
+            self.bad_chunk = chunk
+            self.bad_start = start
+            self.bad = tally[0]
+
+    def finish(self):
+        """Return (ids int64 [B] or [B, T], nulls, unseen).
+
+        Raises
+        ------
+        InputError
+            At the first value that has no id.
+        """
+        if self.bad.fault != DIN_FINE:
+            raise _fault(self.column, self.bad_chunk, self.bad_start, &self.bad,
+                         self.encoder.rule)
+        return self.out, self.nulls, self.unseen
+
+
+def prepare_scalars(Column column not None, Encoder encoder not None):
+    """Return the Encoding of a scalar column to ids int64 [B]."""
+    cdef Encoding encoding
+    column.require(encoder.c.reads, False)
+    encoding = Encoding(column, encoder)
+    encoding.num_elements = column.num_rows
+    encoding.out = np.empty(column.num_rows, dtype=np.int64)
+    encoding.ids = encoding.out
+    return encoding
+
+
 def encode_scalars(Column column not None, Encoder encoder not None):
-    """Encode a scalar column: (ids int64 [B], nulls, unseen).
+    """Encode a scalar column at once: (ids int64 [B], nulls, unseen).
 
     Raises
     ------
     InputError
         At the first value that has no id. Releases the GIL.
     """
-    cdef int64_t[::1] ids
-    cdef din_tally tally
-    cdef _Codes codes = _Codes()
-    cdef const din_codes *known
-    cdef const din_column *chunk
-    cdef int64_t row = 0
-    cdef Py_ssize_t i
-    column.require(encoder.c.reads, False)
-    memset(&tally, 0, sizeof(tally))
-    out = np.empty(column.num_rows, dtype=np.int64)
-    ids = out
-    for i in range(column.num_chunks):
-        chunk = column.chunk(i)
-        if chunk.num_rows == 0:
-            continue
-        known = codes.of(chunk, encoder)
-        with nogil:
-            din_encode_scalars(chunk, &encoder.c, known, &ids[row], &tally)
-        if tally.fault != DIN_FINE:
-            raise _fault(column, i, row, &tally, encoder.rule)
-        row += chunk.num_rows
-    return out, tally.nulls, tally.unseen
+    cdef Encoding encoding = prepare_scalars(column, encoder)
+    encoding.run(0, encoding.num_rows)
+    return encoding.finish()
 
 
 cdef class Window:
@@ -1480,6 +1730,16 @@ cdef class Window:
         self.column = column
         self.lengths = _lengths_of(column)
         self.kept = self.lengths
+
+    cdef void show(self, din_window *w, int64_t row) noexcept:
+        """Point `w` at the rows from `row` on."""
+        if self.is_narrowed:
+            w.kept = &self.kept[row]
+            if self.has_skip:
+                w.skip = &self.skip[row]
+            if self.has_positions:
+                w.positions = &self.positions[0]
+                w.position_start = &self.position_start[row]
 
     cdef int check_whole(self) except -1:
         if self.is_narrowed:
@@ -1614,28 +1874,21 @@ cdef object _lengths_of(Column column):
     return out
 
 
-def encode_lists(
+def prepare_lists(
     Column column not None, Encoder encoder not None, Window window not None,
     int64_t width, bint newest_first,
 ):
-    """Encode a list column: (padded int64 [B, width], nulls, unseen).
+    """Return the Encoding of a list column to padded ids int64 [B, width].
 
     The newest `width` elements of the window, oldest first, right-padded with 0.
 
     Raises
     ------
     InputError
-        If the lists have other lengths than the window's column, or at the first value
-        that has no id. Releases the GIL.
+        If the lists have other lengths than the window's column.
     """
-    cdef int64_t[:, ::1] padded
-    cdef din_tally tally
-    cdef din_window w
-    cdef _Codes codes = _Codes()
-    cdef const din_codes *known
-    cdef din_column *chunk
-    cdef int64_t row = 0
-    cdef Py_ssize_t i
+    cdef Encoding encoding
+    cdef int64_t i
     if width < 0:
         raise InputError(explain("a width of at least 0", width, column.name))
     if column.kind != "null" and not column.is_list or column.kind == "other":
@@ -1643,32 +1896,31 @@ def encode_lists(
     if column.kind != "null":
         column.require(encoder.c.reads, True)
     window.check_parallel(column)
-    memset(&tally, 0, sizeof(tally))
-    memset(&w, 0, sizeof(w))
-    out = np.empty((column.num_rows, width), dtype=np.int64)
-    if out.size == 0:
-        return out, 0, 0
-    padded = out
-    w.width = width
-    w.newest_first = newest_first
-    for i in range(column.num_chunks):
-        chunk = column.chunk(i)
-        if chunk.num_rows == 0:
-            continue
-        if window.is_narrowed:
-            w.kept = &window.kept[row]
-            if window.has_skip:
-                w.skip = &window.skip[row]
-            if window.has_positions:
-                w.positions = &window.positions[0]
-                w.position_start = &window.position_start[row]
-        known = codes.of(chunk, encoder)
-        with nogil:
-            din_encode_lists(chunk, &encoder.c, known, &w, &padded[row, 0], &tally)
-        if tally.fault != DIN_FINE:
-            raise _fault(column, i, row, &tally, encoder.rule)
-        row += chunk.num_rows
-    return out, tally.nulls, tally.unseen
+    encoding = Encoding(column, encoder)
+    encoding.window = window
+    encoding.w.width = width
+    encoding.w.newest_first = newest_first
+    for i in range(window.kept.shape[0]):
+        encoding.num_elements += min(window.kept[i], width)
+    encoding.out = np.empty((column.num_rows, width), dtype=np.int64)
+    encoding.ids = encoding.out.reshape(-1)
+    return encoding
+
+
+def encode_lists(
+    Column column not None, Encoder encoder not None, Window window not None,
+    int64_t width, bint newest_first,
+):
+    """Encode a list column at once: (padded int64 [B, width], nulls, unseen).
+
+    Raises
+    ------
+    InputError
+        As `prepare_lists`, or at the first value that has no id. Releases the GIL.
+    """
+    cdef Encoding encoding = prepare_lists(column, encoder, window, width, newest_first)
+    encoding.run(0, encoding.num_rows)
+    return encoding.finish()
 
 
 # --------------------------------------------------------------------------- numbers

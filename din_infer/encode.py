@@ -4,7 +4,9 @@ Letters: B requests, N candidates, T positions, V elements of all lists together
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,15 @@ from din_infer.columns import Batch, fit, integers, open_batch, to_column
 from din_infer.errors import InputError, explain, is_whole
 
 if TYPE_CHECKING:
-    from din_infer.spec import Behavior, Dense, Encoder, FeatureSpec, Field, MultiHot
+    from din_infer.spec import (
+        Behavior,
+        BehaviorField,
+        Dense,
+        Encoder,
+        FeatureSpec,
+        Field,
+        MultiHot,
+    )
 
 __all__ = [
     "FeatureEncoder",
@@ -28,6 +38,8 @@ __all__ = [
 
 Inputs = dict[str, NDArray[np.int64] | NDArray[np.float32]]
 
+# Elements that one thread encodes at a time: long against what handing them over costs.
+PART = 1 << 16
 _USE_REQUESTS = "Use score_requests for lists of candidates."
 
 
@@ -94,31 +106,43 @@ class Stats:
         return {name: asdict(counts) for name, counts in self.fields.items()}
 
 
-def _compile(encoder: Any, dtype: str) -> _kernels.Encoder:  # noqa: ANN401
+def _compile(encoder: "Encoder", dtype: str) -> _kernels.Encoder:
     return _kernels.Encoder(
         encoder.type,
         dtype,
         rows=encoder.rows,
+        hash=encoder.hash,
         seed=encoder.seed,
         reduce=encoder.reduce,
         int_as=encoder.int_as,
-        values=encoder.values,
+        vocabulary=encoder.vocabulary,
         unseen=encoder.unseen,
         boundaries=encoder.boundaries,
     )
 
 
-_Step = Callable[[Batch, Inputs, Stats], None]
+@dataclass
+class _Work:
+    """What encoding one batch has made so far.
+
+    `pending` holds (input, its encoding, rows that lost elements, empty rows).
+    """
+
+    made: Inputs = field(default_factory=dict)
+    stats: Stats = field(default_factory=Stats)
+    pending: list[tuple[str, _kernels.Encoding, int, int]] = field(default_factory=list)
+
+
+_Step = Callable[[Batch, _Work], None]
 
 
 def _scalar_step(spec: "Field", encoder: _kernels.Encoder) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" else ""
 
-    def step(batch: Batch, out: Inputs, stats: Stats) -> None:
+    def step(batch: Batch, work: _Work) -> None:
         column = fit(batch.columns[spec.column], spec.dtype, is_list=False, fix=fix)
-        ids, nulls, unseen = _kernels.encode_scalars(column, encoder)
-        out[spec.name] = ids
-        stats.add(spec.name, rows=batch.num_rows, nulls=nulls, unseen=unseen)
+        encoding = _kernels.prepare_scalars(column, encoder)
+        work.pending.append((spec.name, encoding, 0, 0))
 
     return step
 
@@ -130,8 +154,10 @@ def _lists_step(
     newest_first: bool,
 ) -> _Step:
     """Encode the parallel lists `fields`: (name, column, dtype, encoder)."""
+    lengths_name = f"{spec.name}.lengths"
+    is_fixed = spec.padding == "attended"
 
-    def step(batch: Batch, out: Inputs, stats: Stats) -> None:
+    def step(batch: Batch, work: _Work) -> None:
         columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
         window = _kernels.Window(columns[0])
         if spec.length_column is not None:
@@ -141,21 +167,13 @@ def _lists_step(
             window.drop(spec.pad_value)
         elif spec.pad_value is not None:
             window.trim(spec.pad_value)
-        is_fixed = spec.padding == "attended"
         kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
         for (name, _, _, encoder), column in zip(fields, columns, strict=True):
-            out[name], nulls, unseen = _kernels.encode_lists(
+            encoding = _kernels.prepare_lists(
                 column, encoder, window, width, newest_first
             )
-            stats.add(
-                name,
-                rows=batch.num_rows,
-                nulls=nulls,
-                unseen=unseen,
-                truncated=truncated,
-                empty=empty,
-            )
-        out[f"{spec.name}.lengths"] = kept
+            work.pending.append((name, encoding, truncated, empty))
+        work.made[lengths_name] = kept
 
     return step
 
@@ -163,24 +181,43 @@ def _lists_step(
 def _dense_step(spec: "Dense") -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" and spec.dim == 1 else ""
 
-    def step(batch: Batch, out: Inputs, stats: Stats) -> None:
+    def step(batch: Batch, work: _Work) -> None:
         column = batch.columns[spec.column]
         is_list = spec.dim > 1 or column.is_list
         column = fit(column, "float", is_list=is_list, fix=fix)
-        out[spec.name], nulls = _kernels.read_dense(column, spec.dim, spec.missing)
-        stats.add(spec.name, rows=batch.num_rows, nulls=nulls)
+        values, nulls = _kernels.read_dense(column, spec.dim, spec.missing)
+        work.made[spec.name] = values
+        work.stats.add(spec.name, rows=batch.num_rows, nulls=nulls)
 
     return step
+
+
+def _run_all(encodings: list[_kernels.Encoding], threads: int) -> None:
+    """Encode, in parts that `threads` threads share where that is worth it."""
+    if threads == 1 or sum(e.num_elements for e in encodings) < 2 * PART:
+        for encoding in encodings:
+            encoding.run(0, encoding.num_rows)
+        return
+    parts = []
+    for encoding in encodings:
+        count = max(1, min(encoding.num_elements // PART, encoding.num_rows))
+        cuts = [encoding.num_rows * i // count for i in range(count + 1)]
+        parts += [(encoding, a, b) for a, b in pairwise(cuts)]
+    with ThreadPoolExecutor(min(threads, len(parts))) as pool:
+        for done in [pool.submit(e.run, a, b) for e, a, b in parts]:
+            done.result()
 
 
 class FeatureEncoder:
     """A spec made ready to encode; read-only, so that threads may share it."""
 
     def __init__(self, spec: "FeatureSpec") -> None:
-        compiled: dict[tuple[str, Any], _kernels.Encoder] = {}
+        compiled: dict[tuple[str, int], _kernels.Encoder] = {}
 
-        def encoder_of(part: Any) -> _kernels.Encoder:  # noqa: ANN401
-            key = (part.dtype, part.encoder)
+        def encoder_of(part: "Field | BehaviorField | MultiHot") -> _kernels.Encoder:
+            # by identity: fields that share a table share its encoder, and a
+            # vocabulary is long to compare
+            key = (part.dtype, id(part.encoder))
             if key not in compiled:
                 compiled[key] = _compile(part.encoder, part.dtype)
             return compiled[key]
@@ -212,7 +249,9 @@ class FeatureEncoder:
         self._user_steps = steps["user"]
         self._candidate_steps = steps["candidate"]
 
-    def encode(self, batch: object, stats: Stats | None = None) -> Inputs:
+    def encode(
+        self, batch: object, stats: Stats | None = None, threads: int = 1
+    ) -> Inputs:
         """Turn a table of rows (B = N) into the graph's inputs.
 
         Parameters
@@ -220,6 +259,8 @@ class FeatureEncoder:
         batch : dict of columns, list of dicts, or a frame with `__arrow_c_stream__`
         stats : Stats or None
             Counts are added to it, when nothing raised.
+        threads : int
+            Threads that share a large batch; its ids do not depend on it.
 
         Returns
         -------
@@ -232,7 +273,8 @@ class FeatureEncoder:
             Naming column, row and value, when the batch does not fit the spec.
         """
         opened = open_batch(batch, self.columns)
-        return self._run(opened, opened, np.arange(opened.num_rows), stats)
+        owners = np.arange(opened.num_rows)
+        return self._run(opened, opened, owners, stats, threads)
 
     def encode_requests(
         self,
@@ -240,6 +282,7 @@ class FeatureEncoder:
         candidates: object,
         request_of_candidate: object = None,
         stats: Stats | None = None,
+        threads: int = 1,
     ) -> Inputs:
         """Turn B requests and their N candidates into the graph's inputs.
 
@@ -251,8 +294,8 @@ class FeatureEncoder:
             The candidates' side.
         request_of_candidate : int [N] or None
             Which request each candidate belongs to; None only when B = 1.
-        stats : Stats or None
-            Counts are added to it, when nothing raised.
+        stats, threads
+            As in `encode`.
 
         Returns
         -------
@@ -270,20 +313,36 @@ class FeatureEncoder:
             users.num_rows = _count_requests(request_of_candidate)
         items = open_batch(candidates, self.candidate_columns, "candidates")
         owners = _check_owners(request_of_candidate, users.num_rows, items.num_rows)
-        return self._run(users, items, owners, stats)
+        return self._run(users, items, owners, stats, threads)
 
     def _run(
-        self, users: Batch, items: Batch, owners: NDArray[np.int64], stats: Stats | None
+        self,
+        users: Batch,
+        items: Batch,
+        owners: NDArray[np.int64],
+        stats: Stats | None,
+        threads: int,
     ) -> Inputs:
-        made: Inputs = {}
-        counted = Stats()
+        work = _Work()
         for step in self._user_steps:
-            step(users, made, counted)
+            step(users, work)
         for step in self._candidate_steps:
-            step(items, made, counted)
+            step(items, work)
+        _run_all([encoding for _, encoding, _, _ in work.pending], threads)
+        made = work.made
+        for name, encoding, truncated, empty in work.pending:
+            made[name], nulls, unseen = encoding.finish()
+            work.stats.add(
+                name,
+                rows=encoding.num_rows,
+                nulls=nulls,
+                unseen=unseen,
+                truncated=truncated,
+                empty=empty,
+            )
         made["request_of_candidate"] = owners
         if stats is not None:
-            stats.merge(counted)
+            stats.merge(work.stats)
         return {name: made[name] for name in self.names}
 
 
@@ -343,6 +402,14 @@ def encode_values(
     return _kernels.encode_scalars(column, _compile(encoder, dtype))[0]
 
 
+def seed_rule(hash: str, seed: int) -> str:
+    """Return what a seed of this hash must be, or "" when it is that."""
+    if hash == "farmhash64":
+        return "" if seed == 0 else "seed 0, since farmhash64 takes none"
+    bits = 32 if hash == "murmur3_32" else 64
+    return "" if 0 <= seed < 2**bits else f"a seed in [0, 2**{bits})"
+
+
 def hash_buckets(
     keys: object,
     num_buckets: int,
@@ -359,9 +426,10 @@ def hash_buckets(
     num_buckets : int
         2 or more; bucket 0 is left for padding and missing.
     hash : str
-        "xxh64". Strings are hashed as UTF-8, integers as 8 little-endian bytes.
+        "xxh64", "xxh3_64", "murmur3_32" or "farmhash64". Strings are hashed as UTF-8,
+        integers as 8 little-endian bytes.
     seed : int
-        In [0, 2**64).
+        In [0, 2**64); below 2**32 for murmur3_32, 0 for farmhash64.
 
     Returns
     -------
@@ -382,18 +450,20 @@ def hash_buckets(
     >>> hash_buckets(["a", "b", None, ""], 1_000).tolist()
     [102, 577, 0, 598]
     """
-    if hash != "xxh64":
-        raise InputError(explain("xxh64", repr(hash), "hash"))
+    if hash not in _kernels.HASHES:
+        rule = "one of " + ", ".join(_kernels.HASHES)
+        raise InputError(explain(rule, repr(hash), "hash"))
     for value, place in ((num_buckets, "num_buckets"), (seed, "seed")):
         if not is_whole(value):
             raise InputError(explain("a whole number", repr(value), place))
     if not 2 <= num_buckets < 2**63:
         raise InputError(explain("2 to 2**63 - 1 buckets", num_buckets, "num_buckets"))
-    if not 0 <= seed < 2**64:
-        raise InputError(explain("a seed in [0, 2**64)", seed, "seed"))
+    rule = seed_rule(hash, seed)
+    if rule:
+        raise InputError(explain(rule, seed, "seed"))
     column = to_column(keys, "keys")
     dtype = "string" if column.kind == "string" else "int64"
-    encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, seed=seed)
+    encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, hash=hash, seed=seed)
     return _kernels.encode_scalars(fit(column, dtype, is_list=False), encoder)[0]
 
 

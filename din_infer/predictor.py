@@ -160,7 +160,7 @@ class Predictor:
     ) -> NDArray[np.float32]:
         """Score as `score` does, and add this batch's counts to `stats` as well."""
         counted = Stats()
-        inputs = self.spec.encoder.encode(batch, counted)
+        inputs = self.spec.encoder.encode(batch, counted, self.threads)
         scores = self._finish(inputs, counted, raw, batch_size)
         stats.merge(counted)
         return scores
@@ -199,7 +199,7 @@ class Predictor:
         """
         stats = Stats()
         inputs = self.spec.encoder.encode_requests(
-            requests, candidates, request_of_candidate, stats
+            requests, candidates, request_of_candidate, stats, self.threads
         )
         return self._finish(inputs, stats, raw, batch_size)
 

@@ -5,7 +5,7 @@ One file above 400 lines: the format is one contract, and its parts refer to eac
 K dense values.
 """
 
-import copy
+import contextlib
 import difflib
 import itertools
 import json
@@ -17,13 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from din_infer.errors import ModelError, explain
+from din_infer._kernels import HASHES, Vocabulary
+from din_infer.encode import FeatureEncoder, seed_rule
+from din_infer.errors import InputError, ModelError, explain
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from din_infer.encode import FeatureEncoder
 
 __all__ = [
     "Attention",
@@ -47,7 +47,6 @@ FORMAT = 1
 ACTIVATIONS = ("dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none")
 OUTPUT_ACTIVATIONS = ("none", "sigmoid", "relu", "silu")
 INTERACTIONS = ("difference", "product", "outer")
-HASHES = ("xxh64",)
 REDUCES = ("offset", "mod", "pmod", "abs")
 RESERVED = ("request_of_candidate", "logit", "score")
 DICE_EPSILON = {"row_dice": 1e-3}
@@ -188,6 +187,7 @@ class Encoder:
     reduce: str = "offset"
     int_as: str = "bytes"
     values: tuple[str, ...] | tuple[int, ...] = field(default=(), repr=False)
+    vocabulary: Vocabulary | None = field(default=None, repr=False, compare=False)
     unseen: str = "error"
     boundaries: tuple[float, ...] = ()
 
@@ -400,13 +400,23 @@ class Input:
 # ------------------------------------------------------------------------- the parsing
 
 
+def _copy(value: Any) -> Any:  # noqa: ANN401
+    """Copy nested tables and lists; a long list of values costs little."""
+    nested = (Mapping, list, tuple)
+    if isinstance(value, Mapping):
+        return {k: _copy(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        copied = [_copy(v) if isinstance(v, nested) else v for v in value]
+        return copied if isinstance(value, list) else tuple(copied)
+    return value
+
+
 def _read_lines(section: _Section, key: str, folder: Path) -> list[str]:
     path = folder / section.take(key, "a string")
     try:
-        text: str = path.read_text(encoding="utf-8-sig")
         # not splitlines: a value may hold any of Unicode's other line breaks
-        lines = text.removesuffix("\n").split("\n") if text else []
-        return [line.removesuffix("\r") for line in lines]
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return text.removesuffix("\n").split("\n") if text else []
     except (OSError, ValueError) as error:
         rule = "a readable UTF-8 file, one value per line"
         raise ModelError(explain(rule, f"{path}: {error}", section.at(key))) from None
@@ -415,7 +425,8 @@ def _read_lines(section: _Section, key: str, folder: Path) -> list[str]:
 def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
     """Replace `values_file`, `lookup_file` and `weights_file` by their contents.
 
-    Without a folder they are refused: a spec inside a model may not open files.
+    Integers that stand there as text become integers. Without a folder files are
+    refused: a spec inside a model may not open any.
     """
 
     def walk(value: object, place: str) -> None:
@@ -425,7 +436,8 @@ def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
         if not isinstance(value, dict):
             return
         named = place.endswith(".fields")  # its keys are names, not words of the format
-        for name in () if named else ("values", "lookup", "weights"):
+        contents = () if named else ("values", "lookup", "weights")
+        for name in contents:
             key = f"{name}_file"
             if key in value:
                 if folder is None:
@@ -437,13 +449,16 @@ def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
                     rule = f"either `{name}` or `{key}`"
                     raise ModelError(explain(rule, "both", section.at(key)))
                 lines = _read_lines(section, key, folder)
-                value[name] = [_read_line(v, name) for v in lines]
+                value[name] = lines if name == "values" else list(map(str.split, lines))
                 del value[key]
         for key, item in value.items():
-            walk(item, f"{place}.{key}" if place else key)
-
-    def _read_line(line: str, name: str) -> object:
-        return line if name == "values" else line.split()
+            if key not in contents:  # which may be long, and hold no tables
+                walk(item, f"{place}.{key}" if place else key)
+        encoder = value.get("encoder")
+        if value.get("dtype") == "int64" and isinstance(encoder, dict):
+            texts = encoder.get("values")
+            if isinstance(texts, list) and str in set(map(type, texts)):
+                encoder["values"] = [_as_int(v) for v in texts]
 
     walk(raw, "")
 
@@ -482,13 +497,15 @@ def _parse_hash(section: _Section) -> Encoder:
     reduce = section.choose("reduce", REDUCES, "offset")
     if reduce == "offset" and buckets < 2:
         raise ModelError(explain("at least 2", buckets, section.at("buckets")))
+    name = section.choose("hash", HASHES, "xxh64")
     seed = section.take("seed", "a whole number", 0)
-    if not 0 <= seed < 2**64:
-        raise ModelError(explain("a seed in [0, 2**64)", seed, section.at("seed")))
+    rule = seed_rule(name, seed)
+    if rule:
+        raise ModelError(explain(rule, seed, section.at("seed")))
     return Encoder(
         "hash",
         buckets,
-        hash=section.choose("hash", HASHES, "xxh64"),
+        hash=name,
         seed=seed,
         reduce=reduce,
         int_as=section.choose("int_as", ("bytes", "text"), "bytes"),
@@ -497,20 +514,36 @@ def _parse_hash(section: _Section) -> Encoder:
 
 def _parse_vocab(section: _Section, dtype: str) -> Encoder:
     values = section.take("values", "a list")
-    if dtype == "int64":
-        values = [_as_int(v) for v in values]
+    unseen = section.choose("unseen", ("row", "missing", "error"), "row")
+    vocabulary = None
+    # no Python per value of a long vocabulary, unless it is wrong
+    if set(map(type, values)) <= {str if dtype == "string" else int}:
+        with contextlib.suppress(InputError):
+            vocabulary = Vocabulary(list(values), dtype)
+    if vocabulary is None:
+        raise _refuse_values(values, dtype, section)
+    return Encoder(
+        "vocab",
+        len(values) + 2,
+        values=tuple(values),
+        vocabulary=vocabulary,
+        unseen=unseen,
+    )
+
+
+def _refuse_values(values: list[Any], dtype: str, section: _Section) -> ModelError:
+    """Find what is wrong with the values of a vocabulary."""
+    seen: dict[str | int, int] = {}
     for i, value in enumerate(values):
         right = _is_text(value) if dtype == "string" else _is_int(value)
         if not right or (dtype == "int64" and not -(2**63) <= value < 2**63):
+            rule = f"a value of dtype {dtype}"
             place = section.at(f"values[{i}]")
-            raise ModelError(explain(f"a value of dtype {dtype}", repr(value), place))
-    if len(set(values)) != len(values):
-        seen: set[str | int] = set()
-        twice = next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
-        rule = "each value once"
-        raise ModelError(explain(rule, f"{twice!r} twice", section.at("values")))
-    unseen = section.choose("unseen", ("row", "missing", "error"), "row")
-    return Encoder("vocab", len(values) + 2, values=tuple(values), unseen=unseen)
+            return ModelError(explain(rule, repr(value), place))
+        if seen.setdefault(value, i) != i:
+            got = f"{value!r} twice"
+            return ModelError(explain("each value once", got, section.at("values")))
+    return ModelError(explain("fewer values", len(values), section.at("values")))
 
 
 def _as_int(value: object) -> object:
@@ -936,7 +969,7 @@ class FeatureSpec:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ModelError(explain("JSON", str(error), "spec")) from None
-        return cls.from_dict(raw)
+        return cls._parse(raw, None)
 
     @classmethod
     def from_dict(
@@ -951,21 +984,26 @@ class FeatureSpec:
         ModelError
             If the dict says something the format does not allow.
         """
-        if not isinstance(raw, Mapping):
-            raise ModelError(explain("a table", repr(raw), "spec"))
         try:
-            source = copy.deepcopy(dict(raw))
+            return cls._parse(_copy(raw), None if folder is None else Path(folder))
         except RecursionError:
             raise ModelError(explain("a spec", "endless nesting", "spec")) from None
+
+    @classmethod
+    def _parse(cls, raw: object, folder: Path | None) -> "FeatureSpec":
+        """Read nested dicts and lists, and keep them."""
+        if not isinstance(raw, dict):
+            raise ModelError(explain("a table", repr(raw), "spec"))
         try:
-            _inline_files(source, None if folder is None else Path(folder))
-            return _parse_spec(cls, source)
+            _inline_files(raw, folder)
+            return _parse_spec(cls, raw)
         except RecursionError:
             raise ModelError(explain("a spec", "endless nesting", "spec")) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as nested dicts, files inlined; a copy."""
-        return copy.deepcopy(self.source)
+        copied: dict[str, Any] = _copy(self.source)
+        return copied
 
     def to_json(self) -> str:
         """Return the spec as JSON text; `from_json` of it is an equal spec."""
@@ -1023,14 +1061,12 @@ class FeatureSpec:
         return tuple(dict.fromkeys(names))
 
     @cached_property
-    def encoder(self) -> "FeatureEncoder":
+    def encoder(self) -> FeatureEncoder:
         """The compiled encoder of this spec; made once."""
-        from din_infer.encode import FeatureEncoder
-
         return FeatureEncoder(self)
 
     def encode(
-        self, batch: object
+        self, batch: object, *, threads: int = 1
     ) -> "dict[str, NDArray[np.int64] | NDArray[np.float32]]":
         """Turn a table of rows (B = N) into the graph's inputs.
 
@@ -1038,6 +1074,8 @@ class FeatureSpec:
         ----------
         batch : dict of columns, list of dicts, or any frame with `__arrow_c_stream__`
             Must hold `columns`; others are ignored. Read, never kept.
+        threads : int
+            Threads that share a large batch; its ids do not depend on it.
 
         Returns
         -------
@@ -1050,7 +1088,7 @@ class FeatureSpec:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self.encoder.encode(batch)
+        return self.encoder.encode(batch, threads=threads)
 
 
 def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:

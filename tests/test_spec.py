@@ -227,9 +227,8 @@ FAULTS = {
     ),
     "expected one of hash, vocab, identity, bucketize, got 'hsh'"
     " - at `user[0].encoder.type`": _set("user", 0, "encoder", "type", "hsh"),
-    "expected one of xxh64, got 'md5' - at `user[0].encoder.hash`": _set(
-        "user", 0, "encoder", "hash", "md5"
-    ),
+    "expected one of xxh64, xxh3_64, murmur3_32, farmhash64, got 'md5'"
+    " - at `user[0].encoder.hash`": _set("user", 0, "encoder", "hash", "md5"),
     "expected one of offset, mod, pmod, abs, got 'x' - at"
     " `user[0].encoder.reduce`": _set("user", 0, "encoder", "reduce", "x"),
     "expected at least 2, got 1 - at `user[0].encoder.buckets`": _set(
@@ -238,7 +237,7 @@ FAULTS = {
     "expected a seed in [0, 2**64), got -1 - at `user[0].encoder.seed`": _set(
         "user", 0, "encoder", "seed", -1
     ),
-    "expected one of the keys type, buckets, reduce, seed, hash, int_as, got 'bucket'"
+    "expected one of the keys type, buckets, reduce, hash, seed, int_as, got 'bucket'"
     " - at `user[0].encoder`": _set("user", 0, "encoder", "bucket", 3),
     "expected dtype int64 for a identity encoder, got 'string'"
     " - at `candidate[1].encoder`": _set("candidate", 1, "dtype", "string"),

@@ -1,0 +1,58 @@
+/*
+ * Blocks of keys and ids: what each instruction set does in a way of its own.
+ *
+ * A block is of at most DIN_BLOCK elements, so that scratch fits the stack and the
+ * first-level cache. All instruction sets compute the same; nothing here fails.
+ */
+#ifndef DIN_BLOCK_H
+#define DIN_BLOCK_H
+
+#include <stdint.h>
+
+#include "hash.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { DIN_BLOCK = 256 };
+
+/* @pre keys[i] holds sizes[i] >= 0 bytes; 0 <= n <= DIN_BLOCK */
+typedef void din_hash_keys_fn(const uint8_t *const *keys, const int64_t *sizes,
+                              int64_t n, uint64_t seed, uint64_t *hashes);
+
+/* Hash each key's 8 little-endian bytes. */
+typedef void din_hash_ints_fn(const int64_t *keys, int64_t n, uint64_t seed,
+                              uint64_t *hashes);
+
+typedef struct {
+  const char *name;
+  din_hash_keys_fn *hash_keys[DIN_NUM_HASHES];
+  din_hash_ints_fn *hash_ints[DIN_NUM_HASHES];
+
+  /* @pre reduction was prepared. ids may be the hashes themselves. */
+  void (*reduce)(const uint64_t *hashes, int64_t n, const din_reduction *reduction,
+                 int64_t *ids);
+
+  /* Say where keys lie between n + 1 offsets, which need not be aligned. */
+  void (*read_keys32)(const uint8_t *bytes, const void *offsets, int64_t n,
+                      const uint8_t **keys, int64_t *sizes);
+  void (*read_keys64)(const uint8_t *bytes, const void *offsets, int64_t n,
+                      const uint8_t **keys, int64_t *sizes);
+
+  /*
+   * Write `count` ids, and 0 behind them up to `width`.
+   *
+   * @pre 0 <= count <= width; `width` ids may be read, whatever they are
+   */
+  void (*write_row)(const int64_t *ids, int64_t count, int64_t width, int64_t *out);
+} din_block_isa;
+
+/* Return the i-th instruction set of this machine, best first, or NULL. */
+const din_block_isa *din_block_isa_at(int32_t i);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DIN_BLOCK_H */
