@@ -32,11 +32,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from benchmarks import ours
-from benchmarks.command import Benchmark, Entries, Subject, run
+from benchmarks.command import Entries, run
 from benchmarks.graphs import Scenario, cut_attention, exact_interest
 from benchmarks.libraries import library_entries
 from benchmarks.report import Wanted
 from benchmarks.rivals import ATTENTION_INPUTS, Rivals, textbook_attention
+from benchmarks.subject import Subject, model_benchmark
 from benchmarks.timing import Contestant, UnavailableError, keep_freed_memory
 from din_infer.session import available_cpus
 
@@ -59,11 +60,11 @@ def scenarios(n: int, t: int) -> tuple[Scenario, ...]:
     """Make the shapes of input from N and T."""
     few, one = min(5, t), min(500, n)
     return (
-        Scenario("uniform", n, n, t, "uniform", f"N={n}, T={t}, lengths in 1..{t}"),
-        Scenario("full", n, n, t, t, f"N={n}, all histories of T={t}"),
-        Scenario("short", n, n, 2 * t, few, f"N={n}, histories of {few} in T={2 * t}"),
-        Scenario("one-user", one, 1, t, t, f"one request, {one} candidates, T={t}"),
-        Scenario("threads", n, n, t, "uniform", "as uniform, ours alone on 1 and 2"),
+        Scenario("uniform", f"N={n}, T={t}, lengths in 1..{t}", n, n, t, "uniform"),
+        Scenario("full", f"N={n}, all histories of T={t}", n, n, t, t),
+        Scenario("short", f"N={n}, histories of {few} in T={2 * t}", n, n, 2 * t, few),
+        Scenario("one-user", f"one request, {one} candidates, T={t}", one, 1, t, t),
+        Scenario("threads", "as uniform, ours alone on 1 and 2", n, n, t, "uniform"),
     )
 
 
@@ -102,7 +103,7 @@ def _two_threads(session: Callable[..., Contestant]) -> Contestant:
     return session("native, 2 threads", threads=2)
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = model_benchmark(
     name="attention",
     about=__doc__,
     scenarios=scenarios,

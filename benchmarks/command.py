@@ -1,82 +1,75 @@
-"""The command that each benchmark is: arguments, model, scenarios, output."""
+"""The command that each benchmark is: arguments, scenarios, output."""
 
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from benchmarks.graphs import (
-    Inputs,
-    Scenario,
-    Sizes,
-    exact_model,
-    make_model,
-    make_pool,
-)
 from benchmarks.report import Wanted, describe_cpu, describe_run, show, summarize
 from benchmarks.timing import (
-    Absent,
     Contestant,
+    Race,
+    Scenario,
     WrongOutputError,
     build,
     is_named,
-    matmul_rate,
     race,
 )
-from din_converter import DIN, convert
 
-__all__ = ["Benchmark", "Entries", "Subject", "run"]
+__all__ = ["Benchmark", "Entries", "Setting", "run"]
 
-CANDIDATES, POSITIONS = 1024, 50
 POOL_CACHES = 2
 Entries = Mapping[str, Callable[[], Contestant]]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What contestants are made from: one model, in torch and as ``model.onnx``."""
+class Setting:
+    """What a benchmark makes once its arguments are known.
 
-    model: DIN
-    path: Path
-    threads: int
+    `entries` lists who takes part in a scenario, ours first. `pool` draws as many
+    batches of it as fill a number of bytes; `exact` makes the reference of a batch,
+    `count` counts its units. `ceiling` makes the row that is computed, if any.
+    """
+
+    entries: Callable[[Any], Entries]
+    pool: Callable[[Any, int], Sequence[Any]]
+    exact: Callable[[Any], Any]
+    count: Callable[[Any], int]
+    wanted: Sequence[Wanted]
+    ceiling: Callable[[Race], Mapping[str, Any] | None] = lambda _: None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What sets one benchmark apart from the other.
+    """What sets one benchmark apart from the others.
 
-    `scenarios` makes them from N and T. `entries` lists who takes part in one, ours
-    first. `exact` is what all of them compute. With `has_ceiling`, the valid pairs'
-    FLOPs at the rate of a large matrix product are a row.
+    `packages` are those whose version matters. `options` are its own: flag, default and
+    what it counts. `scenarios` and `open` make of the arguments what is run.
     """
 
     name: str
     about: str
-    scenarios: Callable[[int, int], Sequence[Scenario]]
-    entries: Callable[[Subject, Scenario], Entries]
-    exact: Callable[[DIN, Inputs], NDArray[np.float64]]
-    wanted: Sequence[Wanted]
-    has_ceiling: bool = False
+    packages: Sequence[str]
+    options: Sequence[tuple[str, int, str]]
+    scenarios: Callable[[argparse.Namespace], Sequence[Scenario]]
+    open: Callable[[argparse.Namespace], AbstractContextManager[Setting]]
 
 
 def parse(benchmark: Benchmark, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    sizes = Sizes()
-    scenarios = benchmark.scenarios(CANDIDATES, POSITIONS)
+    options = (("--threads", 1, "threads of every contestant"), *benchmark.options)
+    defaults = {flag[2:].replace("-", "_"): default for flag, default, _ in options}
+    scenarios = benchmark.scenarios(argparse.Namespace(**defaults))
+    width = 1 + max(len(s.name) for s in scenarios)
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark.name}",
         description=benchmark.about,
         epilog="\n".join(
-            ["scenarios:", *(f"  {s.name:9} {s.about}" for s in scenarios)]
+            ["scenarios:", *(f"  {s.name:{width}} {s.about}" for s in scenarios)]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -102,20 +95,10 @@ def parse(benchmark: Benchmark, argv: Sequence[str] | None) -> argparse.Namespac
         default=3.0,
         help="measuring time of a contestant in a scenario (default: %(default)s)",
     )
-    for flag, default, text in (
-        ("--threads", 1, "threads of every contestant"),
-        ("--n", CANDIDATES, "candidates of a batch"),
-        ("--t", POSITIONS, "positions of a history"),
-        ("--rows", sizes.goods, "rows of the goods table"),
-        ("--cate-rows", sizes.cates, "rows of the category table"),
-        ("--user-rows", sizes.users, "rows of the user table"),
-        ("--dim", sizes.dim, "width of an embedding; D is twice that"),
-        ("--matmul", 2048, "edge of the square matrices behind the row `ceiling`"),
-    ):
-        if flag != "--matmul" or benchmark.has_ceiling:
-            about = f"{text} (default: {default:,})"
-            add(flag, type=_positive, default=default, metavar="COUNT", help=about)
-    add("--seed", type=int, default=0, help="of weights and ids (default: 0)")
+    for flag, default, text in options:
+        about = f"{text} (default: {default:,})"
+        add(flag, type=_positive, default=default, metavar="COUNT", help=about)
+    add("--seed", type=int, default=0, help="of all that is random (default: 0)")
     add("--json", type=Path, metavar="FILE", help="write all results there as JSON")
     return parser.parse_args(argv)
 
@@ -134,12 +117,11 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 1 when a contestant computes something else than float64 torch;
+        The exit status: 1 when a contestant computes something else than the reference;
         then its scenario is not timed, and no JSON is written.
     """
     args = parse(benchmark, argv)
-    torch.set_num_threads(args.threads)
-    about = describe_run()
+    about = describe_run(benchmark.packages)
     machine = about["cpu"]
     print(
         f"# benchmarks.{benchmark.name}\n\n{about['date']}, commit {about['commit']}\n"
@@ -163,11 +145,10 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _entries(
-    benchmark: Benchmark, subject: Subject, scenarios: list[Scenario], only: list[str]
+def _choose(
+    all_of: Sequence[tuple[Scenario, Entries]], only: Sequence[str]
 ) -> list[tuple[Scenario, Entries]]:
-    """List who takes part in what; a scenario with nobody in it is left out."""
-    all_of = [(s, benchmark.entries(subject, s)) for s in scenarios]
+    """Choose who takes part in what; a scenario with nobody in it is left out."""
     keys = dict.fromkeys(key for _, entries in all_of for key in entries)
     for name in only:
         if not any(is_named(key, name) for key in keys):
@@ -189,34 +170,20 @@ def _race_all(
     benchmark: Benchmark, args: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """Run, print and yield one scenario after the other."""
-    sizes = Sizes(args.user_rows, args.rows, args.cate_rows, args.dim)
-    scenarios = benchmark.scenarios(args.n, args.t)
-    positions = max(s.positions for s in scenarios)
-    model = make_model(sizes, positions, args.seed)
-    exact = exact_model(model)
-    rate = matmul_rate(args.matmul) if benchmark.has_ceiling else 0.0
     pool_bytes = POOL_CACHES * describe_cpu().cache_bytes
-    with tempfile.TemporaryDirectory(prefix="din-benchmark-") as folder:
-        subject = Subject(model, Path(folder) / "model.onnx", args.threads)
-        convert(model, subject.path)
-        built: dict[str, Contestant | Absent] = {}
-        chosen = [s for s in scenarios if {s.name, "all"} & set(args.scenario)]
-        for s, entries in _entries(benchmark, subject, chosen, args.only):
-            built |= build({key: entries[key] for key in entries if key not in built})
+    named = set(args.scenario)
+    scenarios = [s for s in benchmark.scenarios(args) if {s.name, "all"} & named]
+    with benchmark.open(args) as setting:
+        all_of = [(s, setting.entries(s)) for s in scenarios]
+        for s, entries in _choose(all_of, args.only):
             result = race(
                 s,
-                {key: built[key] for key in entries},
-                make_pool(model.spec, s, pool_bytes, args.seed),
-                partial(benchmark.exact, exact),
+                build(entries),
+                setting.pool(s, pool_bytes),
+                setting.exact,
+                setting.count,
                 args.seconds,
             )
-            ceiling = None
-            if benchmark.has_ceiling:
-                seconds = result.valid_pairs * sizes.flops_per_pair / rate
-                ceiling = {
-                    "what": f"valid pairs at {rate / 1e9:.1f} GFLOP/s, one thread",
-                    "p50_ms": 1e3 * seconds,
-                }
-            summary = summarize(result, benchmark.wanted, ceiling)
-            show(summary)
+            summary = summarize(result, setting.wanted, setting.ceiling(result))
+            show(result, summary)
             yield summary

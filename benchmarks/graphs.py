@@ -5,8 +5,7 @@ activation alone is the node that `convert` wrote for it, cut out of the same fi
 """
 
 import copy
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks import timing
+from benchmarks.draw import pool_size, zipf
 from din_converter import DIN
 from din_converter.layers import LocalActivationUnit
 from din_infer.spec import FeatureSpec
@@ -37,8 +38,6 @@ __all__ = [
 ]
 
 Inputs = dict[str, NDArray[Any]]
-MAX_POOL = 4096
-SCATTER = 2_654_435_761  # a prime: times it, modulo the rows, shuffles ids
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,17 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Scenario:
+class Scenario(timing.Scenario):
     """One shape of input. Histories are uniform in 1..T, or all of one length."""
 
-    name: str
     candidates: int
     requests: int
     positions: int
     lengths: int | Literal["uniform"]
-    about: str
+    unit: str = field(default="valid pair", kw_only=True)
 
     @property
-    def padded_pairs(self) -> int:
+    def padded(self) -> int:
         """Pairs that a model computes which does not skip padding: N * T."""
         return self.candidates * self.positions
 
@@ -204,16 +202,11 @@ def make_pool(
 ) -> list[Inputs]:
     """Draw as many batches of encoded inputs as fill `size` bytes of padded history.
 
-    Ids are Zipf with exponent 1 over a table's rows but 0, scattered over the table.
+    Ids are Zipf over a table's rows but 0.
     """
     rng = np.random.default_rng(seed)
     n, b, t = scenario.candidates, scenario.requests, scenario.positions
     axes = {"N": n, "B": b, "history.T": t}
-
-    def draw_ids(rows: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        # Rank r has probability ~ 1 / r when its logarithm is uniform.
-        rank = np.exp(rng.random(shape) * math.log(rows)).astype(np.int64)
-        return 1 + rank * SCATTER % (rows - 1)
 
     def draw() -> Inputs:
         uniform = scenario.lengths == "uniform"
@@ -226,13 +219,13 @@ def make_pool(
             elif i.rows is None:
                 out[i.name] = lengths
             else:
-                out[i.name] = draw_ids(i.rows, tuple(axes[str(a)] for a in i.shape))
+                shape = tuple(axes[str(a)] for a in i.shape)
+                out[i.name] = 1 + zipf(rng, i.rows - 1, shape)
                 if len(i.shape) == 2:
                     out[i.name][padding] = 0
         return out
 
-    bytes_per_batch = 2 * 8 * scenario.padded_pairs
-    return [draw() for _ in range(min(max(4, -(-size // bytes_per_batch)), MAX_POOL))]
+    return [draw() for _ in range(pool_size(size, 2 * 8 * scenario.padded))]
 
 
 def count_valid_pairs(inputs: Inputs) -> int:

@@ -28,10 +28,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks import ours
-from benchmarks.command import Benchmark, Entries, Subject, run
+from benchmarks.command import Entries, run
 from benchmarks.graphs import Scenario, exact_score
 from benchmarks.report import Wanted
 from benchmarks.rivals import MODEL_INPUTS, Rivals, textbook_din
+from benchmarks.subject import Subject, model_benchmark
 from benchmarks.timing import keep_freed_memory
 
 __all__ = ["main"]
@@ -47,9 +48,9 @@ def scenarios(n: int, t: int) -> tuple[Scenario, ...]:
     """Make the shapes of input from N and T."""
     one = min(500, n)
     return (
-        Scenario("uniform", n, n, t, "uniform", f"N={n}, T={t}, lengths in 1..{t}"),
-        Scenario("one-user", one, 1, t, t, f"one request, {one} candidates, T={t}"),
-        Scenario("single", 1, 1, t, t, f"one request, one candidate, T={t}: latency"),
+        Scenario("uniform", f"N={n}, T={t}, lengths in 1..{t}", n, n, t, "uniform"),
+        Scenario("one-user", f"one request, {one} candidates, T={t}", one, 1, t, t),
+        Scenario("single", f"one request, one candidate, T={t}: latency", 1, 1, t, t),
     )
 
 
@@ -79,7 +80,7 @@ def entries(
     }
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = model_benchmark(
     name="model",
     about=__doc__,
     scenarios=scenarios,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.graphs import Inputs
 from benchmarks.report import describe_cpu
-from benchmarks.timing import Contestant, UnavailableError
+from benchmarks.timing import Contestant, UnavailableError, within
 from din_infer import Predictor
 from din_infer.session import Session, ops_library
 
@@ -55,8 +55,8 @@ def session(
     def run(inputs: Inputs) -> NDArray[np.float32]:
         return ready.run(inputs, (output,))[0]
 
-    tolerance = TOLERANCE if precision == "fp32" else BF16_TOLERANCE
-    return Contestant(label, prepare, run, tolerance, ours=True, skips_padding=fused)
+    check = within(TOLERANCE if precision == "fp32" else BF16_TOLERANCE)
+    return Contestant(label, prepare, run, check, ours=True, skips_padding=fused)
 
 
 def predictor(label: str, path: Path, threads: int) -> Contestant:
@@ -64,7 +64,12 @@ def predictor(label: str, path: Path, threads: int) -> Contestant:
     _require_library()
     ready = Predictor(path, device="cpu", threads=threads)
     return Contestant(
-        label, dict, ready.score_encoded, TOLERANCE, ours=True, skips_padding=True
+        label,
+        dict,
+        ready.score_encoded,
+        within(TOLERANCE),
+        ours=True,
+        skips_padding=True,
     )
 
 

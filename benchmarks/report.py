@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Outcome, Race
+from benchmarks.timing import Outcome, Race, Scenario
 
 __all__ = ["Cpu", "Wanted", "describe_cpu", "describe_run", "show", "summarize"]
 
@@ -26,17 +26,20 @@ FLAGS = (
     "sve",
     "bf16",
 )
-PACKAGES = ("din-infer", "numpy", "torch", "onnx", "onnxruntime", "openvino")
 SOME_CACHE_BYTES = 32 << 20
+MS = {"ns": 1e6, "us": 1e3}
+COPY = "copy"
 COLUMNS = {
     "p50_ms": ("median ms", ".3f"),
     "p99_ms": ("p99 ms", ".3f"),
     "times_ours": ("times ours", ".2f"),
     "times_ours_per_computed_pair": ("per computed pair", ".2f"),
     "ns_per_valid_pair": ("ns per valid pair", ".1f"),
+    "ns_per_key": ("ns per key", ".2f"),
+    "us_per_request": ("us per request", ".2f"),
+    "percent_of_copy": ("% of copy", ".1f"),
     "error": ("error", ".1e"),
 }
-HEADS = ("contestant", "what", *(head for head, _ in COLUMNS.values()))
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,37 @@ class Cpu:
 class Wanted:
     """A figure to hold the measured one against; never more than information.
 
-    In `scenario`, `slow` is wanted to take at least `at_least` times as long as `fast`.
+    In `scenario`, `slow` is wanted to take at least `at_least` times as long as `fast`;
+    or `fast` to take at most `at_most` per unit. Where both are given, one is enough.
     """
 
     scenario: str
-    slow: str
+    slow: str | None
     fast: str
-    at_least: float
+    at_least: float | None
+    at_most: float | None = None
+
+    def judge(self, present: Mapping[str, Any], per: str) -> dict[str, Any]:
+        """Compare with the rows of who took part; `per` names the time of a unit.
+
+        `measured` is the ratio, `measured_time` the time of a unit; `holds` is None
+        where what was measured does not tell.
+        """
+        fast, slow = present.get(self.fast), present.get(self.slow or "")
+        ratio = slow["p50_ms"] / fast["p50_ms"] if fast and slow else None
+        time = fast[per] if fast else None
+        found = []
+        if self.at_least is not None:
+            found.append(None if ratio is None else ratio >= self.at_least)
+        if self.at_most is not None:
+            found.append(None if time is None else time <= self.at_most)
+        holds = True if True in found else None if None in found else False
+        return {
+            **asdict(self),
+            "measured": ratio,
+            "measured_time": time,
+            "holds": holds,
+        }
 
 
 def describe_cpu() -> Cpu:
@@ -87,10 +114,13 @@ def summarize(
     """Make the JSON of one scenario: what was run, and what each contestant did.
 
     `times_ours` is the ratio of medians per call, which credits whoever skips padding;
-    `times_ours_per_computed_pair` takes that credit away. `ceiling` is a row that is
-    computed, not run.
+    `times_ours_per_computed_pair` takes that credit away. `percent_of_copy` is the rate
+    of the contestant "copy" that is reached. `ceiling` is a row that is computed, not
+    run.
     """
-    ours = race.ours()
+    ours, scenario, padded = race.ours(), race.scenario, race.scenario.padded
+    units = f"{scenario.unit}s".replace(" ", "_")
+    per = _per(scenario).replace(" ", "_")
     contestants: dict[str, dict[str, Any]] = {}
     for key, outcome in race.outcomes.items():
         if not isinstance(outcome, Outcome):
@@ -102,60 +132,83 @@ def summarize(
             "p99_ms": outcome.ms(99),
             "min_ms": outcome.ms(0),
             "runs": len(outcome.seconds),
-            "error": outcome.error,
-            "computed_pairs": race.computed_pairs(key),
         }
+        if outcome.error is not None:
+            contestants[key]["error"] = outcome.error
+        if padded is not None:
+            contestants[key]["computed_pairs"] = race.computed(key)
     if ceiling is not None:
-        contestants["ceiling"] = {**ceiling, "computed_pairs": race.valid_pairs}
+        contestants["ceiling"] = {**ceiling, "computed_pairs": race.units}
     present = {k: c for k, c in contestants.items() if "p50_ms" in c}
     for c in present.values():
-        c["ns_per_valid_pair"] = 1e6 * c["p50_ms"] / race.valid_pairs
+        c[per] = MS[scenario.time_unit] * c["p50_ms"] / race.units
+        if COPY in present:
+            c["percent_of_copy"] = 100 * present[COPY]["p50_ms"] / c["p50_ms"]
         if ours is not None:
             own = contestants[ours]
             c["times_ours"] = times = c["p50_ms"] / own["p50_ms"]
-            pairs = own["computed_pairs"] / c["computed_pairs"]
-            c["times_ours_per_computed_pair"] = times * pairs
-    figures = []
-    for w in wanted:
-        if w.scenario == race.scenario.name:
-            both = w.slow in present and w.fast in present
-            measured = (
-                present[w.slow]["p50_ms"] / present[w.fast]["p50_ms"] if both else None
-            )
-            figures.append({**asdict(w), "measured": measured})
+            if padded is not None:
+                pairs = own["computed_pairs"] / c["computed_pairs"]
+                c["times_ours_per_computed_pair"] = times * pairs
     return {
-        **asdict(race.scenario),
-        "padded_pairs": race.scenario.padded_pairs,
-        "valid_pairs": race.valid_pairs,
+        **asdict(scenario),
+        **({} if padded is None else {f"padded_{units}": padded}),
+        units: race.units,
         "batches": race.pool_size,
         "compared_with": ours,
         "contestants": contestants,
-        "wanted": figures,
+        "wanted": [
+            w.judge(present, per) for w in wanted if w.scenario == scenario.name
+        ],
     }
 
 
-def show(summary: Mapping[str, Any]) -> None:
+def show(race: Race, summary: Mapping[str, Any]) -> None:
     """Print one scenario as a table, which Markdown shows too, and what is wanted."""
-    rows = [HEADS]
-    for key, c in summary["contestants"].items():
+    contestants, scenario = summary["contestants"], race.scenario
+    columns = {
+        name: column
+        for name, column in COLUMNS.items()
+        if any(name in c for c in contestants.values())
+    }
+    rows = [("contestant", "what", *(head for head, _ in columns.values()))]
+    for key, c in contestants.items():
         if "absent" in c:
-            rows.append((key, c["absent"], *[""] * len(COLUMNS)))
+            rows.append((key, c["absent"], *[""] * len(columns)))
             continue
-        cells = (f"{c[n]:{f}}" if n in c else "" for n, (_, f) in COLUMNS.items())
+        cells = (f"{c[n]:{f}}" if n in c else "" for n, (_, f) in columns.items())
         rows.append((key, c["what"], *cells))
+    padded = "" if scenario.padded is None else f" of {scenario.padded:,} with padding"
+    plural = "" if race.units == 1 else "s"
     lines = [
-        f"\n## {summary['name']}: {summary['about']}\n",
-        f"{summary['valid_pairs']:,.0f} valid of {summary['padded_pairs']:,} padded"
-        f" pairs a batch, {summary['batches']} batches in rotation\n",
+        f"\n## {scenario.name}: {scenario.about}\n",
+        f"{race.units:,.0f} {scenario.unit}{plural}{padded} a batch,"
+        f" {race.pool_size} batches in rotation\n",
         _table(rows),
         *([""] if summary["wanted"] else []),
+        *(_sentence(w, _per(scenario)) for w in summary["wanted"]),
     ]
-    for w in summary["wanted"]:
-        measured = w["measured"]
-        got = "not measured" if measured is None else f"{measured:.2f}"
-        ratio = f"{w['slow']} / {w['fast']}"
-        lines.append(f"- {ratio}: {got}, wanted at least {w['at_least']:g}")
     print("\n".join(lines), flush=True)
+
+
+def _per(scenario: Scenario) -> str:
+    """Name the time of a unit, such as "ns per key"."""
+    return f"{scenario.time_unit} per {scenario.unit}"
+
+
+def _sentence(figure: Mapping[str, Any], per: str) -> str:
+    """Say what one figure should be, and whether it is."""
+    clauses = []
+    for what, measured, limit in (
+        (f"{figure['slow']} / {figure['fast']}", "measured", "at_least"),
+        (f"{per} of {figure['fast']}", "measured_time", "at_most"),
+    ):
+        if figure[limit] is not None:
+            value, rule = figure[measured], limit.replace("_", " ")
+            got = "not measured" if value is None else f"{value:.2f}"
+            clauses.append(f"{what}: {got}, wanted {rule} {figure[limit]:g}")
+    verdict = {True: ": holds", False: ": does not hold", None: ""}[figure["holds"]]
+    return f"- {', or '.join(clauses)}{verdict}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -172,10 +225,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def describe_run() -> dict[str, Any]:
+def describe_run(packages: Iterable[str]) -> dict[str, Any]:
     """Tell what a figure must travel with: commit, date, machine, versions."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in ("din-infer", "numpy", *packages):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.graphs import Inputs
-from benchmarks.timing import Contestant, UnavailableError
+from benchmarks.timing import Check, Contestant, UnavailableError, within
 from din_converter import DIN, Dice
 from din_converter.layers import Layer, Mlp
 
@@ -37,7 +37,7 @@ __all__ = [
     "textbook_din",
 ]
 
-TOLERANCE = 1e-4
+CHECK = within(1e-4)
 USER_SIDE = ("user_id", "hist_goods_id", "hist_cate_id", "history.lengths")
 ATTENTION_INPUTS = (
     "goods_id",
@@ -209,21 +209,19 @@ class Rivals:
             "plain": self.plain,
             "eager": self.eager,
             "compile": self.compiled,
-            "openvino": partial(self.openvino, "f32", TOLERANCE),
-            "openvino-static": partial(self.openvino, "f32", TOLERANCE, static=True),
-            "openvino-bf16": partial(self.openvino, "bf16", None),
+            "openvino": partial(self.openvino, "f32", CHECK),
+            "openvino-static": partial(self.openvino, "f32", CHECK, static=True),
+            "openvino-bf16": partial(self.openvino, "bf16", within(None)),
         }
 
     def eager(self, label: str = "torch eager") -> Contestant:
         """Run by torch, operator by operator."""
-        return Contestant(label, self.tensors, _inference(self.module), TOLERANCE)
+        return Contestant(label, self.tensors, _inference(self.module), CHECK)
 
     def compiled(self) -> Contestant:
         """Run by torch.compile, for each shape anew: its best case."""
         compiled = torch.compile(self.module, dynamic=False)
-        return Contestant(
-            "torch.compile", self.tensors, _inference(compiled), TOLERANCE
-        )
+        return Contestant("torch.compile", self.tensors, _inference(compiled), CHECK)
 
     def plain(self, label: str = "plain export, ONNX Runtime") -> Contestant:
         """Run the plain export by ONNX Runtime, all graph optimizations on."""
@@ -242,10 +240,10 @@ class Rivals:
             out: NDArray[np.float32] = session.run(None, feed)[0]
             return out
 
-        return Contestant(label, self.arrays, run, TOLERANCE)
+        return Contestant(label, self.arrays, run, CHECK)
 
     def openvino(
-        self, precision: str, tolerance: float | None, *, static: bool = False
+        self, precision: str, check: Check, *, static: bool = False
     ) -> Contestant:
         """Run the plain export by OpenVINO, in the precision it is given as a hint.
 
@@ -283,7 +281,7 @@ class Rivals:
             return out
 
         label = f"OpenVINO {precision}{', static shapes' if static else ''}"
-        return Contestant(label, self.arrays, run, tolerance)
+        return Contestant(label, self.arrays, run, check)
 
     @cached_property
     def exact(self) -> Callable[[Inputs], NDArray[np.float64]]:

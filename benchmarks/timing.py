@@ -8,34 +8,33 @@ last-level cache, and each contestant starts at a place of its own.
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.graphs import Inputs, Scenario, count_valid_pairs
-
 __all__ = [
     "Absent",
+    "Check",
     "Contestant",
     "Outcome",
     "Race",
+    "Scenario",
     "UnavailableError",
     "WrongOutputError",
     "build",
     "is_named",
     "keep_freed_memory",
-    "matmul_rate",
     "race",
+    "within",
 ]
 
 ROUNDS = 20
 WARM_UP_CALLS = 3
 SETTLE_S = 0.01
-Exact = Callable[[Inputs], NDArray[np.float64]]
+Check = Callable[[Any, Any], float | None]
 
 
 class UnavailableError(Exception):
@@ -43,25 +42,42 @@ class UnavailableError(Exception):
 
 
 class WrongOutputError(Exception):
-    """A contestant computes something else than float64 torch."""
+    """A contestant computes something else than the reference."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One shape of input; time is given per `unit` of it, in `time_unit`."""
+
+    name: str
+    about: str
+    _: KW_ONLY
+    unit: str
+    time_unit: Literal["ns", "us"] = "ns"
+
+    @property
+    def padded(self) -> int | None:
+        """Units with the padding, of one who does not skip it; None for no such."""
+        return None
 
 
 @dataclass(frozen=True)
 class Contestant:
     """One way to compute the same.
 
-    `prepare` makes of a batch what `run` takes; it is not timed. `tolerance` bounds the
-    relative error, None where it is only reported. `exact` replaces the reference for a
+    `prepare` makes of a batch what `run` takes; it is not timed. `check` takes what
+    `run` returned and the reference; it returns the relative error, None where there is
+    none to speak of, or raises `WrongOutputError`. `exact` replaces the reference for a
     contestant that is meant to compute something else.
     """
 
     label: str
-    prepare: Callable[[Inputs], Any]
-    run: Callable[[Any], NDArray[Any]]
-    tolerance: float | None
+    prepare: Callable[[Any], Any]
+    run: Callable[[Any], Any]
+    check: Check
     ours: bool = False
     skips_padding: bool = False
-    exact: Exact | None = None
+    exact: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,7 @@ class Outcome:
     """What one contestant did: its relative error, and the seconds of every call."""
 
     contestant: Contestant
-    error: float
+    error: float | None
     seconds: list[float] = field(default_factory=list)
 
     def ms(self, percentile: float) -> float:
@@ -86,11 +102,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Race:
-    """What came out of one scenario; `valid_pairs` is V, the pool's mean."""
+    """What came out of one scenario; `units` is what a batch has, the pool's mean."""
 
     scenario: Scenario
     pool_size: int
-    valid_pairs: float
+    units: float
     outcomes: Mapping[str, Outcome | Absent]
 
     def finished(self) -> dict[str, Outcome]:
@@ -102,10 +118,11 @@ class Race:
         ours = (k for k, o in self.finished().items() if o.contestant.ours)
         return next(ours, None)
 
-    def computed_pairs(self, key: str) -> float:
-        """Pairs a contestant computes per call: V, or N * T with the padding."""
+    def computed(self, key: str) -> float:
+        """Units a contestant computes per call, with the padding or without."""
+        padded = self.scenario.padded
         skips = self.finished()[key].contestant.skips_padding
-        return self.valid_pairs if skips else self.scenario.padded_pairs
+        return self.units if skips or padded is None else padded
 
 
 def is_named(key: str, name: str) -> bool:
@@ -141,55 +158,53 @@ def _failed(error: Exception) -> Absent:
     return Absent(f"failed: {type(error).__name__}: {first[:100]}")
 
 
-def check(contestant: Contestant, inputs: Inputs, wanted: NDArray[np.float64]) -> float:
-    """Compare with float64 torch; returns ‖output - wanted‖ / ‖wanted‖.
+def within(tolerance: float | None) -> Check:
+    """Make the check of floats: the relative error ‖output - wanted‖ / ‖wanted‖.
 
-    Raises
-    ------
-    WrongOutputError
-        If the shape differs, or the error is not within the tolerance.
+    It raises `WrongOutputError` if the shape differs, or the error is not within the
+    tolerance; without one it is only reported.
     """
-    if contestant.exact is not None:
-        wanted = contestant.exact(inputs)
-    got = contestant.run(contestant.prepare(inputs))
-    place = f"at `{contestant.label}`"
-    if got.shape != wanted.shape:
-        message = f"expected shape {wanted.shape}, got {got.shape} - {place}"
-        raise WrongOutputError(message)
-    error = float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
-    limit = contestant.tolerance
-    # not (a <= b), so that a NaN is an error too
-    if limit is not None and not error <= limit:
-        message = (
-            f"expected a relative error of at most {limit:g}, got {error:.2e} - {place}"
-        )
-        raise WrongOutputError(message)
-    return error
+
+    def check(got: NDArray[Any], wanted: NDArray[np.float64]) -> float:
+        if got.shape != wanted.shape:
+            message = f"expected shape {wanted.shape}, got {got.shape}"
+            raise WrongOutputError(message)
+        error = float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
+        # not (a <= b), so that a NaN is an error too
+        if tolerance is not None and not error <= tolerance:
+            rule = f"expected a relative error of at most {tolerance:g}"
+            message = f"{rule}, got {error:.2e}"
+            raise WrongOutputError(message)
+        return error
+
+    return check
 
 
 def race(
     scenario: Scenario,
     contestants: Mapping[str, Contestant | Absent],
-    pool: Sequence[Inputs],
-    exact: Exact,
+    pool: Sequence[Any],
+    exact: Callable[[Any], Any],
+    count: Callable[[Any], int],
     seconds: float,
 ) -> Race:
     """Check all contestants on the first and the last batch, warm up, take turns.
 
-    `seconds` is what each contestant gets, cut into 20 turns of at least one call.
+    `exact` makes the reference of a batch, `count` counts its units. `seconds` is what
+    each contestant gets, cut into 20 turns of at least one call.
 
     Raises
     ------
     WrongOutputError
-        As `check`: then nothing is timed.
+        If a contestant's check does: then nothing is timed.
     """
     total = len(contestants) * (1 + ROUNDS)
     with tqdm(total=total, desc=scenario.name, disable=None) as bar:
-        checked = [(inputs, exact(inputs)) for inputs in (pool[0], pool[-1])]
+        checked = [(batch, exact(batch)) for batch in (pool[0], pool[-1])]
         outcomes: dict[str, Outcome | Absent] = {}
         for key, c in contestants.items():
             bar.set_postfix_str(f"checking {key}")
-            outcomes[key] = c if isinstance(c, Absent) else _enter(c, checked)
+            outcomes[key] = c if isinstance(c, Absent) else _enter(key, c, checked)
             bar.update()
         running = {k: o for k, o in outcomes.items() if isinstance(o, Outcome)}
         calls = _line_up([o.contestant for o in running.values()], pool)
@@ -202,35 +217,40 @@ def race(
                 while time.perf_counter() < stop:
                     outcome.seconds.append(next(one))
                 bar.update()
-    valid = float(np.mean([count_valid_pairs(inputs) for inputs in pool]))
-    return Race(scenario, len(pool), valid, outcomes)
+    units = float(np.mean([count(batch) for batch in pool]))
+    return Race(scenario, len(pool), units, outcomes)
 
 
 def _enter(
-    contestant: Contestant,
-    checked: Sequence[tuple[Inputs, NDArray[np.float64]]],
+    key: str, contestant: Contestant, checked: Sequence[tuple[Any, Any]]
 ) -> Outcome | Absent:
     """Check a contestant; a rival that breaks down is absent."""
+    errors = []
     try:
-        error = max(check(contestant, *one) for one in checked)
-    except WrongOutputError:
-        raise
+        for batch, wanted in checked:
+            output = contestant.run(contestant.prepare(batch))
+            exact = contestant.exact
+            own = wanted if exact is None else exact(batch)
+            errors.append(contestant.check(output, own))
+    except WrongOutputError as error:
+        message = f"{error} - at `{key}`"
+        raise WrongOutputError(message) from None
     except Exception as failure:  # whatever a rival's library may raise
         if contestant.ours:
             raise
         return _failed(failure)
-    return Outcome(contestant, error)
+    return Outcome(contestant, max((e for e in errors if e is not None), default=None))
 
 
 def _line_up(
-    contestants: Sequence[Contestant], pool: Sequence[Inputs]
+    contestants: Sequence[Contestant], pool: Sequence[Any]
 ) -> list[Iterator[float]]:
     """Prepare everyone's inputs and warm up; each starts at a place of its own."""
-    prepared: dict[Callable[[Inputs], Any], list[Any]] = {}
+    prepared: dict[Callable[[Any], Any], list[Any]] = {}
     calls = []
     for place, c in enumerate(contestants):
         if c.prepare not in prepared:
-            prepared[c.prepare] = [c.prepare(inputs) for inputs in pool]
+            prepared[c.prepare] = [c.prepare(batch) for batch in pool]
         start = place * len(pool) // len(contestants)
         calls.append(_time_calls(c.run, prepared[c.prepare], start))
     for one in calls:
@@ -253,8 +273,8 @@ def _time_calls(
 def keep_freed_memory() -> None:
     """Tell glibc never to give memory back; elsewhere, do nothing.
 
-    Otherwise torch pays page faults for its large intermediates, or does not, by luck
-    of who ran before: twice the time, where they are dear. This is its better case. For
+    Otherwise torch and NumPy pay page faults for large arrays, or do not, by luck of
+    who ran before: twice the time, where they are dear. This is their better case. For
     a process of its own: it is not undone.
     """
     trim_threshold, mmap_max = -1, -4  # of malloc.h
@@ -264,17 +284,3 @@ def keep_freed_memory() -> None:
         return
     mallopt(trim_threshold, -1)
     mallopt(mmap_max, 0)
-
-
-def matmul_rate(size: int) -> float:
-    """Multiply square float32 matrices on one thread: FLOP/s of the best of 20 runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    a, b, out = (torch.rand(size, size) for _ in range(3))
-    best = float("inf")
-    for _ in range(20):
-        before = time.perf_counter()
-        torch.mm(a, b, out=out)
-        best = min(best, time.perf_counter() - before)
-    torch.set_num_threads(threads)
-    return float(2 * size**3 / best)

@@ -8,11 +8,23 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks import attention, graphs, model, ours
-from benchmarks.report import summarize
+from benchmarks import (
+    attention,
+    command,
+    encode,
+    encoders,
+    forms,
+    graphs,
+    keys,
+    model,
+    ours,
+    timing,
+)
+from benchmarks.report import Wanted, show, summarize
 from benchmarks.rivals import Rivals
 from benchmarks.timing import (
     Absent,
@@ -22,6 +34,7 @@ from benchmarks.timing import (
     WrongOutputError,
     build,
     race,
+    within,
 )
 
 SIZES = graphs.Sizes(users=50, goods=1000, cates=20)
@@ -127,11 +140,11 @@ def _fake(key: str, error: Exception | None = None) -> Contestant:
             raise error
         return np.ones(3) * len(inputs)
 
-    return Contestant(key, lambda inputs: inputs, run, 1e-6, ours=key == "ours")
+    return Contestant(key, lambda inputs: inputs, run, within(1e-6), ours=key == "ours")
 
 
 def _race(*contestants: Contestant | Absent) -> dict[str, Outcome | Absent]:
-    scenario = graphs.Scenario("some", 3, 3, 4, "uniform", "")
+    scenario = graphs.Scenario("some", "", 3, 3, 4, "uniform")
     pool = [
         {
             "history.lengths": np.array([1, 2, 3]),
@@ -139,8 +152,9 @@ def _race(*contestants: Contestant | Absent) -> dict[str, Outcome | Absent]:
         }
     ] * 4
     named = {c.label if isinstance(c, Contestant) else "absent": c for c in contestants}
-    result = race(scenario, named, pool, lambda _: np.full(3, 2.0), 0.0)
-    assert result.valid_pairs == 6
+    count = graphs.count_valid_pairs
+    result = race(scenario, named, pool, lambda _: np.full(3, 2.0), count, 0.0)
+    assert result.units == 6
     summary = summarize(result, [], None)
     assert list(summary["contestants"]) == list(named)
     return dict(result.outcomes)
@@ -187,7 +201,7 @@ def test_nan_and_another_shape_are_wrong(output: object) -> None:
 
 def test_inputs_and_references_are_hard() -> None:
     net = graphs.make_model(SIZES, 5, seed=0)
-    scenario = graphs.Scenario("some", 64, 64, 5, "uniform", "")
+    scenario = graphs.Scenario("some", "", 64, 64, 5, "uniform")
     pool = graphs.make_pool(net.spec, scenario, 1 << 16, seed=0)
     assert sum(x["hist_goods_id"].nbytes * 2 for x in pool) >= 1 << 16
     exact = graphs.exact_model(net)
@@ -202,3 +216,242 @@ def test_inputs_and_references_are_hard() -> None:
     counts = np.bincount(goods, minlength=SIZES.goods)
     assert counts.max() > 10 * goods.size / SIZES.goods  # far from uniform
     assert (counts > 0).sum() > SIZES.goods / 10
+
+
+ENCODE = ["--rows", "60", "--t", "5", "--vocab", "300", "--seconds", "0"]
+EVERYONE = {
+    "polars",
+    "pandas",
+    "pandas-plain",
+    "duckdb",
+    "python-xxhash",
+    "mmh3",
+    "farmhash",
+    "feature-hasher",
+    "copy",
+}
+OF_TEXTS = {"pandas-plain", "feature-hasher"}
+RIVALS = {
+    "string13": EVERYONE,
+    "mixed": EVERYONE,
+    "long": EVERYONE,
+    "int64": EVERYONE - OF_TEXTS,
+    "dictionary": EVERYONE - OF_TEXTS | {"polars-enum"},
+    "vocab": {"polars", "polars-join", "pandas", "pyarrow", "python-dict", "copy"},
+    "exploded": EVERYONE,
+    "request": {"polars", "pandas", "python-xxhash", "mmh3", "farmhash"},
+}
+SCENARIOS = {s.name: s for s in encode.SCENARIOS}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLARS_MAX_THREADS", "1")
+    monkeypatch.setattr(command, "POOL_CACHES", 0)
+    monkeypatch.setattr(timing, "ROUNDS", 2)
+    monkeypatch.setattr(timing, "SETTLE_S", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_everyone_encodes_every_scenario(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "out.json"
+    names = {"ours"}.union(*RIVALS.values())
+    only = ["--only", ",".join(sorted(names))]
+    assert encode.main([*ENCODE, *only, "--json", str(file)]) == 0
+    document = json.loads(file.read_text())
+    assert {"commit", "date", "cpu", "versions", "seed"} <= set(document)
+    assert (document["rows"], document["t"], document["threads"]) == (60, 5, 1)
+    assert list(document["scenarios"]) == list(RIVALS)
+    printed = capsys.readouterr().out
+    for name, scenario in document["scenarios"].items():
+        hashes = ["vocab"] if name == "vocab" else keys.HASHES
+        own = [f"ours-{h}" for h in hashes]
+        assert scenario["compared_with"] == own[0]
+        rows = scenario["contestants"]
+        assert set(rows) == {*own, *RIVALS[name]}
+        per = "us_per_request" if name == "request" else "ns_per_key"
+        for key, c in rows.items():
+            assert c["runs"] >= 2
+            assert 0 < c["min_ms"] <= c["p50_ms"] <= c["p99_ms"]
+            assert c["times_ours"] > 0
+            assert c[per] > 0
+            assert ("percent_of_copy" in c) == (name != "request")
+            assert f"| {key} " in printed
+        assert all(figure["holds"] in (True, False) for figure in scenario["wanted"])
+    wanted = {name: len(s["wanted"]) for name, s in document["scenarios"].items()}
+    assert sum(wanted.values()) == 5
+    assert "- ns per key of ours-xxh64: " in printed
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("maker", ["_ours", "_loop", "_copy"])
+def test_a_wrong_id_ends_the_run(
+    maker: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make: Callable[..., Contestant] = getattr(encoders, maker)
+
+    def make_wrong(*args: Any) -> Contestant:  # noqa: ANN401
+        right = make(*args)
+        return replace(right, run=lambda x: (right.run(x)[0] ^ 1, *right.run(x)[1:]))
+
+    monkeypatch.setattr(encoders, maker, make_wrong)
+    file = tmp_path / "out.json"
+    options = ["--scenario", "string13", "--only", "ours-xxh64,mmh3,copy"]
+    assert encode.main([*ENCODE, *options, "--json", str(file)]) == 1
+    key = {"_ours": "ours-xxh64", "_loop": "mmh3", "_copy": "copy"}[maker]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: expected ")
+    assert error.endswith(f" - at `{key}`")
+    assert not file.exists()
+
+
+def _source(name: str) -> keys.Source:
+    return keys.Source(SCENARIOS[name], rows=60, t=5, distinct=300, seed=0)
+
+
+def _repad(change: Callable[[Any], Any]) -> Callable[[keys.Lists, Any], Any]:
+    """Change ids without their padding."""
+
+    def wrong(batch: keys.Lists, output: Any) -> Any:  # noqa: ANN401
+        return forms.pad(change(batch.unpad(output)), batch.offsets)
+
+    return wrong
+
+
+def _swap(batch: keys.Batch, output: Any) -> Any:  # noqa: ANN401, ARG001
+    return output | {"goods_id": output["cate_id"], "cate_id": output["goods_id"]}
+
+
+ORDER = _repad(lambda ids: np.roll(ids, 1))
+LAST = _repad(lambda ids: np.append(ids[:-1], ids[-1] + 1))
+KNOWN = r"^expected id \d+ of key \d+, b'.*', got \d+$"
+SHAPE = r"^expected int64 \(60, 5\), got float64 \(60, 5\)$"
+LENGTHS = "^expected the lists' lengths, got others$"
+PADDING = "^expected 0 as padding, got 7$"
+SEVERAL = "^expected one id of equal keys, got several$"
+RANGE = r"^expected ids in \[1, 1000000\), got "
+FEW = r"^expected some \d+ ids of \d+ keys, got 7$"
+SUM = "^expected every key of a row once, got another sum$"
+COUNTS = "^expected ids .*, got .* in row 0$"
+COPY = "^expected a copy of the keys, got something else$"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "key", "wrong", "message"),
+    [
+        ("string13", "mmh3", ORDER, KNOWN),
+        ("string13", "ours-xxh64", LAST, KNOWN),
+        ("int64", "python-xxhash", ORDER, KNOWN),
+        ("dictionary", "farmhash", ORDER, KNOWN),
+        ("vocab", "python-dict", _repad(lambda ids: ids % 301), KNOWN),
+        ("request", "mmh3", _swap, KNOWN),
+        ("string13", "mmh3", lambda _, x: (x[0] * 1.0, x[1]), SHAPE),
+        ("string13", "pandas", lambda _, x: (x[0], x[1] - 1), LENGTHS),
+        ("string13", "pandas", lambda _, x: (np.where(x[0], x[0], 7), x[1]), PADDING),
+        ("string13", "pandas", ORDER, SEVERAL),
+        ("int64", "polars", ORDER, SEVERAL),
+        ("dictionary", "polars-enum", ORDER, SEVERAL),
+        ("request", "pandas", _swap, f"{KNOWN}|{SEVERAL}"),
+        ("mixed", "duckdb", _repad(lambda ids: ids - ids.min()), RANGE),
+        ("mixed", "duckdb", _repad(lambda ids: ids - ids.max() + 10**6), RANGE),
+        ("long", "pandas", _repad(lambda ids: 1 + ids % 7), FEW),
+        ("string13", "feature-hasher", lambda _, x: 2 * x, SUM),
+        ("string13", "feature-hasher", lambda _, x: x[:, ::-1], COUNTS),
+        ("string13", "copy", lambda batch, _: batch.buffers, COPY),
+        ("string13", "copy", lambda _, x: [x[0], x[1][::-1]], COPY),
+    ],
+)
+def test_no_check_of_ids_is_blind(
+    scenario: str, key: str, wrong: Callable[..., Any], message: str
+) -> None:
+    source = _source(scenario)
+    contestant = encoders.entries(source, 1)[key]()
+    for batch in source.draw(0):
+        output = contestant.run(contestant.prepare(batch))
+        assert contestant.check(output, batch) is None
+        with pytest.raises(WrongOutputError, match=message):
+            contestant.check(wrong(batch, output), batch)
+
+
+def test_keys_are_as_told() -> None:
+    def draw(name: str) -> list[Any]:
+        batches = _source(name).draw(1 << 17)
+        assert sum(b.nbytes for b in batches) > 0.9 * (1 << 17)
+        assert batches[0].take(np.arange(9)) != batches[-1].take(np.arange(9))
+        return list(batches)
+
+    def sizes(name: str) -> set[int]:
+        return {len(key) for key in draw(name)[0].take(np.arange(100))}
+
+    assert sizes("string13") == {13}
+    assert {1, 24} <= sizes("mixed") <= set(range(1, 25))
+    assert min(sizes("long")) < 50
+    assert sizes("long") <= set(range(40, 101))
+    for lists in draw("string13"):
+        assert set(np.diff(lists.offsets)) == {1, 2, 3, 4, 5}
+        counts = np.bincount(lists.codes)
+        assert counts.max() > 5 * counts.mean()  # far from uniform
+    whole = draw("int64")[0].values.to_numpy()
+    assert whole.min() < -(2**61) < 2**61 < whole.max()
+    assert draw("dictionary")[0].values.type == pa.dictionary(pa.int32(), pa.string())
+    exploded = draw("exploded")[0].column.to_pylist()
+    assert exploded[:20] == exploded[:1] * 20
+    assert exploded[20:40] == exploded[20:21] * 20 != exploded[:20]
+    known = set(_source("vocab").vocabulary)
+    looked_up = draw("vocab")[0].values.to_pylist()
+    assert 0.8 < np.mean([key in known for key in looked_up]) < 0.97
+    row = draw("request")[0].row
+    assert [len(row[name]) for name in keys.HISTORY] == [5, 5, 5]
+
+
+def test_ours_on_one_thread_runs_beside_more() -> None:
+    assert next(iter(encoders.entries(_source("string13"), 1))) == "ours-xxh64"
+    assert "ours-xxh64-1" not in encoders.entries(_source("string13"), 1)
+    assert "ours-xxh64-1" in encoders.entries(_source("string13"), 2)
+    assert "ours-vocab-1" in encoders.entries(_source("vocab"), 2)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        (Wanted("some", "a", "ours", 2), "a / ours: 3.00, wanted at least 2: holds"),
+        (
+            Wanted("some", "a", "ours", 4),
+            "a / ours: 3.00, wanted at least 4: does not hold",
+        ),
+        (Wanted("some", "b", "ours", 2), "b / ours: not measured, wanted at least 2"),
+        (
+            Wanted("some", None, "ours", None, at_most=5e5),
+            "ns per key of ours: 500000.00, wanted at most 500000: holds",
+        ),
+        (
+            Wanted("some", "a", "ours", 4, at_most=1e6),
+            "a / ours: 3.00, wanted at least 4, or ns per key of ours: 500000.00,"
+            " wanted at most 1e+06: holds",
+        ),
+        (
+            Wanted("some", "b", "ours", 4, at_most=1),
+            "b / ours: not measured, wanted at least 4, or ns per key of ours:"
+            " 500000.00, wanted at most 1",
+        ),
+    ],
+)
+def test_figures_are_held_against_what_is_wanted(
+    wanted: Wanted, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = {
+        "ours": Outcome(_fake("ours"), None, [0.001]),
+        "a": Outcome(_fake("a"), None, [0.003]),
+        "b": Absent("not here"),
+    }
+    some = keys.Scenario("some", "")
+    result = timing.Race(some, 4, 2, outcomes)
+    others = Wanted("other", "a", "ours", 2)
+    show(result, summarize(result, [wanted, others], None))
+    assert capsys.readouterr().out.splitlines()[-1] == f"- {sentence}"
