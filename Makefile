@@ -15,6 +15,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES = pyproject.toml setup.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
+KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode encode_types arrow_abi)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch]) tests/emulate_avx512.h
 
 .PHONY: demo test sanitize lint format clean
@@ -25,15 +26,13 @@ demo: $(VENV)/installed  ## generate (or DATA=folder), train, convert, score
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(BIN)/python -m pytest
 
-sanitize: $(VENV)/tested-with  ## tests of the operators under ASan and UBSan
-	mkdir -p build/sanitized
-	$(CC) -std=c11 -O1 -g -fPIC -shared -fvisibility=hidden -Wno-psabi -Icsrc/ops \
-		-ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all csrc/ops/*.c -lm \
-		-o build/sanitized/_ops.so
-	DIN_SANITIZE=1 DIN_TEST_OPS=build/sanitized/_ops.so \
+sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
+	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force \
+		--build-lib build/sanitized --build-temp build/sanitized
+	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest -q -s tests/test_ops.py
+		$(BIN)/python -m pytest -q -s tests/test_ops.py $(KERNEL_TESTS)
 
 lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ link_args: list[str] = []
 if SANITIZE:
     compile_args = ["-std=c11", "-O1", "-g", "-UNDEBUG", "-fno-sanitize-recover=all"]
     compile_args += ["-fsanitize=address,undefined", "-fvisibility=hidden"]
+    compile_args += ["-ffp-contract=off"]
     link_args += ["-fsanitize=address,undefined"]
 
 

@@ -21,6 +21,10 @@ enum { DIN_BLOCK = 256 };
 typedef void din_hash_keys_fn(const uint8_t *const *keys, const int64_t *sizes,
                               int64_t n, uint64_t seed, uint64_t *hashes);
 
+/* Hash the n keys between n + 1 offsets, which need not be aligned. @pre they rise */
+typedef void din_hash_strings_fn(const uint8_t *bytes, const void *offsets, int64_t n,
+                                 uint64_t seed, uint64_t *hashes);
+
 /* Hash each key's 8 little-endian bytes. */
 typedef void din_hash_ints_fn(const int64_t *keys, int64_t n, uint64_t seed,
                               uint64_t *hashes);
@@ -28,17 +32,29 @@ typedef void din_hash_ints_fn(const int64_t *keys, int64_t n, uint64_t seed,
 typedef struct {
   const char *name;
   din_hash_keys_fn *hash_keys[DIN_NUM_HASHES];
+  din_hash_strings_fn *hash_strings32[DIN_NUM_HASHES]; /* offsets int32 */
+  din_hash_strings_fn *hash_strings64[DIN_NUM_HASHES]; /* offsets int64 */
   din_hash_ints_fn *hash_ints[DIN_NUM_HASHES];
 
   /* @pre reduction was prepared. ids may be the hashes themselves. */
   void (*reduce)(const uint64_t *hashes, int64_t n, const din_reduction *reduction,
                  int64_t *ids);
 
-  /* Say where keys lie between n + 1 offsets, which need not be aligned. */
+  /* Say where the keys between n + 1 offsets lie. */
   void (*read_keys32)(const uint8_t *bytes, const void *offsets, int64_t n,
                       const uint8_t **keys, int64_t *sizes);
   void (*read_keys64)(const uint8_t *bytes, const void *offsets, int64_t n,
                       const uint8_t **keys, int64_t *sizes);
+
+  /* Whether none of n + 1 offsets is less than the one before it. */
+  int (*rise32)(const void *offsets, int64_t n);
+  int (*rise64)(const void *offsets, int64_t n);
+
+  /* The highest of n indices of so many bits, read as unsigned; 0 of none. */
+  uint64_t (*highest8)(const void *indices, int64_t n);
+  uint64_t (*highest16)(const void *indices, int64_t n);
+  uint64_t (*highest32)(const void *indices, int64_t n);
+  uint64_t (*highest64)(const void *indices, int64_t n);
 
   /*
    * Write `count` ids, and 0 behind them up to `width`.

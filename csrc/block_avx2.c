@@ -4,11 +4,10 @@
 #else
 #pragma GCC target("avx2,bmi2")
 #endif
-#define DIN_LANES_AVX2
+#define DIN_VECTOR_BYTES 32
 #define ISA_SYMBOL din_block_avx2
 #define ISA_NAME "avx2"
-#define LANES_OF_ISA 8
-#define KEYS_BESIDE 2
+#define LANES_OF_ISA 16
 #define INTS_BESIDE 3
 #include "block_kernels.h"
 #if defined(__clang__)

@@ -7,11 +7,10 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,bmi2")
 #endif
 #endif
-#define DIN_LANES_AVX512
+#define DIN_VECTOR_BYTES 64
 #define ISA_SYMBOL din_block_avx512
 #define ISA_NAME "avx512"
-#define LANES_OF_ISA 8
-#define KEYS_BESIDE 0
+#define LANES_OF_ISA 16
 #define INTS_BESIDE 0
 #include "block_kernels.h"
 #if defined(__clang__) && !defined(DIN_EMULATE)

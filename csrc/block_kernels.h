@@ -1,8 +1,8 @@
 /*
  * Blocks of keys for one instruction set: included once by each block_<isa>.c.
  *
- * ISA_NAME, ISA_SYMBOL; LANES_OF_ISA is 1 or 8. KEYS_BESIDE and INTS_BESIDE are how
- * many the scalar units hash while the vector units hash eight (0: they would not keep
+ * ISA_NAME, ISA_SYMBOL; LANES_OF_ISA is 1 or 16. KEYS_BESIDE and INTS_BESIDE are how
+ * many the scalar units hash while the vector units hash all (0: they would not keep
  * up).
  */
 #include <stddef.h>
@@ -14,43 +14,36 @@
 
 #define LANES 1
 #include "hash_short.h"
-#if LANES_OF_ISA == 8
-#define LANES 8
+#if LANES_OF_ISA == 16
+#define LANES 16
 #include "hash_short.h"
 #endif
 
 /* ---------------------------------------------------------------------------- keys */
 
-typedef uint64_t short_1(const uint8_t *const *, int64_t, uint64_t);
+typedef uint64_t short_1(din_places, int64_t, uint64_t);
 typedef uint64_t whole(const uint8_t *, int64_t, uint64_t);
 
-#if LANES_OF_ISA == 8
-typedef din_lanes_8 short_8(const uint8_t *const *, int64_t, uint64_t);
+#if LANES_OF_ISA == 16
+typedef din_lanes_16 short_16(din_places, int64_t, uint64_t);
 
 /* Hash n keys of `size` bytes each. */
-DIN_INLINE void hash_equal(const uint8_t *const *keys, int64_t size, int64_t n,
-                           uint64_t seed, uint64_t *hashes, short_1 *one,
-                           short_8 *eight) {
+DIN_INLINE void hash_equal(din_places keys, int64_t size, int64_t n, uint64_t seed,
+                           uint64_t *hashes, short_1 *one, short_16 *sixteen) {
   int64_t i = 0;
-  for (; i + 8 + KEYS_BESIDE <= n; i += 8 + KEYS_BESIDE) {
-    uint64_t beside[KEYS_BESIDE + 1];
-    for (int64_t k = 0; k < KEYS_BESIDE; ++k) {
-      beside[k] = one(keys + i + 8 + k, size, seed);
+  for (; i + 16 <= n; i += 16) {
+    din_put_16(hashes + i, sixteen(din_from(keys, i), size, seed));
+  }
+  if (n - i > 3) {
+    const uint8_t *rest[16];
+    uint64_t out[16];
+    for (int64_t k = 0; k < 16; ++k) {
+      rest[k] = din_place(keys, i + k < n ? i + k : n - 1);
     }
-    din_put_8(hashes + i, eight(keys + i, size, seed));
-    for (int64_t k = 0; k < KEYS_BESIDE; ++k) hashes[i + 8 + k] = beside[k];
-  }
-  for (; i + 8 <= n; i += 8) {
-    din_put_8(hashes + i, eight(keys + i, size, seed));
-  }
-  if (n - i > 2) {
-    const uint8_t *rest[8];
-    uint64_t out[8];
-    for (int64_t k = 0; k < 8; ++k) rest[k] = keys[i + k < n ? i + k : n - 1];
-    din_put_8(out, eight(rest, size, seed));
+    din_put_16(out, sixteen(din_places_at(rest), size, seed));
     for (int64_t k = 0; i < n; ++i, ++k) hashes[i] = out[k];
   }
-  for (; i < n; ++i) hashes[i] = one(keys + i, size, seed);
+  for (; i < n; ++i) hashes[i] = one(din_from(keys, i), size, seed);
 }
 
 /*
@@ -61,7 +54,7 @@ DIN_INLINE void hash_equal(const uint8_t *const *keys, int64_t size, int64_t n,
  */
 DIN_INLINE void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
                            uint64_t seed, uint64_t *hashes, short_1 *one,
-                           short_8 *eight, whole *any, int64_t longest) {
+                           short_16 *sixteen, whole *any, int64_t longest) {
   enum { WAYS = 4, CLASSES = 34 };
   const uint8_t *sorted[DIN_BLOCK];
   uint64_t sorted_hashes[DIN_BLOCK];
@@ -89,8 +82,8 @@ DIN_INLINE void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int
   for (int64_t size = 0; size <= longest; ++size) {
     const int64_t end = next[size][WAYS - 1];
     if (end > from) {
-      hash_equal(sorted + from, size, end - from, seed, sorted_hashes + from, one,
-                 eight);
+      hash_equal(din_places_at(sorted + from), size, end - from, seed,
+                 sorted_hashes + from, one, sixteen);
     }
     from = end;
   }
@@ -101,35 +94,86 @@ DIN_INLINE void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int
 }
 
 DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
-                          uint64_t seed, uint64_t *hashes, short_1 *one, short_8 *eight,
-                          whole *any, int64_t longest) {
+                          uint64_t seed, uint64_t *hashes, short_1 *one,
+                          short_16 *sixteen, whole *any, int64_t longest) {
   int64_t differ = 0;
   for (int64_t i = 0; i < n; ++i) differ |= sizes[i] ^ sizes[0];
   if (n > 0 && differ == 0 && sizes[0] <= longest) {
-    hash_equal(keys, sizes[0], n, seed, hashes, one, eight);
+    hash_equal(din_places_at(keys), sizes[0], n, seed, hashes, one, sixteen);
   } else {
-    hash_mixed(keys, sizes, n, seed, hashes, one, eight, any, longest);
+    hash_mixed(keys, sizes, n, seed, hashes, one, sixteen, any, longest);
   }
 }
-#define EIGHT(name) din_##name##_8,
+
+/* Whether keys between offsets, at least one, are all as long as the first. */
+#define DEFINE_ARE_EQUAL(bits)                                                        \
+  DIN_INLINE int are_equal##bits(const void *offsets, int64_t n) {                    \
+    const int##bits##_t size =                                                        \
+        (int##bits##_t)(din_read_i##bits(offsets, 1) - din_read_i##bits(offsets, 0)); \
+    int##bits##_t differ = 0;                                                         \
+    for (int64_t i = 0; i < n; ++i) {                                                 \
+      differ |= (int##bits##_t)(din_read_i##bits(offsets, i + 1) -                    \
+                                din_read_i##bits(offsets, i)) ^                       \
+                size;                                                                 \
+    }                                                                                 \
+    return differ == 0;                                                               \
+  }
+DEFINE_ARE_EQUAL(32)
+DEFINE_ARE_EQUAL(64)
+
+#define SIXTEEN(name) din_##name##_16,
+#define HASH_EQUAL_STRINGS(name, bits, longest)                                \
+  if (n > 0 && are_equal##bits(offsets, n)) {                                  \
+    const int64_t begin = din_read_i##bits(offsets, 0);                        \
+    const int64_t size = din_read_i##bits(offsets, 1) - begin;                 \
+    if (size <= longest) {                                                     \
+      hash_equal(din_places_every(bytes + begin, size), size, n, seed, hashes, \
+                 din_##name##_1, din_##name##_16);                             \
+      return;                                                                  \
+    }                                                                          \
+  }
 #else
 DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
                           uint64_t seed, uint64_t *hashes, short_1 *one, whole *any,
                           int64_t longest) {
   for (int64_t i = 0; i < n; ++i) {
-    hashes[i] = sizes[i] <= longest ? one(keys + i, sizes[i], seed)
+    hashes[i] = sizes[i] <= longest ? one(din_places_at(keys + i), sizes[i], seed)
                                     : any(keys[i], sizes[i], seed);
   }
 }
-#define EIGHT(name)
+#define SIXTEEN(name)
+#define HASH_EQUAL_STRINGS(name, bits, longest)
 #endif
 
+#define DEFINE_READ_KEYS(bits)                                                      \
+  static void read_keys##bits(const uint8_t *bytes, const void *offsets, int64_t n, \
+                              const uint8_t **keys, int64_t *sizes) {               \
+    for (int64_t i = 0; i < n; ++i) {                                               \
+      const int64_t begin = din_read_i##bits(offsets, i);                           \
+      keys[i] = bytes + begin;                                                      \
+      sizes[i] = din_read_i##bits(offsets, i + 1) - begin;                          \
+    }                                                                               \
+  }
+DEFINE_READ_KEYS(32)
+DEFINE_READ_KEYS(64)
+
+#define DEFINE_STRINGS(name, bits, longest)                                        \
+  static void strings##bits##_##name(const uint8_t *bytes, const void *offsets,    \
+                                     int64_t n, uint64_t seed, uint64_t *hashes) { \
+    const uint8_t *keys[DIN_BLOCK];                                                \
+    int64_t sizes[DIN_BLOCK];                                                      \
+    HASH_EQUAL_STRINGS(name, bits, longest)                                        \
+    read_keys##bits(bytes, offsets, n, keys, sizes);                               \
+    keys_##name(keys, sizes, n, seed, hashes);                                     \
+  }
 #define DEFINE_KEYS(name, longest)                                                     \
   static void keys_##name(const uint8_t *const *keys, const int64_t *sizes, int64_t n, \
                           uint64_t seed, uint64_t *hashes) {                           \
     hash_keys(keys, sizes, n, seed, hashes, din_##name##_1,                            \
-              EIGHT(name) din_hash_long_##name, longest);                              \
-  }
+              SIXTEEN(name) din_hash_long_##name, longest);                            \
+  }                                                                                    \
+  DEFINE_STRINGS(name, 32, longest)                                                    \
+  DEFINE_STRINGS(name, 64, longest)
 DEFINE_KEYS(xxh64, 31)
 DEFINE_KEYS(xxh3, 32)
 DEFINE_KEYS(murmur3, 32)
@@ -137,20 +181,20 @@ DEFINE_KEYS(farmhash, 32)
 
 /* ------------------------------------------------------------------------- integers */
 
-#if LANES_OF_ISA == 8
+#if LANES_OF_ISA == 16
 #define DEFINE_INTS(name)                                                       \
   static void ints_##name(const int64_t *keys, int64_t n, uint64_t seed,        \
                           uint64_t *hashes) {                                   \
-    enum { STEP = 8 + INTS_BESIDE };                                            \
+    enum { STEP = 16 + INTS_BESIDE };                                           \
     int64_t i = 0;                                                              \
     for (; i + STEP <= n; i += STEP) {                                          \
       uint64_t beside[INTS_BESIDE + 1];                                         \
       for (int64_t k = 0; k < INTS_BESIDE; ++k) {                               \
-        beside[k] = din_##name##_int_1((uint64_t)keys[i + 8 + k], seed);        \
+        beside[k] = din_##name##_int_1((uint64_t)keys[i + 16 + k], seed);       \
       }                                                                         \
-      const din_lanes_8 h = din_##name##_int_8(din_get_8(keys + i), seed);      \
-      din_put_8(hashes + i, h);                                                 \
-      for (int64_t k = 0; k < INTS_BESIDE; ++k) hashes[i + 8 + k] = beside[k];  \
+      const din_lanes_16 h = din_##name##_int_16(din_get_16(keys + i), seed);   \
+      din_put_16(hashes + i, h);                                                \
+      for (int64_t k = 0; k < INTS_BESIDE; ++k) hashes[i + 16 + k] = beside[k]; \
     }                                                                           \
     for (; i < n; ++i) hashes[i] = din_##name##_int_1((uint64_t)keys[i], seed); \
   }
@@ -175,7 +219,7 @@ DIN_INLINE uint64_t reduce_1(uint64_t h, const din_reduction *r) {
   return rest >= r->divisor ? rest - r->divisor : rest;
 }
 
-#if LANES_OF_ISA == 8
+#if LANES_OF_ISA == 16
 /*
  * h modulo a divisor below 2^30.
  *
@@ -183,31 +227,30 @@ DIN_INLINE uint64_t reduce_1(uint64_t h, const din_reduction *r) {
  * than 3 of its upper half, so the quotient is at most 3 too small (1 more by
  * Barrett's), and what is left, below 4 * divisor, fits 32 bits.
  */
-DIN_INLINE din_lanes_8 reduce_8(din_lanes_8 h, const din_reduction *r) {
+DIN_INLINE din_lanes_16 reduce_16(din_lanes_16 h, const din_reduction *r) {
   const uint64_t d = r->divisor;
-  const din_lanes_8 high = din_right_8(h, 32);
-  const din_lanes_8 quotient = din_add_8(
-      din_mul32x32_8(high, r->multiplier >> 32),
-      din_add_8(din_right_8(din_mul32x32_8(h, r->multiplier >> 32), 32),
-                din_right_8(din_mul32x32_8(high, r->multiplier & DIN_LOW32), 32)));
-  /* minus: the product's low 32 bits are enough */
-  const din_lanes_8 product = din_mul32x32_8(quotient, d);
-  din_lanes_8 rest = din_and_8(din_sub_8(h, product), DIN_LOW32);
-  rest = din_min_8(rest, din_sub_8(rest, din_same_8(2 * d)));
-  rest = din_and_8(rest, DIN_LOW32);
-  rest = din_min_8(rest, din_sub_8(rest, din_same_8(d)));
-  return din_and_8(rest, DIN_LOW32);
+  const din_lanes_16 high = din_right_16(h, 32);
+  const din_lanes_16 quotient = din_add_16(
+      din_mul32x32_16(high, r->multiplier >> 32),
+      din_add_16(din_right_16(din_mul32x32_16(h, r->multiplier >> 32), 32),
+                 din_right_16(din_mul32x32_16(high, r->multiplier & DIN_LOW32), 32)));
+  /* of differences the low 32 bits are enough; what is above them is not looked at */
+  const din_lanes_16 product = din_mul32x32_16(quotient, d);
+  din_lanes_16 rest = din_sub_16(h, product);
+  rest = din_min32_16(rest, din_sub_16(rest, din_same_16(2 * d)));
+  rest = din_min32_16(rest, din_sub_16(rest, din_same_16(d)));
+  return din_and_16(rest, DIN_LOW32);
 }
-#define REDUCE_LOOP(h8, id8, h1, id1)                \
-  do {                                               \
-    if (r->divisor < (uint64_t)1 << 30) {            \
-      for (; i + 8 <= n; i += 8) {                   \
-        const din_lanes_8 h = din_get_8(hashes + i); \
-        const din_lanes_8 m = reduce_8(h8, r);       \
-        din_put_8(ids + i, id8);                     \
-      }                                              \
-    }                                                \
-    REDUCE_REST(h1, id1);                            \
+#define REDUCE_LOOP(h8, id8, h1, id1)                  \
+  do {                                                 \
+    if (r->divisor < (uint64_t)1 << 30) {              \
+      for (; i + 16 <= n; i += 16) {                   \
+        const din_lanes_16 h = din_get_16(hashes + i); \
+        const din_lanes_16 m = reduce_16(h8, r);       \
+        din_put_16(ids + i, id8);                      \
+      }                                                \
+    }                                                  \
+    REDUCE_REST(h1, id1);                              \
   } while (0)
 #else
 #define REDUCE_LOOP(h8, id8, h1, id1) REDUCE_REST(h1, id1)
@@ -219,12 +262,14 @@ DIN_INLINE din_lanes_8 reduce_8(din_lanes_8 h, const din_reduction *r) {
     ids[i] = (int64_t)(id1);            \
   }
 
-static void reduce(const uint64_t *hashes, int64_t n, const din_reduction *r,
+static void reduce(const uint64_t *hashes, int64_t n, const din_reduction *reduction,
                    int64_t *ids) {
+  const din_reduction copy = *reduction; /* which no id can overwrite */
+  const din_reduction *r = &copy;
   int64_t i = 0;
   switch (r->kind) {
     case DIN_REDUCE_OFFSET:
-      REDUCE_LOOP(h, din_add_8(m, din_same_8(1)), h, m + 1);
+      REDUCE_LOOP(h, din_add_16(m, din_same_16(1)), h, m + 1);
       break;
     case DIN_REDUCE_MOD:
       REDUCE_LOOP(h, m, h, m);
@@ -256,24 +301,37 @@ static void reduce(const uint64_t *hashes, int64_t n, const din_reduction *r,
 /* --------------------------------------------------------------------- in and out */
 
 /* Plain C, which compilers turn into vectors of the instruction set. */
-#define DEFINE_READ_KEYS(bits)                                                      \
-  static void read_keys##bits(const uint8_t *bytes, const void *offsets, int64_t n, \
-                              const uint8_t **keys, int64_t *sizes) {               \
-    for (int64_t i = 0; i < n; ++i) {                                               \
-      const int64_t begin = din_read_i##bits(offsets, i);                           \
-      keys[i] = bytes + begin;                                                      \
-      sizes[i] = din_read_i##bits(offsets, i + 1) - begin;                          \
-    }                                                                               \
+#define DEFINE_RISE(bits)                                                       \
+  static int rise##bits(const void *offsets, int64_t n) {                       \
+    int##bits##_t falls = 0;                                                    \
+    for (int64_t i = 0; i < n; ++i) {                                           \
+      falls |= din_read_i##bits(offsets, i + 1) < din_read_i##bits(offsets, i); \
+    }                                                                           \
+    return falls == 0;                                                          \
   }
-DEFINE_READ_KEYS(32)
-DEFINE_READ_KEYS(64)
+DEFINE_RISE(32)
+DEFINE_RISE(64)
+
+#define DEFINE_HIGHEST(bits)                                      \
+  static uint64_t highest##bits(const void *indices, int64_t n) { \
+    uint##bits##_t highest = 0;                                   \
+    for (int64_t i = 0; i < n; ++i) {                             \
+      const uint##bits##_t index = din_read_ui##bits(indices, i); \
+      highest = index > highest ? index : highest;                \
+    }                                                             \
+    return highest;                                               \
+  }
+DEFINE_HIGHEST(8)
+DEFINE_HIGHEST(16)
+DEFINE_HIGHEST(32)
+DEFINE_HIGHEST(64)
 
 static void write_row(const int64_t *ids, int64_t count, int64_t width, int64_t *out) {
-#if LANES_OF_ISA == 8
+#if LANES_OF_ISA == 16
   /* No branch depends on the count, which differs from row to row. */
   int64_t i = 0;
-  for (; i + 8 <= width; i += 8) {
-    din_put_8(out + i, din_mask_8(din_get_8(ids + i), din_before_8(i, count)));
+  for (; i + DIN_VECTOR_LANES <= width; i += DIN_VECTOR_LANES) {
+    din_put_vector(out + i, din_get_vector(ids + i) & din_before(count - i));
   }
   for (; i < width; ++i) out[i] = ids[i] & -(int64_t)(i < count);
 #else
@@ -285,9 +343,17 @@ static void write_row(const int64_t *ids, int64_t count, int64_t width, int64_t 
 const din_block_isa ISA_SYMBOL = {
     ISA_NAME,
     {keys_xxh64, keys_xxh3, keys_murmur3, keys_farmhash},
+    {strings32_xxh64, strings32_xxh3, strings32_murmur3, strings32_farmhash},
+    {strings64_xxh64, strings64_xxh3, strings64_murmur3, strings64_farmhash},
     {ints_xxh64, ints_xxh3, ints_murmur3, ints_farmhash},
     reduce,
     read_keys32,
     read_keys64,
+    rise32,
+    rise64,
+    highest8,
+    highest16,
+    highest32,
+    highest64,
     write_row,
 };

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "block.h"
 #include "column_inline.h"
 
 int64_t din_check_rows(const din_column *c, int64_t *first, int64_t *stop) {
@@ -58,9 +59,6 @@ int64_t din_check_rows(const din_column *c, int64_t *first, int64_t *stop) {
   return -1;
 }
 
-/* Elements looked at together before any of them is looked at alone. */
-enum { STRETCH = 256 };
-
 static int64_t check_views(const din_values *v, int64_t first, int64_t stop) {
   /* Short ones point nowhere. */
   uint32_t longest = 0;
@@ -100,22 +98,6 @@ static int64_t offset_at(const din_values *v, int64_t i) {
                                 : (int64_t)din_read_i32(v->data, i + v->offset);
 }
 
-static int is_rising(const din_values *v, int64_t first, int64_t stop) {
-  const int64_t at = first + v->offset;
-  const int64_t n = stop - first;
-  int falls = 0;
-  if (v->type == DIN_BYTES64) {
-    for (int64_t i = at; i < at + n; ++i) {
-      falls |= din_read_i64(v->data, i + 1) < din_read_i64(v->data, i);
-    }
-  } else {
-    for (int64_t i = at; i < at + n; ++i) {
-      falls |= din_read_i32(v->data, i + 1) < din_read_i32(v->data, i);
-    }
-  }
-  return !falls;
-}
-
 int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
   assert(0 <= first && first <= stop && stop <= v->length);
   if (first == stop) {
@@ -129,8 +111,15 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
   }
   /* The bytes' size is unknown, but no bytes at all is known. */
   const int has_bytes = v->bytes != NULL || offset_at(v, first) == offset_at(v, stop);
-  if (offset_at(v, first) >= 0 && has_bytes && is_rising(v, first, stop)) {
-    return -1;
+  if (offset_at(v, first) >= 0 && has_bytes) {
+    const din_block_isa *isa = din_block_isa_at(0);
+    const uint8_t *offsets = v->data;
+    offsets += (first + v->offset) * (v->type == DIN_BYTES64 ? 8 : 4);
+    const int rise = v->type == DIN_BYTES64 ? isa->rise64(offsets, stop - first)
+                                            : isa->rise32(offsets, stop - first);
+    if (rise) {
+      return -1;
+    }
   }
   int64_t previous = 0;
   for (int64_t i = first; i <= stop; ++i) {
@@ -143,15 +132,24 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
   return first; /* not reached */
 }
 
-/* Whether all indices lie inside, those of nulls too. */
-static int are_inside(const din_values *v, int64_t first, int64_t n, int64_t size) {
-  int64_t indices[STRETCH];
-  int outside = 0;
-  din_read_integers(v, first, n, indices);
-  for (int64_t i = 0; i < n; ++i) {
-    outside |= (uint64_t)indices[i] >= (uint64_t)size;
+/* The highest of some indices, nulls too, negative ones read as very high. */
+static uint64_t highest_index(const din_values *v, int64_t first, int64_t n) {
+  const din_block_isa *isa = din_block_isa_at(0);
+  const uint8_t *data = v->data;
+  first += v->offset;
+  switch (v->type) {
+    case DIN_INT8:
+    case DIN_UINT8:
+      return isa->highest8(data + first, n);
+    case DIN_INT16:
+    case DIN_UINT16:
+      return isa->highest16(data + first * 2, n);
+    case DIN_INT32:
+    case DIN_UINT32:
+      return isa->highest32(data + first * 4, n);
+    default:
+      return isa->highest64(data + first * 8, n);
   }
-  return !outside;
 }
 
 int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop) {
@@ -163,22 +161,20 @@ int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop) {
       return first;
     }
   }
-  for (int64_t done = first; done < stop; done += STRETCH) {
-    const int64_t end = stop - done < STRETCH ? stop : done + STRETCH;
-    if (whole && are_inside(&c->values, done, end - done, dictionary->length)) {
+  if (whole && stop > first &&
+      highest_index(&c->values, first, stop - first) < (uint64_t)dictionary->length) {
+    return -1;
+  }
+  for (int64_t i = first; i < stop; ++i) {
+    if (!din_is_valid(&c->values, i)) {
       continue;
     }
-    for (int64_t i = done; i < end; ++i) {
-      if (!din_is_valid(&c->values, i)) {
-        continue;
-      }
-      const int64_t index = din_index_at(&c->values, i);
-      if (index < 0 || index >= dictionary->length) {
-        return i;
-      }
-      if (!whole && din_check_values(dictionary, index, index + 1) >= 0) {
-        return i;
-      }
+    const int64_t index = din_index_at(&c->values, i);
+    if (index < 0 || index >= dictionary->length) {
+      return i;
+    }
+    if (!whole && din_check_values(dictionary, index, index + 1) >= 0) {
+      return i;
     }
   }
   return -1;

@@ -34,7 +34,8 @@ typedef struct {
 /*
  * Elements on their way: only the arrays that the encoder reads are filled.
  *
- * `numbers` is `ints`, or the column itself where it lies as wanted. `valid` holds only
+ * `numbers` is `ints`, or the column itself where it lies as wanted; `strings`, from
+ * `first_string` on, stands for keys and sizes when it is not NULL. `valid` holds only
  * when `masked`. A fault is met at position `bad`; what stands before it is good.
  */
 typedef struct {
@@ -44,6 +45,8 @@ typedef struct {
   int32_t fault;
   int32_t masked;
   run runs[DIN_BLOCK];
+  const din_values *strings;
+  int64_t first_string;
   const uint8_t *keys[DIN_BLOCK];
   int64_t sizes[DIN_BLOCK];
   const int64_t *numbers;
@@ -171,11 +174,15 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
   return masked;
 }
 
+static const uint8_t *bytes_of(const din_values *v) {
+  return v->bytes == NULL ? EMPTY : v->bytes;
+}
+
 /* Where n keys lie; a null view may point anywhere, so it is not looked at. */
 static void read_keys(const din_values *v, const din_block_isa *isa, int64_t first,
                       int64_t n, const uint8_t **keys, int64_t *sizes) {
   const int64_t at = first + v->offset;
-  const uint8_t *bytes = v->bytes == NULL ? EMPTY : v->bytes;
+  const uint8_t *bytes = bytes_of(v);
   switch (v->type) {
     case DIN_BYTES32:
       isa->read_keys32(bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
@@ -245,21 +252,16 @@ static void read_coded(block *b, const din_column *c, const din_encoder *e,
                        const din_codes *codes, int64_t first, int64_t n, int64_t at) {
   const din_values *v = &c->values;
   uint8_t *valid = valid_at(b, at, n, v->validity != NULL);
-  int64_t indices[DIN_BLOCK];
+  int64_t *indices = b->ints + at;
   read_validity(v, first, n, valid);
   din_read_integers(v, first, n, indices);
   for (int64_t i = 0; v->validity != NULL && i < n; ++i) {
     indices[i] = valid[i] ? indices[i] : 0; /* of a null it may be anything */
   }
-  if (codes != NULL) {
-    memcpy(b->ints + at, indices, (size_t)n * sizeof *indices);
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i) {
+  for (int64_t i = 0; codes == NULL && i < n; ++i) {
     if (v->validity != NULL && !valid[i]) {
       b->keys[at + i] = EMPTY;
       b->sizes[at + i] = 0;
-      b->ints[at + i] = 0;
       b->floats[at + i] = 0;
     } else {
       read_plain(b, &c->dictionary, e, indices[i], 1, at + i);
@@ -285,7 +287,13 @@ static int64_t bucket_of(const din_encoder *e, double x) {
 
 static void hash_block(block *b, const din_encoder *e) {
   uint64_t *hashes = (uint64_t *)b->ids;
-  if (e->reads == DIN_READS_BYTES) {
+  if (b->strings != NULL) {
+    const int32_t is_wide = b->strings->type == DIN_BYTES64;
+    const uint8_t *offsets = b->strings->data;
+    offsets += (b->first_string + b->strings->offset) * (is_wide ? 8 : 4);
+    (is_wide ? e->isa->hash_strings64 : e->isa->hash_strings32)[e->hash](
+        bytes_of(b->strings), offsets, b->n, e->seed, hashes);
+  } else if (e->reads == DIN_READS_BYTES) {
     e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
   } else if (e->int_as_text) {
     uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
@@ -387,6 +395,24 @@ static void find_bad(const pass *p) {
   p->tally->bad_row = p->column->nesting == DIN_SCALAR ? p->tally->bad : r->row;
 }
 
+/* Have all of the block where it lies in the column, if that serves the encoder. */
+static int lies_as_wanted(block *b, const din_values *v, const din_encoder *e,
+                          int64_t first) {
+  const uint8_t *data = (const uint8_t *)v->data + (first + v->offset) * 8;
+  if (v->type == DIN_INT64 && e->reads == DIN_READS_INT64 && (uintptr_t)data % 8 == 0) {
+    b->numbers = (const int64_t *)(const void *)data;
+  } else if ((v->type == DIN_BYTES32 || v->type == DIN_BYTES64) &&
+             e->type == DIN_ENCODE_HASH) {
+    b->strings = v;
+    b->first_string = first;
+  } else {
+    return 0;
+  }
+  uint8_t *valid = valid_at(b, 0, b->n, v->validity != NULL);
+  read_validity(v, first, b->n, valid);
+  return 1;
+}
+
 /* Read what the runs say; those that follow each other in the column, at once. */
 static void read_block(const pass *p) {
   block *b = p->block;
@@ -394,22 +420,19 @@ static void read_block(const pass *p) {
   const din_values *v = &c->values;
   int64_t at = 0;
   b->numbers = b->ints;
+  b->strings = NULL;
   for (int64_t i = 0; i < b->num_runs && b->fault == DIN_FINE;) {
     const int64_t first = b->runs[i].element;
     int64_t n = b->runs[i].count;
-    for (++i; i < b->num_runs && b->runs[i].element == first + n; ++i) {
+    for (++i; n > 0 && i < b->num_runs; ++i) {
+      if (b->runs[i].count > 0 && b->runs[i].element != first + n) break;
       n += b->runs[i].count;
     }
+    if (n == 0) continue;
     if (c->has_dictionary) {
       read_coded(b, c, p->encoder, p->codes, first, n, at);
-    } else {
-      const uint8_t *data = (const uint8_t *)v->data + (first + v->offset) * 8;
-      if (n == b->n && v->type == DIN_INT64 && v->validity == NULL &&
-          p->encoder->reads == DIN_READS_INT64 && (uintptr_t)data % 8 == 0) {
-        b->numbers = (const int64_t *)(const void *)data;
-      } else {
-        read_plain(b, v, p->encoder, first, n, at);
-      }
+    } else if (n < b->n || !lies_as_wanted(b, v, p->encoder, first)) {
+      read_plain(b, v, p->encoder, first, n, at);
     }
     at += n;
   }
@@ -437,31 +460,24 @@ static void flush(const pass *p) {
   for (const run *r = b->runs; r < b->runs + b->num_runs; from += (r++)->count) {
     if (p->newest_first) {
       for (int64_t i = 0; i < r->count; ++i) r->out[-i] = from[i];
-    } else if (r->width <= DIN_BLOCK) {
-      p->encoder->isa->write_row(from, r->count, r->width, r->out);
     } else {
-      memcpy(r->out, from, (size_t)r->count * sizeof *from);
-      memset(r->out + r->count, 0, (size_t)(r->width - r->count) * sizeof *from);
+      p->encoder->isa->write_row(from, r->count, r->width, r->out);
     }
   }
   b->n = b->num_runs = b->masked = 0;
 }
 
-/*
- * Take elements [element, element + count) of a row; ids go to `out` and behind it,
- * with zeros up to `width`.
- */
+/* Take elements [element, element + count) of a row; ids go to `out` and behind it. */
 static void push(const pass *p, int64_t row, int64_t element, int64_t count,
-                 int64_t width, int64_t *out) {
+                 int64_t *out) {
   block *b = p->block;
   while (count > 0 && p->tally->fault == DIN_FINE) {
     const int64_t room = DIN_BLOCK - b->n;
     const int64_t n = count < room ? count : room;
-    b->runs[b->num_runs++] = (run){row, element, n, n < count ? n : width, out};
+    b->runs[b->num_runs++] = (run){row, element, n, n, out};
     b->n += n;
     element += n;
     count -= n;
-    width -= n;
     out += p->newest_first ? -n : n;
     if (b->n == DIN_BLOCK) flush(p);
   }
@@ -507,8 +523,8 @@ void din_encode_scalars(const din_column *c, const din_encoder *e,
   block b;
   b.n = b.num_runs = b.fault = b.masked = 0;
   const pass p = {c, e, codes, 0, tally, &b};
-  push(&p, first, first, stop - first, stop - first, ids + first);
-  if (b.n > 0 && tally->fault == DIN_FINE) flush(&p);
+  push(&p, first, first, stop - first, ids + first);
+  if (tally->fault == DIN_FINE) flush(&p);
 }
 
 /* ------------------------------------------------------------------------------ lists */
@@ -601,13 +617,17 @@ static int is_same(const din_column *c, span one, span other) {
 /* Take a row, and pad it. */
 static void push_row(const pass *p, const din_window *w, int64_t row, span s,
                      int64_t *out) {
-  if (w->positions == NULL && !w->newest_first && s.count > 0) {
-    push(p, row, s.first, s.count, w->width, out);
+  block *b = p->block;
+  if (w->positions == NULL && !w->newest_first && w->width <= DIN_BLOCK) {
+    if (b->n + s.count > DIN_BLOCK || b->num_runs == DIN_BLOCK) flush(p);
+    if (p->tally->fault != DIN_FINE) return;
+    b->runs[b->num_runs++] = (run){row, s.first, s.count, w->width, out};
+    b->n += s.count;
     return;
   }
   memset(out + s.count, 0, (size_t)(w->width - s.count) * sizeof *out);
   if (w->positions == NULL) {
-    push(p, row, s.first, s.count, s.count, out + s.count - 1);
+    push(p, row, s.first, s.count, w->newest_first ? out + s.count - 1 : out);
     return;
   }
   int64_t start;
@@ -617,43 +637,81 @@ static void push_row(const pass *p, const din_window *w, int64_t row, span s,
   if (!w->newest_first) positions += w->kept[row] - s.count;
   for (int64_t t = 0; t < s.count; ++t) {
     const int64_t to = w->newest_first ? s.count - 1 - t : t;
-    push(p, row, start + positions[t], 1, 1, out + to);
+    push(p, row, start + positions[t], 1, out + to);
+  }
+}
+
+/* Rows of plain dictionary indices: no null, nothing unseen, oldest first. */
+static void look_rows_up(const din_column *c, const din_codes *codes,
+                         const din_window *w, int64_t first, int64_t stop,
+                         int64_t *padded) {
+  const int64_t *ids = codes->ids;
+  const int64_t offset = c->values.offset;
+  for (int64_t row = first; row < stop; ++row) {
+    const span s = span_of(c, w, row);
+    int64_t *out = padded + row * w->width;
+    switch (c->values.type) {
+#define LOOK_UP(type, read)                                     \
+  case type:                                                    \
+    for (int64_t i = 0; i < s.count; ++i) {                     \
+      out[i] = ids[read(c->values.data, offset + s.first + i)]; \
+    }                                                           \
+    break
+      LOOK_UP(DIN_INT8, din_read_i8);
+      LOOK_UP(DIN_INT16, din_read_i16);
+      LOOK_UP(DIN_INT32, din_read_i32);
+      LOOK_UP(DIN_UINT8, din_read_ui8);
+      LOOK_UP(DIN_UINT16, din_read_ui16);
+      LOOK_UP(DIN_UINT32, din_read_ui32);
+#undef LOOK_UP
+      default:
+        for (int64_t i = 0; i < s.count; ++i) {
+          out[i] = ids[din_read_i64(c->values.data, offset + s.first + i)];
+        }
+        break;
+    }
+    memset(out + s.count, 0, (size_t)(w->width - s.count) * sizeof *out);
   }
 }
 
 void din_encode_lists(const din_column *c, const din_encoder *e, const din_codes *codes,
                       const din_window *w, int64_t first, int64_t stop, int64_t *padded,
                       din_tally *tally) {
+  if (codes != NULL && !codes->has_special && codes->num_ids > 0 &&
+      c->values.validity == NULL && !w->newest_first && w->positions == NULL) {
+    look_rows_up(c, codes, w, first, stop, padded);
+    return;
+  }
   block b;
   b.n = b.num_runs = b.fault = b.masked = 0;
   const pass p = {c, e, codes, w->newest_first, tally, &b};
   const size_t row_bytes = (size_t)w->width * sizeof *padded;
-  span next = first < stop ? span_of(c, w, first) : (span){0, 0};
+  const span none = {0, 0};
+  span next = first < stop ? span_of(c, w, first) : none;
   for (int64_t row = first; row < stop && tally->fault == DIN_FINE; ++row) {
     const span here = next;
     int64_t *out = padded + row * w->width;
-    next = row + 1 < stop ? span_of(c, w, row + 1) : (span){0, 0};
-    if (w->positions != NULL || !is_same(c, here, next)) {
+    next = row + 1 < stop ? span_of(c, w, row + 1) : none;
+    if (here.count != next.count || w->positions != NULL || !is_same(c, here, next)) {
       push_row(&p, w, row, here, out);
       continue;
     }
     /* Rows that repeat this one get a copy of its ids, and count as it does. */
-    if (b.n > 0) flush(&p);
-    const int64_t nulls = tally->nulls;
-    const int64_t unseen = tally->unseen;
+    flush(&p);
+    const din_tally before = *tally;
     if (tally->fault == DIN_FINE) push_row(&p, w, row, here, out);
-    if (tally->fault == DIN_FINE && b.n > 0) flush(&p);
-    const int64_t more_nulls = tally->nulls - nulls;
-    const int64_t more_unseen = tally->unseen - unseen;
+    if (tally->fault == DIN_FINE) flush(&p);
+    const int64_t nulls = tally->nulls - before.nulls;
+    const int64_t unseen = tally->unseen - before.unseen;
     while (tally->fault == DIN_FINE && row + 1 < stop && is_same(c, here, next)) {
       ++row;
       memcpy(padded + row * w->width, out, row_bytes);
-      tally->nulls += more_nulls;
-      tally->unseen += more_unseen;
-      next = row + 1 < stop ? span_of(c, w, row + 1) : (span){0, 0};
+      tally->nulls += nulls;
+      tally->unseen += unseen;
+      next = row + 1 < stop ? span_of(c, w, row + 1) : none;
     }
   }
-  if (b.n > 0 && tally->fault == DIN_FINE) flush(&p);
+  if (tally->fault == DIN_FINE) flush(&p);
 }
 
 /* ------------------------------------------------------------------------ pad values

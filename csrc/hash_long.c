@@ -59,21 +59,22 @@ enum {
 };
 
 static uint64_t xxh3_middle(const uint8_t *p, int64_t n, uint64_t seed) {
+  const din_places key = din_places_every(p, n);
   uint64_t h = (uint64_t)n * DIN_PRIME_1;
   if (n <= 128) {
     /* pairs of 16 bytes, from the middle outwards; sums do not mind the order */
     for (int i = 0; i <= (int)(n - 1) / 32; ++i) {
-      h += din_xxh3_mix16_1(&p, 16 * i, 32 * i, seed);
-      h += din_xxh3_mix16_1(&p, n - 16 * (i + 1), 32 * i + 16, seed);
+      h += din_xxh3_mix16_1(key, 16 * i, 32 * i, seed);
+      h += din_xxh3_mix16_1(key, n - 16 * (i + 1), 32 * i + 16, seed);
     }
     return din_xxh3_avalanche_1(h);
   }
-  for (int i = 0; i < 8; ++i) h += din_xxh3_mix16_1(&p, 16 * i, 16 * i, seed);
+  for (int i = 0; i < 8; ++i) h += din_xxh3_mix16_1(key, 16 * i, 16 * i, seed);
   h = din_xxh3_avalanche_1(h);
   for (int i = 8; i < (int)n / 16; ++i) {
-    h += din_xxh3_mix16_1(&p, 16 * i, 16 * (i - 8) + MIDDLE_SECRET, seed);
+    h += din_xxh3_mix16_1(key, 16 * i, 16 * (i - 8) + MIDDLE_SECRET, seed);
   }
-  h += din_xxh3_mix16_1(&p, n - 16, MIDDLE_LAST, seed);
+  h += din_xxh3_mix16_1(key, n - 16, MIDDLE_LAST, seed);
   return din_xxh3_avalanche_1(h);
 }
 

@@ -1,7 +1,7 @@
 /*
  * The hashes of keys of up to 32 bytes, without loops over bytes.
  *
- * Written once in the operations of hash_lanes.h. Include with LANES defined (1 or 8);
+ * Written once in the operations of hash_lanes.h. Include with LANES defined (1 or 16);
  * all keys of a call have the same length n, so that lanes never part ways.
  */
 #define DIN_JOIN_(name, lanes) din_##name##_##lanes
@@ -34,7 +34,7 @@ DIN_INLINE W L(xxh64_avalanche)(W h) {
 }
 
 /* @pre n < 32 */
-DIN_INLINE W L(xxh64)(const uint8_t *const *p, int64_t n, uint64_t seed) {
+DIN_INLINE W L(xxh64)(din_places p, int64_t n, uint64_t seed) {
   W h = L(same)(seed + DIN_PRIME_5 + (uint64_t)n);
   if (n >= 8) h = L(xxh64_mix8)(h, L(load64)(p, 0));
   if (n >= 16) h = L(xxh64_mix8)(h, L(load64)(p, 8));
@@ -80,15 +80,14 @@ DIN_INLINE W L(xxh3_4to8)(W words, int64_t n, uint64_t seed) {
   return L(xor)(h, L(right)(h, 28));
 }
 
-DIN_INLINE W L(xxh3_mix16)(const uint8_t *const *p, int64_t at, int secret,
-                           uint64_t seed) {
+DIN_INLINE W L(xxh3_mix16)(din_places p, int64_t at, int secret, uint64_t seed) {
   return L(fold)(
       L(xor)(L(load64)(p, at), L(same)(din_xxh3_secret(secret) + seed)),
       L(xor)(L(load64)(p, at + 8), L(same)(din_xxh3_secret(secret + 8) - seed)));
 }
 
 /* @pre n <= 32 */
-DIN_INLINE W L(xxh3)(const uint8_t *const *p, int64_t n, uint64_t seed) {
+DIN_INLINE W L(xxh3)(din_places p, int64_t n, uint64_t seed) {
   if (n > 16) {
     W h = L(same)((uint64_t)n * DIN_PRIME_1);
     h = L(add)(h, L(xxh3_mix16)(p, 0, 0, seed));
@@ -152,7 +151,7 @@ DIN_INLINE W L(murmur3_finish)(W h, int64_t n) {
 }
 
 /* @pre n <= 32 */
-DIN_INLINE W L(murmur3)(const uint8_t *const *p, int64_t n, uint64_t seed) {
+DIN_INLINE W L(murmur3)(din_places p, int64_t n, uint64_t seed) {
   W h = L(same)(seed);
   for (int64_t at = 0; at + 4 <= n; at += 4) {
     h = L(murmur3_mix4)(h, L(load32)(p, at));
@@ -190,7 +189,7 @@ DIN_INLINE W L(farmhash_8to16)(W first, W last, int64_t n) {
 }
 
 /* @pre n <= 32 */
-DIN_INLINE W L(farmhash)(const uint8_t *const *p, int64_t n, uint64_t seed) {
+DIN_INLINE W L(farmhash)(din_places p, int64_t n, uint64_t seed) {
   (void)seed;
   const uint64_t k = DIN_FARMHASH_2 + 2 * (uint64_t)n;
   if (n > 16) {

@@ -1108,18 +1108,19 @@ cdef class _Builder:
     cdef _Memory numbers     # entry i + 1: value i, or the end of its bytes
     cdef _Memory valid       # bitmap
     cdef _Memory bytes
-    cdef _Memory offsets
+    cdef _Memory offsets     # this and the next: of lists alone
     cdef _Memory row_valid   # bitmap
 
-    def __cinit__(self, str name):
+    def __cinit__(self, str name, bint is_list):
         self.name = name
         self.numbers = _Memory()
         self.valid = _Memory()
         self.bytes = _Memory()
-        self.offsets = _Memory()
-        self.row_valid = _Memory()
         self.numbers.reserve(64)
         self.bytes.reserve(64)
+        if is_list:
+            self.offsets = _Memory()
+            self.row_valid = _Memory()
 
     cdef object wrong(self, str rule, got):
         return InputError(explain(rule, got, self.name, within=f"row {self.row}"))
@@ -1314,8 +1315,9 @@ def from_list(list values not None, str name not None):
     InputError
         If the values are of several types or of none that a column can have.
     """
-    cdef _Builder builder = _Builder(name)
+    cdef _Builder builder
     cdef Py_ssize_t i = 0
+    cdef Py_ssize_t reserved = 0
     cdef bint is_list = False
     for value in values:
         if value is not None and not _is_nan(value):
@@ -1325,13 +1327,15 @@ def from_list(list values not None, str name not None):
         arrays = _concatenate(values)
         if arrays is not None:
             return nest(from_numpy(arrays[0], name), arrays[1])
+    builder = _Builder(name, is_list)
     while i < PyList_GET_SIZE(values):
         builder.row = i
         if is_list:
             builder.append_row(<object> PyList_GET_ITEM(values, i))
         else:
-            if i % 1024 == 0:
-                builder.reserve(1024)
+            if i >= reserved:  # the list may grow meanwhile: see append_row
+                reserved = min(i + 1024, PyList_GET_SIZE(values))
+                builder.reserve(reserved - i)
             builder.append(<object> PyList_GET_ITEM(values, i))
         i += 1
     return builder.finish(is_list)
@@ -1593,14 +1597,14 @@ cdef class Encoding:
     """
 
     cdef readonly int64_t num_rows
-    cdef readonly int64_t num_elements  # at most so many are encoded
+    cdef readonly int64_t num_elements  # about so many are encoded
     cdef Column column
     cdef Encoder encoder
     cdef Window window  # None: scalars
     cdef din_window w
     cdef list codes
     cdef object out
-    cdef int64_t[::1] ids
+    cdef int64_t *ids  # the data of `out`; NULL once it is handed out, or empty
     cdef int64_t nulls
     cdef int64_t unseen
     cdef Py_ssize_t bad_chunk
@@ -1632,7 +1636,7 @@ cdef class Encoding:
         if not 0 <= first <= stop <= self.num_rows:
             rule = f"rows in [0, {self.num_rows}]"
             raise InputError(explain(rule, f"[{first}, {stop})", self.column.name))
-        if self.ids.shape[0] == 0:
+        if self.ids == NULL:
             return
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
@@ -1644,12 +1648,12 @@ cdef class Encoding:
                 if self.window is None:
                     with nogil:
                         din_encode_scalars(chunk, &self.encoder.c, codes, a, b,
-                                           &self.ids[start], &tally)
+                                           self.ids + start, &tally)
                 else:
                     self.window.show(&w, start)
                     with nogil:
                         din_encode_lists(chunk, &self.encoder.c, codes, &w, a, b,
-                                         &self.ids[start * w.width], &tally)
+                                         self.ids + start * w.width, &tally)
                 self.add(i, start, &tally)
                 if tally.fault != DIN_FINE:
                     return
@@ -1679,7 +1683,16 @@ cdef class Encoding:
         if self.bad.fault != DIN_FINE:
             raise _fault(self.column, self.bad_chunk, self.bad_start, &self.bad,
                          self.encoder.rule)
+        self.ids = NULL
         return self.out, self.nulls, self.unseen
+
+    cdef int allocate(self, shape) except -1:
+        cdef _Buffer buffer
+        self.out = np.empty(shape, dtype=np.int64)
+        buffer = _Buffer(self.out)
+        if buffer.view.len > 0:
+            self.ids = <int64_t *> buffer.view.buf
+        return 0
 
 
 def prepare_scalars(Column column not None, Encoder encoder not None):
@@ -1688,8 +1701,7 @@ def prepare_scalars(Column column not None, Encoder encoder not None):
     column.require(encoder.c.reads, False)
     encoding = Encoding(column, encoder)
     encoding.num_elements = column.num_rows
-    encoding.out = np.empty(column.num_rows, dtype=np.int64)
-    encoding.ids = encoding.out
+    encoding.allocate(column.num_rows)
     return encoding
 
 
@@ -1719,6 +1731,7 @@ cdef class Window:
     cdef int64_t[::1] skip
     cdef int64_t[::1] positions
     cdef int64_t[::1] position_start
+    cdef int64_t num_kept        # once finished: elements of all rows together
     cdef bint is_narrowed
     # A memoryview never set is not None: it needs a flag.
     cdef bint has_skip
@@ -1827,16 +1840,25 @@ cdef class Window:
         cdef int64_t truncated = 0
         cdef int64_t empty = 0
         cdef int64_t n
+        cdef Py_ssize_t num_rows = self.kept.shape[0]
         cdef Py_ssize_t i
         cdef int64_t[::1] view
-        out = np.empty(self.kept.shape[0], dtype=np.int64)
+        cdef const int64_t *kept
+        cdef int64_t *lengths
+        out = np.empty(num_rows, dtype=np.int64)
         view = out
-        for i in range(self.kept.shape[0]):
-            n = self.kept[i]
-            longest = max(longest, n)
-            truncated += n > max_len
-            empty += n == 0
-            view[i] = min(n, max_len)
+        self.num_kept = 0
+        if num_rows > 0:
+            kept = &self.kept[0]
+            lengths = &view[0]
+            for i in range(num_rows):
+                n = kept[i]
+                longest = n if n > longest else longest
+                truncated += n > max_len
+                empty += n == 0
+                n = n if n < max_len else max_len
+                self.num_kept += n
+                lengths[i] = n
         return out, max_len if is_fixed else min(longest, max_len), truncated, empty
 
     cdef int check_parallel(self, Column column) except -1:
@@ -1888,7 +1910,6 @@ def prepare_lists(
         If the lists have other lengths than the window's column.
     """
     cdef Encoding encoding
-    cdef int64_t i
     if width < 0:
         raise InputError(explain("a width of at least 0", width, column.name))
     if column.kind != "null" and not column.is_list or column.kind == "other":
@@ -1900,10 +1921,8 @@ def prepare_lists(
     encoding.window = window
     encoding.w.width = width
     encoding.w.newest_first = newest_first
-    for i in range(window.kept.shape[0]):
-        encoding.num_elements += min(window.kept[i], width)
-    encoding.out = np.empty((column.num_rows, width), dtype=np.int64)
-    encoding.ids = encoding.out.reshape(-1)
+    encoding.num_elements = window.num_kept
+    encoding.allocate((column.num_rows, width))
     return encoding
 
 

@@ -43,7 +43,7 @@ PART = 1 << 16
 _USE_REQUESTS = "Use score_requests for lists of candidates."
 
 
-@dataclass
+@dataclass(slots=True)
 class FieldStats:
     """Counts of one field; nulls and unseen are per occurrence among what is kept."""
 
@@ -73,7 +73,6 @@ class Stats:
     def add(
         self,
         name: str,
-        *,
         rows: int = 0,
         nulls: int = 0,
         unseen: int = 0,
@@ -83,7 +82,8 @@ class Stats:
         """Add counts to one field."""
         counts = self.fields.get(name)
         if counts is None:
-            counts = self.fields[name] = FieldStats()
+            self.fields[name] = FieldStats(rows, nulls, unseen, truncated, empty)
+            return
         counts.rows += rows
         counts.nulls += nulls
         counts.unseen += unseen
@@ -92,8 +92,10 @@ class Stats:
 
     def merge(self, other: "Stats") -> None:
         """Add the counts of `other`."""
-        for name, counts in other.fields.items():
-            self.add(name, **asdict(counts))
+        for name, more in other.fields.items():
+            self.add(
+                name, more.rows, more.nulls, more.unseen, more.truncated, more.empty
+            )
 
     def __add__(self, other: "Stats") -> "Stats":
         out = Stats()
@@ -121,16 +123,19 @@ def _compile(encoder: "Encoder", dtype: str) -> _kernels.Encoder:
     )
 
 
-@dataclass
 class _Work:
     """What encoding one batch has made so far.
 
-    `pending` holds (input, its encoding, rows that lost elements, empty rows).
+    `pending` holds (input, its encoding, rows that lost elements, empty rows), `counts`
+    what `Stats.add` takes.
     """
 
-    made: Inputs = field(default_factory=dict)
-    stats: Stats = field(default_factory=Stats)
-    pending: list[tuple[str, _kernels.Encoding, int, int]] = field(default_factory=list)
+    __slots__ = ("counts", "made", "pending")
+
+    def __init__(self) -> None:
+        self.made: Inputs = {}
+        self.pending: list[tuple[str, _kernels.Encoding, int, int]] = []
+        self.counts: list[tuple[str, int, int, int, int, int]] = []
 
 
 _Step = Callable[[Batch, _Work], None]
@@ -187,7 +192,7 @@ def _dense_step(spec: "Dense") -> _Step:
         column = fit(column, "float", is_list=is_list, fix=fix)
         values, nulls = _kernels.read_dense(column, spec.dim, spec.missing)
         work.made[spec.name] = values
-        work.stats.add(spec.name, rows=batch.num_rows, nulls=nulls)
+        work.counts.append((spec.name, batch.num_rows, nulls, 0, 0, 0))
 
     return step
 
@@ -332,17 +337,12 @@ class FeatureEncoder:
         made = work.made
         for name, encoding, truncated, empty in work.pending:
             made[name], nulls, unseen = encoding.finish()
-            work.stats.add(
-                name,
-                rows=encoding.num_rows,
-                nulls=nulls,
-                unseen=unseen,
-                truncated=truncated,
-                empty=empty,
-            )
+            rows = encoding.num_rows
+            work.counts.append((name, rows, nulls, unseen, truncated, empty))
         made["request_of_candidate"] = owners
         if stats is not None:
-            stats.merge(work.stats)
+            for counts in work.counts:
+                stats.add(*counts)
         return {name: made[name] for name in self.names}
 
 

@@ -4,12 +4,34 @@ DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it wh
 every test can run (deselect, as with ``-m "not gpu"``, what cannot).
 HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (100, repeatable) or
 "few" (10, repeatable: under sanitizers).
+DIN_TEST_BUILD names a folder with other builds of what is compiled, to be tested in
+place of the package's own.
 """
 
 import os
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+
+class _OtherBuild:
+    """Finds `_kernels` in another folder than the package's."""
+
+    def __init__(self, folder: str) -> None:
+        (self.path,) = (Path(folder) / "din_infer").glob("_kernels.*so")
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        if name != "din_infer._kernels":
+            return None
+        return spec_from_file_location(name, self.path)
+
+
+if "DIN_TEST_BUILD" in os.environ:
+    sys.meta_path.insert(0, _OtherBuild(os.environ["DIN_TEST_BUILD"]))  # type: ignore[arg-type]
 
 settings.register_profile("dev", deadline=None, max_examples=50)
 # the gate must not depend on luck; "dev" runs explore

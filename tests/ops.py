@@ -92,9 +92,9 @@ class Graph:
 
 
 def library() -> Path:
-    """The operators under test: the package's own, or DIN_TEST_OPS, or a test's."""
-    named = os.environ.get("DIN_TEST_OPS")
-    path = Path(named) if named else ops_library()
+    """The operators under test: the package's own, or DIN_TEST_BUILD's, or a test's."""
+    folder = os.environ.get("DIN_TEST_BUILD")
+    path = Path(folder) / "din_infer" / "_ops.so" if folder else ops_library()
     assert path is not None, "this build has no native operators"
     return path
 
