@@ -33,6 +33,9 @@ import numpy as np
 
 from din_infer.errors import InputError, explain
 
+cdef object _empty = np.empty
+cdef object _INT64 = np.dtype(np.int64)
+
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -1502,38 +1505,37 @@ cdef class Encoder:
 
 
 cdef class _Codes:
-    """The ids of one chunk's dictionary; none where encoding all of it is no gain."""
+    """The ids of one chunk's dictionary."""
 
     cdef din_codes c
-    cdef bint has_codes
     cdef _Memory ids
     cdef _Memory codes
 
-    cdef int find(self, const din_column *chunk, Encoder encoder) except -1:
-        cdef int64_t first = 0
-        cdef int64_t stop = 0
-        cdef int64_t size = chunk.dictionary.length
-        if not chunk.has_dictionary:
-            return 0
-        din_check_rows(chunk, &first, &stop)
-        if size > stop - first:
-            return 0
-        self.ids = _Memory()
-        self.codes = _Memory()
-        self.ids.reserve(size * sizeof(int64_t))
-        self.codes.reserve(size)
-        with nogil:
-            din_encode_dictionary(
-                chunk, &encoder.c, <int64_t *> self.ids.data, self.codes.data,
-                &self.c.has_special)
-        self.c.ids = <const int64_t *> self.ids.data
-        self.c.codes = self.codes.data
-        self.c.num_ids = size
-        self.has_codes = True
-        return 0
 
-    cdef const din_codes *get(self) noexcept:
-        return &self.c if self.has_codes else NULL
+cdef _Codes _find_codes(const din_column *chunk, Encoder encoder):
+    """Encode a chunk's dictionary; None where there is none, or it is no gain."""
+    cdef _Codes found
+    cdef int64_t first = 0
+    cdef int64_t stop = 0
+    cdef int64_t size = chunk.dictionary.length
+    if not chunk.has_dictionary:
+        return None
+    din_check_rows(chunk, &first, &stop)
+    if size > stop - first:
+        return None
+    found = _Codes()
+    found.ids = _Memory()
+    found.codes = _Memory()
+    found.ids.reserve(size * sizeof(int64_t))
+    found.codes.reserve(size)
+    with nogil:
+        din_encode_dictionary(
+            chunk, &encoder.c, <int64_t *> found.ids.data, found.codes.data,
+            &found.c.has_special)
+    found.c.ids = <const int64_t *> found.ids.data
+    found.c.codes = found.codes.data
+    found.c.num_ids = size
+    return found
 
 
 cdef object _value_at(const din_column *chunk, int64_t i):
@@ -1612,16 +1614,13 @@ cdef class Encoding:
     cdef din_tally bad  # the first fault, if any
 
     def __cinit__(self, Column column not None, Encoder encoder not None):
-        cdef _Codes codes
         cdef Py_ssize_t i
         self.column = column
         self.encoder = encoder
         self.num_rows = column.num_rows
         self.codes = []
         for i in range(column.num_chunks):
-            codes = _Codes()
-            codes.find(column.chunk(i), encoder)
-            self.codes.append(codes)
+            self.codes.append(_find_codes(column.chunk(i), encoder))
 
     def run(self, int64_t first, int64_t stop):
         """Encode rows [first, stop). Releases the GIL."""
@@ -1629,6 +1628,7 @@ cdef class Encoding:
         cdef din_window w = self.w
         cdef const din_column *chunk
         cdef const din_codes *codes
+        cdef _Codes known
         cdef int64_t start = 0  # of the chunk
         cdef int64_t a
         cdef int64_t b
@@ -1643,7 +1643,8 @@ cdef class Encoding:
             a = max(first - start, 0)
             b = min(stop - start, chunk.num_rows)
             if a < b:
-                codes = (<_Codes> self.codes[i]).get()
+                known = <_Codes> self.codes[i]
+                codes = NULL if known is None else &known.c
                 memset(&tally, 0, sizeof(tally))
                 if self.window is None:
                     with nogil:
@@ -1687,11 +1688,12 @@ cdef class Encoding:
         return self.out, self.nulls, self.unseen
 
     cdef int allocate(self, shape) except -1:
-        cdef _Buffer buffer
-        self.out = np.empty(shape, dtype=np.int64)
-        buffer = _Buffer(self.out)
-        if buffer.view.len > 0:
-            self.ids = <int64_t *> buffer.view.buf
+        cdef Py_buffer view
+        self.out = _empty(shape, _INT64)
+        PyObject_GetBuffer(self.out, &view, PyBUF_ND)
+        if view.len > 0:
+            self.ids = <int64_t *> view.buf
+        PyBuffer_Release(&view)
         return 0
 
 
@@ -1845,7 +1847,7 @@ cdef class Window:
         cdef int64_t[::1] view
         cdef const int64_t *kept
         cdef int64_t *lengths
-        out = np.empty(num_rows, dtype=np.int64)
+        out = _empty(num_rows, _INT64)
         view = out
         self.num_kept = 0
         if num_rows > 0:
@@ -1885,8 +1887,10 @@ cdef object _lengths_of(Column column):
     cdef Py_ssize_t i
     cdef int64_t[::1] view
     cdef din_column *chunk
-    out = np.zeros(column.num_rows, dtype=np.int64)
+    out = _empty(column.num_rows, _INT64)
     view = out
+    if column.num_chunks == 0:  # of a kind that no kernel reads
+        out.fill(0)
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
         if chunk.num_rows > 0:

@@ -1,0 +1,196 @@
+"""The AVX-512 blocks with their few intrinsics in plain C, on machines without them.
+
+What the vectors do is what is tested here; on a machine with AVX-512 the instructions
+themselves are tested by test_hash.py, as every instruction set of the machine is.
+"""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.reference_hash import BITS, HASHES, SEEDS, reduce
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = list(HASHES)
+KINDS = ["offset", "mod", "pmod", "abs", "raw"]
+
+Pointer = ctypes.c_void_p
+Size = ctypes.c_int64
+Seed = ctypes.c_uint64
+HashKeys = ctypes.CFUNCTYPE(None, Pointer, Pointer, Size, Seed, Pointer)
+HashInts = ctypes.CFUNCTYPE(None, Pointer, Size, Seed, Pointer)
+ReadKeys = ctypes.CFUNCTYPE(None, Pointer, Pointer, Size, Pointer, Pointer)
+Rise = ctypes.CFUNCTYPE(ctypes.c_int, Pointer, Size)
+Highest = ctypes.CFUNCTYPE(ctypes.c_uint64, Pointer, Size)
+
+
+class Reduction(ctypes.Structure):
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("is_signed32", ctypes.c_int32),
+        ("divisor", ctypes.c_uint64),
+        ("multiplier", ctypes.c_uint64),
+        ("wrap", ctypes.c_uint64),
+    )
+
+
+class Isa(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("hash_keys", HashKeys * 4),
+        ("hash_strings32", HashKeys * 4),
+        ("hash_strings64", HashKeys * 4),
+        ("hash_ints", HashInts * 4),
+        ("reduce", ctypes.CFUNCTYPE(None, Pointer, Size, Pointer, Pointer)),
+        ("read_keys32", ReadKeys),
+        ("read_keys64", ReadKeys),
+        ("rise32", Rise),
+        ("rise64", Rise),
+        ("highest8", Highest),
+        ("highest16", Highest),
+        ("highest32", Highest),
+        ("highest64", Highest),
+        ("write_row", ctypes.CFUNCTYPE(None, Pointer, Size, Size, Pointer)),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or os.name == "nt":
+        pytest.skip("needs a C compiler")
+    path = Path(tempfile.mkdtemp(prefix="din-blocks-")) / "blocks.so"
+    sources = sorted(
+        map(str, [*ROOT.glob("csrc/block*.c"), *ROOT.glob("csrc/hash*.c")])
+    )
+    flags = ["-std=c11", "-O1", "-fPIC", "-shared", "-Wno-psabi", "-DDIN_EMULATE"]
+    subprocess.run([compiler, *flags, *sources, "-o", str(path)], check=True)
+    return ctypes.CDLL(str(path))
+
+
+@pytest.fixture
+def isa() -> Isa:
+    try:
+        return Isa.in_dll(library(), "din_block_avx512")
+    except ValueError:
+        pytest.skip("needs an x86-64 machine")
+
+
+def laid_out(keys: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Join keys, as Arrow does; no byte is there to be read behind the last."""
+    joined = np.frombuffer(b"".join(keys) or b"\0", dtype=np.uint8).copy()
+    return joined, np.cumsum([0] + [len(k) for k in keys], dtype=np.int64)
+
+
+def key_columns() -> list[list[bytes]]:
+    rng = np.random.default_rng(5)
+    columns = [[rng.bytes(n) for _ in range(21)] for n in range(34)]
+    columns += [
+        [rng.bytes(13) for _ in range(n)] for n in (0, 1, 3, 4, 15, 16, 17, 256)
+    ]
+    mixed = [rng.bytes(int(n)) for n in rng.integers(0, 40, 256)]
+    return [*columns, mixed, mixed[:100], [b"a", rng.bytes(4000), b""]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_and_strings_equal_the_reference(isa: Isa, name: str) -> None:
+    at = NAMES.index(name)
+    for seed in SEEDS[name][-1:]:
+        for keys in key_columns():
+            data, offsets = laid_out(keys)
+            offsets32 = offsets.astype(np.int32)
+            pointers = (data.ctypes.data + offsets[:-1]).astype(np.uint64)
+            sizes = np.diff(offsets)
+            expected = [HASHES[name](k, seed) for k in keys]
+            out = np.zeros(len(keys) + 1, dtype=np.uint64)
+            n = len(keys)
+            arguments: list[tuple[Any, Any, Any]] = [
+                (isa.hash_keys[at], pointers, sizes),
+                (isa.hash_strings32[at], data, offsets32),
+                (isa.hash_strings64[at], data, offsets),
+            ]
+            for hash_all, first, second in arguments:
+                out[:] = 0
+                hash_all(
+                    first.ctypes.data, second.ctypes.data, n, seed, out.ctypes.data
+                )
+                assert out[:-1].tolist() == expected
+                assert out[-1] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_integers_equal_the_reference(isa: Isa, name: str) -> None:
+    keys = np.random.default_rng(6).integers(-(2**63), 2**63 - 1, 256)
+    keys[:4] = [0, -1, 2**63 - 1, -(2**63)]
+    for seed in SEEDS[name]:
+        raw = [int(k).to_bytes(8, "little", signed=True) for k in keys]
+        expected = [HASHES[name](k, seed) for k in raw]
+        for n in (0, 1, 15, 16, 19, 256):
+            out = np.zeros(n, dtype=np.uint64)
+            isa.hash_ints[NAMES.index(name)](keys.ctypes.data, n, seed, out.ctypes.data)
+            assert out.tolist() == expected[:n]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["xxh64", "murmur3_32"])
+def test_reductions_equal_integer_arithmetic(isa: Isa, name: str, kind: str) -> None:
+    bits = BITS[name]
+    rng = np.random.default_rng(7)
+    hashes = rng.integers(0, 2**bits - 1, 256, dtype=np.uint64)
+    hashes[:6] = [0, 1, 2**bits - 1, 2 ** (bits - 1), 2**31, 2**32 - 1]
+    sizes = [2, 3, 7, 2**16, 10**6, 2**30 - 1, 2**30, 2**31 - 1, 2**32, 2**63 - 25]
+    for num_buckets in sizes:
+        # hashes at the edges of multiples, where a quotient is easily one off
+        steps = [(num_buckets - 1) * k + d for k in (1, 2, 1000) for d in (0, 1, 2)]
+        near = np.array([s % 2**bits for s in steps], dtype=np.uint64)
+        tried = np.concatenate([hashes, near])[-256:]
+        reduction = Reduction()
+        library().din_prepare_reduction(
+            KINDS.index(kind),
+            NAMES.index(name),
+            ctypes.c_uint64(num_buckets),
+            ctypes.byref(reduction),
+        )
+        ids = np.zeros(len(tried), dtype=np.int64)
+        isa.reduce(
+            tried.ctypes.data, len(tried), ctypes.addressof(reduction), ids.ctypes.data
+        )
+        expected = [reduce(h, num_buckets, kind, bits) for h in tried.tolist()]
+        assert ids.tolist() == expected
+
+
+def test_offsets_and_indices_are_judged_as_numpy_judges_them(isa: Isa) -> None:
+    rng = np.random.default_rng(8)
+    for n in (0, 1, 7, 8, 63, 300):
+        offsets = np.sort(rng.integers(0, 10**6, n + 1))
+        for dtype, rise in ((np.int32, isa.rise32), (np.int64, isa.rise64)):
+            some = offsets.astype(dtype)
+            assert rise(some.ctypes.data, n) == 1
+            for i in range(n):
+                fallen = some.copy()
+                fallen[i + 1] = fallen[i] - 1
+                assert rise(fallen.ctypes.data, n) == 0
+        for bits in (8, 16, 32, 64):
+            indices = rng.integers(0, 2**bits - 1, n, dtype=f"uint{bits}")
+            highest = getattr(isa, f"highest{bits}")(indices.ctypes.data, n)
+            assert highest == int(indices.max(initial=0))
+
+
+def test_rows_are_written_to_their_width_and_no_further(isa: Isa) -> None:
+    ids = np.arange(1, 513, dtype=np.int64)
+    for width in (0, 1, 7, 8, 9, 50, 256):
+        for count in {0, 1, width // 2, max(width - 1, 0), width}:
+            if count <= width:
+                out = np.full(width + 1, -7, dtype=np.int64)
+                isa.write_row(ids.ctypes.data, count, width, out.ctypes.data)
+                expected = [*ids[:count].tolist(), *[0] * (width - count), -7]
+                assert out.tolist() == expected
