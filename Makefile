@@ -15,7 +15,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES = pyproject.toml setup.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
-KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode encode_types arrow_abi)
+KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi repeats encoding_parts vocabulary)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch]) tests/emulate_avx512.h
 
 .PHONY: demo test sanitize lint format clean
@@ -27,7 +27,7 @@ test: $(VENV)/tested-with .oldest  ## all tests
 	$(BIN)/python -m pytest
 
 sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
-	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force \
+	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force --parallel 2 \
 		--build-lib build/sanitized --build-temp build/sanitized
 	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \

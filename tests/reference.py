@@ -6,79 +6,20 @@ Everything here is pure Python on lists; a batch is a list of dicts, None is nul
 
 import itertools
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from din_infer.spec import Behavior, Encoder, FeatureSpec, MultiHot
-
-MASK = 2**64 - 1
-P1 = 0x9E3779B185EBCA87
-P2 = 0xC2B2AE3D27D4EB4F
-P3 = 0x165667B19E3779F9
-P4 = 0x85EBCA77C2B2AE63
-P5 = 0x27D4EB2F165667C5
+from tests.reference_hash import BITS, HASHES, int_as_bytes, int_as_text, reduce
 
 
-def rotate(x: int, bits: int) -> int:
-    return ((x << bits) | (x >> (64 - bits))) & MASK
-
-
-def xxh64_round(acc: int, lane: int) -> int:
-    return rotate((acc + lane * P2) & MASK, 31) * P1 & MASK
-
-
-def xxh64(key: bytes, seed: int = 0) -> int:
-    """Hash as the seven steps of doc/xxhash_spec.md say."""
-    n = len(key)
-    at = 0
-    if n < 32:
-        acc = (seed + P5) & MASK
-    else:
-        start = (seed + P1 + P2, seed + P2, seed, seed - P1)
-        accs = [a & MASK for a in start]
-        while n - at >= 32:
-            for i in range(4):
-                lane = int.from_bytes(key[at : at + 8], "little")
-                accs[i] = xxh64_round(accs[i], lane)
-                at += 8
-        turned = [rotate(a, r) for a, r in zip(accs, (1, 7, 12, 18), strict=True)]
-        acc = sum(turned) & MASK
-        for a in accs:
-            acc = ((acc ^ xxh64_round(0, a)) * P1 + P4) & MASK
-    acc = (acc + n) & MASK
-    while n - at >= 8:
-        acc ^= xxh64_round(0, int.from_bytes(key[at : at + 8], "little"))
-        acc = (rotate(acc, 27) * P1 + P4) & MASK
-        at += 8
-    if n - at >= 4:
-        acc ^= int.from_bytes(key[at : at + 4], "little") * P1 & MASK
-        acc = (rotate(acc, 23) * P2 + P3) & MASK
-        at += 4
-    while at < n:
-        acc ^= key[at] * P5 & MASK
-        acc = rotate(acc, 11) * P1 & MASK
-        at += 1
-    acc = (acc ^ (acc >> 33)) * P2 & MASK
-    acc = (acc ^ (acc >> 29)) * P3 & MASK
-    return acc ^ (acc >> 32)
-
-
-def signed(x: int, bits: int) -> int:
-    return x - 2**bits if x >= 2 ** (bits - 1) else x
-
-
-def reduce(h: int, n: int, how: str) -> int:
-    if how == "offset":
-        return 1 + h % (n - 1)
-    if how == "mod":
-        return h % n
-    if how == "pmod":
-        return signed(h, 64) % n
-    if how == "abs":
-        return abs(signed(h & (2**32 - 1), 32)) % n
-    return signed(h, 64)
+@lru_cache(maxsize=10_000)
+def hash_of(name: str, key: bytes, seed: int) -> int:
+    """Hash, and remember: columns repeat their values."""
+    return HASHES[name](key, seed)
 
 
 def as_bytes(value: Any, int_as: str) -> bytes:
@@ -86,9 +27,7 @@ def as_bytes(value: Any, int_as: str) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
-    if int_as == "text":
-        return str(value).encode()
-    return int(value).to_bytes(8, "little", signed=True)
+    return int_as_text(value) if int_as == "text" else int_as_bytes(value)
 
 
 def clean(value: Any, dtype: str) -> Any:
@@ -98,23 +37,31 @@ def clean(value: Any, dtype: str) -> Any:
     return int(value) if dtype == "int64" else value
 
 
+def is_equal(value: Any, known: str | int) -> bool:
+    """Compare a value of a column with one of the spec, text by its bytes."""
+    if isinstance(value, bytes) and isinstance(known, str):
+        return value == known.encode()
+    return bool(value == known)
+
+
 def encode_value(value: Any, dtype: str, encoder: Encoder) -> tuple[int, bool, bool]:
     """Return (id, is null, is unseen)."""
     value = clean(value, dtype)
     if value is None:
         return 0, True, False
     if encoder.type == "hash":
-        h = xxh64(as_bytes(value, encoder.int_as), encoder.seed)
-        return reduce(h, encoder.rows, encoder.reduce), False, False
+        h = hash_of(encoder.hash, as_bytes(value, encoder.int_as), encoder.seed)
+        bits = BITS[encoder.hash]
+        return reduce(h, encoder.rows, encoder.reduce, bits), False, False
     if encoder.type == "bucketize":
         return 1 + sum(b <= value for b in encoder.boundaries), False, False
     if encoder.type == "identity":
         if 0 <= value < encoder.rows:
             return value, False, False
     else:
-        value = value.decode() if isinstance(value, bytes) else value
-        if value in encoder.values:
-            return 1 + list(encoder.values).index(value), False, False
+        for i, known in enumerate(encoder.values):
+            if is_equal(value, known):
+                return 1 + i, False, False
     return (encoder.rows - 1 if encoder.unseen == "row" else 0), False, True
 
 
@@ -124,7 +71,7 @@ def keep(part: Behavior | MultiHot, lists: list[list[Any]], length: int | None) 
     if length is not None:
         chosen = list(range(length))
     elif part.pad_value is not None:
-        is_pad = [v is not None and v == part.pad_value for v in lists[0]]
+        is_pad = [v is not None and is_equal(v, part.pad_value) for v in lists[0]]
         behaviors = [i for i in range(n) if not is_pad[i]]
         inside = part.pad_inside == "dropped"
         if inside or not behaviors:

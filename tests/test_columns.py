@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from din_infer import _kernels, columns
 from din_infer.encode import hash_buckets
 from din_infer.errors import InputError
-from tests import reference
+from tests.reference_hash import int_as_bytes, signed
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 
@@ -28,8 +28,7 @@ def ids_of(column: Any) -> list[int]:
 
 
 def raw(value: int) -> int:
-    key = value.to_bytes(8, "little", signed=True)
-    return reference.signed(xxhash.xxh64_intdigest(key), 64)
+    return signed(xxhash.xxh64_intdigest(int_as_bytes(value)), 64)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +203,7 @@ def test_extra_columns_are_not_looked_at() -> None:
 def test_floats_and_keys_read_numbers_and_text() -> None:
     batch = {"x": [1, None, 2.5], "k": ["a", None, "b"], "n": [7, None, 8]}
     np.testing.assert_array_equal(columns.floats(batch, "x"), [1.0, math.nan, 2.5])
-    digests = [reference.signed(xxhash.xxh64_intdigest(k.encode()), 64) for k in "ab"]
+    digests = [signed(xxhash.xxh64_intdigest(k.encode()), 64) for k in "ab"]
     assert columns.keys64(batch, "k").tolist() == [digests[0], 0, digests[1]]
     assert columns.keys64(batch, "n").tolist() == [raw(7), 0, raw(8)]
     with pytest.raises(InputError) as caught:
