@@ -1595,7 +1595,8 @@ cdef class Encoding:
     """One column on its way to ids: `run` over all rows, then `finish`.
 
     Rows may be run in any parts, in any order and by any thread: the ids, the counts
-    and the error are the same. Made by `prepare_scalars` and `prepare_lists`.
+    and the error are the same. Made by `prepare_scalars` and `prepare_lists`, which
+    check that the encoder reads the column; by itself it is empty.
     """
 
     cdef readonly int64_t num_rows
@@ -1613,7 +1614,7 @@ cdef class Encoding:
     cdef int64_t bad_start
     cdef din_tally bad  # the first fault, if any
 
-    def __cinit__(self, Column column not None, Encoder encoder not None):
+    cdef int open(self, Column column, Encoder encoder) except -1:
         cdef Py_ssize_t i
         self.column = column
         self.encoder = encoder
@@ -1621,6 +1622,7 @@ cdef class Encoding:
         self.codes = []
         for i in range(column.num_chunks):
             self.codes.append(_find_codes(column.chunk(i), encoder))
+        return 0
 
     def run(self, int64_t first, int64_t stop):
         """Encode rows [first, stop). Releases the GIL."""
@@ -1635,7 +1637,7 @@ cdef class Encoding:
         cdef Py_ssize_t i
         if not 0 <= first <= stop <= self.num_rows:
             rule = f"rows in [0, {self.num_rows}]"
-            raise InputError(explain(rule, f"[{first}, {stop})", self.column.name))
+            raise InputError(explain(rule, f"[{first}, {stop})", "Encoding.run"))
         if self.ids == NULL:
             return
         for i in range(self.column.num_chunks):
@@ -1699,9 +1701,9 @@ cdef class Encoding:
 
 def prepare_scalars(Column column not None, Encoder encoder not None):
     """Return the Encoding of a scalar column to ids int64 [B]."""
-    cdef Encoding encoding
+    cdef Encoding encoding = Encoding()
     column.require(encoder.c.reads, False)
-    encoding = Encoding(column, encoder)
+    encoding.open(column, encoder)
     encoding.num_elements = column.num_rows
     encoding.allocate(column.num_rows)
     return encoding
@@ -1913,7 +1915,7 @@ def prepare_lists(
     InputError
         If the lists have other lengths than the window's column.
     """
-    cdef Encoding encoding
+    cdef Encoding encoding = Encoding()
     if width < 0:
         raise InputError(explain("a width of at least 0", width, column.name))
     if column.kind != "null" and not column.is_list or column.kind == "other":
@@ -1921,7 +1923,7 @@ def prepare_lists(
     if column.kind != "null":
         column.require(encoder.c.reads, True)
     window.check_parallel(column)
-    encoding = Encoding(column, encoder)
+    encoding.open(column, encoder)
     encoding.window = window
     encoding.w.width = width
     encoding.w.newest_first = newest_first

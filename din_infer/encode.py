@@ -328,6 +328,9 @@ class FeatureEncoder:
         stats: Stats | None,
         threads: int,
     ) -> Inputs:
+        if not is_whole(threads) or threads < 1:
+            rule = "a whole number of at least 1"
+            raise InputError(explain(rule, repr(threads), "threads"))
         work = _Work()
         for step in self._user_steps:
             step(users, work)

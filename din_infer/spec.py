@@ -5,7 +5,6 @@ One file above 400 lines: the format is one contract, and its parts refer to eac
 K dense values.
 """
 
-import contextlib
 import difflib
 import itertools
 import json
@@ -457,7 +456,7 @@ def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
         encoder = value.get("encoder")
         if value.get("dtype") == "int64" and isinstance(encoder, dict):
             texts = encoder.get("values")
-            if isinstance(texts, list) and str in set(map(type, texts)):
+            if isinstance(texts, list | tuple) and str in set(map(type, texts)):
                 encoder["values"] = [_as_int(v) for v in texts]
 
     walk(raw, "")
@@ -515,13 +514,14 @@ def _parse_hash(section: _Section) -> Encoder:
 def _parse_vocab(section: _Section, dtype: str) -> Encoder:
     values = section.take("values", "a list")
     unseen = section.choose("unseen", ("row", "missing", "error"), "row")
-    vocabulary = None
-    # no Python per value of a long vocabulary, unless it is wrong
-    if set(map(type, values)) <= {str if dtype == "string" else int}:
-        with contextlib.suppress(InputError):
-            vocabulary = Vocabulary(list(values), dtype)
-    if vocabulary is None:
-        raise _refuse_values(values, dtype, section)
+    # no Python per value of a long vocabulary, unless it is unusual or wrong
+    if not set(map(type, values)) <= {str if dtype == "string" else int}:
+        _check_values(values, dtype, section)
+    try:
+        vocabulary = Vocabulary(list(values), dtype)
+    except InputError as error:
+        _check_values(values, dtype, section)
+        raise ModelError(explain("a vocabulary", error, section.place)) from None
     return Encoder(
         "vocab",
         len(values) + 2,
@@ -531,19 +531,18 @@ def _parse_vocab(section: _Section, dtype: str) -> Encoder:
     )
 
 
-def _refuse_values(values: list[Any], dtype: str, section: _Section) -> ModelError:
-    """Find what is wrong with the values of a vocabulary."""
+def _check_values(values: Iterable[Any], dtype: str, section: _Section) -> None:
+    """Raise ModelError at the first value that a vocabulary cannot hold."""
     seen: dict[str | int, int] = {}
     for i, value in enumerate(values):
         right = _is_text(value) if dtype == "string" else _is_int(value)
         if not right or (dtype == "int64" and not -(2**63) <= value < 2**63):
             rule = f"a value of dtype {dtype}"
             place = section.at(f"values[{i}]")
-            return ModelError(explain(rule, repr(value), place))
+            raise ModelError(explain(rule, repr(value), place))
         if seen.setdefault(value, i) != i:
             got = f"{value!r} twice"
-            return ModelError(explain("each value once", got, section.at("values")))
-    return ModelError(explain("fewer values", len(values), section.at("values")))
+            raise ModelError(explain("each value once", got, section.at("values")))
 
 
 def _as_int(value: object) -> object:

@@ -410,3 +410,25 @@ def test_threads_do_not_change_the_error(
         spec.encoder.encode(columns, stats, threads=threads)
     assert str(caught.value) == message
     assert stats == Stats()
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, None, "2", True])
+def test_threads_are_a_whole_number_of_at_least_1(threads: Any) -> None:
+    field = {"name": "g", "dim": 2, "encoder": {"type": "hash", "buckets": 9}}
+    spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
+    with pytest.raises(InputError) as caught:
+        spec.encode({"g": ["a"]}, threads=threads)
+    assert str(caught.value) == (
+        f"expected a whole number of at least 1, got {threads!r} - at `threads`"
+    )
+
+
+def test_an_encoding_made_by_hand_is_empty() -> None:
+    encoding = _kernels.Encoding()
+    encoding.run(0, 0)
+    assert encoding.finish() == (None, 0, 0)
+    with pytest.raises(InputError) as caught:
+        encoding.run(0, 1)
+    assert str(caught.value) == (
+        "expected rows in [0, 0], got [0, 1) - at `Encoding.run`"
+    )

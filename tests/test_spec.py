@@ -1,9 +1,11 @@
 import copy
 import json
 import pickle
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from din_infer import FeatureSpec, ModelError
@@ -427,3 +429,19 @@ def test_a_spec_of_wrong_json_types_never_raises_anything_else() -> None:
             except ModelError:
                 refused += 1
     assert refused > 500
+
+
+def test_vocabularies_take_every_kind_of_text_and_integer() -> None:
+    strings = list(np.array(["a", "b"]))
+    ints = [IntEnum("Action", ["view", "buy"]).view, 7]
+    for dtype, values, known in (
+        ("string", strings, ["b", "a"]),
+        ("int64", ints, [7, 1]),
+        ("int64", ("7", "-8"), [-8, 7]),
+    ):
+        encoder = {"type": "vocab", "values": values}
+        field = {"name": "g", "dtype": dtype, "dim": 2, "encoder": encoder}
+        spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
+        assert spec.encode({"g": known})["g"].tolist() == [2, 1]
+        again = FeatureSpec.from_json(spec.to_json())
+        assert again.encode({"g": known})["g"].tolist() == [2, 1]
