@@ -26,6 +26,8 @@ typedef uint64_t whole(const uint8_t *, int64_t, uint64_t);
 
 #if LANES_OF_ISA == 16
 typedef din_lanes_16 short_16(din_places, int64_t, uint64_t);
+typedef void equal(const uint8_t *const *keys, int64_t size, int64_t n, uint64_t seed,
+                   uint64_t *hashes);
 
 /* Hash n keys of `size` bytes each. */
 DIN_INLINE void hash_equal(din_places keys, int64_t size, int64_t n, uint64_t seed,
@@ -52,9 +54,9 @@ DIN_INLINE void hash_equal(din_places keys, int64_t size, int64_t n, uint64_t se
  * Each key has one of WAYS counters of its length in turn, so that keys of one length
  * in a row do not wait for each other's counter.
  */
-DIN_INLINE void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
-                           uint64_t seed, uint64_t *hashes, short_1 *one,
-                           short_16 *sixteen, whole *any, int64_t longest) {
+static void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
+                       uint64_t seed, uint64_t *hashes, equal *short_keys, whole *any,
+                       int64_t longest) {
   enum { WAYS = 4, CLASSES = 34 };
   const uint8_t *sorted[DIN_BLOCK];
   uint64_t sorted_hashes[DIN_BLOCK];
@@ -82,8 +84,7 @@ DIN_INLINE void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int
   for (int64_t size = 0; size <= longest; ++size) {
     const int64_t end = next[size][WAYS - 1];
     if (end > from) {
-      hash_equal(din_places_at(sorted + from), size, end - from, seed,
-                 sorted_hashes + from, one, sixteen);
+      short_keys(sorted + from, size, end - from, seed, sorted_hashes + from);
     }
     from = end;
   }
@@ -93,21 +94,21 @@ DIN_INLINE void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int
   }
 }
 
-DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
-                          uint64_t seed, uint64_t *hashes, short_1 *one,
-                          short_16 *sixteen, whole *any, int64_t longest) {
+static void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
+                      uint64_t seed, uint64_t *hashes, equal *short_keys, whole *any,
+                      int64_t longest) {
   int64_t differ = 0;
   for (int64_t i = 0; i < n; ++i) differ |= sizes[i] ^ sizes[0];
   if (n > 0 && differ == 0 && sizes[0] <= longest) {
-    hash_equal(din_places_at(keys), sizes[0], n, seed, hashes, one, sixteen);
+    short_keys(keys, sizes[0], n, seed, hashes);
   } else {
-    hash_mixed(keys, sizes, n, seed, hashes, one, sixteen, any, longest);
+    hash_mixed(keys, sizes, n, seed, hashes, short_keys, any, longest);
   }
 }
 
 /* Whether keys between offsets, at least one, are all as long as the first. */
 #define DEFINE_ARE_EQUAL(bits)                                                        \
-  DIN_INLINE int are_equal##bits(const void *offsets, int64_t n) {                    \
+  static int are_equal##bits(const void *offsets, int64_t n) {                        \
     const int##bits##_t size =                                                        \
         (int##bits##_t)(din_read_i##bits(offsets, 1) - din_read_i##bits(offsets, 0)); \
     int##bits##_t differ = 0;                                                         \
@@ -121,16 +122,26 @@ DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int6
 DEFINE_ARE_EQUAL(32)
 DEFINE_ARE_EQUAL(64)
 
-#define SIXTEEN(name) din_##name##_16,
-#define HASH_EQUAL_STRINGS(name, bits, longest)                                \
-  if (n > 0 && are_equal##bits(offsets, n)) {                                  \
-    const int64_t begin = din_read_i##bits(offsets, 0);                        \
-    const int64_t size = din_read_i##bits(offsets, 1) - begin;                 \
-    if (size <= longest) {                                                     \
-      hash_equal(din_places_every(bytes + begin, size), size, n, seed, hashes, \
-                 din_##name##_1, din_##name##_16);                             \
-      return;                                                                  \
-    }                                                                          \
+#define DEFINE_SHORT_KEYS(name)                                                       \
+  DIN_NOINLINE void equal_##name(const uint8_t *const *keys, int64_t size, int64_t n, \
+                                 uint64_t seed, uint64_t *hashes) {                   \
+    hash_equal(din_places_at(keys), size, n, seed, hashes, din_##name##_1,            \
+               din_##name##_16);                                                      \
+  }                                                                                   \
+  DIN_NOINLINE void equal_every_##name(const uint8_t *base, int64_t size, int64_t n,  \
+                                       uint64_t seed, uint64_t *hashes) {             \
+    hash_equal(din_places_every(base, size), size, n, seed, hashes, din_##name##_1,   \
+               din_##name##_16);                                                      \
+  }
+#define SHORT_KEYS(name) equal_##name
+#define HASH_EQUAL_STRINGS(name, bits, longest)                 \
+  if (n > 0 && are_equal##bits(offsets, n)) {                   \
+    const int64_t begin = din_read_i##bits(offsets, 0);         \
+    const int64_t size = din_read_i##bits(offsets, 1) - begin;  \
+    if (size <= longest) {                                      \
+      equal_every_##name(bytes + begin, size, n, seed, hashes); \
+      return;                                                   \
+    }                                                           \
   }
 #else
 DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
@@ -141,7 +152,8 @@ DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int6
                                     : any(keys[i], sizes[i], seed);
   }
 }
-#define SIXTEEN(name)
+#define DEFINE_SHORT_KEYS(name)
+#define SHORT_KEYS(name) din_##name##_1
 #define HASH_EQUAL_STRINGS(name, bits, longest)
 #endif
 
@@ -167,10 +179,11 @@ DEFINE_READ_KEYS(64)
     keys_##name(keys, sizes, n, seed, hashes);                                     \
   }
 #define DEFINE_KEYS(name, longest)                                                     \
+  DEFINE_SHORT_KEYS(name)                                                              \
   static void keys_##name(const uint8_t *const *keys, const int64_t *sizes, int64_t n, \
                           uint64_t seed, uint64_t *hashes) {                           \
-    hash_keys(keys, sizes, n, seed, hashes, din_##name##_1,                            \
-              SIXTEEN(name) din_hash_long_##name, longest);                            \
+    hash_keys(keys, sizes, n, seed, hashes, SHORT_KEYS(name), din_hash_long_##name,    \
+              longest);                                                                \
   }                                                                                    \
   DEFINE_STRINGS(name, 32, longest)                                                    \
   DEFINE_STRINGS(name, 64, longest)

@@ -13,6 +13,7 @@
 
 #if defined(__GNUC__)
 #define DIN_INLINE static inline __attribute__((always_inline, unused))
+#define DIN_NOINLINE static __attribute__((noinline))
 #else
 #define DIN_INLINE static inline
 #endif

@@ -413,11 +413,11 @@ def test_threads_do_not_change_the_error(
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, None, "2", True])
-def test_threads_are_a_whole_number_of_at_least_1(threads: Any) -> None:
+def test_threads_are_a_whole_number_of_at_least_1(threads: object) -> None:
     field = {"name": "g", "dim": 2, "encoder": {"type": "hash", "buckets": 9}}
     spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
     with pytest.raises(InputError) as caught:
-        spec.encode({"g": ["a"]}, threads=threads)
+        spec.encode({"g": ["a"]}, threads=threads)  # type: ignore[arg-type]
     assert str(caught.value) == (
         f"expected a whole number of at least 1, got {threads!r} - at `threads`"
     )
