@@ -15,7 +15,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES = pyproject.toml setup.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
-KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi repeats encoding_parts vocabulary)
+KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi wrong_calls repeats encoding_parts vocabulary)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch]) tests/emulate_avx512.h
 
 .PHONY: demo test sanitize lint format clean

@@ -63,6 +63,7 @@ extensions = cythonize(
         "wraparound": False,
         "initializedcheck": False,
         "autotestdict": False,
+        "auto_pickle": False,  # which would write C pointers down
     },
 )
 # The operators are GNU C (vectors, per-function instruction sets). Built by MSVC, a

@@ -254,19 +254,19 @@ DIN_INLINE din_lanes_16 reduce_16(din_lanes_16 h, const din_reduction *r) {
   rest = din_min32_16(rest, din_sub_16(rest, din_same_16(d)));
   return din_and_16(rest, DIN_LOW32);
 }
-#define REDUCE_LOOP(h8, id8, h1, id1)                  \
+#define REDUCE_LOOP(h16, id16, h1, id1)                \
   do {                                                 \
     if (r->divisor < (uint64_t)1 << 30) {              \
       for (; i + 16 <= n; i += 16) {                   \
         const din_lanes_16 h = din_get_16(hashes + i); \
-        const din_lanes_16 m = reduce_16(h8, r);       \
-        din_put_16(ids + i, id8);                      \
+        const din_lanes_16 m = reduce_16(h16, r);      \
+        din_put_16(ids + i, id16);                     \
       }                                                \
     }                                                  \
     REDUCE_REST(h1, id1);                              \
   } while (0)
 #else
-#define REDUCE_LOOP(h8, id8, h1, id1) REDUCE_REST(h1, id1)
+#define REDUCE_LOOP(h16, id16, h1, id1) REDUCE_REST(h1, id1)
 #endif
 #define REDUCE_REST(h1, id1)            \
   for (; i < n; ++i) {                  \

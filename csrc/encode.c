@@ -87,12 +87,6 @@ static int read_validity(const din_values *v, int64_t first, int64_t n,
   return 1;
 }
 
-#define READ_LOOP(read)             \
-  for (int64_t i = 0; i < n; ++i) { \
-    out[i] = read(v->data, at + i); \
-  }                                 \
-  break
-
 /* Read n <= DIN_BLOCK numbers as float64, whether they are null or not. */
 static void read_float64_block(const din_values *v, int64_t first, int64_t n,
                                double *out) {
@@ -100,11 +94,11 @@ static void read_float64_block(const din_values *v, int64_t first, int64_t n,
   int64_t integers[DIN_BLOCK];
   switch (v->type) {
     case DIN_FLOAT16:
-      READ_LOOP(din_read_f16);
+      DIN_READ_LOOP(din_read_f16);
     case DIN_FLOAT32:
-      READ_LOOP(din_read_f32);
+      DIN_READ_LOOP(din_read_f32);
     case DIN_FLOAT64:
-      READ_LOOP(din_read_f64);
+      DIN_READ_LOOP(din_read_f64);
     case DIN_NULL:
       for (int64_t i = 0; i < n; ++i) out[i] = (double)NAN;
       break;
@@ -174,21 +168,17 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
   return masked;
 }
 
-static const uint8_t *bytes_of(const din_values *v) {
-  return v->bytes == NULL ? EMPTY : v->bytes;
-}
-
-/* Where n keys lie; a null view may point anywhere, so it is not looked at. */
+/* Where n keys lie; a null view may point anywhere, so it is not looked at. Without
+ * bytes all keys are empty. */
 static void read_keys(const din_values *v, const din_block_isa *isa, int64_t first,
                       int64_t n, const uint8_t **keys, int64_t *sizes) {
   const int64_t at = first + v->offset;
-  const uint8_t *bytes = bytes_of(v);
-  switch (v->type) {
+  switch (v->bytes == NULL && v->type != DIN_BYTES_VIEW ? DIN_NULL : v->type) {
     case DIN_BYTES32:
-      isa->read_keys32(bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
+      isa->read_keys32(v->bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
       break;
     case DIN_BYTES64:
-      isa->read_keys64(bytes, (const uint8_t *)v->data + at * 8, n, keys, sizes);
+      isa->read_keys64(v->bytes, (const uint8_t *)v->data + at * 8, n, keys, sizes);
       break;
     case DIN_BYTES_VIEW:
       for (int64_t i = 0; i < n; ++i) {
@@ -292,7 +282,7 @@ static void hash_block(block *b, const din_encoder *e) {
     const uint8_t *offsets = b->strings->data;
     offsets += (b->first_string + b->strings->offset) * (is_wide ? 8 : 4);
     (is_wide ? e->isa->hash_strings64 : e->isa->hash_strings32)[e->hash](
-        bytes_of(b->strings), offsets, b->n, e->seed, hashes);
+        b->strings->bytes, offsets, b->n, e->seed, hashes);
   } else if (e->reads == DIN_READS_BYTES) {
     e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
   } else if (e->int_as_text) {
@@ -398,10 +388,10 @@ static void find_bad(const pass *p) {
 /* Have all of the block where it lies in the column, if that serves the encoder. */
 static int lies_as_wanted(block *b, const din_values *v, const din_encoder *e,
                           int64_t first) {
-  const uint8_t *data = (const uint8_t *)v->data + (first + v->offset) * 8;
-  if (v->type == DIN_INT64 && e->reads == DIN_READS_INT64 && (uintptr_t)data % 8 == 0) {
-    b->numbers = (const int64_t *)(const void *)data;
-  } else if ((v->type == DIN_BYTES32 || v->type == DIN_BYTES64) &&
+  if (v->type == DIN_INT64 && e->reads == DIN_READS_INT64 &&
+      (uintptr_t)v->data % 8 == 0) {
+    b->numbers = (const int64_t *)v->data + first + v->offset;
+  } else if ((v->type == DIN_BYTES32 || v->type == DIN_BYTES64) && v->bytes != NULL &&
              e->type == DIN_ENCODE_HASH) {
     b->strings = v;
     b->first_string = first;
@@ -478,7 +468,7 @@ static void push(const pass *p, int64_t row, int64_t element, int64_t count,
     b->n += n;
     element += n;
     count -= n;
-    out += p->newest_first ? -n : n;
+    if (count > 0) out += p->newest_first ? -n : n;
     if (b->n == DIN_BLOCK) flush(p);
   }
 }
@@ -626,6 +616,7 @@ static void push_row(const pass *p, const din_window *w, int64_t row, span s,
     return;
   }
   memset(out + s.count, 0, (size_t)(w->width - s.count) * sizeof *out);
+  if (s.count == 0) return;
   if (w->positions == NULL) {
     push(p, row, s.first, s.count, w->newest_first ? out + s.count - 1 : out);
     return;
@@ -714,8 +705,7 @@ void din_encode_lists(const din_column *c, const din_encoder *e, const din_codes
   if (tally->fault == DIN_FINE) flush(&p);
 }
 
-/* ------------------------------------------------------------------------ pad values
- */
+/* ---------------------------------------------------------------------- pad values */
 
 static int is_pad(const din_column *c, const din_pad_value *pad, int64_t i) {
   const din_values *v = &c->values;
@@ -776,8 +766,7 @@ void din_drop_pads(const din_column *c, const din_pad_value *pad,
   }
 }
 
-/* --------------------------------------------------------------------------- numbers
- */
+/* ------------------------------------------------------------------------- numbers */
 
 /* Read n <= DIN_BLOCK numbers, dictionary or not; null as NaN. */
 static void read_numbers(const din_column *c, int64_t start, int64_t n, double *out) {

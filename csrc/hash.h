@@ -46,12 +46,12 @@ enum { DIN_MAX_DIGITS = 20 };
 typedef struct {
   int32_t kind;
   int32_t is_signed32; /* pmod of a 32-bit hash */
-  uint64_t divisor;    /* in [1, 2^63] */
+  uint64_t divisor;    /* in [1, 2^63) */
   uint64_t multiplier;
   uint64_t wrap; /* 2^64 % divisor, what pmod takes off a negative hash */
 } din_reduction;
 
-/* @pre num_buckets in [1, 2^63], [2, 2^63] for DIN_REDUCE_OFFSET; not read for RAW */
+/* @pre num_buckets in [1, 2^63), from 2 on for DIN_REDUCE_OFFSET; not read for RAW */
 void din_prepare_reduction(int32_t kind, int32_t hash, uint64_t num_buckets,
                            din_reduction *out);
 

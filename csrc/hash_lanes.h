@@ -71,8 +71,7 @@ DIN_INLINE din_places din_from(din_places keys, int64_t i) {
                            : din_places_every(keys.base + i * keys.stride, keys.stride);
 }
 
-/* --------------------------------------------------------------------------- one lane
- */
+/* ------------------------------------------------------------------------ one lane */
 
 typedef uint64_t din_lanes_1;
 
@@ -132,8 +131,7 @@ DIN_INLINE uint64_t din_get_1(const void *from) {
 }
 DIN_INLINE void din_put_1(void *to, uint64_t x) { memcpy(to, &x, sizeof x); }
 
-/* ---------------------------------------------------------------------- sixteen lanes
- */
+/* ------------------------------------------------------------------- sixteen lanes */
 #if defined(DIN_VECTOR_BYTES)
 
 typedef uint64_t din_vector __attribute__((vector_size(DIN_VECTOR_BYTES)));

@@ -33,6 +33,9 @@ import numpy as np
 
 from din_infer.errors import InputError, explain
 
+# Rows, or elements, of one column: their sizes in bytes still fit.
+cdef int64_t MAX_ROWS = INT64_MAX // 64
+
 cdef object _empty = np.empty
 cdef object _INT64 = np.dtype(np.int64)
 
@@ -428,7 +431,14 @@ cdef class Column:
                 rule = "indices inside their dictionary"
             raise InputError(
                 explain(rule, "others", self.name, within=f"element {bad}"))
-        self.num_rows += c.num_rows
+        self.add_rows(c.num_rows)
+        return 0
+
+    cdef int add_rows(self, int64_t more) except -1:
+        """Count rows: so many at most that no size made of them overflows."""
+        if more > MAX_ROWS - self.num_rows:
+            raise _malformed(f"at most {MAX_ROWS} rows", self.name)
+        self.num_rows += more
         return 0
 
     cdef int require(self, int32_t reads, bint is_list) except -1:
@@ -636,7 +646,7 @@ cdef int _add_arrow_chunk(
     if num_rows < 0 or skipped < 0 or a.length < 0 or skipped > a.length - num_rows:
         raise _malformed("as many rows as the table has", name)
     if type_.kind == "other" or num_rows == 0:
-        column.num_rows += num_rows
+        column.add_rows(num_rows)
         return 0
     c = column.new_chunk()
     if type_.index_type < 0:
@@ -652,7 +662,7 @@ cdef int _add_arrow_chunk(
     column.check_chunk()
     column.num_rows -= c.num_rows
     _look_rows_up(column, c, &indices, num_rows)
-    column.num_rows += num_rows
+    column.add_rows(num_rows)
     return 0
 
 
@@ -807,6 +817,8 @@ cdef class _Table:
             column = picked
             column.owners.append(owner)
             _add_arrow_chunk(column, type_, child, skipped, a.length)
+        if a.length > MAX_ROWS - self.num_rows:
+            raise _malformed(f"at most {MAX_ROWS} rows", self.place)
         self.num_rows += a.length
         return 0
 
@@ -865,14 +877,17 @@ def _import_array(schema_capsule, array_capsule, str place, wanted):
 
 
 def _import_stream(capsule, str place, wanted):
-    cdef ArrowArrayStream *stream = <ArrowArrayStream *> PyCapsule_GetPointer(
+    cdef ArrowArrayStream *lent = <ArrowArrayStream *> PyCapsule_GetPointer(
         capsule, "arrow_array_stream")
+    cdef ArrowArrayStream own = lent[0]
+    cdef ArrowArrayStream *stream = &own
     cdef _SchemaOwner schema = _SchemaOwner()
     cdef _ArrowOwner owner
     cdef _Table table = _Table()
     cdef int code
     if stream.release == NULL:
         raise _malformed("a stream that is not released", place)
+    lent.release = NULL  # moved: nobody else may read it now
     try:
         with nogil:
             code = stream.get_schema(stream, &schema.schema)
@@ -913,6 +928,7 @@ def from_numpy(array, str name not None):
     cdef Column column = Column(name)
     cdef din_column *c
     cdef _Buffer buffer
+    array = np.asarray(array)  # a subclass may say anything of itself
     if array.ndim != 1 and array.ndim != 2:
         raise InputError(explain("an array of 1 or 2 axes", array.ndim, name))
     kind = array.dtype.kind
@@ -1468,6 +1484,8 @@ cdef class Encoder:
         str unseen="error", boundaries=(), str isa=None,
     ):
         cdef _Buffer buffer
+        if not 1 <= rows < 2**63:
+            raise InputError(explain("rows in [1, 2**63)", rows, "encoder"))
         self.owners = [vocabulary]
         self.dtype = dtype
         self.c.type = _TYPES_OF_ENCODER[type]
@@ -1484,8 +1502,8 @@ cdef class Encoder:
         if self.c.reads == DIN_READS_BYTES and type not in ("hash", "vocab"):
             raise InputError(explain("hash or vocab for strings", type, "encoder"))
         if type == "hash":
-            if not (2 if reduce == "offset" else 1) <= rows <= 2**63:
-                raise InputError(explain("other buckets", rows, "encoder"))
+            if rows < 2 and reduce == "offset":
+                raise InputError(explain("at least 2 buckets", rows, "encoder"))
             din_prepare_reduction(
                 _REDUCES[reduce], self.c.hash, rows, &self.c.reduction)
         if type == "bucketize":
@@ -1608,6 +1626,7 @@ cdef class Encoding:
     cdef list codes
     cdef object out
     cdef int64_t *ids  # the data of `out`; NULL once it is handed out, or empty
+    cdef int64_t num_run  # rows
     cdef int64_t nulls
     cdef int64_t unseen
     cdef Py_ssize_t bad_chunk
@@ -1635,9 +1654,13 @@ cdef class Encoding:
         cdef int64_t a
         cdef int64_t b
         cdef Py_ssize_t i
+        name = "Encoding" if self.column is None else self.column.name
         if not 0 <= first <= stop <= self.num_rows:
             rule = f"rows in [0, {self.num_rows}]"
-            raise InputError(explain(rule, f"[{first}, {stop})", "Encoding.run"))
+            raise InputError(explain(rule, f"[{first}, {stop})", name))
+        if stop - first > self.num_rows - self.num_run:
+            raise InputError(explain("each row once", "some again", name))
+        self.num_run += stop - first
         if self.ids == NULL:
             return
         for i in range(self.column.num_chunks):
@@ -1681,11 +1704,14 @@ cdef class Encoding:
         Raises
         ------
         InputError
-            At the first value that has no id.
+            At the first value that has no id, or if rows were not run.
         """
         if self.bad.fault != DIN_FINE:
             raise _fault(self.column, self.bad_chunk, self.bad_start, &self.bad,
                          self.encoder.rule)
+        if self.num_run < self.num_rows:
+            rule = f"{self.num_rows} rows, all of them run"
+            raise InputError(explain(rule, self.num_run, self.column.name))
         self.ids = NULL
         return self.out, self.nulls, self.unseen
 
@@ -1780,20 +1806,25 @@ cdef class Window:
             pad.number = number
         return pad
 
+    # A window is changed at once, when all is known: other threads may look at it.
+
     def trim(self, value not None):
         """Take leading and trailing elements equal to `value` off."""
         cdef din_pad_value pad = self.pad_value(value)
         cdef int64_t row = 0
         cdef Py_ssize_t i
         cdef din_column *chunk
-        self.skip = np.zeros(self.lengths.shape[0], dtype=np.int64)
-        self.kept = np.empty(self.lengths.shape[0], dtype=np.int64)
+        cdef int64_t[::1] skip = np.zeros(self.lengths.shape[0], dtype=np.int64)
+        cdef int64_t[::1] kept = np.empty(self.lengths.shape[0], dtype=np.int64)
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
             if chunk.num_rows > 0:
                 with nogil:
-                    din_trim_rows(chunk, &pad, &self.skip[row], &self.kept[row])
+                    din_trim_rows(chunk, &pad, &skip[row], &kept[row])
             row += chunk.num_rows
+        self.check_whole()
+        self.skip = skip
+        self.kept = kept
         self.is_narrowed = self.has_skip = True
 
     def drop(self, value not None):
@@ -1801,21 +1832,29 @@ cdef class Window:
         cdef din_pad_value pad = self.pad_value(value)
         cdef int64_t row = 0
         cdef int64_t total = 0
+        cdef Py_ssize_t num_rows = self.lengths.shape[0]
         cdef Py_ssize_t i
         cdef din_column *chunk
-        self.position_start = np.empty(self.lengths.shape[0], dtype=np.int64)
-        self.kept = np.empty(self.lengths.shape[0], dtype=np.int64)
-        for i in range(self.lengths.shape[0]):
-            self.position_start[i] = total
+        cdef int64_t[::1] kept = np.empty(num_rows, dtype=np.int64)
+        cdef int64_t[::1] position_start = np.empty(num_rows, dtype=np.int64)
+        cdef int64_t[::1] positions
+        for i in range(num_rows):
+            position_start[i] = total
+            if self.lengths[i] > MAX_ROWS - total:
+                raise _malformed(f"at most {MAX_ROWS} elements", self.column.name)
             total += self.lengths[i]
-        self.positions = np.empty(max(total, 1), dtype=np.int64)
+        positions = np.empty(max(total, 1), dtype=np.int64)
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
             if chunk.num_rows > 0:
                 with nogil:
-                    din_drop_pads(chunk, &pad, &self.position_start[row],
-                                  &self.positions[0], &self.kept[row])
+                    din_drop_pads(chunk, &pad, &position_start[row], &positions[0],
+                                  &kept[row])
             row += chunk.num_rows
+        self.check_whole()
+        self.positions = positions
+        self.position_start = position_start
+        self.kept = kept
         self.is_narrowed = self.has_positions = True
 
     def take(self, Column lengths not None):

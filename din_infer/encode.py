@@ -1,5 +1,6 @@
 """Columns -> the inputs of the model's graph, as the spec says.
 
+Above 400 lines: the steps, their counts, and the public functions that are one step.
 Letters: B requests, N candidates, T positions, V elements of all lists together.
 """
 
@@ -109,6 +110,9 @@ class Stats:
 
 
 def _compile(encoder: "Encoder", dtype: str) -> _kernels.Encoder:
+    vocabulary = encoder.vocabulary
+    if encoder.type == "vocab" and (vocabulary is None or vocabulary.dtype != dtype):
+        vocabulary = _kernels.Vocabulary(list(encoder.values), dtype)
     return _kernels.Encoder(
         encoder.type,
         dtype,
@@ -117,7 +121,7 @@ def _compile(encoder: "Encoder", dtype: str) -> _kernels.Encoder:
         seed=encoder.seed,
         reduce=encoder.reduce,
         int_as=encoder.int_as,
-        vocabulary=encoder.vocabulary,
+        vocabulary=vocabulary,
         unseen=encoder.unseen,
         boundaries=encoder.boundaries,
     )

@@ -186,9 +186,20 @@ class Encoder:
     reduce: str = "offset"
     int_as: str = "bytes"
     values: tuple[str, ...] | tuple[int, ...] = field(default=(), repr=False)
-    vocabulary: Vocabulary | None = field(default=None, repr=False, compare=False)
     unseen: str = "error"
     boundaries: tuple[float, ...] = ()
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The hash table of the values; made once. None without values."""
+        if not self.values:
+            return None
+        dtype = "string" if isinstance(self.values[0], str) else "int64"
+        return Vocabulary(list(self.values), dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The table is made again where it is needed.
+        return {k: v for k, v in self.__dict__.items() if k != "vocabulary"}
 
 
 @dataclass(frozen=True)
@@ -517,18 +528,13 @@ def _parse_vocab(section: _Section, dtype: str) -> Encoder:
     # no Python per value of a long vocabulary, unless it is unusual or wrong
     if not set(map(type, values)) <= {str if dtype == "string" else int}:
         _check_values(values, dtype, section)
+    encoder = Encoder("vocab", len(values) + 2, values=tuple(values), unseen=unseen)
     try:
-        vocabulary = Vocabulary(list(values), dtype)
+        _ = encoder.vocabulary
     except InputError as error:
         _check_values(values, dtype, section)
         raise ModelError(explain("a vocabulary", error, section.place)) from None
-    return Encoder(
-        "vocab",
-        len(values) + 2,
-        values=tuple(values),
-        vocabulary=vocabulary,
-        unseen=unseen,
-    )
+    return encoder
 
 
 def _check_values(values: Iterable[Any], dtype: str, section: _Section) -> None:

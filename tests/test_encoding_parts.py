@@ -429,6 +429,4 @@ def test_an_encoding_made_by_hand_is_empty() -> None:
     assert encoding.finish() == (None, 0, 0)
     with pytest.raises(InputError) as caught:
         encoding.run(0, 1)
-    assert str(caught.value) == (
-        "expected rows in [0, 0], got [0, 1) - at `Encoding.run`"
-    )
+    assert str(caught.value) == ("expected rows in [0, 0], got [0, 1) - at `Encoding`")

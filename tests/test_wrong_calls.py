@@ -1,0 +1,142 @@
+"""Calls that no caller should make: one clear error, never the end of the process."""
+
+import copy
+import dataclasses
+import pickle
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from din_infer import FeatureSpec, InputError, _kernels, hash_buckets
+from din_infer.encode import encode_values
+
+HUGE = 2**57 - 1
+
+
+def nulls(n: int) -> pa.Array:
+    return pa.Array.from_buffers(pa.null(), n, [None])
+
+
+def test_columns_of_nulls_whose_rows_add_up_to_too_many_are_refused() -> None:
+    stream = pa.chunked_array([nulls(HUGE)] * 128 + [nulls(138)])
+    with pytest.raises(InputError) as caught:
+        _kernels.import_arrow(stream, "x")
+    assert str(caught.value) == (
+        f"expected at most {HUGE} rows, got a malformed Arrow array - at `x`"
+    )
+
+
+def test_lists_of_nulls_that_add_up_to_too_many_are_not_dropped() -> None:
+    sizes = pa.array([HUGE] * 128 + [130], pa.int64())
+    offsets = pa.array(np.zeros(129, np.int64))
+    buffers = [None, offsets.buffers()[1], sizes.buffers()[1]]
+    kind = pa.large_list_view(pa.null())
+    lists = pa.Array.from_buffers(kind, 129, buffers, children=[nulls(HUGE)])
+    column = _kernels.import_arrow(lists, "x")[1]["x"]
+    with pytest.raises(InputError) as caught:
+        _kernels.Window(column).drop("p")
+    assert str(caught.value) == (
+        f"expected at most {HUGE} elements, got a malformed Arrow array - at `x`"
+    )
+
+
+@pytest.mark.parametrize("how", ["trim", "drop"])
+def test_threads_that_narrow_one_window_get_one_error(how: str) -> None:
+    column = _kernels.from_numpy(np.zeros((300_000, 4), np.int64), "x")
+    window = _kernels.Window(column)
+    errors = []
+
+    def narrow() -> None:
+        try:
+            getattr(window, how)(0)
+        except InputError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=narrow) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == ["expected a window that is narrowed once, got twice - at `x`"]
+    assert window.finish(9, False)[1:] == (0, 0, 300_000)
+
+
+@pytest.mark.parametrize("name", ["_Memory", "_Codes", "Encoding", "_ArrowOwner"])
+def test_what_holds_memory_is_not_pickled(name: str) -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(getattr(_kernels, name)())
+
+
+def test_an_array_that_lies_about_its_size_is_read_as_it_is() -> None:
+    class Liar(np.ndarray):
+        size = property(lambda _: 10**9)  # type: ignore[assignment]
+        shape = property(lambda _: (10**9,))  # type: ignore[assignment]
+
+    honest = np.arange(3)
+    assert hash_buckets(honest.view(Liar), 10).tolist() == (
+        hash_buckets(honest, 10).tolist()
+    )
+
+
+def test_a_stream_is_read_once() -> None:
+    capsule = pa.chunked_array([["a"]]).__arrow_c_stream__()
+
+    class Again:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return capsule
+
+    assert hash_buckets(Again(), 10).shape == (1,)
+    with pytest.raises(InputError) as caught:
+        hash_buckets(Again(), 10)
+    assert str(caught.value) == (
+        "expected a stream that is not released, got a malformed Arrow array"
+        " - at `keys`"
+    )
+
+
+def test_an_encoding_is_finished_when_every_row_was_run_once() -> None:
+    encoder = _kernels.Encoder("hash", "int64", rows=9)
+    column = _kernels.from_list([1, 2, None], "x")
+    encoding = _kernels.prepare_scalars(column, encoder)
+    encoding.run(0, 2)
+    with pytest.raises(InputError) as caught:
+        encoding.finish()
+    assert str(caught.value) == "expected 3 rows, all of them run, got 2 - at `x`"
+    with pytest.raises(InputError) as caught:
+        encoding.run(0, 2)
+    assert str(caught.value) == "expected each row once, got some again - at `x`"
+    encoding.run(2, 3)
+    ids, num_nulls, _ = encoding.finish()
+    assert (ids[2], num_nulls) == (0, 1)
+    with pytest.raises(InputError):
+        encoding.run(0, 1)
+
+
+@pytest.mark.parametrize("rows", [0, -1, -(2**63), 2**63])
+def test_encoders_have_rows(rows: int) -> None:
+    with pytest.raises(InputError) as caught:
+        _kernels.Encoder("identity", "int64", rows=rows)
+    assert str(caught.value) == (
+        f"expected rows in [1, 2**63), got {rows} - at `encoder`"
+    )
+
+
+def test_an_encoder_is_its_values() -> None:
+    vocab = {"type": "vocab", "values": ["a", "b"]}
+    field = {"name": "g", "dim": 2, "encoder": vocab}
+    spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
+    spec.encode({"g": ["a"]})
+    encoder = spec.candidate[0].encoder
+    for other in (
+        pickle.loads(pickle.dumps(encoder)),
+        copy.deepcopy(encoder),
+        dataclasses.replace(encoder),
+    ):
+        assert other == encoder
+        assert encode_values(["b"], other, "string", "c").tolist() == [2]
+    assert dataclasses.asdict(encoder)["values"] == ("a", "b")
+    changed = dataclasses.replace(encoder, values=("x", "y"))
+    assert changed != encoder
+    assert encode_values(["a", "x"], changed, "string", "c").tolist() == [3, 1]
