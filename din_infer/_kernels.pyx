@@ -966,7 +966,7 @@ def from_numpy(array, str name not None):
 cdef int _copy_fixed_text(Column column, array) except -1:
     """Copy `U` or `S` text as UTF-8, without the zeros at its end."""
     cdef bint is_text = array.dtype.kind == "U"
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    array = np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
     cdef _Buffer buffer = _Buffer(array)
     cdef _Memory bytes_ = _Memory()
     cdef _Memory offsets = _Memory()
