@@ -1,9 +1,8 @@
 /*
  * Blocks of keys for one instruction set: included once by each block_<isa>.c.
  *
- * ISA_NAME, ISA_SYMBOL; LANES_OF_ISA is 1 or 16. KEYS_BESIDE and INTS_BESIDE are how
- * many the scalar units hash while the vector units hash all (0: they would not keep
- * up).
+ * ISA_NAME, ISA_SYMBOL; LANES_OF_ISA is 1 or 16. INTS_BESIDE is how many integers the
+ * scalar units hash while the vector units hash 16 (0: they would not keep up).
  */
 #include <stddef.h>
 

@@ -198,12 +198,13 @@ static void read_keys(const din_values *v, const din_block_isa *isa, int64_t fir
   }
 }
 
-/* Note whether elements [at, at + n) of the block are valid, once any may not be. */
+/*
+ * Note whether elements [at, at + n) of the block are valid, where any may not be: which
+ * a column decides, so from its first element on.
+ */
 static uint8_t *valid_at(block *b, int64_t at, int64_t n, int is_needed) {
-  if (is_needed && !b->masked) {
-    memset(b->valid, 1, (size_t)at);
-    b->masked = 1;
-  }
+  assert(!is_needed || b->masked || at == 0);
+  if (is_needed) b->masked = 1;
   if (b->masked) memset(b->valid + at, 1, (size_t)n);
   return b->valid + at;
 }
@@ -480,29 +481,22 @@ void din_encode_dictionary(const din_column *c, const din_encoder *e, int64_t *i
   entries.num_rows = c->dictionary.length;
   entries.values = c->dictionary;
   *has_special = 0;
-  int64_t row = 0;
-  while (row < entries.num_rows) {
-    /* Up to the first fault all is known at once; what is behind it, in the next turn. */
+  for (int64_t first = 0; first < entries.num_rows; first += DIN_BLOCK) {
+    const int64_t left = entries.num_rows - first;
+    const int64_t stop = first + (left < DIN_BLOCK ? left : DIN_BLOCK);
     din_tally tally = {0};
-    din_encode_scalars(&entries, e, NULL, row, entries.num_rows, ids, &tally);
-    const int64_t stop = tally.fault != DIN_FINE ? tally.bad : entries.num_rows;
-    const int may_be_special =
-        tally.nulls + tally.unseen > 0 || tally.fault != DIN_FINE;
-    memset(codes + row, DIN_CODE_ID, (size_t)(stop - row));
-    if (may_be_special) {
-      *has_special = 1;
-      for (; row < stop; ++row) {
-        din_tally one = {0};
-        din_encode_scalars(&entries, e, NULL, row, row + 1, ids, &one);
-        codes[row] = one.nulls    ? DIN_CODE_NULL
-                     : one.unseen ? DIN_CODE_UNSEEN
-                                  : DIN_CODE_ID;
-      }
-    }
-    row = stop;
-    if (tally.fault != DIN_FINE) {
+    din_encode_scalars(&entries, e, NULL, first, stop, ids, &tally);
+    memset(codes + first, DIN_CODE_ID, (size_t)(stop - first));
+    if (tally.nulls + tally.unseen == 0 && tally.fault == DIN_FINE) continue;
+    *has_special = 1;
+    for (int64_t row = first; row < stop; ++row) { /* which of them is it? */
+      din_tally one = {0};
       ids[row] = 0;
-      codes[row++] = (uint8_t)(DIN_CODE_FAULT + tally.fault);
+      din_encode_scalars(&entries, e, NULL, row, row + 1, ids, &one);
+      codes[row] = one.fault != DIN_FINE ? (uint8_t)(DIN_CODE_FAULT + one.fault)
+                   : one.nulls           ? DIN_CODE_NULL
+                   : one.unseen          ? DIN_CODE_UNSEEN
+                                         : DIN_CODE_ID;
     }
   }
 }
@@ -636,31 +630,11 @@ static void push_row(const pass *p, const din_window *w, int64_t row, span s,
 static void look_rows_up(const din_column *c, const din_codes *codes,
                          const din_window *w, int64_t first, int64_t stop,
                          int64_t *padded) {
-  const int64_t *ids = codes->ids;
-  const int64_t offset = c->values.offset;
   for (int64_t row = first; row < stop; ++row) {
     const span s = span_of(c, w, row);
     int64_t *out = padded + row * w->width;
-    switch (c->values.type) {
-#define LOOK_UP(type, read)                                     \
-  case type:                                                    \
-    for (int64_t i = 0; i < s.count; ++i) {                     \
-      out[i] = ids[read(c->values.data, offset + s.first + i)]; \
-    }                                                           \
-    break
-      LOOK_UP(DIN_INT8, din_read_i8);
-      LOOK_UP(DIN_INT16, din_read_i16);
-      LOOK_UP(DIN_INT32, din_read_i32);
-      LOOK_UP(DIN_UINT8, din_read_ui8);
-      LOOK_UP(DIN_UINT16, din_read_ui16);
-      LOOK_UP(DIN_UINT32, din_read_ui32);
-#undef LOOK_UP
-      default:
-        for (int64_t i = 0; i < s.count; ++i) {
-          out[i] = ids[din_read_i64(c->values.data, offset + s.first + i)];
-        }
-        break;
-    }
+    din_read_integers(&c->values, s.first, s.count, out);
+    for (int64_t i = 0; i < s.count; ++i) out[i] = codes->ids[out[i]];
     memset(out + s.count, 0, (size_t)(w->width - s.count) * sizeof *out);
   }
 }

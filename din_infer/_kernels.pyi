@@ -74,9 +74,6 @@ def prepare_lists(
 def encode_scalars(
     column: Column, encoder: Encoder
 ) -> tuple[NDArray[np.int64], int, int]: ...
-def encode_lists(
-    column: Column, encoder: Encoder, window: Window, width: int, newest_first: bool
-) -> tuple[NDArray[np.int64], int, int]: ...
 def read_dense(
     column: Column, num_values: int, missing: float | None
 ) -> tuple[NDArray[np.float32], int]: ...

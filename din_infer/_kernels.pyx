@@ -431,7 +431,6 @@ cdef class Column:
                 rule = "indices inside their dictionary"
             raise InputError(
                 explain(rule, "others", self.name, within=f"element {bad}"))
-        self.add_rows(c.num_rows)
         return 0
 
     cdef int add_rows(self, int64_t more) except -1:
@@ -652,6 +651,7 @@ cdef int _add_arrow_chunk(
     if type_.index_type < 0:
         _view_rows(c, type_, a, skipped, num_rows, name)
         column.check_chunk()
+        column.add_rows(num_rows)
         return 0
     # Lists in a dictionary: every row is a view of one of them.
     if a.dictionary == NULL:
@@ -660,7 +660,6 @@ cdef int _add_arrow_chunk(
     _view_values(a, type_.index_type, skipped, &indices, name)
     _view_rows(c, type_, a.dictionary, 0, a.dictionary.length, name)
     column.check_chunk()
-    column.num_rows -= c.num_rows
     _look_rows_up(column, c, &indices, num_rows)
     column.add_rows(num_rows)
     return 0
@@ -960,6 +959,7 @@ def from_numpy(array, str name not None):
         c.nesting = DIN_FIXED_LIST
         c.list_size = list_size
     column.check_chunk()
+    column.add_rows(c.num_rows)
     return column
 
 
@@ -1067,6 +1067,7 @@ def nest(Column values not None, offsets):
     c.validity = NULL
     c.offsets = buffer.view.buf
     column.check_chunk()
+    column.add_rows(c.num_rows)
     return column
 
 
@@ -1930,8 +1931,6 @@ cdef object _lengths_of(Column column):
     cdef din_column *chunk
     out = _empty(column.num_rows, _INT64)
     view = out
-    if column.num_chunks == 0:  # of a kind that no kernel reads
-        out.fill(0)
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
         if chunk.num_rows > 0:
@@ -1969,22 +1968,6 @@ def prepare_lists(
     encoding.num_elements = window.num_kept
     encoding.allocate((column.num_rows, width))
     return encoding
-
-
-def encode_lists(
-    Column column not None, Encoder encoder not None, Window window not None,
-    int64_t width, bint newest_first,
-):
-    """Encode a list column at once: (padded int64 [B, width], nulls, unseen).
-
-    Raises
-    ------
-    InputError
-        As `prepare_lists`, or at the first value that has no id. Releases the GIL.
-    """
-    cdef Encoding encoding = prepare_lists(column, encoder, window, width, newest_first)
-    encoding.run(0, encoding.num_rows)
-    return encoding.finish()
 
 
 # --------------------------------------------------------------------------- numbers

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import open_batch
 from din_infer.errors import InputError
+from tests.encoding import encode_lists
 
 
 class Schema(ctypes.Structure):
@@ -363,7 +364,7 @@ def test_a_well_formed_array_is_read_and_released_once() -> None:
     encoder = _kernels.Encoder(
         "vocab", "string", rows=4, vocabulary=_kernels.Vocabulary(["b", "a"], "string")
     )
-    ids = _kernels.encode_lists(column, encoder, _kernels.Window(column), 1, False)[0]
+    ids = encode_lists(column, encoder, _kernels.Window(column), 1, False)[0]
     assert ids.tolist() == [[2], [1]]
     assert released == []
     del column
@@ -683,7 +684,7 @@ def encode_all(column: _kernels.Column, data: st.DataObject) -> None:
     max_len = data.draw(st.sampled_from([1, 3, 300]))
     lengths, width, truncated, empty = window.finish(max_len, False)
     newest_first = data.draw(st.booleans())
-    ids, nulls, _ = _kernels.encode_lists(column, encoder, window, width, newest_first)
+    ids, nulls, _ = encode_lists(column, encoder, window, width, newest_first)
     assert lengths.shape == (column.num_rows,)
     assert ids.shape == (column.num_rows, width)
     assert 0 <= nulls <= lengths.sum()
@@ -756,7 +757,7 @@ def test_kernels_refuse_columns_they_would_misread() -> None:
     one = _kernels.from_list([["a"]], "x")
     two = _kernels.from_list([["a"], ["a"]], "y")
     with pytest.raises(InputError):
-        _kernels.encode_lists(two, encoder, _kernels.Window(one), 3, False)
+        encode_lists(two, encoder, _kernels.Window(one), 3, False)
     window = _kernels.Window(one)
     window.trim("a")
     with pytest.raises(InputError):

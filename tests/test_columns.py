@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from din_infer import _kernels, columns
 from din_infer.encode import hash_buckets
 from din_infer.errors import InputError
+from tests.encoding import encode_lists
 from tests.reference_hash import int_as_bytes, signed
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -183,7 +184,7 @@ def test_every_kind_of_list_gives_the_same_ids(lists: Any) -> None:
     column = columns.fit(columns.to_column(lists, "x"), "int64", is_list=True)
     encoder = _kernels.Encoder("identity", "int64", rows=9)
     window = _kernels.Window(column)
-    ids, nulls, unseen = _kernels.encode_lists(column, encoder, window, 2, False)
+    ids, nulls, unseen = encode_lists(column, encoder, window, 2, False)
     assert (ids.tolist(), nulls, unseen) == ([[1, 2], [3, 4]], 0, 0)
 
 

@@ -27,6 +27,7 @@ from din_infer import _kernels
 from din_infer.columns import to_column
 from din_infer.encode import hash_buckets
 from din_infer.errors import InputError
+from tests.encoding import encode_lists
 from tests.reference_hash import (
     BITS,
     HASHES,
@@ -497,7 +498,7 @@ def test_lists_equal_the_library(name: str, isa: str, newest_first: bool) -> Non
     encoder = _kernels.Encoder(
         "hash", "string", rows=2, hash=name, reduce="raw", isa=isa
     )
-    ids, _, _ = _kernels.encode_lists(column, encoder, window, width, newest_first)
+    ids, _, _ = encode_lists(column, encoder, window, width, newest_first)
     for row, got, length in zip([[b"first"], *rows], ids, lengths, strict=True):
         kept = row[:25][::-1] if newest_first else row[-25:]
         assert got.tolist() == raw(name, kept) + [0] * (width - len(kept))
