@@ -17,6 +17,12 @@ extern "C" {
 
 enum { DIN_BLOCK = 256 };
 
+#if defined(__GNUC__)
+#define DIN_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define DIN_PREFETCH(address) ((void)(address))
+#endif
+
 /* @pre keys[i] holds sizes[i] >= 0 bytes; 0 <= n <= DIN_BLOCK */
 typedef void din_hash_keys_fn(const uint8_t *const *keys, const int64_t *sizes,
                               int64_t n, uint64_t seed, uint64_t *hashes);

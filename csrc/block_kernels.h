@@ -48,8 +48,8 @@ DIN_INLINE void hash_equal(din_places keys, int64_t size, int64_t n, uint64_t se
 }
 
 /*
- * Hash keys of many lengths: those of one length together (a counting sort), for the
- * lanes, and so that branches on the length of longer ones are foreseen.
+ * Hash keys of many lengths: short ones of one length together (a counting sort), long
+ * ones as they come, so that their bytes are read in order.
  *
  * Each key has one of WAYS counters of its length in turn, so that keys of one length
  * in a row do not wait for each other's counter.
@@ -57,20 +57,26 @@ DIN_INLINE void hash_equal(din_places keys, int64_t size, int64_t n, uint64_t se
 static void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
                        uint64_t seed, uint64_t *hashes, equal *short_keys, whole *any,
                        int64_t longest) {
-  enum { WAYS = 4, CLASSES = 130 };
+  enum { WAYS = 4, CLASSES = 34 };
   const uint8_t *sorted[DIN_BLOCK];
   uint64_t sorted_hashes[DIN_BLOCK];
   uint16_t order[DIN_BLOCK];
   uint8_t classes[DIN_BLOCK];
   uint16_t next[CLASSES][WAYS] = {{0}};
-  uint8_t last = 0;
+  int64_t num_long = 0;
   for (int64_t i = 0; i < n; ++i) {
-    classes[i] = (uint8_t)(sizes[i] < CLASSES ? sizes[i] : CLASSES - 1);
-    last = classes[i] > last ? classes[i] : last;
+    const int is_long = sizes[i] > longest;
+    classes[i] = (uint8_t)(is_long ? longest + 1 : sizes[i]);
+    num_long += is_long;
+    DIN_PREFETCH(keys[i]); /* in the order in which they lie */
   }
+  for (int64_t i = 0; num_long > 0 && i < n; ++i) {
+    if (sizes[i] > longest) hashes[i] = any(keys[i], sizes[i], seed);
+  }
+  if (num_long == n) return;
   for (int64_t i = 0; i < n; ++i) next[classes[i]][i % WAYS] += 1;
   uint16_t sum = 0;
-  for (int64_t size = 0; size <= last; ++size) {
+  for (int64_t size = 0; size <= longest + 1; ++size) {
     for (int64_t way = 0; way < WAYS; ++way) {
       const uint16_t count = next[size][way];
       next[size][way] = sum;
@@ -83,7 +89,7 @@ static void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t
     order[at] = (uint16_t)i;
   }
   int64_t from = 0;
-  for (int64_t size = 0; size <= last && size <= longest; ++size) {
+  for (int64_t size = 0; size <= longest; ++size) {
     const int64_t end = next[size][WAYS - 1];
     if (end > from) {
       short_keys(sorted + from, size, end - from, seed, sorted_hashes + from);
@@ -91,9 +97,6 @@ static void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t
     from = end;
   }
   for (int64_t i = 0; i < from; ++i) hashes[order[i]] = sorted_hashes[i];
-  for (int64_t i = from; i < n; ++i) {
-    hashes[order[i]] = any(sorted[i], sizes[order[i]], seed);
-  }
 }
 
 static void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,

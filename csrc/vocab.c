@@ -4,12 +4,6 @@
 #include <stddef.h>
 #include <string.h>
 
-#if defined(__GNUC__)
-#define PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PREFETCH(address) ((void)(address))
-#endif
-
 static const uint64_t LOW32 = 0xFFFFFFFFu;
 
 int64_t din_vocab_num_slots(int64_t num_keys) {
@@ -57,18 +51,18 @@ void din_find_bytes(const din_vocab *v, const uint8_t *const *keys,
   uint64_t hashes[DIN_BLOCK];
   uint64_t at[DIN_BLOCK];
   v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, 0, hashes);
-  for (int64_t i = 0; i < n; ++i) PREFETCH(slots + (hashes[i] & mask));
+  for (int64_t i = 0; i < n; ++i) DIN_PREFETCH(slots + (hashes[i] & mask));
   for (int64_t i = 0; i < n; ++i) {
     /* the first slot that is free or may be the key's */
     at[i] = hashes[i] & mask;
     while ((slots[at[i]] & LOW32) != 0 && (slots[at[i]] ^ hashes[i]) >> 32 != 0) {
       at[i] = (at[i] + 1) & mask;
     }
-    PREFETCH(v->offsets + (slots[at[i]] & LOW32));
+    DIN_PREFETCH(v->offsets + (slots[at[i]] & LOW32));
   }
   for (int64_t i = 0; i < n; ++i) {
     const uint64_t id = slots[at[i]] & LOW32;
-    if (id != 0) PREFETCH(v->bytes + v->offsets[id - 1]);
+    if (id != 0) DIN_PREFETCH(v->bytes + v->offsets[id - 1]);
   }
   for (int64_t i = 0; i < n; ++i) {
     at[i] = probe_bytes(v, hashes[i], at[i], keys[i], sizes[i]);
@@ -81,7 +75,7 @@ void din_find_ints(const din_vocab *v, const int64_t *keys, int64_t n, int64_t *
   const uint64_t mask = (uint64_t)v->num_slots - 1;
   uint64_t hashes[DIN_BLOCK];
   v->isa->hash_ints[DIN_HASH_XXH64](keys, n, 0, hashes);
-  for (int64_t i = 0; i < n; ++i) PREFETCH(slots + (hashes[i] & mask));
+  for (int64_t i = 0; i < n; ++i) DIN_PREFETCH(slots + (hashes[i] & mask));
   for (int64_t i = 0; i < n; ++i) ids[i] = slots[probe_int(v, hashes[i], keys[i])].id;
 }
 
@@ -97,7 +91,7 @@ static int64_t fill_bytes(const din_vocab *v, int64_t first, int64_t n,
     sizes[i] = v->offsets[first + i + 1] - v->offsets[first + i];
   }
   v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, 0, hashes);
-  for (int64_t i = 0; i < n; ++i) PREFETCH(slots + (hashes[i] & mask));
+  for (int64_t i = 0; i < n; ++i) DIN_PREFETCH(slots + (hashes[i] & mask));
   for (int64_t i = 0; i < n; ++i) {
     const uint64_t h = hashes[i];
     const uint64_t at = probe_bytes(v, h, h & mask, keys[i], sizes[i]);
@@ -116,7 +110,7 @@ static int64_t fill_ints(const din_vocab *v, int64_t first, int64_t n,
   const uint64_t mask = (uint64_t)v->num_slots - 1;
   uint64_t hashes[DIN_BLOCK];
   v->isa->hash_ints[DIN_HASH_XXH64](v->ints + first, n, 0, hashes);
-  for (int64_t i = 0; i < n; ++i) PREFETCH(slots + (hashes[i] & mask));
+  for (int64_t i = 0; i < n; ++i) DIN_PREFETCH(slots + (hashes[i] & mask));
   for (int64_t i = 0; i < n; ++i) {
     const int64_t key = v->ints[first + i];
     din_int_slot *slot = slots + probe_int(v, hashes[i], key);
