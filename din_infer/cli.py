@@ -1,4 +1,4 @@
-"""The command din-score, and how every command reports its errors."""
+"""The commands din-score and din-explain, and how every command reports its errors."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from din_infer.errors import DinError
 
-__all__ = ["command_errors", "main", "positive"]
+__all__ = ["command_errors", "explain_main", "main", "positive"]
 
 EXAMPLES = """\
 examples:
@@ -20,6 +20,22 @@ examples:
 Each output has the rows of its input, in order. Exit status: 0 all written, 1 an error
 (said on stderr; no partial file is left), 2 wrong usage.
 """
+
+EXPLAIN_EXAMPLES = """\
+examples:
+  din-explain model.onnx events.parquet --row 17
+      prints what each behavior of row 17 weighs
+  din-explain model.onnx events.parquet --row 17 --out weights.html
+      the same as a page that stands alone; .png and .svg are pictures
+  din-explain model.onnx events.parquet --where user_id=u0002912 --out weights.png
+      the rows of one user; rows with the same history become one map of candidates by
+      behaviors
+  din-explain model.onnx events.parquet --row 100:120 --row 7
+
+The model must have been converted with din-convert --explain. Exit status: 0 shown or
+written, 1 an error (said on stderr; no partial file is left), 2 wrong usage.
+"""
+MOST_ROWS = 1000  # of one --row: more is not for looking
 
 
 def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
@@ -113,4 +129,90 @@ def _score(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
     )
     print(json.dumps(summary.to_dict()) if arguments.json else summary)
+    return 0
+
+
+def row_range(text: str) -> range:
+    """Read rows as a command line names them: K, or A:B without B."""
+    first, colon, last = text.partition(":")
+    if not first.isdecimal() or (colon and not last.isdecimal()):
+        message = "must be a row K, or rows A:B"
+        raise argparse.ArgumentTypeError(message)
+    start, stop = int(first), int(last) if colon else int(first) + 1
+    if not start < stop <= start + MOST_ROWS:
+        message = f"must be 1 to {MOST_ROWS} rows A:B"
+        raise argparse.ArgumentTypeError(message)
+    return range(start, stop)
+
+
+def column_value(text: str) -> tuple[str, str]:
+    """Read COL=VALUE."""
+    column, equals, value = text.partition("=")
+    if not (column and equals):
+        message = "must be COL=VALUE"
+        raise argparse.ArgumentTypeError(message)
+    return column, value
+
+
+def explain_main(argv: Sequence[str] | None = None) -> int:
+    """Run din-explain; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="din-explain",
+        description="Show the activation weight of every behavior of some rows.",
+        epilog=EXPLAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="model.onnx", type=Path, help="from din-convert --explain")
+    add("input", metavar="INPUT", type=Path, help="a Parquet file")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--row",
+        metavar="K",
+        action="append",
+        type=row_range,
+        help="row from 0, or A:B for A to B - 1; may be given again (default: 0)",
+    )
+    which.add_argument(
+        "--where",
+        metavar="COL=VALUE",
+        action="append",
+        type=column_value,
+        help="rows in which any column has this value; given again, all must hold",
+    )
+    add(
+        "--limit",
+        metavar="N",
+        type=positive,
+        default=20,
+        help="of --where: the first N rows (default: %(default)s)",
+    )
+    add("--out", type=Path, help="weights.html, .png or .svg; without it a table")
+    arguments = parser.parse_args(argv)
+    return command_errors("din-explain", "cpu,batch,plot", lambda: _explain(arguments))
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from din_infer.jobs.explain import check_suffix, explain_file, find_rows, write
+    from din_infer.predictor import Predictor
+
+    if arguments.out:
+        check_suffix(arguments.out)
+    predictor = Predictor(arguments.model, device="cpu")
+    if arguments.where:
+        limit = arguments.limit
+        rows = find_rows(arguments.input, arguments.where, limit + 1)
+        if len(rows) > limit:
+            said = f"the first {limit} rows of more; --limit N takes N"
+            print(f"din-explain: {said}", file=sys.stderr)
+        rows = rows[:limit]
+    else:
+        rows = [row for some in arguments.row or [range(1)] for row in some]
+    explanation = explain_file(predictor, arguments.input, rows)
+    if arguments.out:
+        write(explanation, arguments.out)
+        print(f"wrote {arguments.out}")
+    else:
+        encoding = sys.stdout.encoding or "utf-8"
+        print(str(explanation).encode(encoding, "replace").decode(encoding))
     return 0

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from din_infer.encode import Stats
 from din_infer.errors import InputError, ModelError, explain, is_whole
+from din_infer.explain import Explanation, explained
+from din_infer.raw_values import readable
 from din_infer.session import Session
 from din_infer.spec import Encoder, FeatureSpec
 
@@ -236,6 +238,75 @@ class Predictor:
         for batch in batches:
             yield self.score(batch)
 
+    def explain(self, batch: object) -> Explanation:
+        """Score a table as `score` does, and show the weight of every behavior.
+
+        Parameters
+        ----------
+        batch : dict of columns, list of dicts, or any frame with `__arrow_c_stream__`
+            As `score` takes it; rows to look at, whose raw values are copied.
+
+        Returns
+        -------
+        Explanation
+            Per row: the score, and per behavior sequence the activation weights beside
+            the raw values that the model saw. Print it, `plot()` it, or write its
+            `to_html()`.
+
+        Raises
+        ------
+        ModelError
+            If the model was converted without ``--explain``.
+        InputError
+            As `score`; or a frame of neither pandas nor polars, without pyarrow.
+
+        Notes
+        -----
+        `stats` counts what was scored, and does not count this.
+        """
+        outputs = self._explaining()
+        rows = readable(batch, self.spec.columns)
+        inputs = self.spec.encoder.encode(rows, threads=self.threads)
+        made = self._outputs(inputs, outputs, None)
+        return explained(self.spec, rows, rows, inputs, made, self.model_id)
+
+    def explain_requests(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: ArrayLike | None = None,
+    ) -> Explanation:
+        """Explain N candidates for B requests, as `score_requests` scores them.
+
+        Parameters
+        ----------
+        requests, candidates, request_of_candidate
+            As `score_requests` takes them.
+
+        Returns
+        -------
+        Explanation
+            One row per candidate, in their order; the candidates of one request are
+            shown as one map of candidates by behaviors.
+
+        Raises
+        ------
+        ModelError
+            If the model was converted without ``--explain``.
+        InputError
+            As `score_requests`; or a frame of neither pandas nor polars, without
+            pyarrow.
+        """
+        outputs = self._explaining()
+        encoder = self.spec.encoder
+        users = readable(requests, encoder.user_columns, "requests")
+        items = readable(candidates, encoder.candidate_columns, "candidates")
+        inputs = encoder.encode_requests(
+            users, items, request_of_candidate, threads=self.threads
+        )
+        made = self._outputs(inputs, outputs, None)
+        return explained(self.spec, users, items, inputs, made, self.model_id)
+
     def describe(self) -> str:
         """Return the columns this model expects, as a table to print."""
         return describe(self.spec)
@@ -252,23 +323,53 @@ class Predictor:
             self._stats.merge(stats)
         return scores
 
+    def _explaining(self) -> list[str]:
+        """Name the outputs that explain: score, then each sequence's weights."""
+        weights = [f"{s.name}.activation_weight" for s in self.spec.behavior]
+        path, *_ = self._options
+        if self.spec.model.type != "din" or not weights:
+            rule = "a DIN with behavior sequences to explain"
+            got = f"model.type {self.spec.model.type!r}" if weights else "no sequence"
+            raise ModelError(explain(rule, got, path))
+        if not set(weights) <= set(self._session.output_names):
+            rule = "the graph outputs " + ", ".join(weights)
+            got = "only " + ", ".join(self._session.output_names)
+            fix = "Convert the model with din-convert --explain."
+            raise ModelError(explain(rule, got, path, fix))
+        return ["score", *weights]
+
     def _run(
         self, inputs: Inputs, raw: bool, batch_size: int | None
     ) -> NDArray[np.float32]:
+        return self._outputs(inputs, ["logit" if raw else "score"], batch_size)[0]
+
+    def _outputs(
+        self, inputs: Inputs, names: list[str], batch_size: int | None
+    ) -> list[NDArray[np.float32]]:
+        """Run the graph in slices; returns outputs [N] or [N, T], as `names` lists."""
         if batch_size is None:
             batch_size = FUSED_BATCH_SIZE if self.fused else DEFAULT_BATCH_SIZE
         if not (is_whole(batch_size) and batch_size >= 1):
             rule = "a whole number of at least 1"
             raise InputError(explain(rule, repr(batch_size), "batch_size"))
-        output = ("logit" if raw else "score",)
         count = len(inputs["request_of_candidate"])
         if count <= batch_size:
-            return self._session.run(inputs, output)[0]
-        scores = np.empty(count, np.float32)
+            return self._session.run(inputs, names)
+        made = [np.zeros((count, *self._width(n, inputs)), np.float32) for n in names]
         slices = self._slices if self.fused else self._slices_by_length
         for chosen, part in slices(inputs, batch_size):
-            scores[chosen] = self._session.run(part, output)[0]
-        return scores
+            for whole, some in zip(made, self._session.run(part, names), strict=True):
+                # a slice may be narrower than its batch: behind it is padding
+                whole[(chosen, *(slice(n) for n in some.shape[1:]))] = some
+        return made
+
+    def _width(self, output: str, inputs: Inputs) -> tuple[int, ...]:
+        """Return (T,) of a sequence's weights, () of logit and score."""
+        for s in self.spec.behavior:
+            if output == f"{s.name}.activation_weight":
+                field = next(f.name for f in s.fields if f.source is None)
+                return inputs[field].shape[1:]
+        return ()
 
     def _slices(self, inputs: Inputs, batch_size: int) -> Slices:
         """Cut candidates where they stand, requests kept together; nothing is copied.

@@ -1,0 +1,373 @@
+"""Explanations: the activation weight of every behavior, beside its raw values.
+
+What the model saw is not judged twice: a column of places goes through the encoder's
+own step, beside the columns of the sequence, and comes out truncated, turned round and
+cleaned of padding as they do. Letters: B requests, N rows, T positions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from din_infer import _kernels, explain_text
+from din_infer.columns import Batch, open_batch
+from din_infer.encode import _compile, _lists_step, _Work
+from din_infer.raw_values import read
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from din_infer.spec import Behavior, FeatureSpec
+
+__all__ = ["ExplainedRow", "ExplainedSequence", "Explanation", "explained"]
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedSequence:
+    """The behaviors of one sequence that the model saw in one row, oldest first.
+
+    Attributes
+    ----------
+    name : str
+        The sequence's.
+    columns : dict of list
+        Per column of the sequence, the raw value of each behavior; null is None.
+    indices : list of int
+        The place of each behavior in the caller's list.
+    weights : float32 [behaviors]
+        The activation weight of each behavior.
+    padding : float32 [T - behaviors]
+        Of a sequence with ``padding = "attended"``: the weights of the padding behind
+        the behaviors, which such a model counts too. Empty otherwise.
+    num_given : int
+        Elements in the caller's list.
+    """
+
+    name: str
+    columns: dict[str, list[Any]]
+    indices: list[int]
+    weights: NDArray[np.float32]
+    padding: NDArray[np.float32]
+    num_given: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def labels(self) -> list[str]:
+        """The values of each behavior in one line of text."""
+        values = zip(*self.columns.values(), strict=True)
+        return [explain_text.label(behavior) for behavior in values]
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedRow:
+    """One scored row: one candidate of one request.
+
+    Attributes
+    ----------
+    number : int
+        The row in what was explained.
+    request : int
+        Rows of the same request have the same number.
+    score : float
+        What `Predictor.score` gives.
+    name : str
+        The values of the candidate's fields in one line of text.
+    candidate, user : dict
+        The raw values of the candidate's side, and of the user's but for its behaviors.
+    sequences : tuple of ExplainedSequence
+        In the order of the spec.
+    """
+
+    number: int
+    request: int
+    score: float
+    name: str
+    candidate: dict[str, Any]
+    user: dict[str, Any]
+    sequences: tuple[ExplainedSequence, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Sequence[ExplainedRow]):
+    """Why rows have their scores: a sequence of `ExplainedRow`.
+
+    `print` shows it as a table, a notebook as a page.
+
+    Attributes
+    ----------
+    rows : tuple of ExplainedRow
+    model_id : str
+        Of the model that was asked.
+    """
+
+    rows: tuple[ExplainedRow, ...]
+    model_id: str = ""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The score of every row, float32 [N]; a copy."""
+        return np.array([row.score for row in self.rows], dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> ExplainedRow: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Explanation": ...
+    def __getitem__(self, row: int | slice) -> "ExplainedRow | Explanation":
+        if isinstance(row, slice):
+            return Explanation(self.rows[row], self.model_id)
+        return self.rows[row]
+
+    def __iter__(self) -> Iterator[ExplainedRow]:
+        return iter(self.rows)
+
+    def by_request(self) -> list[list[ExplainedRow]]:
+        """Gather the rows of each request, best score first; requests as they come."""
+        groups: dict[int, list[ExplainedRow]] = {}
+        for row in self.rows:
+            groups.setdefault(row.request, []).append(row)
+        return [sorted(g, key=lambda row: -row.score) for g in groups.values()]
+
+    def records(self) -> list[dict[str, Any]]:
+        """List all weights, one flat dict each, as a DataFrame takes them.
+
+        Returns
+        -------
+        list of dict
+            `row`, `sequence`, `position` (0: the oldest that the model saw), `index`
+            (the place in the caller's list), every column of the sequence, `weight`.
+            A column of such a name is called ``<sequence>.<column>``. Attended padding
+            has no index and no values.
+        """
+        return [
+            record
+            for row in self.rows
+            for sequence in row.sequences
+            for record in _records(row.number, sequence)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts and lists of plain values, for JSON."""
+        return {
+            "model_id": self.model_id,
+            "rows": [
+                {
+                    **{k: v for k, v in vars(row).items() if k != "sequences"},
+                    "sequences": {s.name: _plain_dict(s) for s in row.sequences},
+                }
+                for row in self.rows
+            ],
+        }
+
+    def plot(
+        self, row: int | None = None, ax: "Axes | Sequence[Axes] | None" = None
+    ) -> "Figure":
+        """Draw the weights along time.
+
+        Parameters
+        ----------
+        row : int, optional
+            Draw this row as bars, one per behavior. Without it every request is drawn:
+            one that has several candidates as a map of candidates by behaviors.
+        ax : Axes, or a sequence of them, optional
+            Draw here, one for each sequence of what is drawn; by default on a new
+            figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Not known to pyplot: ``figure.savefig("weights.png")`` writes it.
+
+        Raises
+        ------
+        InputError
+            If there is no such row, nothing to draw, or another number of axes.
+        ModuleNotFoundError
+            Without matplotlib.
+
+        Notes
+        -----
+        Figure 5 of Zhou et al., KDD 2018. Long histories have every bar, and names at
+        the largest; of many candidates the best are drawn, and the title says so.
+        """
+        from din_infer.explain_plot import draw
+
+        return draw(self, row, ax)
+
+    def to_html(self) -> str:
+        """Return a page that stands alone: no network, no scripts, light and dark."""
+        from din_infer.explain_html import page
+
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        from din_infer.explain_html import fragment
+
+        return fragment(self)
+
+    def __str__(self) -> str:
+        return explain_text.table(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(s.name for s in self.rows[0].sequences) if self.rows else ""
+        return f"Explanation({len(self)} rows{names and f' of {names}'})"
+
+
+def _records(row: int, sequence: ExplainedSequence) -> Iterator[dict[str, Any]]:
+    own = ("row", "sequence", "position", "index", "weight")
+    names = {c: f"{sequence.name}.{c}" if c in own else c for c in sequence.columns}
+    weights = [*sequence.weights.tolist(), *sequence.padding.tolist()]
+    for t, weight in enumerate(weights):
+        is_behavior = t < len(sequence)
+        yield {
+            "row": row,
+            "sequence": sequence.name,
+            "position": t,
+            "index": sequence.indices[t] if is_behavior else None,
+            **{
+                names[c]: values[t] if is_behavior else None
+                for c, values in sequence.columns.items()
+            },
+            "weight": weight,
+        }
+
+
+def _plain_dict(sequence: ExplainedSequence) -> dict[str, Any]:
+    arrays = {"weights": sequence.weights, "padding": sequence.padding}
+    return {
+        "columns": {name: list(v) for name, v in sequence.columns.items()},
+        "indices": list(sequence.indices),
+        **{name: array.tolist() for name, array in arrays.items()},
+        "num_given": sequence.num_given,
+    }
+
+
+def explained(
+    spec: "FeatureSpec",
+    users: object,
+    items: object,
+    inputs: Mapping[str, NDArray[Any]],
+    outputs: Sequence[NDArray[np.float32]],
+    model_id: str = "",
+) -> Explanation:
+    """Put what the graph gave beside the raw values it was given.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    users, items : readable batches of B and of N rows
+        The same object for a plain table: rows whose user side is equal are then one
+        request.
+    inputs : dict of arrays
+        What `spec` encodes them to.
+    outputs : sequence of float32
+        The scores [N], then the activation weights [N, T] of every sequence.
+    model_id : str
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    InputError
+        If a value cannot be shown.
+    """
+    scores, *weights = outputs
+    encoder = spec.encoder
+    raw = {name: read(users, name) for name in encoder.user_columns}
+    candidates = {name: read(items, name) for name in encoder.candidate_columns}
+    seen = [_seen(s, users, raw) for s in spec.behavior]
+    of_sequences = {f.column for s in spec.behavior for f in s.fields}
+    facts = [name for name in raw if name not in of_sequences]
+    names = list(dict.fromkeys(f.column for f in spec.candidate))
+    owners = inputs["request_of_candidate"].tolist()
+    requests = _equal_requests(raw, owners) if users is items else owners
+    rows = []
+    for n, b in enumerate(owners):
+        sequences = []
+        for s, behaviors, weight in zip(spec.behavior, seen, weights, strict=True):
+            columns, indices, num_given = behaviors[b]
+            t = len(indices)
+            padding = weight[n, t:] if s.padding == "attended" else weight[n, :0]
+            sequences.append(
+                ExplainedSequence(
+                    s.name,
+                    columns,
+                    indices,
+                    weight[n, :t].copy(),
+                    padding.copy(),
+                    num_given,
+                )
+            )
+        row = ExplainedRow(
+            number=n,
+            request=requests[n],
+            score=float(scores[n]),
+            name=explain_text.label(candidates[c][n] for c in names),
+            candidate={c: values[n] for c, values in candidates.items()},
+            user={c: raw[c][b] for c in facts},
+            sequences=tuple(sequences),
+        )
+        rows.append(row)
+    return Explanation(tuple(rows), model_id)
+
+
+def _equal_requests(raw: dict[str, list[Any]], owners: list[int]) -> list[int]:
+    """Give rows whose user side is equal the number of the first such row."""
+    first: dict[str, int] = {}
+    keys = [repr([values[b] for values in raw.values()]) for b in owners]
+    return [first.setdefault(key, n) for n, key in enumerate(keys)]
+
+
+def _seen(
+    spec: "Behavior", users: object, raw: Mapping[str, list[Any]]
+) -> list[tuple[dict[str, list[Any]], list[int], int]]:
+    """Per request: raw values and places of the behaviors kept, and how many came."""
+    names = list(dict.fromkeys(f.column for f in spec.fields if f.source is None))
+    lists = {name: [values or [] for values in raw[name]] for name in names}
+    sizes = [len(values) for values in lists[names[0]]]
+    places, lengths = _places(spec, open_batch(users, _reads(spec), "requests"), sizes)
+    out = []
+    for b, size in enumerate(sizes):
+        kept = places[b, : lengths[b]].tolist()
+        columns = {name: [v[b][i] for i in kept] for name, v in lists.items()}
+        out.append((columns, kept, size))
+    return out
+
+
+def _reads(spec: "Behavior") -> list[str]:
+    """Name the columns that say which elements are behaviors."""
+    first = next(f for f in spec.fields if f.source is None)
+    return [first.column, *([spec.length_column] if spec.length_column else [])]
+
+
+def _places(
+    spec: "Behavior", batch: Batch, sizes: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Encode 0, 1, 2, .. beside each list: (places kept [B, T], lengths [B])."""
+    first = next(f for f in spec.fields if f.source is None)
+    place = "place in " + " ".join(batch.columns)
+    counted = np.concatenate([np.arange(n) for n in sizes]) if sizes else np.arange(0)
+    offsets = np.array([0, *accumulate(sizes)])
+    batch.columns[place] = _kernels.nest(_kernels.from_numpy(counted, place), offsets)
+    as_is = _kernels.Encoder("identity", "int64", rows=max(sizes, default=0) + 1)
+    fields = [
+        (first.name, first.column, first.dtype, _compile(first.encoder, first.dtype)),
+        (place, place, "int64", as_is),
+    ]
+    work = _Work()
+    newest_first = spec.order == "newest_first"
+    _lists_step(spec, fields, newest_first=newest_first)(batch, work)
+    encoding = work.pending[-1][1]
+    encoding.run(0, encoding.num_rows)
+    return encoding.finish()[0], work.made[f"{spec.name}.lengths"]  # type: ignore[return-value]

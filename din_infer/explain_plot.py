@@ -1,0 +1,276 @@
+"""Explanations as pictures, by matplotlib; pyplot and its state are left alone."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from din_infer.errors import InputError, explain
+from din_infer.explain_text import largest, number, shorten, size, summary
+
+try:
+    from matplotlib import font_manager, rcParams
+    from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.ft2font import FT2Font
+except ModuleNotFoundError as error:
+    fix = 'Run: pip install "din-infer[plot]"'
+    message = explain("matplotlib", "none", "plot", fix)
+    raise ModuleNotFoundError(message, name=error.name) from None
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from din_infer.explain import ExplainedRow, ExplainedSequence, Explanation
+
+__all__ = ["draw"]
+
+SHOWN_REQUESTS = 6
+SHOWN_CANDIDATES = 40  # of one request
+SHOWN_BEHAVIORS = 400
+LETTER = 0.16  # inches that a line of upright text takes
+
+RISING = LinearSegmentedColormap.from_list("rising", ["#dfe8fb", "#1d4ed8"])
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#c2410c", "#f1f2f4", "#1d4ed8"])
+INK, SOFT, PADDING = "#1b2330", "#667085", "#c3c8d1"
+
+# Families that have the letters which matplotlib's own font lacks, where installed.
+FAMILIES = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei",
+    "PingFang SC", "Hiragino Sans", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS",
+    "Noto Sans", "Segoe UI",
+)  # fmt: skip
+
+
+class _Letters:
+    """How a picture writes: no mathematics, and only letters that a font here has."""
+
+    def __init__(self) -> None:
+        default = font_manager.FontProperties(family=rcParams["font.family"])
+        paths: list[Any] = [font_manager.findfont(default)]
+        family = list(rcParams["font.family"])
+        installed = {f.name: f.fname for f in font_manager.fontManager.ttflist}
+        for name in FAMILIES:
+            if name in installed:
+                family.append(name)
+                paths.append(installed[name])
+        self._fonts = [FT2Font(path) for path in paths]
+        self.style: dict[str, Any] = {
+            "family": family,
+            "parse_math": False,
+            "usetex": False,
+        }
+
+    def __call__(self, shown: str, longest: int = 60) -> str:
+        """Shorten text, and put a square for what no font has."""
+        known = "".join(c if self._has(c) else "\u25a1" for c in shown)
+        return shorten(known, longest)
+
+    def _has(self, letter: str) -> bool:
+        return any(font.get_char_index(ord(letter)) for font in self._fonts)
+
+
+def draw(
+    explanation: "Explanation",
+    row: int | None,
+    ax: "Axes | Sequence[Axes] | None",
+) -> Figure:
+    """Draw one row, or every request; see `Explanation.plot`."""
+    if row is None:
+        requests = explanation.by_request()
+    elif 0 <= row < len(explanation):
+        requests = [[explanation[row]]]
+    else:
+        rule = f"a row in [0, {len(explanation)})"
+        raise InputError(explain(rule, row, "row"))
+    if not requests:
+        raise InputError(explain("at least one row to draw", "none", "plot"))
+    letters = _Letters()
+    shown = requests[:SHOWN_REQUESTS]
+    if ax is not None:
+        return _draw_on(requests, [*ax] if isinstance(ax, Iterable) else [ax], letters)
+    sizes = [_size(rows) for rows in shown]
+    heights = [height for _, height in sizes]
+    figure = Figure((max(w for w, _ in sizes), sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(shown), squeeze=False, height_ratios=heights)
+    for part, rows in zip(parts[:, 0], shown, strict=True):
+        count = len(rows[0].sequences)
+        if len(rows) == 1:
+            high = _heights(rows[0])
+            axes = part.subplots(count, 1, squeeze=False, height_ratios=high)
+        else:
+            widths = [max(len(s), 6) for s in rows[0].sequences]
+            axes = part.subplots(1, count, squeeze=False, width_ratios=widths)
+        _request(rows, axes.ravel().tolist(), letters)
+    if len(shown) < len(requests):
+        said = f"the first {len(shown)} of {len(requests)} requests"
+        figure.supxlabel(said, fontsize=9, color=SOFT, **letters.style)
+    return figure
+
+
+def _draw_on(
+    requests: list[list["ExplainedRow"]], axes: list["Axes"], letters: _Letters
+) -> Figure:
+    counts = [len(rows[0].sequences) for rows in requests]
+    if len(axes) != sum(counts):
+        rule = f"{sum(counts)} axes, one per sequence of what is drawn"
+        raise InputError(explain(rule, len(axes), "ax"))
+    places = iter(axes)
+    for rows, count in zip(requests, counts, strict=True):
+        _request(rows, list(islice(places, count)), letters)
+    return axes[0].figure.figure
+
+
+def _size(rows: Sequence["ExplainedRow"]) -> tuple[float, float]:
+    """Choose inches by how much there is to see."""
+    counts = [len(s) + bool(len(s.padding)) for s in rows[0].sequences]
+    if len(rows) == 1:
+        return min(max(6.0, 0.3 * max(counts) + 1.5), 13.0), sum(_heights(rows[0]))
+    width = 2.6 + sum(min(max(1.5, 0.24 * n), 9.0) + 0.8 for n in counts)
+    return min(max(width, 6.0), 16.0), 1.9 + 0.24 * min(len(rows), SHOWN_CANDIDATES)
+
+
+def _heights(row: "ExplainedRow") -> list[float]:
+    return [3.2 if s or len(s.padding) else 1.0 for s in row.sequences]
+
+
+def _request(
+    rows: Sequence["ExplainedRow"], axes: Sequence["Axes"], letters: _Letters
+) -> None:
+    best = rows[:SHOWN_CANDIDATES]
+    for k, ax in enumerate(axes):
+        if len(rows) == 1:
+            _bars(ax, rows[0].sequences[k], letters)
+        else:
+            _map(ax, best, k, letters)
+    if len(rows) == 1:
+        title = f"{rows[0].name}   score {rows[0].score:.4g}"
+    else:
+        kept = f"the best {len(best)}" if len(best) < len(rows) else "best first"
+        title = f"{len(rows)} candidates of one request, {kept}"
+    axes[0].set_title(
+        letters(title), loc="left", color=INK, fontsize=11, weight="bold",
+        **letters.style,
+    )  # fmt: skip
+
+
+def _scale(*weights: Any) -> tuple[Colormap, Normalize]:  # noqa: ANN401
+    biggest = size(*weights) or 1.0
+    if any((w < 0).any() for w in weights):
+        return SIGNED, Normalize(-biggest, biggest)
+    return RISING, Normalize(0.0, biggest)
+
+
+def _plain_axes(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) -> None:
+    for side in ("top", "right", "left", "bottom"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(length=0, labelsize=8, colors=SOFT)
+    order = ", oldest to newest" if sequence else ""
+    said = letters(f"{sequence.name}: {summary(sequence)}{order}")
+    ax.set_xlabel(said, fontsize=9, color=SOFT, **letters.style)
+
+
+def _nothing(ax: "Axes", letters: _Letters) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.text(
+        0.5, 0.5, "The model saw an empty history.", transform=ax.transAxes,
+        ha="center", va="center", color=SOFT, **letters.style,
+    )  # fmt: skip
+
+
+def _bars(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) -> None:
+    """Draw one sequence of one row: a bar per behavior, its height and color."""
+    _plain_axes(ax, sequence, letters)
+    padding = sequence.padding[:1]
+    if not len(sequence) and not len(padding):
+        _nothing(ax, letters)
+        return
+    weights = sequence.weights
+    colors, norm = _scale(weights, padding)
+    shown = largest(weights, SHOWN_BEHAVIORS)
+    heights = weights[shown]
+    ax.bar(
+        shown, heights, width=0.82, color=colors(norm(heights)), edgecolor=SOFT,
+        linewidth=0.4 if len(sequence) <= 60 else 0.0,
+    )  # fmt: skip
+    count = len(sequence)
+    if len(padding):
+        ax.bar([count], padding, width=0.82, color=PADDING, hatch="///", edgecolor="w")
+        count += 1
+    ax.axhline(0.0, color=SOFT, linewidth=0.8)
+    ax.set_xlim(-0.6, max(count, 8) - 0.4)
+    ax.margins(y=0.12)
+    ax.yaxis.grid(visible=True, color="#e3e7ee", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set_ylabel("activation weight", fontsize=9, color=SOFT, **letters.style)
+    places = _apart(np.abs(weights), _inches(ax, 0) / max(count, 8))
+    labels = [letters(sequence.labels[t], 22) for t in places]
+    if len(padding):
+        places.append(count - 1)
+        labels.append(letters(f"padding, each of {len(sequence.padding)}"))
+    ax.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
+    _style(ax.get_xticklabels(), letters)
+    if count <= 16:
+        biggest = size(weights, padding)
+        for t, weight in enumerate([*weights.tolist(), *padding.tolist()]):
+            ax.annotate(
+                number(weight, biggest), (t, weight), ha="center", fontsize=7,
+                xytext=(0, 2 if weight >= 0 else -2), textcoords="offset points",
+                va="bottom" if weight >= 0 else "top", color=INK, **letters.style,
+            )  # fmt: skip
+
+
+def _map(ax: "Axes", rows: Sequence["ExplainedRow"], k: int, letters: _Letters) -> None:
+    """Draw one sequence of many rows: a line per candidate, a column per behavior."""
+    mine = [row.sequences[k] for row in rows]
+    _plain_axes(ax, mine[0], letters)
+    best = max(abs(row.score) for row in rows)
+    names = [f"{letters(r.name, 24)}   {number(r.score, best)}" for r in rows]
+    if not len(mine[0]):
+        _nothing(ax, letters)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+    else:
+        weights = np.stack([s.weights for s in mine])
+        colors, norm = _scale(weights)
+        image = ax.imshow(
+            weights, cmap=colors, norm=norm, aspect="auto", interpolation="nearest"
+        )
+        count = len(mine[0])
+        places = _apart(np.abs(weights).max(axis=0), _inches(ax, 0) / count)
+        labels = [letters(mine[0].labels[t], 22) for t in places]
+        ax.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
+        _style(ax.get_xticklabels(), letters)
+        if count <= 60:
+            ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+            ax.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+            ax.grid(which="minor", color="white", linewidth=1.0)
+            ax.tick_params(which="minor", length=0)
+        bar = ax.figure.colorbar(image, ax=ax, pad=0.01, fraction=0.05, aspect=30)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(length=0, labelsize=8, colors=SOFT)
+        bar.set_label("activation weight", fontsize=9, color=SOFT, **letters.style)
+    ax.set_yticks(range(len(rows)), names if k == 0 else [""] * len(rows))
+    _style(ax.get_yticklabels(), letters)
+
+
+def _style(labels: Iterable[Any], letters: _Letters) -> None:
+    for written in labels:
+        written.set(color=INK, fontsize=8, **letters.style)
+
+
+def _inches(ax: "Axes", axis: int) -> float:
+    """Measure the axes before they are laid out; about right."""
+    return float(ax.figure.figure.get_size_inches()[axis]) * 0.8
+
+
+def _apart(sizes: Any, inches: float) -> list[int]:  # noqa: ANN401
+    """Choose the behaviors to name: the largest first, none too near another."""
+    gap = max(1, int(np.ceil(LETTER / inches)))
+    chosen: list[int] = []
+    for t in np.argsort(-sizes, kind="stable").tolist():
+        if all(abs(t - other) >= gap for other in chosen):
+            chosen.append(t)
+    return sorted(chosen)

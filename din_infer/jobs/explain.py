@@ -1,0 +1,187 @@
+"""Explain rows of a Parquet file: only the row groups that hold them are read."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from din_infer.errors import InputError, explain
+from din_infer.explain import Explanation
+from din_infer.jobs.files import name_row, open_parquet
+from din_infer.predictor import Predictor
+
+__all__ = ["SUFFIXES", "check_suffix", "explain_file", "find_rows", "write"]
+
+SUFFIXES = (".html", ".png", ".svg")
+
+
+def find_rows(
+    source: str | Path, where: Sequence[tuple[str, str]], limit: int
+) -> list[int]:
+    """Find the first `limit` rows in which columns have values.
+
+    Parameters
+    ----------
+    source : path
+        A Parquet file.
+    where : sequence of (column, value)
+        All must hold; a value is text, read as its column's type.
+    limit : int
+
+    Returns
+    -------
+    list of int
+        Row numbers, rising.
+
+    Raises
+    ------
+    InputError
+        If the file, a column or a value cannot be read, or no row is so.
+    """
+    columns = [name for name, _ in where]
+    found: list[int] = []
+    with open_parquet(source, columns) as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            table = _read_group(source, file, group, list(dict.fromkeys(columns)))
+            holds = np.ones(table.num_rows, dtype=bool)
+            for name, value in where:
+                holds &= _equals(table[name], name, value)
+            found += (start + np.flatnonzero(holds)).tolist()
+            start += table.num_rows
+            if len(found) >= limit:
+                break
+    if not found:
+        rule = "a row where " + " and ".join(f"{name}={value}" for name, value in where)
+        raise InputError(explain(rule, "none", str(source)))
+    return found[:limit]
+
+
+def _equals(column: pa.ChunkedArray, name: str, value: str) -> np.ndarray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    try:
+        wanted = pa.scalar(value).cast(kind)
+        same = pc.fill_null(pc.equal(column.cast(kind), wanted), False)
+    except pa.ArrowException:
+        rule = f"a value that reads as {kind}"
+        raise InputError(explain(rule, repr(value), f"--where {name}")) from None
+    return np.asarray(same, dtype=bool)
+
+
+def explain_file(
+    predictor: Predictor, source: str | Path, rows: Sequence[int]
+) -> Explanation:
+    """Explain rows of a Parquet file, numbered as they stand there.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Of a model converted with ``--explain``.
+    source : path
+        A Parquet file.
+    rows : sequence of int
+        Row numbers from 0.
+
+    Returns
+    -------
+    Explanation
+        In the order of `rows`.
+
+    Raises
+    ------
+    ModelError
+        If the model was converted without ``--explain``.
+    InputError
+        If the file cannot be read, has no such row, or a row does not fit the spec.
+    """
+    columns = list(predictor.spec.columns)
+    with open_parquet(source, columns) as file:
+        num_rows = file.metadata.num_rows
+        for row in rows:
+            if not 0 <= row < num_rows:
+                rule = f"a row in [0, {num_rows}) of {source}"
+                raise InputError(explain(rule, row, "--row"))
+        rising = sorted(set(rows))
+        parts = list(_parts(source, file, columns, rising))
+        table = pa.concat_tables(parts or [file.schema_arrow.empty_table()])
+    order = np.searchsorted(rising, rows)
+    try:
+        explanation = predictor.explain(table.take(pa.array(order, pa.int64())))
+    except InputError as error:
+        found = re.search(r"- at `[^`]*`, row (\d+)", str(error))
+        start = rows[int(found[1])] - int(found[1]) if found else 0
+        raise InputError(name_row(str(error), start, source)) from None
+    numbered = zip(explanation, rows, strict=True)
+    return Explanation(
+        tuple(replace(row, number=number) for row, number in numbered),
+        explanation.model_id,
+    )
+
+
+def _parts(
+    source: str | Path, file: pq.ParquetFile, columns: list[str], rows: list[int]
+) -> Iterator[pa.Table]:
+    """Read what the row groups hold of `rows`, which rise."""
+    start = 0
+    for group in range(file.num_row_groups):
+        stop = start + file.metadata.row_group(group).num_rows
+        mine = [row - start for row in rows if start <= row < stop]
+        if mine:
+            table = _read_group(source, file, group, columns)
+            yield table.take(pa.array(mine, pa.int64()))
+        start = stop
+
+
+def _read_group(
+    source: str | Path, file: pq.ParquetFile, group: int, columns: list[str]
+) -> pa.Table:
+    try:
+        return file.read_row_group(group, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        rule = "a Parquet file that can be read to its end"
+        got = str(error).splitlines()[0]
+        raise InputError(explain(rule, got, str(source))) from None
+
+
+def check_suffix(out: Path) -> None:
+    """Raise InputError unless a file of this name can be written."""
+    if out.suffix not in SUFFIXES:
+        rule = "a name that ends in " + ", ".join(SUFFIXES)
+        raise InputError(explain(rule, repr(out.name), "--out"))
+
+
+def write(explanation: Explanation, out: str | Path) -> None:
+    """Write a page or a picture, as the suffix says: whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the suffix is none of `SUFFIXES`, or the place cannot be written.
+    ModuleNotFoundError
+        If a picture is asked for without matplotlib.
+    """
+    out = Path(out)
+    check_suffix(out)
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if out.suffix == ".html":
+            beside.write_text(explanation.to_html(), encoding="utf-8")
+        else:
+            picture = explanation.plot()
+            picture.savefig(beside, format=out.suffix[1:], dpi=150)
+        beside.replace(out)
+    except OSError as error:
+        rule = "a place where the explanation can be written"
+        raise InputError(explain(rule, error, str(out))) from None
+    finally:
+        with suppress(OSError):  # where nothing could be written, nothing lies
+            beside.unlink()
