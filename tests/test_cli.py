@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from din_converter import load
 from din_converter.cli import convert_main, train_main
+from din_converter.run import read_events
 from din_infer import Predictor
 from din_infer.cli import main as score_main
 from tests.test_train import click_log, log_spec
@@ -232,8 +236,8 @@ def test_training_names_the_row_of_the_file(
     flags = ["--valid", f"{tmp_path}/t.parquet", "--quiet"]
     assert train_main([*words.split(), *flags]) == 1
     assert say()[1] == (
-        "din-train: expected an id in [0, 1555), got 1555 - at `n`, row 1555 of the"
-        " training rows\n"
+        "din-train: expected an id in [0, 1555), got 1555 - at `n`, row 1555 of"
+        f" {tmp_path}/t.parquet\n"
     )
     (tmp_path / "dir.pt").mkdir()
     words = f"{made}/train.parquet --spec {made}/spec.json --out {tmp_path}/dir.pt"
@@ -250,7 +254,95 @@ def test_training_prints_its_epochs(made: Path, tmp_path: Path, say: Say) -> Non
     assert lines[0].startswith("training base on 2,000 rows of ")
     assert lines[1].split()[:3] == ["epoch", "train", "log-loss"]
     assert lines[2].split()[0] == "1"
-    assert lines[3].startswith("kept epoch 1; wrote ")
+    assert lines[3] == "kept epoch 1 of 1, by validation auc"
+    assert lines[4].endswith(" waiting for rows")
+    assert lines[5].startswith(f"wrote {tmp_path}/m.pt (")
+    assert lines[6] == (
+        f"  and {tmp_path}/m.run: config.toml, learning_curve.png, metrics.jsonl"
+    )
+    events = read_events(tmp_path / "m.run" / "metrics.jsonl")
+    assert [e["event"] for e in events if e["event"] != "step"] == ["epoch", "finished"]
+    assert train_main([*words.split(), *flags, "--resume"]) == 0
+    assert say()[0] == (
+        f"this run has finished already: {tmp_path}/m.pt is its model\n"
+    )
+
+
+def test_training_repeats_a_run_from_its_config(
+    made: Path, tmp_path: Path, say: Say
+) -> None:
+    words = f"{made}/train.parquet --spec {made}/spec.json --out {tmp_path}/m.pt"
+    flags = (
+        "--epochs 2 --mba 0.1 --batch-size 300 --schedule cosine --threads 1 --quiet"
+    )
+    assert train_main([*words.split(), *flags.split()]) == 0
+    config = tmp_path / "m.run" / "config.toml"
+    again = ["--config", str(config), "--out", f"{tmp_path}/n.pt"]
+    assert train_main([*again, "--run", f"{tmp_path}/n"]) == 0
+    states = [load(tmp_path / f"{n}.pt").state_dict() for n in "mn"]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    other = ["--out", f"{tmp_path}/o.pt", "--run", f"{tmp_path}/o", "--seed", "7"]
+    assert train_main(["--config", str(config), *other]) == 0
+    state = load(tmp_path / "o.pt").state_dict()
+    assert not all(torch.equal(states[0][k], state[k]) for k in state)
+    say()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "epoch = 3\n",
+            "expected an option, got 'epoch' - at `{}/c.toml: epoch`. Is `epochs`"
+            " meant?",
+        ),
+        (
+            "spec = {{}}\n",
+            "expected one value, or a list, got {{}} - at `{}/c.toml: spec`",
+        ),
+        ("quiet = 1\n", "expected true or false, got 1 - at `{}/c.toml: quiet`"),
+        ("spec = \n", "expected a readable TOML file, got Invalid value (at line 1"),
+    ],
+)
+def test_a_wrong_config_is_named(
+    text: str, message: str, tmp_path: Path, say: Say
+) -> None:
+    (tmp_path / "c.toml").write_text(text.replace("{{}}", "{}"))
+    assert train_main(["--config", f"{tmp_path}/c.toml"]) == 1
+    wanted = message.replace("{{}}", "<>").format(tmp_path).replace("<>", "{}")
+    assert say()[1].startswith(f"din-train: {wanted}")
+
+
+def test_several_files_a_folder_and_a_killed_run(
+    made: Path, tmp_path: Path, say: Say
+) -> None:
+    table = pq.read_table(made / "train.parquet")
+    (tmp_path / "parts").mkdir()
+    for k in range(4):
+        part = table.slice(500 * k, 500)
+        pq.write_table(part, tmp_path / "parts" / f"{k}.parquet", row_group_size=200)
+    words = f"{tmp_path}/parts --spec {made}/spec.json --threads 1 --quiet --epochs 3"
+    words += " --checkpoint-minutes 0 --batch-size 64 --patience 9"
+    assert train_main([*words.split(), "--out", f"{tmp_path}/whole.pt"]) == 0
+    script = f"from din_converter.cli import train_main as t; t({words.split()!r} + ["
+    for _ in range(3):
+        code = script + f"'--out', '{tmp_path}/cut.pt', '--resume'])"
+        process = subprocess.Popen([sys.executable, "-c", code])
+        checkpoint = tmp_path / "cut.run" / "checkpoint.pt"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None:
+            time.sleep(0.005)
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                time.sleep(0.05)
+                process.kill()
+        process.wait()
+    last = [*words.split(), "--out", f"{tmp_path}/cut.pt", "--resume"]
+    assert train_main(last) == 0
+    states = [load(tmp_path / f"{n}.pt").state_dict() for n in ("whole", "cut")]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    left = sorted(p.name for p in (tmp_path / "cut.run").iterdir())
+    assert left == ["config.toml", "learning_curve.png", "metrics.jsonl"]
+    say()
 
 
 @pytest.mark.parametrize(

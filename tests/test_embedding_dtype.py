@@ -316,7 +316,11 @@ def without_label() -> ClickModel:
         ),
         ("no label", {}, "expected a `label` column, got none - at `spec.label`"),
         ("no rows", {}, "expected at least one validation row, got 0 - at `valid`"),
-        ("label", {}, "expected a label 0 or 1, got 2.0 - at `label, row 299`"),
+        (
+            "label",
+            {},
+            "expected a label 0 or 1, got 2.0 - at `label`, row 299 of the validation rows",
+        ),
         (
             "ids",
             {},

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from din_converter import load, save
+from din_converter.rows import Rows, read_labels, split_by_time
+from din_converter.run import RunFolder, read_events
 from din_converter.train import (
     Epoch,
     Settings,
     epoch_line,
     evaluate,
-    read_labels,
     read_table,
-    split_by_time,
     train,
 )
-from din_infer import FeatureSpec, InputError, ModelError, metrics
+from din_infer import DeviceError, FeatureSpec, InputError, ModelError, metrics
 from tests.models import SPECS, random_model
 
 QUIET = {"progress": False, "threads": 1}
@@ -70,8 +70,12 @@ def test_training_learns_that_history_matters() -> None:
     assert trained.best.auc == max(e.auc for e in seen) > 0.9
     assert trained.best.gauc is not None
     assert trained.best.gauc > 0.85
-    _, valid = split_by_time(table, spec, 0.1)
+    _, newest = split_by_time(Rows.of_table(table, spec, "all"), 0.1)
+    valid = pa.concat_tables(newest.windows(1 << 20))
     again = metrics.auc(read_labels(valid, spec), evaluate(trained.model, valid))
+    assert np.array_equal(
+        evaluate(trained.model, newest), evaluate(trained.model, valid)
+    )
     assert again == trained.best.auc
     blind = FeatureSpec.from_dict({**spec.to_dict(), "behavior": []})
     assert train(blind, table, None, settings).best.auc < 0.75  # type: ignore[union-attr]
@@ -105,7 +109,7 @@ def test_without_validation_every_epoch_is_trained() -> None:
     trained = train(log_spec(time="none"), click_log(100), None, settings)
     assert [e.number for e in trained.epochs] == [1, 2, 3]
     assert trained.best is trained.epochs[-1]
-    assert epoch_line(trained.epochs[-1]).split()[2:] == ["-", "-", "-"]
+    assert epoch_line(trained.epochs[-1]).split()[2:6] == ["-", "-", "-", "-"]
 
 
 def test_sample_weights_count() -> None:
@@ -118,35 +122,24 @@ def test_sample_weights_count() -> None:
     assert train(weighted, table, None, settings).epochs[0].train_log_loss > 0.1
 
 
-def test_the_newest_rows_are_held_out() -> None:
-    spec, table = log_spec(), click_log(1000)
-    shuffled = table.take(pa.array(np.random.default_rng(0).permutation(1000)))
-    older, newest = split_by_time(shuffled, spec, 0.2)
-    assert older.num_rows + newest.num_rows == 1000
-    assert 200 <= newest.num_rows <= 203
-    assert np.max(older["time"]) < np.min(newest["time"])
-
-
-@pytest.mark.parametrize(
-    "kind", [pa.timestamp("us"), pa.date32(), pa.date64(), pa.int32(), pa.float64()]
-)
-def test_times_may_be_numbers_dates_or_timestamps(kind: pa.DataType) -> None:
-    table = click_log(300)
-    days = pa.array(np.arange(300, dtype=np.int32) // 3)
-    times = days.cast(pa.date32()) if pa.types.is_temporal(kind) else days
-    table = table.set_column(4, "time", times.cast(kind))
-    older, newest = split_by_time(table, log_spec(), 0.2)
-    assert (older.num_rows, newest.num_rows) == (240, 60)
-
-
 FAULTS = {
-    "expected a label 0 or 1, got 2.0 - at `label, row 3`": ("label", [0, 1, 0, 2]),
-    "expected a label 0 or 1, got nan - at `label, row 1`": ("label", [0, None, 1, 1]),
-    "expected a finite weight of at least 0, got -1.0 - at `weight, row 0`": (
+    "expected a label 0 or 1, got 2.0 - at `label`, row 3 of the training rows": (
+        "label",
+        [0, 1, 0, 2],
+    ),
+    "expected a label 0 or 1, got nan - at `label`, row 1 of the training rows": (
+        "label",
+        [0, None, 1, 1],
+    ),
+    "expected a finite weight of at least 0, got -1.0 - at `weight`, row 0 of the"
+    " training rows": (
         "weight",
         [-1.0, 1, 1, 1],
     ),
-    "expected a time, got null - at `time, row 2`": ("time", [1, 2, None, 3]),
+    "expected a time, got null - at `time`, row 2 of the training rows": (
+        "time",
+        [1, 2, None, 3],
+    ),
     "expected times before the newest ones, to train on, got all at 7 or later"
     " - at `time`": ("time", [7, 7, 7, 7]),
 }
@@ -195,6 +188,143 @@ def test_training_tables_are_checked_when_read(tmp_path: Path) -> None:
         read_table(tmp_path / "b.parquet", log_spec())
     with pytest.raises(InputError, match="expected a readable Parquet file, got "):
         read_table(tmp_path / "none.parquet", log_spec())
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [3, 9, 17, 30])
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
+def test_a_killed_run_resumes_to_the_same_model(
+    step: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = log_spec(model={"tower": {"hidden": [8], "dropout": 0.3}})
+    table = click_log(1000)
+    settings = Settings(
+        epochs=4,
+        batch_size=100,
+        optimizer=optimizer,
+        learning_rate=0.01,
+        schedule="cosine",
+        warmup_steps=5,
+        mba=0.1,
+        checkpoint_minutes=0,
+        patience=9,
+        **QUIET,
+    )
+    config = {"seed": 0}
+    whole = train(
+        spec, table, None, settings, run=RunFolder(tmp_path / "whole", config)
+    )
+    saved = RunFolder.save
+    saves = 0
+
+    def kill(self: RunFolder, content: dict[str, Any]) -> None:
+        nonlocal saves
+        saved(self, content)
+        saves += 1
+        if saves == step:
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, "save", kill)
+    run = RunFolder(tmp_path / "killed", config)
+    with pytest.raises(Killed):
+        train(spec, table, None, settings, run=run)
+    torch.manual_seed(99)  # what another process would have
+    monkeypatch.setattr(RunFolder, "save", saved)
+    with pytest.raises(InputError) as caught:
+        train(spec, table, None, settings, run=run)
+    assert str(caught.value) == (
+        "expected a folder without an unfinished run, got one with checkpoint.pt - at"
+        f" `{tmp_path}/killed`. Give --resume to go on with it, or --overwrite to start"
+        " again."
+    )
+    again = train(spec, table, None, settings, run=run, resume=True)
+    state = whole.model.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in again.model.state_dict().items())
+    assert [e.auc for e in again.epochs] == [e.auc for e in whole.epochs]
+    losses = [
+        [e["log_loss"] for e in read_events(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "killed")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4 * 9 + 4
+
+
+def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
+    spec, table = log_spec(), click_log(300)
+    settings = Settings(epochs=1, **QUIET)
+    train(
+        spec, table, None, settings, run=RunFolder(tmp_path, {"seed": 1, "epochs": 1})
+    )
+    other = RunFolder(tmp_path, {"seed": 2, "epochs": 5})
+    with pytest.raises(InputError) as caught:
+        train(spec, table, None, settings, run=other, resume=True)
+    assert str(caught.value) == (
+        "expected the run that was interrupted, got seed 1 and now 2 - at"
+        f" `{tmp_path}/checkpoint.pt`. Give --overwrite, without --resume, to start"
+        " another one."
+    )
+    train(spec, table, None, settings, run=other, overwrite=True)
+    checkpoint = tmp_path / "checkpoint.pt"
+    for content in (b"", checkpoint.read_bytes()[:900], pickle.dumps(Malicious())):
+        checkpoint.write_bytes(content)
+        with pytest.raises(InputError, match="expected a checkpoint that din-train"):
+            train(spec, table, None, settings, run=other, resume=True)
+
+
+def test_a_warm_start_begins_where_the_other_model_ended() -> None:
+    spec, table = log_spec(), click_log(600)
+    settings = Settings(epochs=3, learning_rate=0.01, valid_fraction=0, **QUIET)
+    first = train(spec, table, None, settings)
+    one = Settings(epochs=1, learning_rate=1e-9, valid_fraction=0, **QUIET)
+    warm = train(spec, table, None, one, start=first.model)
+    for key, value in first.model.named_parameters():
+        torch.testing.assert_close(warm.model.get_parameter(key), value)
+    other = log_spec(model={"tower": {"hidden": [9]}})
+    with pytest.raises(ModelError) as caught:
+        train(other, table, None, one, start=first.model)
+    assert str(caught.value) == (
+        "expected a model of the same spec, whose ids mean the same, got other model"
+        " - at `warm start`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({}, [1, 1, 1, 1, 1]),
+        ({"schedule": "exponential", "decay": 0.25}, [1, 0.5, 0.25, 0.125, 0.0625]),
+        ({"schedule": "linear"}, [1, 0.75, 0.5, 0.25, 0]),
+        ({"schedule": "cosine"}, [1, 0.853553, 0.5, 0.146447, 0]),
+        ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(
+    settings: dict[str, Any], rates: list[float], tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run", {})
+    given = Settings(epochs=2, batch_size=50, valid_fraction=0, **settings, **QUIET)
+    trained = train(log_spec(), click_log(100), None, given, run=run)
+    events = read_events(run.metrics)
+    got = [0.0] * 5
+    for e in events:  # logged after its step: the rate of the next one
+        if e["event"] == "step":
+            got[e["step"]] = e["lr"] / 1e-3
+    np.testing.assert_allclose(got[1:], rates[1:], atol=1e-6)
+    assert trained.epochs[-1].learning_rate == pytest.approx(rates[4] * 1e-3, abs=1e-9)
+
+
+def test_settings_and_devices_that_are_not_there_are_refused() -> None:
+    table = click_log(30)
+    with pytest.raises(InputError) as caught:
+        train(log_spec(), table, None, Settings(optimizer="lion"))
+    assert str(caught.value) == (
+        "expected one of adam, adagrad, sgd, got 'lion' - at `optimizer`"
+    )
+    with pytest.raises(DeviceError, match="expected a device that torch can use, got"):
+        train(log_spec(), table, None, Settings(device="cuda:77"))
 
 
 @pytest.mark.parametrize("name", ["paper", "derived", "base sum"])

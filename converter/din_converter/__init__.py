@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from din_converter.export import Report, convert
     from din_converter.layers import Dice, LocalActivationUnit
     from din_converter.model import DIN, BaseModel, build_model
+    from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 
 __all__ = [
     "DIN",
     "BaseModel",
     "Dice",
     "LocalActivationUnit",
+    "MiniBatchAwareRegularizer",
     "Report",
     "build_model",
     "convert",
+    "count_samples",
     "load",
     "save",
 ]
@@ -30,6 +33,7 @@ _HOMES = {
     "export": ("Report", "convert"),
     "layers": ("Dice", "LocalActivationUnit"),
     "model": ("DIN", "BaseModel", "build_model"),
+    "regularizer": ("MiniBatchAwareRegularizer", "count_samples"),
 }
 
 

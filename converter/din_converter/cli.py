@@ -1,8 +1,12 @@
 """The commands din-train and din-convert."""
 
 import argparse
+import difflib
+import json
 import os
+import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,22 @@ __all__ = ["convert_main", "train_main"]
 TRAIN_EXAMPLES = """\
 examples:
   din-train train.parquet --spec features.toml --valid valid.parquet --out model.pt
-  din-train log.parquet --spec features.toml --valid-fraction 0.1 --out model.pt
-      holds out the newest tenth of the rows, by the spec's `time` column
+  din-train logs/ --spec features.toml --valid-fraction 0.1 --out model.pt
+      every Parquet file of a folder; holds out the newest tenth of the rows, by the
+      spec's `time` column
+  din-train logs/ --spec features.toml --out model.pt --mba 0.3 --epochs 20
+      with mini-batch aware regularization
+  din-train logs/ --spec features.toml --out model.pt --resume
+      goes on where a run that was killed had last saved
+  din-train today/ --spec features.toml --out new.pt --warm-start model.pt
   din-train train.parquet --spec features.toml --model base --out base.pt
       the same without attention, to see what attention is worth
+  din-train --config train.toml --seed 2
+      options from a file, and one from the command line. The file says data = ["logs"],
+      batch_size = 256 and so on; its paths are relative to it
+
+The run folder (--run) gets metrics.jsonl, learning_curve.png (with matplotlib),
+tensorboard/ (with tensorboard) and config.toml, which repeats the run.
 """
 CONVERT_EXAMPLES = """\
 examples:
@@ -55,6 +71,22 @@ def _rate(text: str) -> float:
     return value
 
 
+def _strength(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e6:
+        message = "must be at least 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        message = "must be at least 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**63:
@@ -66,14 +98,28 @@ def _seed(text: str) -> int:
 def _train_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "din-train",
-        "Train a Deep Interest Network from a Parquet file and a feature spec.",
+        "Train a Deep Interest Network from Parquet files and a feature spec.",
         TRAIN_EXAMPLES,
     )
     add = parser.add_argument
-    add("data", metavar="DATA.parquet", type=Path, help="training rows")
-    add("--spec", required=True, type=Path, help="feature spec, .toml or .json")
-    add("--out", required=True, type=Path, help="the model to write, e.g. model.pt")
-    add("--valid", metavar="FILE", type=Path, help="validation rows, Parquet")
+    add("data", metavar="DATA", nargs="*", type=Path, help="Parquet files, or folders")
+    add("--config", metavar="FILE.toml", type=Path, help="options, as long names")
+    add("--spec", type=Path, help="feature spec, .toml or .json (required)")
+    add("--out", type=Path, help="the model to write, e.g. model.pt (required)")
+    add("--run", metavar="DIR", type=Path, help="run folder (default: <out>.run)")
+    add("--resume", action="store_true", help="go on with a run that was interrupted")
+    add("--overwrite", action="store_true", help="start again over such a run")
+    add("--warm-start", metavar="MODEL", type=Path, help="start from this model.pt")
+
+    rows = parser.add_argument_group("rows")
+    add = rows.add_argument
+    add(
+        "--valid",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="validation rows: Parquet files, or folders",
+    )
     add(
         "--valid-fraction",
         metavar="F",
@@ -82,27 +128,72 @@ def _train_parser() -> argparse.ArgumentParser:
         help="without --valid: hold out the newest part F of the rows, by the spec's"
         " `time` column; 0 trains without validation (default: %(default)s)",
     )
-    add("--model", choices=("din", "base"), help="override the spec's model.type")
+    add("--batch-size", type=positive, default=1024, help="rows (default: %(default)s)")
     add(
-        "--activation",
-        choices=ACTIVATIONS,
-        help="override the activation of attention and tower",
+        "--shuffle-rows",
+        metavar="N",
+        type=positive,
+        default=1_000_000,
+        help="rows shuffled together; memory holds two times as many"
+        " (default: %(default)s)",
     )
+
+    model = parser.add_argument_group("model, over what the spec says")
+    add = model.add_argument
+    add("--model", choices=("din", "base"), help="model.type")
+    add("--pooling", choices=("sum", "mean"), help="of the base model's behaviors")
+    add("--activation", choices=ACTIVATIONS, help="of attention and tower")
+
+    fit = parser.add_argument_group("optimization")
+    add = fit.add_argument
     add("--epochs", type=positive, default=10, help="at most (default: %(default)s)")
     add(
         "--patience",
         metavar="N",
         type=positive,
         default=2,
-        help="stop after N epochs without a better validation AUC"
+        help="stop after N epochs without a better validation (default: %(default)s)",
+    )
+    add(
+        "--select",
+        choices=("auc", "gauc", "log_loss"),
+        default="auc",
+        help="what better means, and which epoch is kept (default: %(default)s)",
+    )
+    add(
+        "--optimizer",
+        choices=("adam", "adagrad", "sgd"),
+        default="adam",
+        help="tables get its sparse form (default: %(default)s)",
+    )
+    add("--learning-rate", type=_rate, default=1e-3, help="(default: %(default)s)")
+    add(
+        "--schedule",
+        choices=("constant", "exponential", "linear", "cosine"),
+        default="constant",
+        help="of the learning rate; linear and cosine end at 0 after --epochs"
         " (default: %(default)s)",
     )
-    add("--batch-size", type=positive, default=1024, help="rows (default: %(default)s)")
     add(
-        "--learning-rate",
+        "--decay",
         type=_rate,
-        default=1e-3,
-        help="Adam's (default: %(default)s)",
+        default=0.9,
+        help="exponential: the factor per epoch (default: %(default)s)",
+    )
+    add(
+        "--warmup-steps",
+        metavar="N",
+        type=_whole,
+        default=0,
+        help="steps in which the rate rises to its value (default: %(default)s)",
+    )
+    add(
+        "--mba",
+        metavar="LAMBDA",
+        type=_strength,
+        default=0.0,
+        help="mini-batch aware regularization of the tables: L2 on the rows that a"
+        " batch reads, each by 1 / its number of samples (default: %(default)s)",
     )
     add(
         "--weight-decay",
@@ -111,66 +202,187 @@ def _train_parser() -> argparse.ArgumentParser:
         help="L2 on all weights but the tables (default: %(default)s)",
     )
     add(
+        "--embedding-std",
+        type=_rate,
+        default=0.01,
+        help="of the normal distribution that tables start from (default: %(default)s)",
+    )
+
+    machine = parser.add_argument_group("machine")
+    add = machine.add_argument
+    add(
         "--seed",
         type=_seed,
         default=0,
         help="of weights and order (default: %(default)s)",
     )
     add("--threads", type=positive, help="CPU threads (default: torch's)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
+    add(
+        "--checkpoint-minutes",
+        metavar="M",
+        type=_strength,
+        default=5.0,
+        help="save at least this often for --resume, and after every epoch"
+        " (default: %(default)s)",
+    )
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def train_main(argv: Sequence[str] | None = None) -> int:
     """Run din-train; returns the exit status."""
-    arguments = _train_parser().parse_args(argv)
-    return command_errors("din-train", "convert,batch", lambda: _train(arguments))
+    parser = _train_parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    given = parser.parse_args(words)
+
+    def run() -> int:
+        arguments = given
+        if given.config:
+            # Read as if typed before the rest: same checks, and what is typed wins.
+            typed = _read_config(given.config, parser)
+            arguments = parser.parse_args([*typed, *words])
+            arguments.data = given.data or arguments.data
+        needed = {
+            "DATA": arguments.data,
+            "--spec": arguments.spec,
+            "--out": arguments.out,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing:
+            parser.error("the following arguments are required: " + ", ".join(missing))
+        return _train(arguments)
+
+    return command_errors("din-train", "convert,batch", run)
+
+
+PATHS = ("data", "spec", "out", "run", "valid", "warm_start")
+NOT_IN_CONFIG = ("help", "config", "resume", "overwrite")
+
+
+def _read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
+    """Return the options of a TOML file as command-line words."""
+    from din_infer.errors import InputError, explain
+
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(explain("a readable TOML file", error, str(path))) from None
+    actions = {a.dest: a for a in parser._actions if a.dest not in NOT_IN_CONFIG}
+    words: list[str] = []
+    data: list[str] = []
+    for key, value in config.items():
+        place = f"{path}: {key}"
+        if key not in actions:
+            near = difflib.get_close_matches(key, actions, 1)
+            fix = f"Is `{near[0]}` meant?" if near else ""
+            raise InputError(explain("an option", repr(key), place, fix))
+        many = value if isinstance(value, list) else [value]
+        if any(isinstance(v, dict | list) for v in many):
+            raise InputError(explain("one value, or a list", repr(value), place))
+        texts = [str(path.parent / str(v)) if key in PATHS else str(v) for v in many]
+        action = actions[key]
+        if key == "data":
+            data = texts
+        elif action.nargs == 0:
+            if not isinstance(value, bool):
+                raise InputError(explain("true or false", repr(value), place))
+            words += [action.option_strings[0]] * value
+        else:
+            words += [action.option_strings[0], *texts]
+    return [*data, *words]
+
+
+def _write_config(arguments: argparse.Namespace, path: Path) -> None:
+    lines = ["# din-train --config config.toml"]
+    for key, value in vars(arguments).items():
+        if key in NOT_IN_CONFIG or value is None:
+            continue
+        many = value if isinstance(value, list) else [value]
+        if key in PATHS:
+            many = [str(Path(v).absolute()) for v in many]
+        shown = [json.dumps(v, ensure_ascii=False) for v in many]
+        text = "[" + ", ".join(shown) + "]" if isinstance(value, list) else shown[0]
+        lines.append(f"{key} = {text}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _train(arguments: argparse.Namespace) -> int:
     # Threads that spin while they wait starve each other on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from din_converter.checkpoint import save
-    from din_converter.train import (
-        Settings,
-        epoch_header,
-        epoch_line,
-        read_table,
-        train,
-    )
+    from dataclasses import asdict, fields
+
+    from din_converter.checkpoint import load, save
+    from din_converter.rows import Rows
+    from din_converter.run import RunFolder
+    from din_converter.train import Settings, epoch_header, epoch_line, train
     from din_infer.errors import InputError, explain
 
-    folder = arguments.out.absolute().parent
+    out: Path = arguments.out
+    folder = out.absolute().parent
     if not folder.is_dir():
         raise InputError(explain("an existing folder", folder, "--out"))
-    if arguments.out.is_dir() or not os.access(folder, os.W_OK):
+    if out.is_dir() or not os.access(folder, os.W_OK):
         rule = "a file that can be written"
-        raise InputError(explain(rule, arguments.out, "--out"))
+        raise InputError(explain(rule, out, "--out"))
+    arguments.run = arguments.run or out.with_suffix(".run")
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
-    table = read_table(arguments.data, spec)
-    valid = read_table(arguments.valid, spec) if arguments.valid else None
-    settings = Settings(
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        weight_decay=arguments.weight_decay,
-        patience=arguments.patience,
-        valid_fraction=arguments.valid_fraction,
-        seed=arguments.seed,
-        threads=arguments.threads,
-        progress=not arguments.quiet,
-    )
+    rows = Rows.open(arguments.data, spec)
+    valid = Rows.open(arguments.valid, spec) if arguments.valid else None
+    given = vars(arguments) | {"progress": not arguments.quiet}
+    settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
+    sources = {
+        "data": [f"{p.source} row {p.start} + {p.num_rows}" for p in rows.pieces],
+        "valid": [f"{p.source} row {p.start} + {p.num_rows}" for p in valid.pieces]
+        if valid
+        else None,
+        "warm_start": str(arguments.warm_start) if arguments.warm_start else None,
+    }
+    config = {**asdict(settings), "spec": spec.to_json(), **sources}
+    run = RunFolder(arguments.run, config)
+    if arguments.resume and out.exists() and run.is_finished():
+        print(f"this run has finished already: {out} is its model")
+        return 0
+    start = load(arguments.warm_start) if arguments.warm_start else None
     started = time.perf_counter()
-    print(f"training {spec.model.type} on {table.num_rows:,} rows of {arguments.data}")
+    names = ", ".join(str(p) for p in arguments.data)
+    print(f"training {spec.model.type} on {rows.num_rows:,} rows of {names}")
     print(epoch_header(), flush=True)
     trained = train(
-        spec, table, valid, settings, lambda e: print(epoch_line(e), flush=True)
+        spec,
+        rows,
+        valid,
+        settings,
+        lambda e: print(epoch_line(e), flush=True),
+        run=run,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        start=start,
     )
-    save(trained.model, arguments.out)
-    seconds = time.perf_counter() - started
-    chosen = f"epoch {trained.best.number}" if trained.best else "no epoch"
-    print(f"kept {chosen}; wrote {arguments.out} after {seconds:.0f} s")
+    save(trained.model, out)
+    _write_config(arguments, run.path / "config.toml")
+    run.finish(trained)
+    print(_summary(trained, arguments, time.perf_counter() - started))
     return 0
+
+
+def _summary(trained: Any, arguments: argparse.Namespace, seconds: float) -> str:  # noqa: ANN401
+    """Lay out what came of a run."""
+    best, epochs = trained.best, trained.epochs
+    lines = []
+    if best is not None:
+        by = f", by validation {arguments.select}" if best.auc == best.auc else ""
+        lines.append(f"kept epoch {best.number} of {len(epochs)}{by}")
+    spent = sum(e.seconds for e in epochs)
+    waited = sum(e.seconds * e.waited for e in epochs) / spent if spent else 0.0
+    size = sum(p.numel() for p in trained.model.parameters())
+    pictures = [p.name for p in sorted(arguments.run.iterdir())]
+    lines += [
+        f"trained {spent:.0f} s of {seconds:.0f} s, {waited:.1%} waiting for rows",
+        f"wrote {arguments.out} ({size:,} weights)",
+        f"  and {arguments.run}: {', '.join(pictures)}",
+    ]
+    return "\n".join(lines)
 
 
 def _override(spec: FeatureSpec, arguments: argparse.Namespace) -> FeatureSpec:
@@ -178,6 +390,8 @@ def _override(spec: FeatureSpec, arguments: argparse.Namespace) -> FeatureSpec:
     model = raw.setdefault("model", {})
     if arguments.model:
         model["type"] = arguments.model
+    if arguments.pooling:
+        model["pooling"] = arguments.pooling
     if arguments.activation:
         parts = [model.setdefault("attention", {}), model.setdefault("tower", {})]
         parts += [s["attention"] for s in raw.get("behavior", []) if "attention" in s]

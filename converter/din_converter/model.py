@@ -23,6 +23,12 @@ def key_of(name: str) -> str:
     return f"of_{name}"
 
 
+def _draw(embedding: nn.Embedding, std: float) -> None:
+    nn.init.normal_(embedding.weight, std=std)
+    if embedding.padding_idx is not None:
+        nn.init.zeros_(embedding.weight[0])
+
+
 class _DerivedLookup(nn.Module):
     """Source ids -> pooled embeddings of what the spec's `lookup` says for each."""
 
@@ -50,12 +56,19 @@ class _DerivedLookup(nn.Module):
             weights = torch.tensor(values, dtype=torch.float64)
         self.register_buffer("weights", weights, persistent=False)
 
+    def elements(self, source_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Find what int64 [rows] look up: row and element of `ids`, int64 [V] each."""
+        device = source_ids.device
+        counts, starts = self.counts[source_ids], self.starts[source_ids]
+        rows = torch.arange(len(source_ids), device=device)
+        row = torch.repeat_interleave(rows, counts)
+        first = torch.cumsum(counts, 0) - counts
+        element = starts[row] + torch.arange(len(row), device=device) - first[row]
+        return row, element
+
     def forward(self, source_ids: Tensor, table: nn.Embedding) -> Tensor:
         """Look up int64 [rows]; returns float [rows, dim]."""
-        counts, starts = self.counts[source_ids], self.starts[source_ids]
-        row = torch.repeat_interleave(torch.arange(len(source_ids)), counts)
-        first = torch.cumsum(counts, 0) - counts
-        element = starts[row] + torch.arange(len(row)) - first[row]
+        row, element = self.elements(source_ids)
         vectors = table(self.ids[element])
         if self.weights is not None:
             vectors = vectors * self.weights[element].to(vectors.dtype).unsqueeze(1)
@@ -83,9 +96,7 @@ class ClickModel(nn.Module):
         for table in spec.tables.values():
             padding = 0 if table.padding_row == "zero" else None
             embedding = nn.Embedding(table.rows, table.dim, padding_idx=padding)
-            nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
-            if padding is not None:
-                nn.init.zeros_(embedding.weight[0])
+            _draw(embedding, EMBEDDING_STD)
             self.tables[key_of(table.name)] = embedding
         self.lookups = nn.ModuleDict(
             {key_of(d.name): _DerivedLookup(d) for d in spec.derived}
@@ -98,6 +109,11 @@ class ClickModel(nn.Module):
             }
         )
         self.tower = Mlp(sum(p.width for p in spec.tower_inputs), spec.model.tower)
+
+    def initialize_tables(self, std: float) -> None:
+        """Draw every table from a normal distribution; a padding row is zero."""
+        for embedding in self.tables.values():
+            _draw(embedding, std)  # type: ignore[arg-type]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Score candidates.
@@ -191,6 +207,60 @@ class ClickModel(nn.Module):
         with torch.no_grad():
             rows: Tensor = self.lookups[key_of(name)](ids, self._table(derived.table))
         return rows
+
+    def rows_read(
+        self, inputs: Mapping[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Tell which rows of which table each candidate reads.
+
+        Parameters
+        ----------
+        inputs : dict of Tensor
+            As `forward` takes them.
+
+        Returns
+        -------
+        dict of (int64 [V], int64 [V])
+            Per table: a candidate in 0..N-1, and a row that it reads; the pairs are in
+            no order, and may repeat. Padding is not read.
+        """
+        request = inputs["request_of_candidate"]
+        pairs: dict[str, list[tuple[Tensor, Tensor]]] = {
+            t: [] for t in self.spec.tables
+        }
+        candidates = torch.arange(len(request), device=request.device)
+
+        def read(table: str, derived: str | None, row: Tensor, ids: Tensor) -> None:
+            if derived is not None:
+                lookup: _DerivedLookup = self.lookups[key_of(derived)]  # type: ignore[assignment]
+                inner, element = lookup.elements(ids)
+                row, ids = row[inner], lookup.ids[element]
+            pairs.setdefault(table, []).append((row, ids))
+
+        for f in (*self.spec.user, *self.spec.candidate):
+            ids = inputs[f.name]
+            read(f.table, None, candidates, ids[request] if f.side == "user" else ids)
+        for d in self.spec.derived:
+            ids = inputs[d.source]
+            ids = ids[request] if d.side == "user" else ids
+            read(d.table, d.name, candidates, ids)
+        for m in self.spec.multi_hot:
+            mask = self._mask(m, inputs[m.name], inputs[f"{m.name}.lengths"])
+            mask, ids = (
+                (mask[request], inputs[m.name][request])
+                if m.side == "user"
+                else (mask, inputs[m.name])
+            )
+            read(m.table, None, mask.nonzero(as_tuple=True)[0], ids[mask])
+        for sequence in self.spec.behavior:
+            mask = self._sequence_mask(sequence, inputs)[request]
+            n, t = mask.nonzero(as_tuple=True)
+            for b in sequence.fields:
+                read(b.table, b.derived, n, inputs[b.source or b.name][request[n], t])
+        return {
+            table: (torch.cat([r for r, _ in found]), torch.cat([i for _, i in found]))
+            for table, found in pairs.items()
+        }
 
     def _table(self, name: str) -> nn.Embedding:
         table: nn.Embedding = self.tables[key_of(name)]  # type: ignore[assignment]

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from din_converter.model import ClickModel, key_of
 from din_converter.verify import random_inputs, torch_logits
-from din_infer.errors import InputError, ModelError, explain
+from din_infer.errors import InputError, explain
 from din_infer.metrics import auc
 from din_infer.spec import FeatureSpec
 
@@ -129,26 +129,27 @@ def measure_rounding(
         If there is `valid` and the spec names no label.
     """
     spec = model.spec
-    labels: NDArray[Any] | None = None
-    batches = _generated(spec)
+    batches: Iterator[tuple[Mapping[str, NDArray[Any]], NDArray[Any] | None]]
+    batches = ((inputs, None) for inputs in _generated(spec))
     if valid is not None:
-        from din_converter import train  # needs pyarrow, which only `valid` asks for
+        from din_converter.rows import Rows  # pyarrow, which only `valid` asks for
 
-        if spec.label is None:
-            raise ModelError(explain("a `label` column", "none", "spec.label"))
-        table = (
-            train.read_table(Path(valid), spec)
+        rows = (
+            Rows.open([Path(valid)], spec)
             if isinstance(valid, str | os.PathLike)
-            else valid
+            else Rows.of_table(valid, spec, "the validation rows")
         )
-        if table.num_rows == 0:
+        if rows.num_rows == 0:
             raise InputError(explain("at least one validation row", 0, "valid"))
-        labels = train.read_labels(table, spec)
-        batches = train.encoded_batches(table, spec, BATCH_ROWS, "the validation rows")
-    pairs = [(torch_logits(model, b), torch_logits(rounded, b)) for b in batches]
-    before, after = (np.concatenate(logits) for logits in zip(*pairs, strict=True))
+        rows.check()
+        batches = ((b.inputs, b.labels) for b in rows.batches(BATCH_ROWS))
+    found = [(torch_logits(model, x), torch_logits(rounded, x), y) for x, y in batches]
+    before = np.concatenate([z for z, _, _ in found])
+    after = np.concatenate([z for _, z, _ in found])
     scale, offset = spec.calibration.scale, spec.calibration.offset
-    if labels is None:  # a logistic variable is below z with probability sigmoid(z)
+    if valid is not None:
+        labels: NDArray[Any] = np.concatenate([y for _, _, y in found if y is not None])
+    else:  # a logistic variable is below z with probability sigmoid(z)
         draw = np.random.default_rng(1).logistic(size=len(before))
         labels = draw < scale * before + offset
     aucs = [auc(labels, scale * z + offset) for z in (before, after)]

@@ -1,13 +1,16 @@
-"""Train a DIN from Parquet: log-loss, validation per epoch, early stopping.
+"""Train a DIN: log-loss, validation per epoch, early stopping, resumption.
 
 Rows are encoded batch by batch by the same kernels that serve, so there is no second
-definition of a feature.
+definition of a feature. Batches are made in a thread beside the steps.
 """
 
 import copy
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +21,73 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from tqdm import tqdm
 
-from din_converter.model import ClickModel, build_model
-from din_infer import columns, metrics
-from din_infer.errors import InputError, ModelError, explain
-from din_infer.jobs.files import name_row, open_parquet
+from din_converter.model import ClickModel, build_model, key_of
+from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
+from din_converter.rows import Batch, Rows, ahead, split_by_time
+from din_converter.run import RunFolder
+from din_infer import metrics
+from din_infer.errors import DeviceError, InputError, ModelError, explain
+from din_infer.jobs.files import open_parquet
 from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
-CHECKED_ROWS = 1 << 16
+OPTIMIZERS = ("adam", "adagrad", "sgd")
+SCHEDULES = ("constant", "exponential", "linear", "cosine")
+MEASURES = ("auc", "gauc", "log_loss")
+EVALUATION_ROWS = 4096
+LOGS_PER_EPOCH = 50
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are din-train's."""
+    """How to train; the defaults are din-train's.
+
+    `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
+    an exponential schedule multiplies the learning rate by per epoch, a little at every
+    step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
+    shuffled together; two such windows are in memory.
+    """
 
     epochs: int = 10
     batch_size: int = 1024
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
+    schedule: str = "constant"
+    decay: float = 0.9
+    warmup_steps: int = 0
     weight_decay: float = 0.0
+    mba: float = 0.0
+    embedding_std: float = 0.01
     patience: int = 2
+    select: str = "auc"
     valid_fraction: float = 0.1
+    shuffle_rows: int = 1_000_000
     seed: int = 0
     threads: int | None = None
+    device: str = "cpu"
+    checkpoint_minutes: float = 5.0
     progress: bool = True
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch measured; GAUC is None without a `group` column."""
+    """What one epoch measured; GAUC is None without a `group` column.
+
+    `calibration` is the sum of the scores over the number of clicks. `seconds` are
+    those of training, `waited` the share of them that waited for rows.
+    """
 
     number: int
     train_log_loss: float
     log_loss: float
     auc: float
     gauc: float | None
+    calibration: float = math.nan
+    learning_rate: float = math.nan
+    seconds: float = 0.0
+    rows_per_second: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass
@@ -80,292 +115,483 @@ def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
 
 def train(
     spec: FeatureSpec,
-    table: pa.Table,
-    valid: pa.Table | None = None,
+    data: pa.Table | Rows,
+    valid: pa.Table | Rows | None = None,
     settings: Settings | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    *,
+    run: RunFolder | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    start: ClickModel | None = None,
 ) -> Trained:
-    """Fit a new model by Adam on the log-loss; keep the epoch of the best valid AUC.
+    """Fit a model to the log-loss; keep the epoch that validates best.
 
     Parameters
     ----------
     spec : FeatureSpec
         Must name a `label`; `weight`, `group` and `time` are used where named.
-    table, valid : pyarrow.Table
+    data, valid : pyarrow.Table or Rows
         Without `valid`, the last `settings.valid_fraction` of the rows by `spec.time`
         are held out; a fraction of 0 trains without validation.
     settings : Settings, optional
     on_epoch : callable, optional
         Called with each `Epoch` as it ends.
+    run : RunFolder, optional
+        Where to log, and to save what `resume` goes on from.
+    resume, overwrite : bool
+        Go on from the checkpoint in `run`, if there is one; or start again over it.
+    start : DIN or BaseModel, optional
+        A model of the same spec to start from, instead of random weights.
 
     Raises
     ------
     InputError
         If a label is not 0 or 1, a weight is negative or missing, the data does not fit
-        the spec, or there is no way to split it.
+        the spec, there is no way to split it, or the loss is no longer finite.
     ModelError
-        If the spec names no label, or the model's output is not a probability.
+        If the spec names no label, the model's output is not a probability, or `start`
+        is a model of another spec.
+    DeviceError
+        If the device is not there.
+
+    Notes
+    -----
+    On the CPU, the same seed, data and number of threads give the same model, whether
+    or not the run was interrupted and resumed. Tables have sparse gradients: with the
+    optimizers `adam` (torch's SparseAdam), `adagrad` and `sgd`, a step costs by the
+    rows that its batch reads, not by the length of the tables.
     """
     settings = settings or Settings()
+    _check_settings(settings)
     if spec.label is None:
         raise ModelError(explain("a `label` column", "none", "spec.label"))
     if spec.model.link != "sigmoid":
         rule = "'sigmoid', since training minimizes the log-loss"
         raise ModelError(explain(rule, repr(spec.model.link), "model.link"))
+    device = _device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if valid is None and settings.valid_fraction > 0:
-        table, valid = split_by_time(table, spec, settings.valid_fraction)
-    if table.num_rows == 0:
-        raise InputError(explain("at least one training row", 0, "train"))
-    _check_rows(table, spec, "the training rows")
-    labels = read_labels(table, spec)
-    weights = _read_weights(table, spec)
+    rows = _as_rows(data, spec, "the training rows")
     if valid is not None:
-        if valid.num_rows == 0:
-            raise InputError(explain("at least one validation row", 0, "valid"))
-        _check_rows(valid, spec, "the validation rows")
-        read_labels(valid, spec)
+        held_out: Rows | None = _as_rows(valid, spec, "the validation rows")
+    elif settings.valid_fraction > 0:
+        rows, held_out = split_by_time(rows, settings.valid_fraction)
+    else:
+        held_out = None
+    for part, name in ((rows, "training"), (held_out, "validation")):
+        if part is not None and part.num_rows == 0:
+            rule = f"at least one {name} row"
+            raise InputError(explain(rule, 0, "train" if part is rows else "valid"))
     torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
     model = build_model(spec)
-    optimizers = _optimizers(model, settings)
-    trained = Trained(model, None)
-    best_state: dict[str, Any] = {}
-    waited = 0
-    for number in range(1, settings.epochs + 1):
-        loss = _train_epoch(
-            model, optimizers, table, labels, weights, rng, settings, number
+    if settings.embedding_std != Settings.embedding_std:
+        model.initialize_tables(settings.embedding_std)
+    if start is not None:
+        _copy_weights(start, model)
+    counts = _check_rows(rows, model if settings.mba else None)
+    if held_out is not None and valid is not None:  # else checked with `rows`
+        held_out.check()
+    training = _Training(model.to(device), settings, counts, rows, held_out, run)
+    if run is not None:
+        content = run.begin(resume=resume, overwrite=overwrite)
+        if content is not None:
+            training.restore(content)
+            for epoch in training.epochs:
+                if on_epoch:
+                    on_epoch(epoch)
+    try:
+        # Said outright: torch warns of the default, which is the same.
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            return training.finish(on_epoch)
+    finally:
+        if run is not None:
+            run.close()
+
+
+class _Training:
+    """A run under way: everything that a checkpoint keeps."""
+
+    def __init__(
+        self,
+        model: ClickModel,
+        settings: Settings,
+        counts: dict[str, NDArray[np.int64]] | None,
+        rows: Rows,
+        valid: Rows | None,
+        run: RunFolder | None,
+    ) -> None:
+        self.model, self.settings = model, settings
+        self.rows, self.valid, self.run = rows, valid, run
+        self.steps_per_epoch = -(-rows.num_rows // settings.batch_size)
+        self.optimizers = _optimizers(model, settings)
+        self.regularizer = None
+        if counts is not None:
+            names = list(counts)
+            tables: list[Any] = [model.tables[key_of(n)] for n in names]
+            self.regularizer = MiniBatchAwareRegularizer(
+                tables, [counts[n] for n in names], settings.mba
+            )
+        self.step = 0  # of the whole run
+        self.loss = 0.0  # summed over the epoch's rows so far
+        self.seconds = self.waited = 0.0  # of the epoch so far
+        self.epochs: list[Epoch] = []
+        self.best: Epoch | None = None
+        self.best_state: dict[str, Any] = {}
+        self.saved_at = time.monotonic()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.tower.output.weight.device
+
+    def finish(self, on_epoch: Callable[[Epoch], None] | None) -> Trained:
+        """Train what is left, and hand over the best model, on the CPU."""
+        settings = self.settings
+        while len(self.epochs) < settings.epochs and not self._stops_early():
+            self._train_epoch()
+            epoch = self._end_epoch()
+            if on_epoch:
+                on_epoch(epoch)
+        if self.best_state:
+            self.model.load_state_dict(self.best_state)
+        for embedding in self.model.tables.values():
+            embedding.sparse = False  # type: ignore[assignment]
+            embedding.weight.grad = None
+        self.model.cpu().eval()
+        return Trained(self.model, self.best, self.epochs)
+
+    def _stops_early(self) -> bool:
+        if self.valid is None or self.best is None:
+            return False
+        return len(self.epochs) - self.best.number >= self.settings.patience
+
+    def _train_epoch(self) -> None:
+        settings, number = self.settings, len(self.epochs) + 1
+        done = self.step - (number - 1) * self.steps_per_epoch
+        batches = ahead(
+            self.rows.batches(
+                settings.batch_size,
+                window=settings.shuffle_rows,
+                rng=np.random.default_rng([settings.seed, number]),
+                skip=done,
+            )
         )
-        if valid is None:
-            epoch = Epoch(number, loss, float("nan"), float("nan"), None)
-        else:
-            epoch = _validate(model, valid, number, loss, settings.batch_size)
-        trained.epochs.append(epoch)
-        if on_epoch:
-            on_epoch(epoch)
-        if valid is None or trained.best is None or _better(epoch, trained.best):
-            trained.best, waited = epoch, 0
-            best_state = copy.deepcopy(model.state_dict())
-        else:
-            waited += 1
-            if waited >= settings.patience:
-                break
-    if best_state:
-        model.load_state_dict(best_state)
-    for embedding in model.tables.values():
-        embedding.sparse = False  # type: ignore[assignment]
-    model.eval()
-    return trained
+        self.model.train()
+        bar = tqdm(
+            total=self.rows.num_rows,
+            initial=done * settings.batch_size,
+            desc=f"epoch {number}",
+            unit=" rows",
+            unit_scale=True,
+            leave=False,
+            file=sys.stderr,
+            disable=None if settings.progress else True,
+        )
+        every = max(1, self.steps_per_epoch // LOGS_PER_EPOCH)
+        with bar, closing(batches):  # type: ignore[type-var]
+            started = time.perf_counter()
+            for batch in batches:
+                self.waited += time.perf_counter() - started
+                loss = self._take_step(batch)
+                if not math.isfinite(loss):
+                    rule = "a finite loss"
+                    fix = "Training diverged: lower the learning rate."
+                    raise InputError(explain(rule, loss, f"epoch {number}", fix))
+                self.loss += loss * len(batch.labels)
+                now = time.perf_counter()
+                self.seconds += now - started
+                started = now
+                bar.update(len(batch.labels))
+                bar.set_postfix(log_loss=f"{loss:.4f}", refresh=False)
+                if self.run is not None:
+                    if self.step % every == 0:
+                        rate = self.learning_rate()
+                        self.run.log("step", self.step, log_loss=loss, lr=rate)
+                    minutes = (time.monotonic() - self.saved_at) / 60
+                    if minutes >= settings.checkpoint_minutes:
+                        self.save()
+
+    def _take_step(self, batch: Batch) -> float:
+        rate = self.learning_rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+        inputs = _tensors(batch, self.device)
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        weights = None
+        if batch.weights is not None:
+            weights = torch.from_numpy(batch.weights).to(self.device)
+        loss = functional.binary_cross_entropy_with_logits(
+            self.model(inputs), labels, weights
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.regularizer is not None:
+            self.regularizer.add_gradients()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def learning_rate(self) -> float:
+        """Return the rate of the next step, by the schedule."""
+        s = self.settings
+        passed = self.step / self.steps_per_epoch
+        factor = {
+            "constant": 1.0,
+            "exponential": s.decay**passed,
+            "linear": max(0.0, 1 - passed / s.epochs),
+            "cosine": (1 + math.cos(math.pi * min(1.0, passed / s.epochs))) / 2,
+        }[s.schedule]
+        warm = min(1.0, (self.step + 1) / s.warmup_steps) if s.warmup_steps else 1.0
+        return float(s.learning_rate * factor * warm)
+
+    def _end_epoch(self) -> Epoch:
+        measured = dict.fromkeys(("log_loss", "auc", "calibration"), math.nan)
+        gauc = None
+        if self.valid is not None:
+            labels, scores, groups = _score(self.model, self.valid, calibrated=False)
+            measured["log_loss"] = metrics.log_loss(labels, scores)
+            measured["auc"] = metrics.auc(labels, scores)
+            if labels.any():
+                measured["calibration"] = float(scores.sum() / labels.sum())
+            if groups is not None:
+                gauc = metrics.gauc(labels, scores, groups)
+        rows = self.rows.num_rows
+        epoch = Epoch(
+            number=len(self.epochs) + 1,
+            train_log_loss=self.loss / rows,
+            gauc=gauc,
+            learning_rate=self.learning_rate(),
+            seconds=self.seconds,
+            rows_per_second=rows / self.seconds if self.seconds else 0.0,
+            waited=self.waited / self.seconds if self.seconds else 0.0,
+            **measured,
+        )
+        self.epochs.append(epoch)
+        self.loss = self.seconds = self.waited = 0.0
+        best = self.valid is None or self.best is None
+        if best or _better(epoch, self.best, self.settings.select):  # type: ignore[arg-type]
+            self.best = epoch
+            state = self.model.state_dict()
+            self.best_state = {k: v.cpu().clone() for k, v in state.items()}
+        if self.run is not None:
+            values = {
+                k: v if v is None or math.isfinite(v) else None
+                for k, v in asdict(epoch).items()
+            }
+            self.run.log("epoch", self.step, best=self.best is epoch, **values)
+            self.save()
+        return epoch
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        if self.run is None:
+            return
+        self.run.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizers": [o.state_dict() for o in self.optimizers],
+                "random": torch.get_rng_state(),
+                "step": self.step,
+                "loss": self.loss,
+                "seconds": self.seconds,
+                "waited": self.waited,
+                "epochs": [asdict(e) for e in self.epochs],
+                "best": self.best.number if self.best else 0,
+                "best_state": self.best_state,
+            }
+        )
+        self.saved_at = time.monotonic()
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Be where `save` was."""
+        self.model.load_state_dict(content["model"])
+        for optimizer, state in zip(
+            self.optimizers, content["optimizers"], strict=True
+        ):
+            optimizer.load_state_dict(state)
+        torch.set_rng_state(content["random"])
+        self.step, self.loss = content["step"], content["loss"]
+        self.seconds, self.waited = content["seconds"], content["waited"]
+        self.epochs = [Epoch(**e) for e in content["epochs"]]
+        if content["best"]:
+            self.best = self.epochs[content["best"] - 1]
+        self.best_state = content["best_state"]
+
+
+def _check_settings(settings: Settings) -> None:
+    for name, choices in (
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("select", MEASURES),
+    ):
+        value = getattr(settings, name)
+        if value not in choices:
+            rule = "one of " + ", ".join(choices)
+            raise InputError(explain(rule, repr(value), name))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        rule = "a device that torch can use"
+        reason = str(error).splitlines()[0]
+        raise DeviceError(explain(rule, f"{name!r} ({reason})", "device")) from None
+    return device
+
+
+def _as_rows(data: pa.Table | Rows, spec: FeatureSpec, name: str) -> Rows:
+    return data if isinstance(data, Rows) else Rows.of_table(data, spec, name)
+
+
+def _check_rows(
+    rows: Rows, model: ClickModel | None
+) -> dict[str, NDArray[np.int64]] | None:
+    """Check every row; with a model, count in how many samples table rows occur."""
+    if model is None:
+        rows.check()
+        return None
+    counts = count_samples(model, [])
+
+    def count(batch: Batch) -> None:
+        for name, more in count_samples(model, [_tensors(batch)]).items():
+            counts[name] += more
+
+    rows.check(count)
+    return counts
+
+
+def _copy_weights(start: ClickModel, model: ClickModel) -> None:
+    """Take the weights of a model whose ids and layers mean the same."""
+
+    def parts(spec: FeatureSpec) -> dict[str, Any]:
+        raw = copy.deepcopy(spec.to_dict())
+        for role in ("label", "weight", "group", "time", "calibration"):
+            raw.pop(role, None)
+        return raw
+
+    old, new = parts(start.spec), parts(model.spec)
+    differ = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
+    if differ:
+        rule = "a model of the same spec, whose ids mean the same"
+        got = "other " + ", ".join(differ)
+        raise ModelError(explain(rule, got, "warm start"))
+    model.load_state_dict(start.state_dict())
 
 
 def _optimizers(
     model: ClickModel, settings: Settings
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Adam for the layers; for the tables one that touches a batch's rows alone.
-
-    A step then costs by the batch, not by the size of the tables.
-    """
+    """One for the layers; for the tables one that touches a batch's rows alone."""
     for embedding in model.tables.values():
         embedding.sparse = True  # type: ignore[assignment]
     tables = list(model.tables.parameters())
     inside = {id(p) for p in tables}
     layers = [p for p in model.parameters() if id(p) not in inside]
+    kinds: dict[str, tuple[Any, Any]] = {
+        "adam": (torch.optim.Adam, torch.optim.SparseAdam),
+        "adagrad": (torch.optim.Adagrad, torch.optim.Adagrad),
+        "sgd": (torch.optim.SGD, torch.optim.SGD),
+    }
+    for_layers, for_tables = kinds[settings.optimizer]
+    rate = settings.learning_rate
     return (
-        torch.optim.Adam(
-            layers, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        ),
-        torch.optim.SparseAdam(tables, lr=settings.learning_rate),
+        for_layers(layers, lr=rate, weight_decay=settings.weight_decay),
+        for_tables(tables, lr=rate),
     )
 
 
-def _check_rows(table: pa.Table, spec: FeatureSpec, what: str) -> None:
-    """Encode every row once, in order, so that an error names the row it is in."""
-    for _ in encoded_batches(table, spec, CHECKED_ROWS, what):
-        pass
-
-
-def _better(epoch: Epoch, best: Epoch) -> bool:
-    """By AUC; by log-loss where a single class leaves no AUC."""
-    if np.isnan(epoch.auc) or np.isnan(best.auc):
+def _better(epoch: Epoch, best: Epoch, measure: str) -> bool:
+    """By the measure; by log-loss where a single class leaves none."""
+    new, old = getattr(epoch, measure), getattr(best, measure)
+    if measure == "log_loss" or None in (new, old) or math.isnan(new + old):
         return epoch.log_loss < best.log_loss
-    return epoch.auc > best.auc
+    return bool(new > old)
 
 
-def _times(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """Read a time column as numbers: numeric, or a date or timestamp in its units."""
-    if name not in table.column_names:
-        return columns.floats(table, name)
-    column = table[name]
-    if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
-        column = column.cast(pa.int32())
-    elif pa.types.is_temporal(column.type):
-        column = column.cast(pa.int64())
-    return columns.floats(pa.table({name: column}), name)
-
-
-def split_by_time(
-    table: pa.Table, spec: FeatureSpec, fraction: float
-) -> tuple[pa.Table, pa.Table]:
-    """Hold out the newest rows; rows of the boundary's time all go to validation."""
-    if spec.time is None:
-        rule = "a validation file, or a `time` column in the spec to split by"
-        fix = "Give --valid FILE, or --valid-fraction 0 to train without validation."
-        raise InputError(explain(rule, "neither", "valid", fix))
-    time = _times(table, spec.time)
-    if np.isnan(time).any():
-        row = int(np.argmax(np.isnan(time)))
-        raise InputError(explain("a time", "null", f"{spec.time}, row {row}"))
-    if len(time) == 0:
-        return table, table
-    boundary = np.sort(time)[min(int(len(time) * (1 - fraction)), len(time) - 1)]
-    newest = time >= boundary
-    if newest.all():
-        rule = "times before the newest ones, to train on"
-        raise InputError(explain(rule, f"all at {boundary:g} or later", spec.time))
-    return table.filter(pa.array(~newest)), table.filter(pa.array(newest))
-
-
-def read_labels(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32]:
-    """Read the label column as float32 of 0 and 1; anything else is an InputError."""
-    name = spec.label or ""
-    labels = columns.floats(table, name)
-    wrong = (labels != 0) & (labels != 1)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(explain("a label 0 or 1", labels[row], f"{name}, row {row}"))
-    return labels.astype(np.float32)
-
-
-def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | None:
-    if spec.weight is None:
-        return None
-    weights = columns.floats(table, spec.weight)
-    wrong = ~((weights >= 0) & np.isfinite(weights))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        place = f"{spec.weight}, row {row}"
-        raise InputError(explain("a finite weight of at least 0", weights[row], place))
-    return weights.astype(np.float32)
-
-
-def _train_epoch(
-    model: ClickModel,
-    optimizers: Sequence[torch.optim.Optimizer],
-    table: pa.Table,
-    labels: NDArray[np.float32],
-    weights: NDArray[np.float32] | None,
-    rng: np.random.Generator,
-    settings: Settings,
-    number: int,
-) -> float:
-    model.train()
-    order = rng.permutation(table.num_rows)
-    total = 0.0
-    bar = tqdm(
-        total=len(order),
-        desc=f"epoch {number}",
-        unit=" rows",
-        unit_scale=True,
-        leave=False,
-        file=sys.stderr,
-        disable=None if settings.progress else True,
-    )
-    with bar:
-        for start in range(0, len(order), settings.batch_size):
-            rows = order[start : start + settings.batch_size]
-            inputs = encode_batch(model.spec, table.take(pa.array(rows)))
-            wanted = torch.from_numpy(labels[rows])
-            weight = torch.from_numpy(weights[rows]) if weights is not None else None
-            loss = functional.binary_cross_entropy_with_logits(
-                model(inputs), wanted, weight
-            )
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            for optimizer in optimizers:
-                optimizer.step()
-            if not torch.isfinite(loss):
-                rule = "a finite loss"
-                fix = "Training diverged: lower the learning rate."
-                raise InputError(explain(rule, loss.item(), f"epoch {number}", fix))
-            total += loss.item() * len(rows)
-            bar.update(len(rows))
-            bar.set_postfix(log_loss=f"{loss.item():.4f}", refresh=False)
-    return total / max(len(order), 1)
-
-
-def encoded_batches(
-    table: pa.Table, spec: FeatureSpec, batch_size: int, what: str
-) -> Iterator[dict[str, NDArray[np.int64] | NDArray[np.float32]]]:
-    """Encode a table in order; an InputError names the row of `what` it is in."""
-    for start in range(0, table.num_rows, batch_size):
-        try:
-            yield spec.encode(table.slice(start, batch_size))
-        except InputError as error:
-            raise InputError(name_row(str(error), start, what)) from None
-
-
-def encode_batch(spec: FeatureSpec, batch: pa.Table) -> dict[str, torch.Tensor]:
-    """Encode rows of a table into the tensors that a model's forward takes."""
-    return {k: torch.from_numpy(v) for k, v in spec.encode(batch).items()}
+def _tensors(
+    batch: Batch, device: torch.device | None = None
+) -> dict[str, torch.Tensor]:
+    return {k: torch.from_numpy(v).to(device) for k, v in batch.inputs.items()}
 
 
 def evaluate(
     model: ClickModel,
-    table: pa.Table,
-    batch_size: int = 4096,
+    table: pa.Table | Rows,
+    batch_size: int = EVALUATION_ROWS,
     *,
     calibrated: bool = True,
 ) -> NDArray[np.float64]:
-    """Score every row of a table with torch in evaluation mode, float64 [rows].
+    """Score every row with torch in evaluation mode, float64 [rows].
 
     Calibration is applied, as `Predictor.score` applies it, unless `calibrated` is
     False: training neither sees nor judges by it.
     """
-    model.eval()
-    calibration = model.spec.calibration if calibrated else Calibration()
+    if isinstance(table, Rows):
+        return _score(model, table, batch_size, calibrated=calibrated)[1]
     out = np.empty(table.num_rows)
-    with torch.inference_mode():
-        for start in range(0, table.num_rows, batch_size):
-            inputs = encode_batch(model.spec, table.slice(start, batch_size))
-            z = model(inputs).double() * calibration.scale + calibration.offset
-            score = torch.sigmoid(z) if model.spec.model.link == "sigmoid" else z
-            out[start : start + batch_size] = score.numpy()
+    for start in range(0, table.num_rows, batch_size):
+        inputs = model.spec.encode(table.slice(start, batch_size))
+        tensors = {k: torch.from_numpy(v) for k, v in inputs.items()}
+        out[start : start + batch_size] = _scores(model, tensors, calibrated)
     return out
 
 
-def _validate(
-    model: ClickModel, valid: pa.Table, number: int, loss: float, batch_size: int
-) -> Epoch:
-    spec = model.spec
-    labels = read_labels(valid, spec)
-    scores = evaluate(model, valid, batch_size, calibrated=False)
-    gauc = None
-    if spec.group is not None:
-        gauc = metrics.gauc(labels, scores, columns.keys64(valid, spec.group))
-    return Epoch(
-        number,
-        train_log_loss=loss,
-        log_loss=metrics.log_loss(labels, scores),
-        auc=metrics.auc(labels, scores),
-        gauc=gauc,
+def _scores(
+    model: ClickModel, inputs: dict[str, torch.Tensor], calibrated: bool
+) -> NDArray[np.float64]:
+    model.eval()
+    calibration = model.spec.calibration if calibrated else Calibration()
+    with torch.inference_mode():
+        z = model(inputs).double() * calibration.scale + calibration.offset
+        score = torch.sigmoid(z) if model.spec.model.link == "sigmoid" else z
+    scores: NDArray[np.float64] = score.cpu().numpy()
+    return scores
+
+
+def _score(
+    model: ClickModel,
+    rows: Rows,
+    batch_size: int = EVALUATION_ROWS,
+    *,
+    calibrated: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64] | None]:
+    """Return labels, scores and groups of all rows, in order."""
+    device = model.tower.output.weight.device
+    labels, scores, groups = [], [], []
+    with closing(ahead(rows.batches(batch_size))) as batches:  # type: ignore[type-var]
+        for batch in batches:
+            labels.append(batch.labels)
+            scores.append(_scores(model, _tensors(batch, device), calibrated))
+            if batch.groups is not None:
+                groups.append(batch.groups)
+    return (
+        np.concatenate(labels) if labels else np.empty(0, np.float32),
+        np.concatenate(scores) if scores else np.empty(0),
+        np.concatenate(groups) if groups else None,
     )
 
 
 def epoch_header() -> str:
     """Return the head of the table that `epoch_line` fills."""
-    return "epoch  train log-loss  valid log-loss  valid AUC  valid GAUC"
+    return (
+        "epoch  train log-loss  valid log-loss  valid AUC  valid GAUC  calibration"
+        "    rows/s"
+    )
 
 
 def epoch_line(epoch: Epoch) -> str:
     """Return one epoch as a line of the table."""
 
-    def show(value: float | None, width: int) -> str:
-        missing = value is None or np.isnan(value)
-        return ("-" if missing else f"{value:.5f}").rjust(width)
+    def show(value: float | None, width: int, digits: int = 5) -> str:
+        missing = value is None or math.isnan(value)
+        return ("-" if missing else f"{value:.{digits}f}").rjust(width)
 
     return (
         f"{epoch.number:5d}  {show(epoch.train_log_loss, 14)}"
         f"  {show(epoch.log_loss, 14)}  {show(epoch.auc, 9)}  {show(epoch.gauc, 10)}"
+        f"  {show(epoch.calibration, 11, 3)}  {epoch.rows_per_second:8,.0f}"
     )

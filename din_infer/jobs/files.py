@@ -24,7 +24,7 @@ from din_infer.encode import Stats
 from din_infer.errors import InputError, explain
 from din_infer.predictor import Predictor
 
-__all__ = ["Summary", "name_row", "open_parquet", "score_files"]
+__all__ = ["Summary", "expand", "name_row", "open_parquet", "score_files"]
 
 # A row group of the output: as many rows as readers like, few enough bytes.
 GROUP_ROWS = 1 << 17
@@ -107,7 +107,7 @@ def score_files(
     if "score" in keep:
         rule = "kept columns other than `score`, which the output adds"
         raise InputError(explain(rule, "'score'", "keep"))
-    sources = list(_expand(inputs))
+    sources = list(expand(inputs))
     targets = _targets(sources, Path(out), overwrite)
     wanted = list(dict.fromkeys([*predictor.spec.columns, *keep]))
     if len(set(keep)) != len(keep):
@@ -142,7 +142,7 @@ def score_files(
     return summary
 
 
-def _expand(inputs: Sequence[str | Path]) -> Iterator[Path]:
+def expand(inputs: Sequence[str | Path]) -> Iterator[Path]:
     for item in map(Path, inputs):
         if not item.is_dir():
             yield item

@@ -1,0 +1,382 @@
+"""Labeled rows as training reads them: in pieces, in any order, never all at once.
+
+A piece is a row group of a Parquet file, or a part of a table. An epoch reads the
+pieces in random order, gathers a window of them, and cuts batches from the shuffled
+window; so memory holds two windows, however long the data is.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from din_infer import columns
+from din_infer.errors import InputError, ModelError, explain
+from din_infer.jobs.files import expand, name_row, open_parquet
+from din_infer.spec import FeatureSpec
+
+__all__ = ["Batch", "Piece", "Rows", "ahead", "read_labels", "split_by_time"]
+
+PIECE_ROWS = 1 << 16
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some consecutive rows of one source; `kept` are those inside the time range."""
+
+    source: str
+    start: int
+    num_rows: int
+    kept: int
+    load: Callable[[Sequence[str]], pa.Table]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded rows with their labels; what a step or an evaluation reads."""
+
+    inputs: dict[str, NDArray[np.int64] | NDArray[np.float32]]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32] | None
+    groups: NDArray[np.int64] | None
+
+
+class Rows:
+    """Labeled rows of Parquet files or of a table.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        Names the columns: features, `label`, and `weight`, `group`, `time` if any.
+    pieces : sequence of Piece
+    before, since : float, optional
+        Only rows whose time is below `before`, or at least `since`.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        pieces: Sequence[Piece],
+        *,
+        before: float | None = None,
+        since: float | None = None,
+    ) -> None:
+        self.spec = spec
+        self.pieces = tuple(pieces)
+        self._before, self._since = before, since
+
+    @classmethod
+    def of_table(cls, table: pa.Table, spec: FeatureSpec, name: str) -> "Rows":
+        """Take the rows of a table in memory; errors call it `name`."""
+
+        def load(start: int, names: Sequence[str]) -> pa.Table:
+            part = table.slice(start, PIECE_ROWS)
+            return part.select([n for n in names if n in table.column_names])
+
+        pieces = []
+        for start in range(0, table.num_rows, PIECE_ROWS):
+            rows = min(PIECE_ROWS, table.num_rows - start)
+            pieces.append(Piece(name, start, rows, rows, partial(load, start)))
+        return cls(spec, pieces)
+
+    @classmethod
+    def open(cls, paths: Iterable[str | Path], spec: FeatureSpec) -> "Rows":
+        """Take the rows of Parquet files, or folders of them; only footers are read.
+
+        Raises
+        ------
+        InputError
+            If a file is not Parquet, or lacks a column.
+        """
+        wanted = list(dict.fromkeys([*spec.columns, *_roles(spec)]))
+        pieces = []
+        for path in expand(list(paths)):
+            with open_parquet(path, wanted) as file:
+                metadata = file.metadata
+            start = 0
+            for group in range(metadata.num_row_groups):
+                rows = metadata.row_group(group).num_rows
+                load = partial(_load_group, path, metadata, group)
+                if rows:
+                    pieces.append(Piece(str(path), start, rows, rows, load))
+                start += rows
+        return cls(spec, pieces)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows inside the time range."""
+        return sum(p.kept for p in self.pieces)
+
+    def windows(
+        self, num_rows: int, rng: np.random.Generator | None = None
+    ) -> Iterator[pa.Table]:
+        """Read tables of at least `num_rows` rows, the last maybe fewer.
+
+        In order; with `rng`, the pieces in random order and the rows of each window
+        shuffled.
+        """
+        pieces = [p for p in self.pieces if p.kept]
+        if rng is not None:
+            pieces = [pieces[i] for i in rng.permutation(len(pieces))]
+        waiting: list[pa.Table] = []
+        for k, piece in enumerate(pieces):
+            waiting.append(self._load(piece))
+            if sum(t.num_rows for t in waiting) >= num_rows or k == len(pieces) - 1:
+                table = pa.concat_tables(waiting, promote_options="permissive")
+                if rng is not None:
+                    # joined first: taking from many chunks is slow
+                    order = rng.permutation(table.num_rows)
+                    table = table.combine_chunks().take(pa.array(order))
+                waiting = []
+                yield table
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        window: int = PIECE_ROWS,
+        rng: np.random.Generator | None = None,
+        skip: int = 0,
+        threads: int = 1,
+    ) -> Iterator[Batch]:
+        """Encode batches of `batch_size` rows, the last maybe fewer.
+
+        Parameters
+        ----------
+        batch_size : int
+        window : int
+            Rows shuffled together.
+        rng : numpy.random.Generator, optional
+            Shuffles; without it rows come in order.
+        skip : int
+            Batches at the start not to encode, to go on where a run was cut off.
+        threads : int
+            For encoding.
+        """
+        left: pa.Table | None = None
+        for table in self.windows(max(window, batch_size), rng):
+            if left is not None and left.num_rows:
+                table = pa.concat_tables([left, table], promote_options="permissive")
+            whole = table.num_rows - table.num_rows % batch_size
+            for start in range(0, whole, batch_size):
+                if skip:
+                    skip -= 1
+                else:
+                    yield self._encode(table.slice(start, batch_size), threads)
+            left = table.slice(whole)
+        if left is not None and left.num_rows and not skip:
+            yield self._encode(left, threads)
+
+    def check(self, seen: Callable[[Batch], None] | None = None) -> None:
+        """Read every row once, in order, so that an error names the row it is in.
+
+        Parameters
+        ----------
+        seen : callable, optional
+            Called with the rows of each piece that are inside the time range.
+
+        Raises
+        ------
+        InputError
+            If a row does not fit the spec, a label is not 0 or 1, or a weight is
+            negative or missing.
+        """
+        for piece in self.pieces:
+            table = piece.load(self._wanted())
+            for start in range(0, piece.num_rows, PIECE_ROWS):
+                part = table.slice(start, PIECE_ROWS)
+                try:
+                    batch = self._encode(part, 1)
+                except InputError as error:
+                    place = _name_row(str(error), piece, start)
+                    raise InputError(place) from None
+                if seen is not None:
+                    inside = self._inside(part)
+                    if not inside.all():
+                        batch = self._encode(part.filter(pa.array(inside)), 1)
+                    seen(batch)
+
+    def times(self) -> Iterator[tuple[Piece, NDArray[np.float64]]]:
+        """Read the time of every row, piece by piece; nothing else is read.
+
+        Raises
+        ------
+        InputError
+            If a time is missing or not a number, date or timestamp.
+        """
+        name = self.spec.time or ""
+        for piece in self.pieces:
+            time = _read_times(piece.load([name]), name)
+            if np.isnan(time).any():
+                row = int(np.argmax(np.isnan(time)))
+                fault = explain("a time", "null", name, within=f"row {row}")
+                raise InputError(_name_row(fault, piece, 0))
+            yield piece, time
+
+    def _wanted(self) -> list[str]:
+        return list(dict.fromkeys([*self.spec.columns, *_roles(self.spec)]))
+
+    def _load(self, piece: Piece) -> pa.Table:
+        table = piece.load(self._wanted())
+        if piece.kept == piece.num_rows:
+            return table
+        return table.filter(pa.array(self._inside(table)))
+
+    def _inside(self, table: pa.Table) -> NDArray[np.bool_]:
+        inside = np.ones(table.num_rows, np.bool_)
+        if self._before is not None or self._since is not None:
+            time = _read_times(table, self.spec.time or "")
+            if self._before is not None:
+                inside &= time < self._before
+            if self._since is not None:
+                inside &= time >= self._since
+        return inside
+
+    def _encode(self, table: pa.Table, threads: int) -> Batch:
+        spec = self.spec
+        return Batch(
+            inputs=spec.encode(table, threads=threads),
+            labels=read_labels(table, spec),
+            weights=_read_weights(table, spec),
+            groups=columns.keys64(table, spec.group) if spec.group else None,
+        )
+
+
+def split_by_time(rows: Rows, fraction: float) -> tuple[Rows, Rows]:
+    """Hold out the newest rows; rows of the boundary's time all go to validation.
+
+    So no row that is trained on is as new as one that is judged, however the rows are
+    ordered and spread over files. Keeps 8 bytes a row while it looks for the boundary.
+
+    Raises
+    ------
+    InputError
+        If the spec names no time, a time is missing, or all rows are equally new.
+    """
+    spec = rows.spec
+    if spec.time is None:
+        rule = "a validation file, or a `time` column in the spec to split by"
+        fix = "Give --valid FILE, or --valid-fraction 0 to train without validation."
+        raise InputError(explain(rule, "neither", "valid", fix))
+    found = list(rows.times())
+    if not found:
+        return rows, rows
+    time = np.concatenate([t for _, t in found])
+    at = min(int(len(time) * (1 - fraction)), len(time) - 1)
+    boundary = float(np.partition(time, at)[at])
+    if time.min() >= boundary:
+        rule = "times before the newest ones, to train on"
+        raise InputError(explain(rule, f"all at {boundary:g} or later", spec.time))
+    older = [replace(p, kept=int((t < boundary).sum())) for p, t in found]
+    newest = [replace(p, kept=int((t >= boundary).sum())) for p, t in found]
+    return Rows(spec, older, before=boundary), Rows(spec, newest, since=boundary)
+
+
+def read_labels(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32]:
+    """Read the label column as float32 of 0 and 1; anything else is an InputError."""
+    name = spec.label or ""
+    labels = columns.floats(table, name)
+    wrong = (labels != 0) & (labels != 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        fault = explain("a label 0 or 1", labels[row], name, within=f"row {row}")
+        raise InputError(fault)
+    return labels.astype(np.float32)
+
+
+def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | None:
+    if spec.weight is None:
+        return None
+    weights = columns.floats(table, spec.weight)
+    wrong = ~((weights >= 0) & np.isfinite(weights))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        rule = "a finite weight of at least 0"
+        fault = explain(rule, weights[row], spec.weight, within=f"row {row}")
+        raise InputError(fault)
+    return weights.astype(np.float32)
+
+
+def _read_times(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """Read a time column as numbers: numeric, or a date or timestamp in its units."""
+    if name not in table.column_names:
+        return columns.floats(table, name)
+    column = table[name]
+    if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
+        column = column.cast(pa.int32())
+    elif pa.types.is_temporal(column.type):
+        column = column.cast(pa.int64())
+    return columns.floats(pa.table({name: column}), name)
+
+
+def _roles(spec: FeatureSpec) -> list[str]:
+    """Columns that training reads beside the features."""
+    if spec.label is None:
+        raise ModelError(explain("a `label` column", "none", "spec.label"))
+    return [r for r in (spec.label, spec.weight, spec.group, spec.time) if r]
+
+
+def _load_group(
+    path: Path, metadata: pq.FileMetaData, group: int, names: Sequence[str]
+) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, metadata=metadata) as file:
+            return file.read_row_group(group, columns=list(names))
+    except (OSError, pa.ArrowException) as error:
+        rule = "a Parquet file that can be read to its end"
+        raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
+
+
+def _name_row(message: str, piece: Piece, start: int) -> str:
+    return name_row(message, piece.start + start, piece.source)
+
+
+def ahead(items: Iterator[T], depth: int = 8) -> Iterator[T]:
+    """Iterate in a thread of its own, up to `depth` items ahead of the taker.
+
+    An exception of the iterator is raised where its item would have come. Closing the
+    generator stops the thread.
+    """
+    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: T | None, error: BaseException | None, more: bool) -> None:
+        while not stop.is_set():
+            try:
+                ready.put((item, error, more), timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item, None, True)
+                if stop.is_set():
+                    return
+            put(None, None, False)
+        except BaseException as error:
+            put(None, error, False)
+
+    thread = threading.Thread(target=work, daemon=True, name="din-rows")
+    thread.start()
+    try:
+        while True:
+            item, error, more = ready.get()
+            if error is not None:
+                raise error
+            if not more:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join()
