@@ -514,3 +514,23 @@ def test_wrong_options_are_refused(
         module.main([*arguments, "--out", str(tmp_path / "out")])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_by_time_foretells_what_a_random_one_flatters() -> None:
+    found = load("split_by_time.py").compare(rows=60_000, seed=0)
+    random, by_time, future = found.values()
+    assert by_time["overlap"] == 0.0
+    assert random["overlap"] > 0.99
+    assert random["auc"] > future["auc"] + 0.05
+    assert abs(by_time["auc"] - future["auc"]) < 0.05
+
+
+def test_the_histories_of_the_log_hold_only_what_came_before() -> None:
+    log = load("split_by_time.py").make_log(3000, 1)
+    past: dict[str, list[str]] = {}
+    assert log["time"].to_pylist() == sorted(log["time"].to_pylist())
+    for row in log.to_pylist():
+        clicked = past.setdefault(row["user_id"], [])
+        assert row["hist_cate_id"] == clicked[-20:]
+        if row["click"]:
+            clicked.append(row["cate_id"])
