@@ -27,7 +27,7 @@ def test_the_lines_of_the_readme_run_after_the_demo(
     assert f"everything is in {tmp_path}/demo" in said
     names: dict[str, object] = {}
     code = blocks("python")
-    assert len(code) == 3
+    assert len(code) == 4
     for block in code:
         exec(compile(block, "README.md", "exec"), names)
     assert len(names["scores"]) == 300  # type: ignore[arg-type]
