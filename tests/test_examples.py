@@ -83,7 +83,12 @@ def write_original(data: Path, compress: bool = False) -> Path:
             reviews.append({"reviewerID": user, "asin": item, "unixReviewTime": at})
     reviews.sort(key=lambda r: -r["unixReviewTime"])
     metadata = [
-        {"asin": a, "title": "it's", "categories": [["Beauty", "x"], ["Beauty", c]]}
+        {
+            "asin": a,
+            "title": "it's",
+            "brand": f"by {a}" if a != "b" else "",
+            "categories": [["Beauty", "x"], ["Beauty", c]],
+        }
         for a, c in CATEGORY.items()
     ]
     metadata += [{"asin": "unreviewed", "categories": []}]
@@ -362,6 +367,18 @@ def test_a_failed_write_leaves_the_old_files(
 
 @needs_shared
 @pytest.mark.slow
+def test_prepare_reads_the_brand_and_the_category_above(
+    original_form: Path, tmp_path: Path
+) -> None:
+    prepare.main([str(original_form), "--out", str(tmp_path / "out")])
+    for row in all_rows(tmp_path / "out"):
+        goods = [*row["hist_goods_id"], row["goods_id"]]
+        brands = [f"by {g}" if g != "b" else None for g in goods]
+        assert [*row["hist_brand_id"], row["brand_id"]] == brands
+        above = [*row["hist_parent_id"], row["parent_id"]]
+        assert above == ["Beauty"] * len(goods)
+
+
 def test_prepare_reads_beauty(tmp_path: Path) -> None:
     data = SHARED / "data" / "beauty"
     prepare.main([str(data), "--out", str(tmp_path)])
@@ -376,13 +393,24 @@ def test_prepare_reads_beauty(tmp_path: Path) -> None:
         for row in rows_of(tmp_path, split):
             items = items_of[row["user_id"]]
             assert row["hist_goods_id"] == items[:last][-50:]
-            assert row["cate_id"] == str(attributes[row["goods_id"]][-1])
+            *above, last_one = attributes[row["goods_id"]]
+            assert row["cate_id"] == str(last_one)
+            assert row["brand_id"] == (str(above[0]) if above else None)
+            assert row["parent_id"] == (str(above[-1]) if len(above) > 1 else None)
+            known = [attributes[i][0] for i in row["hist_goods_id"]]
+            got = row["hist_brand_id"]
+            assert [b for b in got if b] == [
+                str(k)
+                for k, i in zip(known, row["hist_goods_id"], strict=True)
+                if len(attributes[i]) > 1
+            ]
             if row["label"]:
                 assert row["goods_id"] == items[last]
             else:
                 assert row["goods_id"] not in items
     spec = FeatureSpec.load(tmp_path / "features.toml")
-    assert spec.columns == ("goods_id", "cate_id", "hist_goods_id", "hist_cate_id")
+    fields = ("goods_id", "cate_id", "parent_id", "brand_id")
+    assert spec.columns == (*fields, *(f"hist_{f}" for f in fields))
     assert (spec.group, spec.label, spec.time) == ("user_id", "label", None)
 
 

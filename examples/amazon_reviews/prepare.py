@@ -44,7 +44,7 @@ group = "user_id"  # for GAUC; not a model input: the history stands for the use
 name = "goods_id"
 dtype = "string"
 dim = 32
-# Ten buckets per item: about one item in ten shares its embedding with another.
+# A hundred buckets per item: about one in a hundred shares its embedding with another.
 encoder = {{ type = "hash", buckets = {goods_buckets} }}
 
 [[candidate]]
@@ -53,11 +53,27 @@ dtype = "string"
 dim = 32
 encoder = {{ type = "hash", buckets = {cate_buckets} }}
 
+[[candidate]]
+name = "parent_id"  # the category above
+dtype = "string"
+dim = 16
+encoder = {{ type = "hash", buckets = {parent_buckets} }}
+
+[[candidate]]
+name = "brand_id"
+dtype = "string"
+dim = 16
+encoder = {{ type = "hash", buckets = {brand_buckets} }}
+
 [[behavior]]
 name = "history"
 max_len = {max_history}
 order = "oldest_first"
-fields = {{ hist_goods_id = "goods_id", hist_cate_id = "cate_id" }}
+[behavior.fields]
+hist_goods_id = "goods_id"
+hist_cate_id = "cate_id"
+hist_parent_id = "parent_id"
+hist_brand_id = "brand_id"
 
 # A softmax, since here the length of a history says little about the candidate; and the
 # product of interest and candidate in the tower. Without both, as the paper has it, the
@@ -67,7 +83,7 @@ attention = {{ hidden = [80, 40], activation = "dice", softmax = true }}
 [model.tower]
 hidden = [200, 80]
 activation = "dice"
-inputs = ["goods_id", "cate_id", "history", "history.product"]
+inputs = ["goods_id", "cate_id", "parent_id", "brand_id", "history", "history.product"]
 """
 
 
@@ -80,12 +96,16 @@ def expected(rule: str, got: object, place: object) -> DataError:
     return DataError(f"expected {rule}, got {got} - at `{place}`")
 
 
+Names = list[str | None]
+
+
 @dataclass(frozen=True)
 class Reviews:
     """All reviews, each user's together and oldest first.
 
-    `user` and `item` index `user_names` and `item_names`; `category` has one entry per
-    item, None where it is unknown; `unix_time` is None where the data has no times.
+    `user` and `item` index `user_names` and `item_names`; `category`, its `parent` and
+    `brand` have one entry per item, None where it is unknown; `unix_time` is None where
+    the data has no times.
     """
 
     user: NDArray[np.int64]
@@ -93,7 +113,9 @@ class Reviews:
     unix_time: NDArray[np.int64] | None
     user_names: list[str]
     item_names: list[str]
-    category: list[str | None]
+    category: Names
+    parent: Names
+    brand: Names
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -113,7 +135,9 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="DATA",
         help="folder with reviews_<Name>_5.json and meta_<Name>.json (each may end in "
         ".gz), or with <Name>.txt (a user id and its item ids, oldest first, per line) "
-        f"and <Name>{ATTRIBUTES} (item id to attribute ids, the last one its category)",
+        f"and <Name>{ATTRIBUTES} (item id to attribute ids: the last one is "
+        "taken as its category, the one before as the category above, the first as its "
+        "brand)",
     )
     parser.add_argument(
         "--out",
@@ -224,7 +248,7 @@ def read_original(path: Path) -> Reviews:
             raise expected(rule, f"{record!r:.60}", f"{path}:{line}") from None
         users.append(user_index.setdefault(str(user), len(user_index)))
         items.append(item_index.setdefault(str(item), len(item_index)))
-    category = read_categories(metadata[0], item_index)
+    category, parent, brand = read_metadata(metadata[0], item_index)
     user_of, item_of = np.array(users, np.int64), np.array(items, np.int64)
     unix_time = np.array(times, np.int64)
     order = np.lexsort((unix_time, user_of))  # stable: ties keep the file's order
@@ -235,26 +259,36 @@ def read_original(path: Path) -> Reviews:
         list(user_index),
         list(item_index),
         category,
+        parent,
+        brand,
     )
 
 
-def read_categories(path: Path, item_index: dict[str, int]) -> list[str | None]:
-    """Return each item's category: the last name of its last category path."""
-    category: list[str | None] = [None] * len(item_index)
+def read_metadata(path: Path, item_index: dict[str, int]) -> tuple[Names, Names, Names]:
+    """Return each item's category, the one above it, and its brand.
+
+    The category is the last name of the item's last category path.
+    """
+    category, parent, brand = ([None] * len(item_index) for _ in range(3))
     for line, record in read_records(path, only=item_index):
         index = item_index.get(str(record.get("asin")))
+        if index is None:
+            continue
+        if record.get("brand"):
+            brand[index] = str(record["brand"])
         paths = record.get("categories")
-        if index is None or not paths:
+        if not paths:
             continue
         try:
             if isinstance(paths, str) or isinstance(paths[-1], str):
                 raise TypeError(paths)
-            last = paths[-1][-1] if paths[-1] else None
+            *above, last = [None, None, *paths[-1]][-2:]
         except (TypeError, KeyError, IndexError):
             rule = "categories as a list of lists of names"
             raise expected(rule, f"{paths!r:.60}", f"{path}:{line}") from None
         category[index] = None if last is None else str(last)
-    return category
+        parent[index] = None if above[0] is None else str(above[0])
+    return category, parent, brand
 
 
 def read_records(
@@ -328,16 +362,16 @@ def read_prepared(path: Path) -> Reviews:
     except UnicodeDecodeError as error:
         rule = "UTF-8 text"
         raise expected(rule, error, sequences) from None
-    category = [
-        str(attributes[i][-1]) if attributes.get(i) else None for i in item_index
-    ]
+    known = [attributes.get(i) or [] for i in item_index]
     return Reviews(
         np.array(users, np.int64),
         np.array(items, np.int64),
         None,
         list(user_index),
         list(item_index),
-        category,
+        [str(a[-1]) if a else None for a in known],
+        [str(a[-2]) if len(a) > 2 else None for a in known],
+        [str(a[0]) if len(a) > 1 else None for a in known],
     )
 
 
@@ -407,13 +441,12 @@ def write(reviews: Reviews, out: Path, seed: int, max_history: int) -> dict[str,
     return num_rows
 
 
+FIELDS = ("goods_id", "cate_id", "parent_id", "brand_id")
 SCHEMA = pa.schema(
     [
         ("user_id", pa.string()),
-        ("goods_id", pa.string()),
-        ("cate_id", pa.string()),
-        ("hist_goods_id", pa.list_(pa.string())),
-        ("hist_cate_id", pa.list_(pa.string())),
+        *((name, pa.string()) for name in FIELDS),
+        *((f"hist_{name}", pa.list_(pa.string())) for name in FIELDS),
         ("label", pa.int8()),
         ("time", pa.int64()),
     ]
@@ -437,18 +470,23 @@ def make_table(
     inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     behavior = reviews.item[np.repeat(np.repeat(begin, 2), lengths) + inside]
     users = pa.array(reviews.user_names, pa.string())
-    items = pa.array(reviews.item_names, pa.string())
-    categories = pa.array(reviews.category, pa.string())
+    fields = [
+        pa.array(names, pa.string())
+        for names in (
+            reviews.item_names,
+            reviews.category,
+            reviews.parent,
+            reviews.brand,
+        )
+    ]
 
     def lists(values: pa.Array) -> pa.Array:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
     columns = [
         users.take(pa.array(np.repeat(reviews.user[rows], 2))),
-        items.take(pa.array(candidate)),
-        categories.take(pa.array(candidate)),
-        lists(items.take(pa.array(behavior))),
-        lists(categories.take(pa.array(behavior))),
+        *(names.take(pa.array(candidate)) for names in fields),
+        *(lists(names.take(pa.array(behavior))) for names in fields),
         pa.array(np.tile(np.array([1, 0], np.int8), len(rows))),
         pa.array(np.repeat(time_of_row, 2)),
     ]
@@ -458,13 +496,18 @@ def make_table(
 def make_spec(reviews: Reviews, max_history: int) -> str:
     """Return the text of features.toml."""
     num_items = len(reviews.item_names)
-    num_categories = len({c for c in reviews.category if c is not None})
+
+    def buckets(names: Names) -> int:
+        return 100 * len({n for n in names if n is not None}) + 2
+
     return SPEC.format(
         items=num_items,
-        categories=num_categories,
+        categories=len({c for c in reviews.category if c is not None}),
         time='time = "time"\n' if reviews.unix_time is not None else "",
-        goods_buckets=10 * num_items + 2,
-        cate_buckets=100 * num_categories + 2,
+        goods_buckets=100 * num_items + 2,
+        cate_buckets=buckets(reviews.category),
+        parent_buckets=buckets(reviews.parent),
+        brand_buckets=buckets(reviews.brand),
         max_history=max_history,
     )
 
