@@ -76,8 +76,16 @@ def auc(
     mass = _check_weights(weights, len(values))
     if not len(values):
         return math.nan
-    one_group = np.zeros(len(values), np.int64)
-    return float(_auc_per_group(clicks, values, one_group, mass)[0][0])
+    if mass is not None:
+        one_group = np.zeros(len(values), np.int64)
+        return float(_auc_per_group(clicks, values, one_group, mass)[0][0])
+    # Without weights and groups values alone need sorting, twice as fast as rows.
+    up, down = np.sort(values[clicks]), np.sort(values[~clicks])
+    pairs = len(up) * len(down)
+    # Once with the ties, once without: twice the pairs that are ordered rightly.
+    right_twice = np.searchsorted(down, up, "left").sum()
+    right_twice += np.searchsorted(down, up, "right").sum()
+    return int(right_twice) / (2 * pairs) if pairs else math.nan
 
 
 def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
@@ -106,7 +114,7 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
     Notes
     -----
     ``sum(impressions_g * AUC_g) / sum(impressions_g)``, the metric of the DIN paper
-    (Zhou et al., KDD 2018, section 6, "Metrics"). The impressions of a group are its
+    (Zhou et al., KDD 2018, equation 10). The impressions of a group are its
     rows; a group of clicks only, or of none, has no AUC and is left out of both sums.
     One sort for all groups, O(N log N).
 
@@ -186,7 +194,8 @@ def rela_impr(auc: float, base_auc: float) -> float:
     -------
     float
         ``((auc - 0.5) / (base_auc - 0.5) - 1) * 100``, RelaImpr of the DIN paper
-        (Zhou et al., KDD 2018, section 6); NaN when one of the two is NaN.
+        (Zhou et al., KDD 2018, equation 11, after Yan et al., ICML 2014); NaN when
+        one of the two is NaN.
 
     Raises
     ------
@@ -232,7 +241,7 @@ def log_loss(
 
     Notes
     -----
-    ``-mean(y * ln(p) + (1 - y) * ln(1 - p))`` (equation 1 of the DIN paper), with p
+    ``-mean(y * ln(p) + (1 - y) * ln(1 - p))`` (equation 2 of the DIN paper), with p
     clipped to [eps, 1 - eps], eps that of float64, so that one score of exactly 0 or 1
     costs at most 36 and not infinity.
 
@@ -411,7 +420,8 @@ class ClickMetrics:
     Equal to `auc`, `gauc`, `log_loss` and `calibration_report` (ratio and error) of all
     rows at once, however they are cut. For that every row is kept, in 9 bytes, 5 with
     float32 scores; groups take 8 more (and each distinct group once), weights 8, or 4
-    in float32. Can be pickled, to be merged in another process.
+    in float32; and each batch some hundred bytes, until `result` joins them. Can be
+    pickled, to be merged in another process.
 
     Examples
     --------
@@ -607,6 +617,18 @@ def _codes(
     return np.fromiter(map(code_of.__getitem__, keys), np.int64, len(keys))
 
 
+def _order(codes: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows by code, then by value; np.lexsort takes three times as long."""
+    order = np.argsort(values)
+    codes = codes[order]
+    lowest, num_rows = codes.min(), len(codes)
+    if int(codes.max()) - int(lowest) < 2**63 // num_rows:
+        # Distinct keys need no stable sort, which takes four times as long.
+        keys = (codes - lowest) * num_rows + np.arange(num_rows)
+        return order[np.argsort(keys)]
+    return order[np.argsort(codes, kind="stable")]
+
+
 def _auc_per_group(
     clicks: NDArray[np.bool_],
     values: NDArray[np.float64],
@@ -614,9 +636,7 @@ def _auc_per_group(
     mass: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Return AUC (NaN where a class is missing), rows and clicks, each [G]; N > 0."""
-    # By code, then by value; lexsort takes twice as long.
-    order = np.argsort(values)
-    order = order[np.argsort(codes[order], kind="stable")]
+    order = _order(codes, values)
     clicks, values, codes = clicks[order], values[order], codes[order]
     starts_group = np.concatenate(([True], codes[1:] != codes[:-1]))
     starts_tie = np.concatenate(([True], values[1:] != values[:-1])) | starts_group
@@ -635,5 +655,6 @@ def _auc_per_group(
     pairs = np.add.reduceat(positives, groups) * np.add.reduceat(negatives, groups)
     aucs = np.full(len(groups), math.nan)
     np.divide(right_twice, 2 * pairs, out=aucs, where=pairs > 0)
+    aucs = np.minimum(aucs, 1)  # which sums of weights may miss by a rounding
     rows = np.diff(firsts, append=len(values))
     return aucs, rows, np.add.reduceat(clicks, firsts, dtype=np.int64)

@@ -225,13 +225,14 @@ def test_scores_do_not_depend_on_what_else_is_evaluated() -> None:
     np.testing.assert_allclose(torch.cat(alone), mixed, **EXACT)
 
 
-def test_evaluating_leaves_the_running_statistics() -> None:
+def test_evaluating_leaves_the_running_statistics_and_no_training_mode() -> None:
     spec, table, labels = noise(60)
     model = trained_on(spec, table, labels)
     before = {k: v.clone() for k, v in model.named_buffers()}
     apart(model, table, labels)
     for key, value in model.named_buffers():
         assert torch.equal(value, before[key]), key
+    assert not any(module.training for module in model.modules())
 
 
 def test_statistics_of_the_evaluated_batch_would_be_noticed() -> None:

@@ -84,6 +84,16 @@ def test_gauc_equals_its_slow_twin(triples: list[tuple[int, float, int]]) -> Non
     assert gauc(labels, scores, np.array(names, object)) == expected
 
 
+@given(rows, st.lists(st.integers(-(2**63), 2**63 - 1), min_size=6, unique=True))
+def test_gauc_does_not_depend_on_how_groups_are_numbered(
+    triples: list[tuple[int, float, int]], numbers: list[int]
+) -> None:
+    labels, scores, groups = zip(*triples, strict=True)
+    names = np.array([numbers[g] for g in groups], np.int64)
+    expected = repr(gauc_report(labels, scores, np.array(groups)))
+    assert repr(gauc_report(labels, scores, names)) == expected
+
+
 @given(rows)
 def test_log_loss_equals_scikit_learn(triples: list[tuple[int, float, int]]) -> None:
     labels, scores, _ = zip(*triples, strict=True)
@@ -247,6 +257,15 @@ def test_weighted_auc_equals_its_slow_twin(
     labels, scores, weights = zip(*triples, strict=True)
     expected = pytest.approx(slow_weighted_auc(triples), nan_ok=True, **CLOSE)
     assert auc(labels, scores, weights=weights) == expected
+
+
+@given(st.lists(st.floats(1e-3, 1), min_size=2, max_size=60))
+def test_weights_never_lift_an_auc_above_one(weights: list[float]) -> None:
+    labels = [row >= len(weights) // 2 for row in range(len(weights))]
+    value = auc(labels, range(len(weights)), weights=weights)
+    assert value == pytest.approx(1, **CLOSE)
+    assert value <= 1
+    assert rela_impr(value, 0.75) <= 100
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300])

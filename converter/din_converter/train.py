@@ -202,7 +202,7 @@ def train(
                     on_epoch(epoch)
     try:
         # Said outright: torch warns of the default, which is the same.
-        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             return training.finish(on_epoch)
     finally:
         if run is not None:
