@@ -44,7 +44,13 @@ def test_the_spec_of_the_readme_is_one(tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in ("README.md", "docs/spec.md", "docs/peers.md", "docs/model.md"):
+    for page in (
+        "README.md",
+        "docs/spec.md",
+        "docs/peers.md",
+        "docs/model.md",
+        "docs/results.md",
+    ):
         text = (ROOT / page).read_text(encoding="utf-8")
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
