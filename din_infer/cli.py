@@ -1,4 +1,4 @@
-"""The commands din-score and din-explain, and how every command reports its errors."""
+"""The commands din-score, din-explain and din-inspect, and how all report errors."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from din_infer.errors import DinError
 
-__all__ = ["command_errors", "explain_main", "main", "positive"]
+__all__ = ["command_errors", "explain_main", "inspect_main", "main", "positive"]
 
 EXAMPLES = """\
 examples:
@@ -34,6 +34,22 @@ examples:
 
 The model must have been converted with din-convert --explain. Exit status: 0 shown or
 written, 1 an error (said on stderr; no partial file is left), 2 wrong usage.
+"""
+
+INSPECT_EXAMPLES = """\
+examples:
+  din-inspect train.parquet --spec features.toml
+      prints whether a DIN fits, and what that rests on: lengths of histories, how often
+      clicked and other candidates are in them, leaks, nulls, hash collisions
+  din-inspect day1.parquet shards/ --spec features.toml --rows 1000000
+      the first million rows: a quick look at much data
+  din-inspect train.parquet --spec features.toml --plot fit.png
+  din-inspect train.parquet --spec features.toml --json > fit.json
+
+The files are streamed: they may be larger than memory. Label, group and time are used
+where the data has them. Values that din-train would refuse, since the spec makes unseen
+or missing ones errors, are counted. Exit status: 0 inspected, whatever was found, 1 an
+error (said on stderr), 2 wrong usage.
 """
 MOST_ROWS = 1000  # of one --row: more is not for looking
 
@@ -213,6 +229,59 @@ def _explain(arguments: argparse.Namespace) -> int:
         write(explanation, arguments.out)
         print(f"wrote {arguments.out}")
     else:
-        encoding = sys.stdout.encoding or "utf-8"
-        print(str(explanation).encode(encoding, "replace").decode(encoding))
+        _print(str(explanation))
+    return 0
+
+
+def _print(text: str) -> None:
+    """Print, with question marks for letters that the terminal does not have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
+def inspect_main(argv: Sequence[str] | None = None) -> int:
+    """Run din-inspect; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="din-inspect",
+        description="Measure whether a DIN fits data, before training.",
+        epilog=INSPECT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "inputs",
+        metavar="DATA",
+        nargs="+",
+        type=Path,
+        help="Parquet files, or folders of them",
+    )
+    add("--spec", required=True, type=Path, help="feature spec, .toml or .json")
+    add("--rows", metavar="N", type=positive, help="only the first N rows")
+    add("--plot", metavar="FILE", type=Path, help="a picture: .png, .svg or .pdf")
+    add("--json", action="store_true", help="print the findings as JSON on stdout")
+    add("--quiet", action="store_true", help="no progress bar")
+    arguments = parser.parse_args(argv)
+    return command_errors("din-inspect", "batch,plot", lambda: _inspect(arguments))
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from din_infer.jobs.inspect import check_picture, inspect_files, write_picture
+    from din_infer.spec import FeatureSpec
+
+    if arguments.plot:
+        check_picture(arguments.plot)
+    found = inspect_files(
+        FeatureSpec.load(arguments.spec),
+        arguments.inputs,
+        max_rows=arguments.rows,
+        progress=not arguments.quiet,
+    )
+    if arguments.plot:
+        write_picture(found, arguments.plot)
+    if arguments.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        _print(str(found))
+        if arguments.plot:
+            print(f"\nwrote {arguments.plot}")
     return 0

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -311,6 +312,45 @@ def test_a_wrong_config_is_named(
     assert train_main(["--config", f"{tmp_path}/c.toml"]) == 1
     wanted = message.replace("{{}}", "<>").format(tmp_path).replace("<>", "{}")
     assert say()[1].startswith(f"din-train: {wanted}")
+
+
+def test_typed_rows_win_over_those_of_a_config(
+    made: Path, tmp_path: Path, say: Say
+) -> None:
+    (tmp_path / "c.toml").write_text(
+        f'data = ["none.parquet"]\nspec = "{made}/spec.json"\nepochs = 1\n'
+        f'quiet = true\nout = "c.pt"\nvalid = ["{made}/train.parquet"]\n'
+    )
+    words = [f"{made}/train.parquet", "--config", f"{tmp_path}/c.toml"]
+    assert train_main(words) == 0
+    config = tomllib.loads((tmp_path / "c.run" / "config.toml").read_text())
+    assert config["data"] == config["valid"] == [f"{made}/train.parquet"]
+    say()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--out {0}/train.parquet",
+            "expected a file other than the rows, the spec and",
+        ),
+        (
+            "--out {0}/x --run {0}/x",
+            "expected a file other than the rows, the spec and",
+        ),
+        ("--out {0}/x.pt --run {0}/no/run", "expected a folder, or one to be made in"),
+        ("--out {0}/x.pt --run {0}/spec.json", "expected a folder, or one to be made"),
+    ],
+)
+def test_training_overwrites_no_input(
+    flags: str, message: str, made: Path, say: Say
+) -> None:
+    before = (made / "train.parquet").read_bytes()
+    words = f"{made}/train.parquet --spec {made}/spec.json --quiet --epochs 1 "
+    assert train_main((words + flags.format(made)).split()) == 1
+    assert say()[1].startswith(f"din-train: {message}")
+    assert (made / "train.parquet").read_bytes() == before
 
 
 def test_several_files_a_folder_and_a_killed_run(

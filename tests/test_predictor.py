@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from din_converter import convert
-from din_converter.train import encode_batch
 from din_converter.verify import link
 from din_infer import DeviceError, InputError, ModelError, Predictor
 from din_infer.encode import Stats
@@ -571,7 +570,8 @@ def test_a_spec_that_does_not_fit_the_graph_is_refused(
 
 def test_torch_batches_and_scores_agree(paper: Predictor, rows: Rows) -> None:
     model = random_model(SPECS["paper"])
-    tensors = encode_batch(model.spec, pa.table(columns_of(rows)))
+    encoded = model.spec.encode(pa.table(columns_of(rows)))
+    tensors = {k: torch.from_numpy(v) for k, v in encoded.items()}
     with torch.inference_mode():
         scores = torch.sigmoid(model(tensors)).numpy()
     np.testing.assert_allclose(paper.score(rows), scores, atol=1e-5)

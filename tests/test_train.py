@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +257,9 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     spec, table = log_spec(), click_log(300)
     settings = Settings(epochs=1, **QUIET)
     train(
-        spec, table, None, settings, run=RunFolder(tmp_path, {"seed": 1, "epochs": 1})
+        spec, table, None, settings, run=RunFolder(tmp_path, {"seed": 1, "patience": 1})
     )
-    other = RunFolder(tmp_path, {"seed": 2, "epochs": 5})
+    other = RunFolder(tmp_path, {"seed": 2, "patience": 5})
     with pytest.raises(InputError) as caught:
         train(spec, table, None, settings, run=other, resume=True)
     assert str(caught.value) == (
@@ -325,6 +326,24 @@ def test_settings_and_devices_that_are_not_there_are_refused() -> None:
     )
     with pytest.raises(DeviceError, match="expected a device that torch can use, got"):
         train(log_spec(), table, None, Settings(device="cuda:77"))
+
+
+def test_a_model_that_diverged_is_not_kept() -> None:
+    settings = Settings(
+        epochs=1, batch_size=5000, learning_rate=900, valid_fraction=0, **QUIET
+    )
+    table = click_log(300)
+    spec = log_spec()
+    with pytest.raises(InputError) as caught:
+        train(spec, table, None, replace(settings, learning_rate=1e25))
+    assert str(caught.value) == (
+        "expected finite scores, got others - at `the end of epoch 1`. Training"
+        " diverged: lower the learning rate."
+    )
+    raw = spec.to_dict()
+    del raw["group"]
+    with pytest.raises(ModelError, match="expected a `group` column, to select by GA"):
+        train(FeatureSpec.from_dict(raw), table, None, Settings(select="gauc"))
 
 
 @pytest.mark.parametrize("name", ["paper", "derived", "base sum"])

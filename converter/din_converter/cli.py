@@ -106,7 +106,7 @@ def _train_parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE.toml", type=Path, help="options, as long names")
     add("--spec", type=Path, help="feature spec, .toml or .json (required)")
     add("--out", type=Path, help="the model to write, e.g. model.pt (required)")
-    add("--run", metavar="DIR", type=Path, help="run folder (default: <out>.run)")
+    add("--run", metavar="DIR", type=Path, help="run folder (default: model.run)")
     add("--resume", action="store_true", help="go on with a run that was interrupted")
     add("--overwrite", action="store_true", help="start again over such a run")
     add("--warm-start", metavar="MODEL", type=Path, help="start from this model.pt")
@@ -134,7 +134,7 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=positive,
         default=1_000_000,
-        help="rows shuffled together; memory holds two times as many"
+        help="rows shuffled together; memory holds about four times as many"
         " (default: %(default)s)",
     )
 
@@ -239,10 +239,11 @@ def train_main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         arguments = given
         if given.config:
-            # Read as if typed before the rest: same checks, and what is typed wins.
-            typed = _read_config(given.config, parser)
-            arguments = parser.parse_args([*typed, *words])
-            arguments.data = given.data or arguments.data
+            # Read as if typed: the same checks. What is typed wins.
+            typed = vars(parser.parse_args(_read_config(given.config, parser)))
+            parser.set_defaults(**{k: v for k, v in typed.items() if k != "data"})
+            arguments = parser.parse_args(words)
+            arguments.data = arguments.data or typed["data"]
         needed = {
             "DATA": arguments.data,
             "--spec": arguments.spec,
@@ -325,17 +326,23 @@ def _train(arguments: argparse.Namespace) -> int:
     if out.is_dir() or not os.access(folder, os.W_OK):
         rule = "a file that can be written"
         raise InputError(explain(rule, out, "--out"))
-    arguments.run = arguments.run or out.with_suffix(".run")
+    if arguments.run is None:
+        arguments.run = out.with_name(out.name.removesuffix(".pt") + ".run")
+    inputs = [*arguments.data, *(arguments.valid or []), arguments.spec, arguments.run]
+    if out.absolute() in [p.absolute() for p in inputs]:
+        rule = "a file other than the rows, the spec and the run folder"
+        raise InputError(explain(rule, out, "--out"))
+    if not arguments.run.absolute().parent.is_dir() or arguments.run.is_file():
+        rule = "a folder, or one to be made in an existing folder"
+        raise InputError(explain(rule, arguments.run, "--run"))
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
     rows = Rows.open(arguments.data, spec)
     valid = Rows.open(arguments.valid, spec) if arguments.valid else None
     given = vars(arguments) | {"progress": not arguments.quiet}
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
     sources = {
-        "data": [f"{p.source} row {p.start} + {p.num_rows}" for p in rows.pieces],
-        "valid": [f"{p.source} row {p.start} + {p.num_rows}" for p in valid.pieces]
-        if valid
-        else None,
+        "data": rows.fingerprint(),
+        "valid": valid.fingerprint() if valid else None,
         "warm_start": str(arguments.warm_start) if arguments.warm_start else None,
     }
     config = {**asdict(settings), "spec": spec.to_json(), **sources}

@@ -2,7 +2,7 @@
 
 A piece is a row group of a Parquet file, or a part of a table. An epoch reads the
 pieces in random order, gathers a window of them, and cuts batches from the shuffled
-window; so memory holds two windows, however long the data is.
+window; so memory holds a few windows, however long the data is.
 """
 
 import queue
@@ -26,6 +26,7 @@ from din_infer.spec import FeatureSpec
 __all__ = ["Batch", "Piece", "Rows", "ahead", "read_labels", "split_by_time"]
 
 PIECE_ROWS = 1 << 16
+TICKS_PER_SECOND = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 T = TypeVar("T")
 
 
@@ -116,6 +117,16 @@ class Rows:
         """Rows inside the time range."""
         return sum(p.kept for p in self.pieces)
 
+    def fingerprint(self) -> list[str]:
+        """Tell these files from others: place, size and time of each, rows of each."""
+        seen = []
+        for source in dict.fromkeys(p.source for p in self.pieces):
+            path = Path(source).resolve()
+            state = path.stat()
+            rows = sum(p.num_rows for p in self.pieces if p.source == source)
+            seen.append(f"{path} {state.st_size} {state.st_mtime_ns} {rows}")
+        return seen
+
     def windows(
         self, num_rows: int, rng: np.random.Generator | None = None
     ) -> Iterator[pa.Table]:
@@ -131,12 +142,12 @@ class Rows:
         for k, piece in enumerate(pieces):
             waiting.append(self._load(piece))
             if sum(t.num_rows for t in waiting) >= num_rows or k == len(pieces) - 1:
-                table = pa.concat_tables(waiting, promote_options="permissive")
+                table = _join(waiting)
+                waiting = []
                 if rng is not None:
                     # joined first: taking from many chunks is slow
-                    order = rng.permutation(table.num_rows)
-                    table = table.combine_chunks().take(pa.array(order))
-                waiting = []
+                    table = table.combine_chunks()
+                    table = table.take(pa.array(rng.permutation(table.num_rows)))
                 yield table
 
     def batches(
@@ -165,7 +176,7 @@ class Rows:
         left: pa.Table | None = None
         for table in self.windows(max(window, batch_size), rng):
             if left is not None and left.num_rows:
-                table = pa.concat_tables([left, table], promote_options="permissive")
+                table = _join([left, table])
             whole = table.num_rows - table.num_rows % batch_size
             for start in range(0, whole, batch_size):
                 if skip:
@@ -307,13 +318,20 @@ def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | N
 
 
 def _read_times(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """Read a time column as numbers: numeric, or a date or timestamp in its units."""
+    """Read a time column as numbers: as they are; of dates and timestamps, seconds."""
     if name not in table.column_names:
         return columns.floats(table, name)
     column = table[name]
-    if pa.types.is_date32(column.type) or pa.types.is_time32(column.type):
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        # One unit, since one file may have another than the next.
+        unit = kind.unit if pa.types.is_timestamp(kind) else "ms"
+        ticks = column.cast(pa.timestamp(unit)).cast(pa.int64())
+        seconds = columns.floats(pa.table({name: ticks}), name)
+        return seconds / TICKS_PER_SECOND[unit]
+    if pa.types.is_time32(kind):
         column = column.cast(pa.int32())
-    elif pa.types.is_temporal(column.type):
+    elif pa.types.is_temporal(kind):
         column = column.cast(pa.int64())
     return columns.floats(pa.table({name: column}), name)
 
@@ -323,6 +341,16 @@ def _roles(spec: FeatureSpec) -> list[str]:
     if spec.label is None:
         raise ModelError(explain("a `label` column", "none", "spec.label"))
     return [r for r in (spec.label, spec.weight, spec.group, spec.time) if r]
+
+
+def _join(tables: list[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        rule = "columns of the same type in all files"
+        raise InputError(
+            explain(rule, str(error).splitlines()[0], "the training rows")
+        ) from None
 
 
 def _load_group(

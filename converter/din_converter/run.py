@@ -25,7 +25,7 @@ __all__ = ["RunFolder", "plot_curve", "read_events"]
 
 FORMAT = 1
 # May change between a run and its resumption; anything else would be another run.
-FREE = ("epochs", "patience", "threads", "device", "progress", "checkpoint_minutes")
+FREE = ("patience", "threads", "device", "progress", "checkpoint_minutes")
 
 
 class RunFolder:
@@ -92,7 +92,8 @@ class RunFolder:
                 self.metrics.write_bytes(b"")
             else:
                 # What was logged after the checkpoint will be logged again.
-                os.truncate(self.metrics, content["log_bytes"])
+                if self.metrics.stat().st_size > content["log_bytes"]:
+                    os.truncate(self.metrics, content["log_bytes"])
             self._log = self.metrics.open("a", encoding="utf-8")
         except OSError as error:
             rule = "a folder that can be written"

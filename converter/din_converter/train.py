@@ -46,7 +46,7 @@ class Settings:
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every
     step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
-    shuffled together; two such windows are in memory.
+    shuffled together; memory holds about four times as many.
     """
 
     epochs: int = 10
@@ -169,6 +169,9 @@ def train(
     if spec.model.link != "sigmoid":
         rule = "'sigmoid', since training minimizes the log-loss"
         raise ModelError(explain(rule, repr(spec.model.link), "model.link"))
+    if settings.select == "gauc" and spec.group is None:
+        rule = "a `group` column, to select by GAUC"
+        raise ModelError(explain(rule, "none", "spec.group"))
     device = _device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -347,6 +350,7 @@ class _Training:
         return float(s.learning_rate * factor * warm)
 
     def _end_epoch(self) -> Epoch:
+        self._check_scores()
         measured = dict.fromkeys(("log_loss", "auc", "calibration"), math.nan)
         gauc = None
         if self.valid is not None:
@@ -383,6 +387,16 @@ class _Training:
             self.run.log("epoch", self.step, best=self.best is epoch, **values)
             self.save()
         return epoch
+
+    def _check_scores(self) -> None:
+        """See that the last steps, which no loss has seen yet, left a sane model."""
+        with closing(self.rows.batches(EVALUATION_ROWS)) as batches:  # type: ignore[type-var]
+            scores = _scores(self.model, _tensors(next(batches), self.device), False)
+        if not np.isfinite(scores).all():
+            rule = "finite scores"
+            fix = "Training diverged: lower the learning rate."
+            place = f"the end of epoch {len(self.epochs) + 1}"
+            raise InputError(explain(rule, "others", place, fix))
 
     def save(self) -> None:
         """Write the checkpoint."""

@@ -143,6 +143,13 @@ def score_files(
 
 
 def expand(inputs: Sequence[str | Path]) -> Iterator[Path]:
+    """List the files, and those of folders in order of name.
+
+    Raises
+    ------
+    InputError
+        If a folder has no ``*.parquet``.
+    """
     for item in map(Path, inputs):
         if not item.is_dir():
             yield item
