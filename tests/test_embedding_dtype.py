@@ -319,7 +319,8 @@ def without_label() -> ClickModel:
         (
             "label",
             {},
-            "expected a label 0 or 1, got 2.0 - at `label`, row 299 of the validation rows",
+            "expected a label 0 or 1, got 2.0 - at `label`, row 299 of the validation"
+            " rows",
         ),
         (
             "ids",
