@@ -192,12 +192,16 @@ class ClickModel(nn.Module):
             vectors[d.name] = self.lookups[key_of(d.name)](ids, self._table(d.table))
         for m in self.spec.multi_hot:
             pooled = self._pooled(m, inputs)
-            vectors[m.name] = pooled[request] if m.side == "user" else pooled
+            vectors[m.name] = (
+                pooled.index_select(0, request) if m.side == "user" else pooled
+            )
         for dense in self.spec.dense:
             values = inputs[dense.name].to(self.tower.output.weight.dtype)
             if dense.project:
                 values = self.projections[key_of(dense.name)](values)
-            vectors[dense.name] = values[request] if dense.side == "user" else values
+            vectors[dense.name] = (
+                values.index_select(0, request) if dense.side == "user" else values
+            )
         return vectors
 
     def derived_rows(self, name: str) -> Tensor:
@@ -340,7 +344,9 @@ class DIN(ClickModel):
         mask = self._sequence_mask(sequence, inputs)[request]
         n, t = mask.nonzero(as_tuple=True)
         behaviors = self._behavior_vectors(sequence, inputs, request[n], t)
-        score = self.attentions[key_of(sequence.name)](query[n], behaviors)
+        # index_select, since the gradient of query[n] is added up in no fixed order
+        pairs = query.index_select(0, n)
+        score = self.attentions[key_of(sequence.name)](pairs, behaviors)
         if sequence.attention.softmax:
             lowest = torch.finfo(score.dtype).min
             dense = score.new_full(mask.shape, lowest).index_put((n, t), score)
@@ -374,7 +380,7 @@ class BaseModel(ClickModel):
         row, t = mask.nonzero(as_tuple=True)
         behaviors = self._behavior_vectors(sequence, inputs, row, t)
         pooled = pool(behaviors, row, len(mask), self.spec.model.pooling)
-        return pooled[request], None
+        return pooled.index_select(0, request), None
 
 
 def build_model(spec: FeatureSpec) -> ClickModel:

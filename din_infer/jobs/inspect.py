@@ -74,8 +74,8 @@ def inspect_files(
 
     - `batch_size`: a batch, and a few times the ids that its rows encode to;
     - distinct keys, 16 bytes each, per table and for the groups: up to 16.8 million,
-      256 MiB, twice that for moments. Where there are more a sample is kept, and what
-      comes from it is an estimate that says its error;
+      256 MiB, three times that while they are sorted. Where there are more, a sample is
+      kept, and what comes from it is an estimate that says its error;
     - the tables' rows, one byte each, and the longest history, 8 bytes a behavior.
     """
     if isinstance(inputs, str | Path):
