@@ -94,7 +94,10 @@ def test_every_output_is_compared_and_reported(
         if name != "threads":
             assert {"ours-functions", "plain", "eager"} <= set(compared)
         for key, c in compared.items():
-            assert 0 < c["error"] < (1e-6 if key.startswith("ours") else 1e-5)
+            allowed = 1e-6 if key.startswith("ours") else 1e-5
+            if "bf16" in key:  # there on CPUs with AMX alone
+                allowed = 5e-3
+            assert 0 < c["error"] < allowed
             assert c["runs"] >= 20
             assert 0 < c["min_ms"] <= c["p50_ms"] <= c["p99_ms"]
             assert c["times_ours"] > 0
