@@ -92,17 +92,6 @@ def test_the_same_seed_gives_the_same_model_twice() -> None:
     assert not all(torch.equal(states[0][k], states[2][k]) for k in states[0])
 
 
-def test_threads_add_up_gradients_in_one_order() -> None:
-    raw = log_spec().to_dict()
-    raw["candidate"][0]["dim"] = 64  # so wide that torch cuts the work over threads
-    spec, table = FeatureSpec.from_dict(raw), click_log(4000)
-    settings = Settings(epochs=2, batch_size=2000, threads=2, progress=False)
-    states = [train(spec, table, None, settings).model.state_dict() for _ in range(4)]
-    torch.set_num_threads(1)
-    for state in states[1:]:
-        assert all(torch.equal(states[0][k], state[k]) for k in state)
-
-
 def test_training_stops_when_validation_no_longer_improves() -> None:
     spec, table = log_spec(), click_log(600)
     noise = table.set_column(
