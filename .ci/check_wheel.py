@@ -26,8 +26,8 @@ except din_infer.DeviceError as error:
     message = str(error)
 assert 'Run: pip install "din-infer[cpu]"' in message, message
 
-for command in ("din-score", "din-train", "din-convert"):
-    path = Path(sys.executable).with_name(command)
+for command in ("score", "train", "convert", "explain", "inspect"):
+    path = Path(sys.executable).with_name(f"din-{command}")
     subprocess.run([path, "--help"], check=True, stdout=subprocess.DEVNULL)
 
 seconds = []

@@ -430,7 +430,9 @@ def test_commands_say_errors_in_one_line(
     assert sorted(made.iterdir()) == before
 
 
-@pytest.mark.parametrize("command", ["din-train", "din-convert", "din-score"])
+@pytest.mark.parametrize(
+    "command", ["din-train", "din-convert", "din-score", "din-explain", "din-inspect"]
+)
 def test_help_shows_examples(command: str) -> None:
     path = Path(sys.executable).with_name(command)
     done = subprocess.run([path, "--help"], capture_output=True, text=True, check=True)
