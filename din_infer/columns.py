@@ -5,7 +5,7 @@ a list, a NumPy array, a `(values, offsets)` tuple or Arrow data. Nothing is kep
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,12 @@ class Batch:
         self.num_rows = num_rows
 
 
-def open_batch(batch: object, names: Sequence[str], place: str = "batch") -> Batch:
+def open_batch(
+    batch: object,
+    names: Sequence[str],
+    place: str = "batch",
+    optional: Collection[str] = (),
+) -> Batch:
     """Find the columns `names` of a batch; the others are not looked at.
 
     Parameters
@@ -49,6 +54,8 @@ def open_batch(batch: object, names: Sequence[str], place: str = "batch") -> Bat
     names : sequence of str
     place : str
         What errors call the batch.
+    optional : collection of str
+        Columns that are found too where the batch has them.
 
     Returns
     -------
@@ -61,13 +68,15 @@ def open_batch(batch: object, names: Sequence[str], place: str = "batch") -> Bat
         If a column is missing or unreadable, or columns have different numbers of rows.
     """
     if isinstance(batch, Mapping):
-        return _open_dict(batch, names, place)
+        return _open_dict(batch, [*names, *(n for n in optional if n in batch)], place)
     if isinstance(batch, list):
-        return _open_rows(batch, names, place)
+        rows = [row for row in batch if isinstance(row, Mapping)] if optional else []
+        found = [n for n in optional if any(n in row for row in rows)]
+        return _open_rows(batch, [*names, *found], place)
     if hasattr(batch, "__arrow_c_stream__") or hasattr(batch, "__arrow_c_array__"):
-        return _open_frame(batch, names, place)
+        return _open_frame(batch, names, place, optional)
     if _is_pandas(batch):
-        return _open_pandas(batch, names, place)
+        return _open_pandas(batch, names, place, optional)
     rule = "a dict of columns, a list of dicts or an Arrow frame"
     fix = "Call its collect() first." if hasattr(batch, "collect") else ""
     raise InputError(explain(rule, _type_of(batch), place, fix))
@@ -148,25 +157,33 @@ def _open_rows(batch: list[Any], names: Sequence[str], place: str) -> Batch:
     return Batch(found, len(batch))
 
 
-def _open_frame(batch: object, names: Sequence[str], place: str) -> Batch:
+def _open_frame(
+    batch: object, names: Sequence[str], place: str, optional: Collection[str]
+) -> Batch:
     try:
-        narrow = _select(batch, names, place)
-        present, columns, rows = _kernels.import_arrow(narrow, place, frozenset(names))
+        narrow = _select(batch, names, place, optional)
+        wanted = frozenset((*names, *optional))
+        present, columns, rows = _kernels.import_arrow(narrow, place, wanted)
     except DinError:
         raise
     except Exception as error:
         # Without pyarrow, or with columns that Arrow cannot hold.
         if not _is_pandas(batch):
             raise InputError(explain("readable Arrow data", error, place)) from error
-        return _open_pandas(batch, names, place)
+        return _open_pandas(batch, names, place, optional)
     for name in names:
         if name not in columns:
             raise _missing(name, present, place)
     return Batch(columns, rows)
 
 
-def _select(batch: Any, names: Sequence[str], place: str) -> Any:  # noqa: ANN401
-    """Narrow a known frame to `names`, so that converting the rest cannot fail."""
+def _select(
+    batch: Any,  # noqa: ANN401
+    names: Sequence[str],
+    place: str,
+    optional: Collection[str] = (),
+) -> Any:  # noqa: ANN401
+    """Narrow a known frame to the columns, so that converting the rest cannot fail."""
     library = type(batch).__module__.partition(".")[0]
     attribute = {
         "pandas": "columns",
@@ -181,7 +198,7 @@ def _select(batch: Any, names: Sequence[str], place: str) -> Any:  # noqa: ANN40
     for name in names:
         if name not in present:
             raise _missing(name, present, place)
-    wanted = list(dict.fromkeys(names))
+    wanted = list(dict.fromkeys([*names, *(n for n in optional if n in present)]))
     for name in wanted:
         if present.count(name) > 1:
             raise InputError(explain("each column once", "two", name))
@@ -193,8 +210,14 @@ def _select(batch: Any, names: Sequence[str], place: str) -> Any:  # noqa: ANN40
     return batch.select(wanted)
 
 
-def _open_pandas(batch: Any, names: Sequence[str], place: str) -> Batch:  # noqa: ANN401
-    _select(batch, names, place)
+def _open_pandas(
+    batch: Any,  # noqa: ANN401
+    names: Sequence[str],
+    place: str,
+    optional: Collection[str],
+) -> Batch:
+    _select(batch, names, place, optional)
+    names = [*names, *(n for n in optional if n in batch.columns)]
     arrays = {name: batch[name].to_numpy() for name in names}
     return _open_dict(arrays, names, place, len(batch))
 

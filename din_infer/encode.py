@@ -169,13 +169,7 @@ def _lists_step(
     def step(batch: Batch, work: _Work) -> None:
         columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
         window = _kernels.Window(columns[0])
-        if spec.length_column is not None:
-            lengths = batch.columns[spec.length_column]
-            window.take(fit(lengths, "int64", is_list=False))
-        elif spec.pad_value is not None and spec.pad_inside == "dropped":
-            window.drop(spec.pad_value)
-        elif spec.pad_value is not None:
-            window.trim(spec.pad_value)
+        choose_elements(spec, batch, window)
         kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
         for (name, _, _, encoder), column in zip(fields, columns, strict=True):
             encoding = _kernels.prepare_lists(
@@ -185,6 +179,19 @@ def _lists_step(
         work.made[lengths_name] = kept
 
     return step
+
+
+def choose_elements(
+    spec: "Behavior | MultiHot", batch: Batch, window: _kernels.Window
+) -> None:
+    """Narrow a window to the elements that are no padding."""
+    lengths = batch.columns.get(spec.length_column or "")
+    if lengths is not None:
+        window.take(fit(lengths, "int64", is_list=False))
+    elif spec.pad_value is not None and spec.pad_inside == "dropped":
+        window.drop(spec.pad_value)
+    elif spec.pad_value is not None:
+        window.trim(spec.pad_value)
 
 
 def _dense_step(spec: "Dense") -> _Step:
@@ -234,6 +241,13 @@ class FeatureEncoder:
         self.columns: tuple[str, ...] = spec.columns
         steps: dict[str, list[_Step]] = {"user": [], "candidate": []}
         columns: dict[str, list[str]] = {"user": [], "candidate": []}
+        optional: dict[str, list[str]] = {"user": [], "candidate": []}
+
+        def add_length(part: "Behavior | MultiHot", side: str) -> None:
+            if part.length_column is not None:
+                may_lack = part.length_column in spec.optional_columns
+                (optional if may_lack else columns)[side].append(part.length_column)
+
         self.names: tuple[str, ...] = tuple(i.name for i in spec.inputs)
         for f in (*spec.user, *spec.candidate):
             steps[f.side].append(_scalar_step(f, encoder_of(f)))
@@ -244,17 +258,19 @@ class FeatureEncoder:
             newest_first = s.order == "newest_first"
             steps["user"].append(_lists_step(s, fields, newest_first=newest_first))
             columns["user"] += [f.column for f in own]
-            columns["user"] += [s.length_column] if s.length_column else []
+            add_length(s, "user")
         for m in spec.multi_hot:
             fields = [(m.name, m.column, m.dtype, encoder_of(m))]
             steps[m.side].append(_lists_step(m, fields, newest_first=False))
             columns[m.side].append(m.column)
-            columns[m.side] += [m.length_column] if m.length_column else []
+            add_length(m, m.side)
         for d in spec.dense:
             steps[d.side].append(_dense_step(d))
             columns[d.side].append(d.column)
         self.user_columns = tuple(dict.fromkeys(columns["user"]))
         self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
+        self.optional_user_columns = tuple(dict.fromkeys(optional["user"]))
+        self.optional_candidate_columns = tuple(dict.fromkeys(optional["candidate"]))
         self._user_steps = steps["user"]
         self._candidate_steps = steps["candidate"]
 
@@ -281,7 +297,8 @@ class FeatureEncoder:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        opened = open_batch(batch, self.columns)
+        optional = (*self.optional_user_columns, *self.optional_candidate_columns)
+        opened = open_batch(batch, self.columns, optional=dict.fromkeys(optional))
         owners = np.arange(opened.num_rows)
         return self._run(opened, opened, owners, stats, threads)
 
@@ -316,11 +333,18 @@ class FeatureEncoder:
         InputError
             Naming column, row and value, when a batch does not fit the spec.
         """
-        users = open_batch(requests, self.user_columns, "requests")
+        users = open_batch(
+            requests, self.user_columns, "requests", self.optional_user_columns
+        )
         if not self.user_columns and isinstance(requests, Mapping):
             # extra columns are not looked at, so their rows are not known
             users.num_rows = _count_requests(request_of_candidate)
-        items = open_batch(candidates, self.candidate_columns, "candidates")
+        items = open_batch(
+            candidates,
+            self.candidate_columns,
+            "candidates",
+            self.optional_candidate_columns,
+        )
         owners = _check_owners(request_of_candidate, users.num_rows, items.num_rows)
         return self._run(users, items, owners, stats, threads)
 

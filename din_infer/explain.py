@@ -284,8 +284,16 @@ def explained(
     """
     scores, *weights = outputs
     encoder = spec.encoder
-    raw = {name: read(users, name) for name in encoder.user_columns}
-    candidates = {name: read(items, name) for name in encoder.candidate_columns}
+    found = open_batch(
+        users, encoder.user_columns, optional=encoder.optional_user_columns
+    )
+    raw = {name: read(users, name) for name in found.columns}
+    found = open_batch(
+        items,
+        encoder.candidate_columns,
+        optional=encoder.optional_candidate_columns,
+    )
+    candidates = {name: read(items, name) for name in found.columns}
     seen = [_seen(s, users, raw) for s in spec.behavior]
     of_sequences = {f.column for s in spec.behavior for f in s.fields}
     facts = [name for name in raw if name not in of_sequences]
@@ -336,7 +344,7 @@ def _seen(
     names = list(dict.fromkeys(f.column for f in spec.fields if f.source is None))
     lists = {name: [values or [] for values in raw[name]] for name in names}
     sizes = [len(values) for values in lists[names[0]]]
-    places, lengths = _places(spec, open_batch(users, _reads(spec), "requests"), sizes)
+    places, lengths = _places(spec, _open(spec, users), sizes)
     out = []
     for b, size in enumerate(sizes):
         kept = places[b, : lengths[b]].tolist()
@@ -345,10 +353,11 @@ def _seen(
     return out
 
 
-def _reads(spec: "Behavior") -> list[str]:
-    """Name the columns that say which elements are behaviors."""
+def _open(spec: "Behavior", users: object) -> Batch:
+    """Find the columns that say which elements are behaviors."""
     first = next(f for f in spec.fields if f.source is None)
-    return [first.column, *([spec.length_column] if spec.length_column else [])]
+    lengths = [spec.length_column] if spec.length_column else []
+    return open_batch(users, [first.column], "requests", lengths)
 
 
 def _places(

@@ -6,18 +6,19 @@ Letters: B requests, N candidates, T positions. In a plain table B = N.
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from din_infer.encode import Stats
+from din_infer.encoded import check_encoded, check_inputs, read_inputs
 from din_infer.errors import InputError, ModelError, explain, is_whole
 from din_infer.explain import Explanation, explained
 from din_infer.raw_values import readable
 from din_infer.session import Session
-from din_infer.spec import Encoder, FeatureSpec
+from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec, Input
 
 __all__ = ["Predictor"]
 
@@ -77,23 +78,42 @@ class Predictor:
         self._session = Session(
             path, device=device, threads=threads, fused=fused, precision=precision
         )
-        place = f"{path}: din_infer.spec"
-        if "din_infer.spec" not in self._session.metadata:
-            raise ModelError(explain("a spec in the model", "none", place))
-        self.spec = FeatureSpec.from_json(self._session.metadata["din_infer.spec"])
-        wanted = tuple(i.name for i in self.spec.inputs)
+        self._spec, self._inputs = self._read_contract(str(path))
+        wanted = tuple(i.name for i in self._inputs)
         if self._session.input_names != wanted:
             got = ", ".join(self._session.input_names)
             rule = "the graph inputs " + ", ".join(wanted)
             raise ModelError(explain(rule, got, str(path)))
         missing = {"logit", "score"} - set(self._session.output_names)
-        if missing:
+        if missing and self._spec is not None:
             rule = "the graph outputs logit and score"
             present = ", ".join(self._session.output_names)
             raise ModelError(explain(rule, present, str(path)))
         self._lock = threading.Lock()
         self._stats = Stats()
         self._check_golden(str(path))
+
+    def _read_contract(self, path: str) -> tuple[FeatureSpec | None, tuple[Input, ...]]:
+        """Read the spec and its inputs, or those of a torch module, which has none."""
+        metadata = self._session.metadata
+        place = f"{path}: din_infer.spec"
+        if "din_infer.spec" in metadata:
+            spec = FeatureSpec.from_json(metadata["din_infer.spec"])
+            return spec, spec.inputs
+        if "din_infer.inputs" not in metadata:
+            raise ModelError(explain("a spec in the model", "none", place))
+        inputs = metadata["din_infer.inputs"]
+        return None, read_inputs(inputs, f"{path}: din_infer.inputs")
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The feature spec; a converted torch module has none (ModelError)."""
+        if self._spec is None:
+            path, *_ = self._options
+            rule = "a model with a feature spec"
+            fix = "Give its own inputs to score_encoded."
+            raise ModelError(explain(rule, "a torch module's graph", path, fix))
+        return self._spec
 
     @property
     def model_id(self) -> str:
@@ -217,13 +237,15 @@ class Predictor:
         Parameters
         ----------
         inputs : dict of arrays
-            Exactly one per entry of `spec.inputs`, of its dtype and shape.
+            Exactly one per entry of `spec.inputs`, of its dtype and shape. Of a
+            converted torch module: its own inputs, as `describe` lists them.
         raw, batch_size
-            As in `score`.
+            As in `score`; not for a torch module, whose output is what it is.
 
         Returns
         -------
         float32 [N]
+            Of a torch module: its first output, of the module's own shape and dtype.
 
         Raises
         ------
@@ -231,7 +253,14 @@ class Predictor:
             If an array is missing, unknown, of another dtype or shape, or holds an id
             outside its table, a length above T or a request outside [0, B).
         """
-        return self._run(check_encoded(self.spec, inputs), raw, batch_size)
+        if self._spec is None:
+            if raw or batch_size is not None:
+                rule = "neither raw nor batch_size for a torch module"
+                given = f"raw={raw}, batch_size={batch_size}"
+                raise InputError(explain(rule, given, "score_encoded"))
+            names = self._session.output_names[:1]
+            return self._session.run(check_inputs(self._inputs, inputs), names)[0]
+        return self._run(check_encoded(self._spec, inputs), raw, batch_size)
 
     def iter_score(self, batches: Iterable[object]) -> Iterator[NDArray[np.float32]]:
         """Score a stream of batches, one result per batch, in order."""
@@ -265,7 +294,8 @@ class Predictor:
         `stats` counts what was scored, and does not count this.
         """
         outputs = self._explaining()
-        rows = readable(batch, self.spec.columns)
+        names = (*self.spec.columns, *self.spec.optional_columns)
+        rows = readable(batch, names)
         inputs = self.spec.encoder.encode(rows, threads=self.threads)
         made = self._outputs(inputs, outputs, None)
         return explained(self.spec, rows, rows, inputs, made, self.model_id)
@@ -299,8 +329,10 @@ class Predictor:
         """
         outputs = self._explaining()
         encoder = self.spec.encoder
-        users = readable(requests, encoder.user_columns, "requests")
-        items = readable(candidates, encoder.candidate_columns, "candidates")
+        names = (*encoder.user_columns, *encoder.optional_user_columns)
+        users = readable(requests, names, "requests")
+        names = (*encoder.candidate_columns, *encoder.optional_candidate_columns)
+        items = readable(candidates, names, "candidates")
         inputs = encoder.encode_requests(
             users, items, request_of_candidate, threads=self.threads
         )
@@ -309,7 +341,9 @@ class Predictor:
 
     def describe(self) -> str:
         """Return the columns this model expects, as a table to print."""
-        return describe(self.spec)
+        if self._spec is None:
+            return describe_inputs(self._inputs)
+        return describe(self._spec)
 
     def _finish(
         self,
@@ -433,6 +467,9 @@ class Predictor:
     def _check_golden(self, place: str) -> None:
         text = self._session.metadata.get("din_infer.golden")
         place = f"{place}: din_infer.golden"
+        if self._spec is None:
+            self._check_golden_outputs(text or "", place)
+            return
         try:
             golden = json.loads(text or "")
             rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
@@ -463,6 +500,30 @@ class Predictor:
             fix = "The file is damaged, or this machine computes something else."
             raise ModelError(explain(rule, f"{scores[worst]:.9g}", place, fix))
 
+    def _check_golden_outputs(self, text: str, place: str) -> None:
+        """Check that a torch module's example gives the outputs that torch gave."""
+        try:
+            golden = json.loads(text)
+            inputs = {
+                i.name: np.asarray(golden["inputs"][i.name], i.dtype)
+                for i in self._inputs
+            }
+            wanted = [np.asarray(w, np.float64) for w in golden["outputs"]]
+        except (LookupError, RecursionError, TypeError, ValueError) as e:
+            raise ModelError(explain("a golden example", e, place)) from None
+        names = self._session.output_names
+        made = self._session.run(check_inputs(self._inputs, inputs), names)
+        tolerance = GOLDEN_TOLERANCE[self.precision]
+        for name, got, right in zip(names, made, wanted, strict=False):
+            if got.shape == right.shape:
+                unit = np.maximum(1.0, np.abs(right))
+                near = np.abs(got - right) <= tolerance * unit
+                if (near | (np.isnan(got) & np.isnan(right))).all():
+                    continue
+            rule = f"the golden output {name} within {tolerance:g}"
+            fix = "The file is damaged, or this machine computes something else."
+            raise ModelError(explain(rule, "another", place, fix))
+
     def __reduce__(self) -> tuple[type["Predictor"], tuple[Any, ...]]:
         return Predictor, self._options
 
@@ -471,69 +532,13 @@ class Predictor:
         return f"Predictor({path!r}, device={self.device!r}, threads={self.threads})"
 
 
-def check_encoded(
-    spec: FeatureSpec, inputs: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Check encoded inputs against the spec; returns them in its order.
-
-    Raises
-    ------
-    InputError
-        Naming the input, the place and the value.
-    """
-    names = [i.name for i in spec.inputs]
-    for name in inputs:
-        if name not in names:
-            rule = "one of the inputs " + ", ".join(names)
-            raise InputError(explain(rule, repr(name), "inputs"))
-    sizes: dict[str, tuple[int, str]] = {}
-    out: dict[str, NDArray[Any]] = {}
-    for i in spec.inputs:
-        if i.name not in inputs:
-            raise InputError(explain(f"an input `{i.name}`", "none", "inputs"))
-        array = inputs[i.name]
-        rule = f"a {i.dtype} array of shape {list(i.shape)}"
-        if type(array) is not np.ndarray or array.dtype != np.dtype(i.dtype):
-            is_array = type(array) is np.ndarray
-            got = array.dtype if is_array else type(array).__name__
-            raise InputError(explain(rule, got, i.name))
-        if array.ndim != len(i.shape):
-            raise InputError(explain(rule, f"shape {list(array.shape)}", i.name))
-        for axis, size in zip(i.shape, array.shape, strict=True):
-            known, other = sizes.setdefault(str(axis), (size, i.name))
-            if isinstance(axis, int):
-                known, other = axis, "spec"
-            if size != known:
-                rule_of_axis = f"{known} along {axis}, as `{other}` has"
-                raise InputError(explain(rule_of_axis, size, i.name))
-        if i.fixed_length is not None and array.shape[1] != i.fixed_length:
-            rule_of_axis = f"T = {i.fixed_length}, since padding is attended"
-            raise InputError(explain(rule_of_axis, array.shape[1], i.name))
-        if i.dtype == "float32" and not np.isfinite(array).all():
-            where = [int(x) for x in np.argwhere(~np.isfinite(array))[0]]
-            place = f"{i.name}{where}"
-            raise InputError(explain("a finite number", array[tuple(where)], place))
-        if i.rows is not None:
-            check_range(array, i.rows, f"an id in [0, {i.rows})", i.name)
-        out[i.name] = array
-    num_requests = sizes["B"][0] if "B" in sizes else None
-    for i in spec.inputs:
-        if i.name.endswith(".lengths"):
-            longest = sizes[i.name.removesuffix(".lengths") + ".T"][0]
-            check_range(out[i.name], longest + 1, f"a length in [0, {longest}]", i.name)
-    if num_requests is not None:
-        rule = f"a request in [0, {num_requests})"
-        name = "request_of_candidate"
-        check_range(out[name], num_requests, rule, name)
-    return out
-
-
-def check_range(array: NDArray[Any], stop: int, rule: str, name: str) -> None:
-    """Raise InputError unless every value lies in [0, stop)."""
-    if array.size and (array.min() < 0 or array.max() >= stop):
-        where = tuple(int(x) for x in np.argwhere((array < 0) | (array >= stop))[0])
-        place = f"{name}[{', '.join(map(str, where))}]"
-        raise InputError(explain(rule, array[where], place))
+def describe_inputs(inputs: Sequence[Input]) -> str:
+    """Lay out the inputs of a converted torch module as a table to print."""
+    rows = [("input", "dtype", "shape", "values")]
+    for i in inputs:
+        values = "" if i.rows is None else f"id in 0..{i.rows - 1:,}"
+        rows.append((i.name, i.dtype, str(list(i.shape)).replace("'", ""), values))
+    return _table(rows)
 
 
 def describe(spec: FeatureSpec) -> str:
@@ -547,23 +552,28 @@ def describe(spec: FeatureSpec) -> str:
     for s in spec.behavior:
         for b in s.fields:
             if b.source is None:
-                newest = (
-                    f"{_describe_encoder(b.encoder)}, newest {s.max_len} of {s.name}"
-                )
-                rows.append((b.column, f"list of {b.dtype}", "request", newest))
+                kept = "all" if s.max_len == ANY_LENGTH else f"newest {s.max_len}"
+                what = f"{_describe_encoder(b.encoder)}, {kept} of {s.name}"
+                rows.append((b.column, f"list of {b.dtype}", "request", what))
         if s.length_column:
-            rows.append((s.length_column, "int64", "request", f"length of {s.name}"))
+            what = _describe_length(spec, s.length_column, s.name)
+            rows.append((s.length_column, "int64", "request", what))
     for m in spec.multi_hot:
-        what = f"{_describe_encoder(m.encoder)}, {m.pooling} of up to {m.max_len}"
+        most = "all" if m.max_len == ANY_LENGTH else f"up to {m.max_len}"
+        what = f"{_describe_encoder(m.encoder)}, {m.pooling} of {most}"
         rows.append((m.column, f"list of {m.dtype}", sides[m.side], what))
         if m.length_column:
-            rows.append(
-                (m.length_column, "int64", sides[m.side], f"length of {m.name}")
-            )
+            what = _describe_length(spec, m.length_column, m.name)
+            rows.append((m.length_column, "int64", sides[m.side], what))
     for d in spec.dense:
         kind = "float" if d.dim == 1 else f"list of {d.dim} floats"
         what = "as is" if d.missing is None else f"as is, missing = {d.missing:g}"
         rows.append((d.column, kind, sides[d.side], what))
+    return _table(rows)
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    """Lay out four columns under a ruled header."""
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = []
     for k, row in enumerate(rows):
@@ -574,6 +584,11 @@ def describe(spec: FeatureSpec) -> str:
                 "  ".join("-" * w for w in (*widths, max(len(r[3]) for r in rows)))
             )
     return "\n".join(lines)
+
+
+def _describe_length(spec: FeatureSpec, column: str, name: str) -> str:
+    optional = " (optional)" if column in spec.optional_columns else ""
+    return f"length of {name}{optional}"
 
 
 def _describe_encoder(encoder: Encoder) -> str:

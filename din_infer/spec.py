@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "ANY_LENGTH",
     "Attention",
     "Behavior",
     "BehaviorField",
@@ -49,6 +50,8 @@ INTERACTIONS = ("difference", "product", "outer")
 REDUCES = ("offset", "mod", "pmod", "abs")
 RESERVED = ("request_of_candidate", "logit", "score")
 DICE_EPSILON = {"row_dice": 1e-3}
+# the largest `max_len`: of a model that takes lists of any length
+ANY_LENGTH = 2**31 - 1
 _MISSING: Any = object()
 
 
@@ -723,8 +726,8 @@ class _Parser:
             raise ModelError(explain(rule, repr(pad), section.at("pad_value")))
         inside = section.choose("pad_inside", ("kept", "dropped"), "kept")
         length = section.take("length_column", "a string", None)
-        if pad is not None and length is not None:
-            rule = "either `pad_value` or `length_column`"
+        if inside == "dropped" and length is not None:
+            rule = '`pad_inside = "dropped"` or `length_column`'
             raise ModelError(explain(rule, "both", section.at("length_column")))
         if inside == "dropped" and pad is None:
             rule = "a `pad_value` to drop"
@@ -1059,11 +1062,19 @@ class FeatureSpec:
         names: list[str] = [f.column for f in (*self.user, *self.candidate)]
         for s in self.behavior:
             names += [f.column for f in s.fields if f.source is None]
-            names += [s.length_column] if s.length_column else []
+            names += _required_length(s)
         for m in self.multi_hot:
-            names += [m.column] + ([m.length_column] if m.length_column else [])
+            names += [m.column, *_required_length(m)]
         names += [d.column for d in self.dense]
         return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def optional_columns(self) -> tuple[str, ...]:
+        """Length columns that a batch may lack: `pad_value` rules then."""
+        named = [s.length_column for s in self.behavior]
+        named += [m.length_column for m in self.multi_hot]
+        names = dict.fromkeys(n for n in named if n is not None)
+        return tuple(n for n in names if n not in self.columns)
 
     @cached_property
     def encoder(self) -> FeatureEncoder:
@@ -1094,6 +1105,12 @@ class FeatureSpec:
             Naming column, row and value, when the batch does not fit the spec.
         """
         return self.encoder.encode(batch, threads=threads)
+
+
+def _required_length(lists: Behavior | MultiHot) -> list[str]:
+    """Name the length column of lists that cannot be told without it."""
+    named = lists.length_column is not None and lists.pad_value is None
+    return [lists.length_column] if named and lists.length_column else []
 
 
 def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:

@@ -149,7 +149,7 @@ def attention_graph(
             "model": {"attention": attention},
         }
     )
-    op = functions.LocalActivation(spec.behavior[0], explain)
+    op = functions.LocalActivation.of(spec.behavior[0], explain)
     rng = np.random.default_rng(seed)
     widths = [sum(dims), *spec.behavior[0].attention.hidden, 1]
     real = [dim for dim, pairs in zip(dims, paired, strict=True) if pairs]

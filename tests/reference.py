@@ -88,6 +88,16 @@ def keep(part: Behavior | MultiHot, lists: list[list[Any]], length: int | None) 
     return [[values[i] for i in chosen] for values in lists], is_truncated
 
 
+def length_of(part: Behavior | MultiHot, row: dict[str, Any]) -> int | None:
+    """Return what the length column says; None where `pad_value` does instead."""
+    if part.length_column is None:
+        return None
+    if part.pad_value is not None and part.length_column not in row:
+        return None
+    length: int = row[part.length_column]
+    return length
+
+
 def right_pad(rows: list[list[int]], width: int) -> NDArray[np.int64]:
     out = np.zeros((len(rows), width), dtype=np.int64)
     for b, row in enumerate(rows):
@@ -130,7 +140,7 @@ def encode(
         for row in rows:
             lists = [row[f.column] for f in fields]
             lists = [[] if values is None else values for values in lists]
-            length = row[part.length_column] if part.length_column else None
+            length = length_of(part, row)
             chosen, is_truncated = keep(part, lists, length)
             kept.append(chosen)
             truncated += is_truncated

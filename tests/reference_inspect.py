@@ -75,7 +75,7 @@ def kept(sequence: Any, row: dict[str, Any]) -> Any:
     """Return the lists of a row's behaviors, oldest first, and how many there were."""
     fields = [f for f in sequence.fields if f.source is None]
     lists = [row[f.column] or [] for f in fields]
-    length = row[sequence.length_column] if sequence.length_column else None
+    length = reference.length_of(sequence, row)
     chosen, _ = reference.keep(sequence, lists, length)
     whole, _ = reference.keep(replace(sequence, max_len=10**6), lists, length)
     return {f.name: v for f, v in zip(fields, chosen, strict=True)}, len(whole[0])

@@ -270,6 +270,81 @@ def test_length_column_says_how_many_are_behaviors(n: list[int], max_len: int) -
     check(spec, as_chunked_arrow(rows, kinds), rows)
 
 
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda c: c.__name__)
+@settings(max_examples=20)
+@given(
+    n=st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    has_lengths=st.booleans(),
+    left=st.booleans(),
+    max_len=st.integers(1, 5),
+)
+def test_without_the_length_column_pad_values_rule(
+    container: Callable[..., Any],
+    n: list[int],
+    has_lengths: bool,
+    left: bool,
+    max_len: int,
+) -> None:
+    spec = ragged([1, 2, 3], max_len=max_len, length_column="n", pad_value=0)
+    assert spec.columns == ("c", "x", "y")
+    assert spec.optional_columns == ("n",)
+    kinds = {"c": "int64", "x": "int64[]", "y": "int64[]"}
+    rows = []
+    for k in n:
+        ids = [1, 0, 3][:k] + [2] * (k - 3)
+        ids = [0] * (5 - k) + ids if left else ids + [0] * (5 - k)
+        rows.append({"c": 1, "x": ids, "y": ids, **({"n": k} if has_lengths else {})})
+    check(spec, container(rows, kinds | ({"n": "int64"} if has_lengths else {})), rows)
+
+
+def test_a_length_column_that_some_rows_lack_is_missing() -> None:
+    spec = ragged([1, 2], max_len=2, length_column="n", pad_value=0)
+    rows = [{"c": 1, "x": [1, 0], "y": [1, 0], "n": 2}, {"c": 1, "x": [], "y": []}]
+    with pytest.raises(InputError) as caught:
+        spec.encode(rows)
+    expected = "expected a column `n`, got columns c, x, y - at `batch[1]`"
+    assert str(caught.value) == expected
+    rows[1] = {"c": 1, "x": [1], "y": [1], "n": None}
+    with pytest.raises(InputError) as caught:
+        spec.encode(rows)
+    expected = (
+        "expected a length in [0, 1], the length of `x`, got null - at `n`, row 1"
+    )
+    assert str(caught.value) == expected
+
+
+def test_a_length_column_is_required_where_one_list_has_no_pad_value() -> None:
+    raw = ragged([1, 2], max_len=2, length_column="n", pad_value=0).to_dict()
+    tags = {"name": "t", "side": "user", "shares": "c", "pooling": "sum", "max_len": 2}
+    spec = FeatureSpec.from_dict(raw | {"multi_hot": [tags | {"length_column": "n"}]})
+    assert spec.columns == ("c", "x", "y", "t", "n")
+    assert spec.optional_columns == ()
+    with pytest.raises(InputError) as caught:
+        spec.encode({"c": [1], "x": [[1]], "y": [[1]], "t": [[1]]})
+    expected = "expected a column `n`, got columns c, x, y, t - at `batch`"
+    assert str(caught.value) == expected
+    as_field = {"name": "n", "dim": 1, "encoder": {"type": "identity", "buckets": 9}}
+    spec = FeatureSpec.from_dict(raw | {"user": [as_field]})
+    assert (spec.columns, spec.optional_columns) == (("n", "c", "x", "y"), ())
+
+
+@pytest.mark.parametrize("has_lengths", [True, False])
+def test_each_side_of_requests_may_lack_its_lengths(has_lengths: bool) -> None:
+    raw = ragged([1, 2], max_len=3, length_column="n", pad_value=0).to_dict()
+    tags = {"name": "t", "side": "candidate", "shares": "c", "pooling": "sum"}
+    tags |= {"max_len": 3, "length_column": "m", "pad_value": 0}
+    spec = FeatureSpec.from_dict(raw | {"multi_hot": [tags]})
+    assert spec.encoder.user_columns == ("x", "y")
+    assert spec.encoder.candidate_columns == ("c", "t")
+    users: dict[str, Any] = {"x": [[1, 0, 0]], "y": [[2, 0, 0]]}
+    items: dict[str, Any] = {"c": [1, 2], "t": [[1, 2, 0], [0, 0, 0]]}
+    if has_lengths:
+        users["n"], items["m"] = [2], [3, 1]
+    got = spec.encoder.encode_requests(users, items)
+    assert got["h.lengths"].tolist() == ([2] if has_lengths else [1])
+    assert got["t.lengths"].tolist() == ([3, 1] if has_lengths else [2, 0])
+
+
 def test_requests_and_candidates_equal_the_rows_they_stand_for() -> None:
     spec = FeatureSpec.from_dict(SPEC)
     users = [

@@ -205,7 +205,7 @@ def test_without_attention_there_is_nothing_to_explain(
 
 def explain_without_model(spec: FeatureSpec, batch: Any) -> Explanation:  # noqa: ANN401
     """Explain by weights that say where they stand: 100 * row + position."""
-    batch = readable(batch, spec.columns)
+    batch = readable(batch, (*spec.columns, *spec.optional_columns))
     inputs = spec.encode(batch)
     scores = np.arange(len(inputs["request_of_candidate"]), dtype=np.float32)
     weights = []
@@ -316,6 +316,26 @@ def test_what_lies_behind_the_length_column_is_not_shown(
     rows = [{"c": 1, "x": [1, 2, 3, 4, 5], "y": [5, 4, 3, 2, 1], "n": k} for k in n]
     kinds = {"c": "int64", "x": "int64[]", "y": "int64[]", "n": "int64"}
     check_alignment(spec, as_chunked_arrow(rows, kinds), rows)
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("has_lengths", [True, False])
+def test_lengths_that_a_batch_may_lack_are_shown_where_it_has_them(
+    container: Callable[..., Any], has_lengths: bool
+) -> None:
+    spec = ragged([1, 2, 3], max_len=2, length_column="n", pad_value=0)
+    rows: Rows = [
+        {"c": 1, "x": [1, 2, 0], "y": [3, 2, 0], "n": 3},
+        {"c": 2, "x": [0, 2, 3], "y": [0, 2, 1], "n": 1},
+    ]
+    kinds = {"c": "int64", "x": "int64[]", "y": "int64[]", "n": "int64"}
+    if not has_lengths:
+        rows = [{k: v for k, v in row.items() if k != "n"} for row in rows]
+        del kinds["n"]
+    check_alignment(spec, container(rows, kinds), rows)
+    explanation = explain_without_model(spec, container(rows, kinds))
+    shown = [{"n": row["n"]} if has_lengths else {} for row in rows]
+    assert [row.user for row in explanation] == shown
 
 
 def test_derived_fields_have_no_values_of_their_own(folder: Path) -> None:

@@ -144,7 +144,7 @@ def test_the_tower_is_one_node(tmp_path: Path) -> None:
 def test_every_way_to_run_the_file_is_proven(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, model = verify._sessions, random_model(SPECS["paper"])
+    real, model = verify.sessions, random_model(SPECS["paper"])
     other = random_model(SPECS["paper"], seed=1)
     report = convert(other, tmp_path / "other.onnx")
     native = ("native",) if Session(tmp_path / "other.onnx", device="cpu").fused else ()
@@ -155,7 +155,7 @@ def test_every_way_to_run_the_file_is_proven(
         wrong = Session(tmp_path / "other.onnx", device="cpu")
         return {**real(path), "another way": wrong}
 
-    monkeypatch.setattr(verify, "_sessions", one_wrong)
+    monkeypatch.setattr(verify, "sessions", one_wrong)
     with pytest.raises(ConversionError, match=r"`batch N=1 B=1 T=zero, another way, r"):
         convert(model, tmp_path / "m.onnx")
 

@@ -395,6 +395,28 @@ def small_spec(**changes: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------ many distinct keys
 
 
+@pytest.mark.parametrize("has_lengths", [True, False])
+def test_lengths_may_be_absent(tmp_path: Path, has_lengths: bool) -> None:
+    raw = small_spec()
+    raw["behavior"][0] |= {"length_column": "n", "pad_value": "p"}
+    spec = FeatureSpec.from_dict(raw)
+    rows: Rows = [
+        {"c": "a", "h": ["a", "p", "b"], "n": 2},
+        {"c": "b", "h": ["p", "p"], "n": 1},
+        {"c": "b", "h": [], "n": 0},
+    ]
+    table = pa.Table.from_pylist(rows)
+    if not has_lengths:
+        table = table.drop_columns(["n"])
+        rows = [{k: v for k, v in row.items() if k != "n"} for row in rows]
+    pq.write_table(table, tmp_path / "1.parquet")
+    found = inspect(spec, tmp_path)
+    (sequence,) = found.sequences
+    assert sequence.behaviors == 3
+    assert [n for n, _ in sequence.histogram] == ([0, 1, 2] if has_lengths else [0, 3])
+    assert numbers_of(found) == rounded(inspect_rows(spec, rows, {"s": [("c", "h")]}))
+
+
 def random_keys(count: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 2**64, count, np.uint64)
 

@@ -519,7 +519,7 @@ REFUSALS: dict[str, Any] = {
     " - at `LocalActivation input table_1`": _fed("table_1"),
     "expected one of none, relu, sigmoid, silu, prelu, dice, row_dice, got gelu"
     " - at `LocalActivation attribute activation`": _attribute("activation", "gelu"),
-    "expected one of masked, attended, got left"
+    "expected one of masked, attended, mask, got left"
     " - at `LocalActivation attribute padding`": _attribute("padding", "left"),
     "expected attributes that fit 24 inputs, got 0 fields"
     " - at `LocalActivation`": _attribute("num_fields", 0),

@@ -26,7 +26,8 @@ from din_converter import convert
 from din_converter.verify import link
 from din_infer import DeviceError, InputError, ModelError, Predictor
 from din_infer.encode import Stats
-from din_infer.predictor import check_encoded
+from din_infer.predictor import check_encoded, describe
+from din_infer.spec import ANY_LENGTH, FeatureSpec
 from tests.models import SPECS, random_model, random_rows
 
 Rows = list[dict[str, Any]]
@@ -330,6 +331,27 @@ def test_describe_lists_the_columns(paper: Predictor) -> None:
     assert lines[0].split() == ["column", "type", "given", "per", "becomes"]
     assert [line.split()[0] for line in lines[2:]] == list(paper.spec.columns)
     assert "xxh64 into 200 buckets, newest 12 of history" in paper.describe()
+
+
+def test_describe_says_which_columns_a_batch_may_lack() -> None:
+    field = {"name": "c", "dim": 1, "encoder": {"type": "identity", "buckets": 9}}
+    history = {"name": "h", "max_len": ANY_LENGTH, "fields": {"x": "c"}}
+    tags = {"name": "t", "side": "user", "shares": "c", "pooling": "sum"}
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [field],
+            "behavior": [history | {"length_column": "n", "pad_value": 0}],
+            "multi_hot": [tags | {"max_len": 3, "length_column": "m"}],
+        }
+    )
+    assert describe(spec).splitlines()[2:] == [
+        "c       int64          candidate  id in 0..8",
+        "x       list of int64  request    id in 0..8, all of h",
+        "n       int64          request    length of h (optional)",
+        "t       list of int64  request    id in 0..8, sum of up to 3",
+        "m       int64          request    length of t",
+    ]
 
 
 def test_threads_may_share_a_predictor(paper: Predictor, rows: Rows) -> None:

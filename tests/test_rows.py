@@ -9,6 +9,7 @@ import pytest
 
 from din_converter.rows import Rows, ahead, split_by_time
 from din_infer import InputError, ModelError
+from din_infer.spec import FeatureSpec
 from tests.test_train import click_log, log_spec
 
 SPEC = log_spec(weight="weight")
@@ -155,6 +156,32 @@ def test_check_shows_each_row_inside_the_time_range_once(tmp_path: Path) -> None
         rows.check(lambda b, seen=seen: seen.extend(b.weights))  # type: ignore[misc]
         wanted = [w for b in rows.batches(99) for w in b.weights]  # type: ignore[union-attr]
         assert sorted(seen) == sorted(wanted)
+
+
+def test_files_have_the_same_optional_columns(tmp_path: Path) -> None:
+    raw = SPEC.to_dict()
+    raw["behavior"][0] |= {"length_column": "n", "pad_value": ""}
+    spec = FeatureSpec.from_dict(raw)
+    assert spec.optional_columns == ("n",)
+    table = numbered(50)
+    name = spec.behavior[0].fields[0].column
+    lengths = pa.array([len(v) for v in table[name].to_pylist()])
+    for part, with_lengths in (("a", True), ("b", True)):
+        made = table.append_column("n", lengths) if with_lengths else table
+        pq.write_table(made, tmp_path / f"{part}.parquet")
+    (batch,) = Rows.open([tmp_path], spec).batches(100)
+    whole = spec.encode(pa.concat_tables([table, table]))
+    key = f"{spec.behavior[0].name}.lengths"
+    assert np.array_equal(batch.inputs[key], whole[key])
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(InputError) as caught:
+        Rows.open([tmp_path], spec)
+    assert str(caught.value) == (
+        f"expected the same optional columns as {tmp_path}/a.parquet has, got none - at"
+        f" `{tmp_path}/c.parquet`"
+    )
+    rows = Rows.of_table(table, spec, "log")
+    assert np.array_equal(next(iter(rows.batches(100))).inputs[key], whole[key][:50])
 
 
 def test_files_are_checked_when_opened(tmp_path: Path) -> None:

@@ -277,9 +277,9 @@ FAULTS = {
     "expected one of oldest_first, newest_first, got 'new' - at `behavior[0].order`": (
         _set("behavior", 0, "order", "new")
     ),
-    "expected either `pad_value` or `length_column`, got both"
+    'expected `pad_inside = "dropped"` or `length_column`, got both'
     " - at `behavior[0].length_column`": lambda r: r["behavior"][0].update(
-        pad_value="", length_column="n"
+        pad_value="", pad_inside="dropped", length_column="n"
     ),
     "expected a value of dtype string, got 0 - at `behavior[0].pad_value`": _set(
         "behavior", 0, "pad_value", 0

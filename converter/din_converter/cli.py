@@ -16,6 +16,9 @@ from din_infer.spec import ACTIVATIONS, FeatureSpec
 
 __all__ = ["convert_main", "train_main"]
 
+SOURCES = ("deepctr-torch", "torch-rechub", "recbole", "fuxictr")
+NOT_OPTIONS = ("model", "out", "json")
+
 TRAIN_EXAMPLES = """\
 examples:
   din-train train.parquet --spec features.toml --valid valid.parquet --out model.pt
@@ -43,6 +46,18 @@ examples:
       also gives the activation weight of every behavior as an output
   din-convert model.pt --out model.onnx --embedding-dtype fp16 --valid valid.parquet
       half the file and the memory; prints the AUC with and without rounded tables
+
+checkpoints of other libraries, read without them and without running what is in them:
+  din-convert DIN.pth --from deepctr-torch --description columns.json --out model.onnx
+      a state_dict; a whole model or ModelCheckpoint needs no description
+  din-convert model.pth --from torch-rechub --description features.json --out model.onnx
+  din-convert saved/DIN-Nov-23.pth --from recbole --out model.onnx
+  din-convert DIN_x1.model --from fuxictr --feature-map feature_map.json
+      --model-config model_config.yaml --feature-vocab feature_vocab.json
+      --out model.onnx
+
+any torch module, exported by torch.export; attention that is found is fused:
+  din-convert model.pt2 --out model.onnx
 """
 
 
@@ -85,6 +100,10 @@ def _whole(text: str) -> int:
         message = "must be at least 0"
         raise argparse.ArgumentTypeError(message)
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _seed(text: str) -> int:
@@ -415,7 +434,13 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         CONVERT_EXAMPLES,
     )
     add = parser.add_argument
-    add("model", metavar="model.pt", type=Path, help="what din-train wrote")
+    add(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="what din-train wrote, a torch.export program (.pt2), or a checkpoint of"
+        " the library --from names",
+    )
     add("--out", required=True, type=Path, help="the .onnx to write")
     add("--explain", action="store_true", help="add activation weights as outputs")
     add(
@@ -431,19 +456,49 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         help="labeled rows on which to measure the AUC before and after rounding to"
         " fp16; without them, on generated rows and labels",
     )
+    add("--json", action="store_true", help="print the report as JSON")
+    library = parser.add_argument_group("checkpoints of other libraries")
+    add = library.add_argument
+    add("--from", dest="source", choices=SOURCES, help="the library that wrote MODEL")
+    add(
+        "--description",
+        metavar="FILE.json",
+        type=Path,
+        help="deepctr-torch: its columns; torch-rechub: its features",
+    )
+    add("--feature-map", metavar="FILE.json", type=Path, help="fuxictr (required)")
+    add("--model-config", metavar="FILE.yaml", type=Path, help="fuxictr (required)")
+    add(
+        "--feature-vocab",
+        metavar="FILE.json",
+        type=Path,
+        help="fuxictr: score raw values instead of ids",
+    )
+    add("--experiment", metavar="ID", help="fuxictr: which one of --model-config")
+    add(
+        "--max-len",
+        metavar="T",
+        type=positive,
+        help="torch-rechub: the length that histories were padded to in training;"
+        " needed to score shorter lists, since padding counts",
+    )
+    for side, given in (("user", "request"), ("candidate", "candidate")):
+        add(
+            f"--{side}-fields",
+            metavar="NAME,..",
+            type=_names,
+            default=(),
+            help=f"fields that are given per {given}, if not as assumed",
+        )
     arguments = parser.parse_args(argv)
 
     def run() -> int:
         from din_converter.export import convert
 
-        report = convert(
-            arguments.model,
-            arguments.out,
-            explain=arguments.explain,
-            embedding_dtype=arguments.embedding_dtype,
-            valid=arguments.valid,
-        )
-        print(report)
+        options = {k: v for k, v in vars(arguments).items() if k not in NOT_OPTIONS}
+        report = convert(arguments.model, arguments.out, **options)
+        shown = json.dumps(report.to_dict(), indent=2) if arguments.json else report
+        print(shown)
         return 0
 
     extras = "cpu,batch,convert" if arguments.valid else "cpu,convert"

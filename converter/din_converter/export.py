@@ -1,4 +1,4 @@
-"""model.pt -> model.onnx: build, write beside, prove, then rename into place."""
+"""A trained model -> model.onnx: build, write beside, prove, then rename into place."""
 
 import copy
 import hashlib
@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,28 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
+from torch import nn
+from torch.export import ExportedProgram
 
 from din_converter.checkpoint import load
+from din_converter.fusing.fuse import Block
 from din_converter.graph import build_graph
+from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel
+from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
-from din_converter.verify import TOLERANCE, Case, check_parity, golden_rows
+from din_converter.verify import (
+    Case,
+    check_parity,
+    golden_rows,
+    random_inputs,
+    torch_logits,
+)
 from din_infer import errors
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
+from din_infer.session import Session
+from din_infer.spec import FeatureSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,62 +51,23 @@ SMALL_TENSOR_BYTES = 1 << 10
 ALIGNMENT_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a conversion wrote and what it measured; `str()` of it is a table."""
-
-    path: Path
-    data_path: Path | None
-    model_id: str
-    num_weights: int
-    weight_bytes: int
-    cases: tuple[Case, ...]
-    rounding: Rounding | None = None
-
-    @property
-    def ways(self) -> tuple[str, ...]:
-        """How the file was run: by "native" ops if there are any, "function bodies"."""
-        return tuple(dict.fromkeys(c.way for c in self.cases))
-
-    @property
-    def logit_difference(self) -> float:
-        """Largest |ONNX Runtime - torch float64| over all logits compared."""
-        return max(c.logit_difference for c in self.cases)
-
-    @property
-    def score_difference(self) -> float:
-        """Largest |ONNX Runtime - torch float64| over all scores compared."""
-        return max(c.score_difference for c in self.cases)
-
-    def __str__(self) -> str:
-        batches = [c for c in self.cases if c.way == self.ways[0]]
-        rows = sum(c.rows for c in batches)
-        files = str(self.path) + (f" + {self.data_path.name}" if self.data_path else "")
-        lines = [
-            f"wrote     {files}",
-            f"model id  {self.model_id}",
-            f"weights   {self.num_weights:,} values, {self.weight_bytes / 1e6:.1f} MB",
-            f"parity    {rows} rows in {len(batches)} batches, torch float64 against"
-            f" ONNX Runtime; allowed {TOLERANCE:g}",
-        ]
-        for way in self.ways:
-            cases = [c for c in self.cases if c.way == way]
-            worst = max(cases, key=lambda c: c.logit_difference)
-            lines.append(
-                f"          {way}: logits within {worst.logit_difference:.1e}, scores"
-                f" within {max(c.score_difference for c in cases):.1e};"
-                f" worst batch {worst.name}"
-            )
-        if self.rounding is not None:
-            first, second = str(self.rounding).splitlines()
-            lines += [f"tables    {first}", f"          {second}"]
-        return "\n".join(lines)
+PAIRS_TIMED = 5_000
 
 
 def convert(
-    model: ClickModel | str | os.PathLike[str],
+    model: "ClickModel | nn.Module | ExportedProgram | str | os.PathLike[str]",
     path: str | os.PathLike[str],
     *,
+    source: str | None = None,
+    description: str | os.PathLike[str] | None = None,
+    feature_map: str | os.PathLike[str] | None = None,
+    model_config: str | os.PathLike[str] | None = None,
+    feature_vocab: str | os.PathLike[str] | None = None,
+    experiment: str | None = None,
+    max_len: int | None = None,
+    user_fields: Sequence[str] = (),
+    candidate_fields: Sequence[str] = (),
+    example_inputs: Any = None,  # noqa: ANN401
     explain: bool = False,
     embedding_dtype: str = "fp32",
     valid: "pa.Table | str | os.PathLike[str] | None" = None,
@@ -103,11 +76,31 @@ def convert(
 
     Parameters
     ----------
-    model : DIN, BaseModel or path
-        A model, or the ``model.pt`` that `save` wrote.
+    model : DIN, BaseModel, Module, ExportedProgram or path
+        A model of this package, or the ``model.pt`` that `save` wrote; with `source` a
+        checkpoint of that library; any torch module; or a ``.pt2`` program.
     path : path
         The ``.onnx`` to write. Weights above 1 MiB in all go to a data file beside it
         whose name carries their digest.
+    source : {"deepctr-torch", "torch-rechub", "recbole", "fuxictr"}, optional
+        The library that wrote the checkpoint `model`.
+    description : path, optional
+        deepctr-torch, torch-rechub: the columns or features as JSON; a pickled model
+        needs none.
+    feature_map, model_config, feature_vocab : path, optional
+        fuxictr: ``feature_map.json`` and ``model_config.yaml``; with
+        ``feature_vocab.json`` the result takes raw values instead of ids.
+    experiment : str, optional
+        fuxictr: which experiment of `model_config`, where it has several.
+    max_len : int, optional
+        torch-rechub: the length to which histories were padded in training, if shorter
+        lists are to be scored; its checkpoints do not say, and padding counts.
+    user_fields, candidate_fields : sequence of str
+        Fields of a checkpoint that are given per request, or per candidate, where that
+        is not as the importer assumes.
+    example_inputs : tensor, tuple or dict, optional
+        What a torch module is called with: positional arguments, or keyword arguments.
+        A program may bring its own.
     explain : bool
         Add the outputs ``<sequence>.activation_weight`` [N, T].
     embedding_dtype : {"fp32", "fp16"}
@@ -130,11 +123,70 @@ def convert(
     InputError
         If `valid` cannot be read, is empty or does not fit the spec.
     ConversionError
-        If a weight is not finite or, for fp16, a table's value is beyond 65504; or ONNX
-        Runtime and torch (float64) disagree on any edge batch: the message names the
-        largest difference and where it was. Nothing is written then.
+        If a checkpoint does not fit its description or cannot be reproduced exactly; a
+        module cannot be exported; a weight is not finite or, for fp16, a table's value
+        is beyond 65504; or ONNX Runtime and torch disagree on any batch: the message
+        names the largest difference and where it was. Nothing is written then.
+
+    Notes
+    -----
+    A torch module has no feature spec: its file takes the module's own inputs, through
+    `Predictor.score_encoded` or any ONNX Runtime. No pickled code is run, whatever the
+    file.
     """
     path = Path(path)
+    _check_out(path)
+    if embedding_dtype not in ("fp32", "fp16"):
+        got = repr(embedding_dtype)
+        raise ConversionError(errors.explain("fp32 or fp16", got, "embedding_dtype"))
+    if valid is not None and embedding_dtype == "fp32":
+        rule = "no validation rows, since fp32 tables are not rounded"
+        raise ConversionError(errors.explain(rule, "some", "valid"))
+    given = {
+        "description": description,
+        "feature_map": feature_map,
+        "model_config": model_config,
+        "feature_vocab": feature_vocab,
+        "experiment": experiment,
+        "max_len": max_len,
+        "user_fields": tuple(user_fields) or None,
+        "candidate_fields": tuple(candidate_fields) or None,
+    }
+    options = {k: v for k, v in given.items() if v is not None}
+    is_path = isinstance(model, str | os.PathLike)
+    program = is_path and source is None and Path(model).suffix == ".pt2"  # type: ignore[arg-type]
+    if source is None and options:
+        rule = "no such option without a library's checkpoint"
+        raise ConversionError(errors.explain(rule, ", ".join(options), "source"))
+    foreign = program or not (is_path or isinstance(model, ClickModel))
+    if not foreign and example_inputs is not None:
+        rule = "example inputs for a torch module alone"
+        raise ConversionError(errors.explain(rule, "some", "example_inputs"))
+    if foreign:
+        if explain or embedding_dtype != "fp32":
+            rule = "a model with a feature spec, for activation weights and fp16 tables"
+            raise ConversionError(errors.explain(rule, "a torch module", "model"))
+        with _writing(path):
+            return _convert_module(model, path, example_inputs)
+    if source is not None:
+        if not is_path:
+            rule = f"the path of a {source} checkpoint"
+            raise ConversionError(errors.explain(rule, type(model).__name__, "model"))
+        model = import_checkpoint(model, source, options)  # type: ignore[arg-type]
+    elif not isinstance(model, ClickModel):
+        model = load(model)  # type: ignore[arg-type]
+    with _writing(path):
+        return _convert_spec(
+            model,  # type: ignore[arg-type]
+            path,
+            source or "din-infer",
+            explain=explain,
+            embedding_dtype=embedding_dtype,
+            valid=valid,
+        )
+
+
+def _check_out(path: Path) -> None:
     if path.suffix != ".onnx":
         raise ConversionError(
             errors.explain("a path that ends in .onnx", path.name, "out")
@@ -145,14 +197,18 @@ def convert(
         raise ConversionError(
             errors.explain("a file, or nothing", "a folder", str(path))
         )
-    if embedding_dtype not in ("fp32", "fp16"):
-        got = repr(embedding_dtype)
-        raise ConversionError(errors.explain("fp32 or fp16", got, "embedding_dtype"))
-    if valid is not None and embedding_dtype == "fp32":
-        rule = "no validation rows, since fp32 tables are not rounded"
-        raise ConversionError(errors.explain(rule, "some", "valid"))
-    if not isinstance(model, ClickModel):
-        model = load(model)
+
+
+def _convert_spec(
+    model: ClickModel,
+    path: Path,
+    source: str,
+    *,
+    explain: bool,
+    embedding_dtype: str,
+    valid: "pa.Table | str | os.PathLike[str] | None",
+) -> Report:
+    """Convert a model of this package's own, however it was made."""
     if explain and (model.spec.model.type != "din" or not model.spec.behavior):
         rule = "a DIN with behavior sequences to explain"
         got = f"model.type {model.spec.model.type!r}"
@@ -170,15 +226,115 @@ def convert(
         rounded = round_tables(exact)
         rounding = measure_rounding(exact, rounded, valid)
         exact = rounded
-    with _writing(path):
-        return _write(exact, proto, weights, path, rounding)
+    spec = exact.spec
+    _set_metadata(
+        proto,
+        {"din_infer.spec": spec.to_json(), "din_infer.golden": golden_rows(exact)},
+    )
+    rng = np.random.default_rng(0)
+    batch = random_inputs(spec, rng, 1, 1, "max")
+    longest = _longest(spec, batch)
+    rows = max(1, min(256, PAIRS_TIMED // max(longest, 1)))
+    batch = random_inputs(spec, rng, rows, rows, "max")
+    single = copy.deepcopy(exact).float()
+
+    def measure(draft: Path) -> tuple[list[Case], Timing]:
+        cases = check_parity(exact, draft)
+        return cases, _time_file(
+            draft,
+            batch,
+            ["score"],
+            {"torch": lambda: torch_logits(single, batch)},
+            longest,
+        )
+
+    blocks = [
+        block_of(s, batch[next(f.name for f in s.fields if f.source is None)].shape[1])
+        for s in spec.behavior
+        if spec.model.type == "din"
+    ]
+    return _write(proto, weights, path, source, measure, blocks, rounding)
+
+
+def _longest(spec: FeatureSpec, batch: Mapping[str, NDArray[Any]]) -> int:
+    """Return the longest history of a batch."""
+    names = {f.name for s in spec.behavior for f in s.fields if f.source is None}
+    return max((batch[n].shape[1] for n in names), default=0)
+
+
+def _convert_module(
+    model: Any,  # noqa: ANN401
+    path: Path,
+    example_inputs: Any,  # noqa: ANN401
+) -> Report:
+    """Export any torch module, fuse its attention, prove it against the module."""
+    from din_converter.modules import (
+        check_outputs,
+        export_module,
+        golden_example,
+        input_ranges,
+        plain_session,
+        reference_outputs,
+        to_weights,
+    )
+
+    if isinstance(model, str | os.PathLike):
+        from din_converter.importers.pt2 import load_program
+
+        model = load_program(model)
+    graph = export_module(model, example_inputs)
+    truth = reference_outputs(graph)
+    proto = graph.fused
+    plain = graph.plain
+    _set_metadata(
+        proto,
+        {
+            "din_infer.inputs": json.dumps(input_ranges(plain)),
+            "din_infer.golden": golden_example(graph, truth[0][2]),
+        },
+    )
+    weights = to_weights(proto)
+    batch = max((x for _, x, _ in truth), key=lambda x: len(next(iter(x.values()))))
+
+    def measure(draft: Path) -> tuple[list[Case], Timing]:
+        cases = check_outputs(graph.outputs, truth, draft)
+        before = {"torch": lambda: graph.call(batch, torch.float32)}
+        if any(b.fused for b in graph.blocks):
+            session = plain_session(plain)
+            before["plain ONNX"] = lambda: session.run(None, batch)
+        longest = max((b.positions for b in graph.blocks), default=0)
+        return cases, _time_file(draft, batch, graph.outputs, before, longest)
+
+    return _write(proto, weights, path, "module", measure, graph.blocks, None)
+
+
+def _time_file(
+    draft: Path,
+    batch: Mapping[str, NDArray[Any]],
+    outputs: Sequence[str],
+    before: Mapping[str, Callable[[], object]],
+    positions: int,
+) -> Timing:
+    """Time a batch before and after, with as many threads as torch takes."""
+    threads = torch.get_num_threads()
+    after: dict[str, float] = {}
+    for fused in (True, False):
+        session = Session(draft, device="cpu", threads=threads, fused=fused)
+        way = "native" if session.fused else "function bodies"
+        if way not in after:
+            after[way] = median_ms(lambda s=session: s.run(batch, outputs))  # type: ignore[misc]
+    rows = len(next(iter(batch.values())))
+    made = {way: median_ms(run) for way, run in before.items()}
+    return Timing(rows, positions, threads, made, after)
 
 
 def _write(
-    exact: ClickModel,
     proto: onnx.ModelProto,
     weights: dict[str, NDArray[Any]],
     path: Path,
+    source: str,
+    measure: Callable[[Path], tuple[list[Case], Timing]],
+    blocks: Sequence[Block],
     rounding: Rounding | None,
 ) -> Report:
     """Write into a folder beside, prove it there, rename into place."""
@@ -186,28 +342,30 @@ def _write(
     try:
         data_name = _place_weights(proto, weights, path, folder)
         model_id = _model_id(proto, weights)
-        _describe(proto, exact, model_id)
+        versions = {name: version(name) for name in ("din-infer", "torch", "onnx")}
+        metadata = {
+            "din_infer.format": str(FORMAT),
+            "din_infer.model_id": model_id,
+            "din_infer.source": source,
+            "din_infer.versions": json.dumps(versions),
+        }
+        _set_metadata(proto, metadata)
         draft = folder / path.name
         draft.write_bytes(proto.SerializeToString())
+        cases, timing = measure(draft)
         report = Report(
             path=path,
             data_path=path.with_name(data_name) if data_name else None,
             model_id=model_id,
             num_weights=sum(w.size for w in weights.values()),
             weight_bytes=sum(w.nbytes for w in weights.values()),
-            cases=tuple(check_parity(exact, draft)),
+            cases=tuple(cases),
             rounding=rounding,
+            source=source,
+            blocks=tuple(blocks),
+            timing=timing,
         )
-        measured = {
-            "tolerance": TOLERANCE,
-            "ways": report.ways,
-            "logit_difference": report.logit_difference,
-            "score_difference": report.score_difference,
-            "batches": [asdict(c) for c in report.cases],
-        }
-        if rounding is not None:
-            measured["embedding_dtype"] = rounding.to_dict()
-        _set_metadata(proto, {"din_infer.parity": json.dumps(measured)})
+        _set_metadata(proto, {"din_infer.parity": json.dumps(report.measured())})
         draft.write_bytes(proto.SerializeToString())
         Predictor(
             draft, device="cpu"
@@ -274,20 +432,6 @@ def _model_id(proto: onnx.ModelProto, weights: dict[str, NDArray[Any]]) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(weights[name]).data.cast("B"))
     return digest.hexdigest()[:32]
-
-
-def _describe(proto: onnx.ModelProto, exact: ClickModel, model_id: str) -> None:
-    versions = {name: version(name) for name in ("din-infer", "torch", "onnx")}
-    _set_metadata(
-        proto,
-        {
-            "din_infer.format": str(FORMAT),
-            "din_infer.spec": exact.spec.to_json(),
-            "din_infer.model_id": model_id,
-            "din_infer.golden": golden_rows(exact),
-            "din_infer.versions": json.dumps(versions),
-        },
-    )
 
 
 def _set_metadata(proto: onnx.ModelProto, values: dict[str, str]) -> None:

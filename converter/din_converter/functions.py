@@ -132,32 +132,43 @@ def _function(
 
 @dataclass(frozen=True)
 class LocalActivation:
-    """One attended sequence as an op: its attributes and its inputs, in order."""
+    """One attended sequence as an op: its attributes and its inputs, in order.
 
-    sequence: Behavior
+    `query_slots` has, per slot of the query, its candidate field's index, or -width if
+    it is zeros. `padding` is "masked" (by lengths), "attended", or "mask": the second
+    input is then a float mask [B, T] of 0 and 1, for behaviors that stand anywhere.
+    """
+
+    num_fields: int
+    query_slots: tuple[int, ...]
+    attention: Attention
+    padding: str
+    empty_softmax: str
     explain: bool
 
-    @property
-    def attention(self) -> Attention:
-        """The settings of the local activation unit."""
-        return self.sequence.attention
-
-    @property
-    def query_slots(self) -> list[int]:
-        """Per slot of the query: its candidate field's index, or -width if zeros."""
+    @classmethod
+    def of(cls, sequence: Behavior, explain: bool) -> "LocalActivation":
+        """Describe a sequence of a spec."""
         slots, real = [], 0
-        for name, width in self.sequence.query:
+        for name, width in sequence.query:
             slots.append(real if name is not None else -width)
             real += name is not None
-        return slots
+        return cls(
+            len(sequence.fields),
+            tuple(slots),
+            sequence.attention,
+            sequence.padding,
+            sequence.empty_softmax,
+            explain,
+        )
 
     @property
     def attributes(self) -> dict[str, Any]:
         """What a native kernel must know besides its inputs."""
         a = self.attention
         return {
-            "num_fields": len(self.sequence.fields),
-            "query_slots": self.query_slots,
+            "num_fields": self.num_fields,
+            "query_slots": list(self.query_slots),
             "num_layers": len(a.hidden) + 1,
             "activation": a.activation,
             "epsilon": a.dice_epsilon,
@@ -165,17 +176,18 @@ class LocalActivation:
             "output_activation": a.output_activation,
             "softmax": int(a.softmax),
             "scale": a.scale,
-            "padding": self.sequence.padding,
-            "empty_softmax": self.sequence.empty_softmax,
+            "padding": self.padding,
+            "empty_softmax": self.empty_softmax,
         }
 
     @property
     def inputs(self) -> list[str]:
         """Names of the op's inputs, in order; all of them are always passed."""
-        fields = range(len(self.sequence.fields))
+        fields = range(self.num_fields)
         slots = range(sum(s >= 0 for s in self.query_slots))
         a = self.attention
-        names = ["request_of_candidate", "lengths"]
+        second = "mask" if self.padding == "mask" else "lengths"
+        names = ["request_of_candidate", second]
         names += [f"ids_{i}" for i in fields]
         names += [f"candidate_ids_{i}" for i in slots]
         names += [f"table_{i}" for i in fields]
@@ -214,14 +226,14 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         interest    = sum over t of s * k                     [N, D]
     """
     g = Nodes()
-    sequence, a = op.sequence, op.attention
+    a = op.attention
     rows = g.add(
         "Concat",
-        *(g.read_rows(f"table_{i}", f"ids_{i}") for i in range(len(sequence.fields))),
+        *(g.read_rows(f"table_{i}", f"ids_{i}") for i in range(op.num_fields)),
         axis=2,
     )
     behaviors = g.add("Gather", rows, "request_of_candidate", axis=0)
-    query = _query(g, op.query_slots)
+    query = _query(g, list(op.query_slots))
     behavior_weight = _candidate_weight(g, a, query)
     first = g.add("Add", g.add("MatMul", query, "weight_query"), "bias_1")
     x = g.add(
@@ -243,7 +255,7 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         weight = g.add("Identity", weight, out="weight")
     spread = g.add("Unsqueeze", weight, g.constant([2]))
     # where padding is attended, no history is empty
-    fills = sequence.padding == "masked" and sequence.empty_softmax == "padding_row"
+    fills = op.padding == "masked" and op.empty_softmax == "padding_row"
     plain = not (a.softmax and fills)
     interest = g.add(
         "ReduceSum",
@@ -254,7 +266,7 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
     )
     if not plain:
         zero = g.constant([0])
-        tables = [g.read_rows(f"table_{i}", zero) for i in range(len(sequence.fields))]
+        tables = [g.read_rows(f"table_{i}", zero) for i in range(op.num_fields)]
         padding = g.add("Concat", *tables, axis=1)
         lengths = g.add("Gather", "lengths", "request_of_candidate")
         empty = g.add("Equal", g.add("Unsqueeze", lengths, g.constant([1])), zero)
@@ -301,17 +313,24 @@ def _candidate_weight(g: Nodes, a: Attention, query: str) -> str:
 
 def _weights(g: Nodes, op: LocalActivation, score: str) -> str:
     """Turn scores [N, T] into activation weights: mask and softmax."""
-    masked = op.sequence.padding == "masked"
-    mask = ""
-    if masked:
+    if op.padding == "attended":
+        return g.add("Softmax", score, axis=1) if op.attention.softmax else score
+    legal = ""
+    if op.padding == "masked":
         lengths = g.add("Gather", "lengths", "request_of_candidate")
         mask = _mask(g, "ids_0", lengths)
-        filler = g.constant(LOWEST if op.attention.softmax else 0.0)
-        score = g.add("Where", mask, score, filler)
-    if not op.attention.softmax:
-        return score
-    weight = g.add("Softmax", score, axis=1)
-    return g.add("Where", mask, weight, g.constant(0.0)) if masked else weight
+    else:
+        given = g.add("Gather", "mask", "request_of_candidate", axis=0)
+        mask = g.add("Equal", given, g.constant(1.0))
+        legal = g.add("Or", mask, g.add("Equal", given, g.constant(0.0)))
+    filler = g.constant(LOWEST if op.attention.softmax else 0.0)
+    weight = g.add("Where", mask, score, filler)
+    if op.attention.softmax:
+        weight = g.add("Softmax", weight, axis=1)
+        weight = g.add("Where", mask, weight, g.constant(0.0))
+    if legal:  # the native operator refuses any other value
+        weight = g.add("Where", legal, weight, g.constant(float("nan")))
+    return weight
 
 
 def _mask(g: Nodes, ids: str, lengths: str) -> str:

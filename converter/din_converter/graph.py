@@ -184,7 +184,7 @@ class _Graph:
 
     def attend(self, model: ClickModel, sequence: Behavior) -> str:
         """Add LocalActivation for one sequence; returns the interest [N, D]."""
-        op = LocalActivation(sequence, self.explain)
+        op = LocalActivation.of(sequence, self.explain)
         unit: LocalActivationUnit = model.attentions[key_of(sequence.name)]  # type: ignore[index, assignment]
         weights = _attention_weights(unit)
         values = {

@@ -96,13 +96,22 @@ class Rows:
         Raises
         ------
         InputError
-            If a file is not Parquet, or lacks a column.
+            If a file is not Parquet, or lacks a column; or if only some files have an
+            optional one.
         """
         wanted = list(dict.fromkeys([*spec.columns, *_roles(spec)]))
         pieces = []
+        first: tuple[str, list[str]] | None = None
         for path in expand(list(paths)):
-            with open_parquet(path, wanted) as file:
+            with open_parquet(path, wanted, spec.optional_columns) as file:
                 metadata = file.metadata
+                names = file.schema_arrow.names
+            found = [n for n in spec.optional_columns if n in names]
+            first = first or (str(path), found)
+            if found != first[1]:  # files are read together
+                rule = f"the same optional columns as {first[0]} has"
+                got = ", ".join(found) or "none"
+                raise InputError(explain(rule, got, str(path)))
             start = 0
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
@@ -234,7 +243,9 @@ class Rows:
             yield piece, time
 
     def _wanted(self) -> list[str]:
-        return list(dict.fromkeys([*self.spec.columns, *_roles(self.spec)]))
+        spec = self.spec
+        names = [*spec.columns, *spec.optional_columns, *_roles(spec)]
+        return list(dict.fromkeys(names))
 
     def _load(self, piece: Piece) -> pa.Table:
         table = piece.load(self._wanted())

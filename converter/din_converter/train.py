@@ -27,7 +27,7 @@ from din_converter.rows import Batch, Rows, ahead, split_by_time
 from din_converter.run import RunFolder
 from din_infer import metrics
 from din_infer.errors import DeviceError, InputError, ModelError, explain
-from din_infer.jobs.files import open_parquet
+from din_infer.jobs.files import found_in, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
@@ -109,8 +109,9 @@ def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
     """
     roles = (spec.label, spec.group, spec.time, spec.weight)
     wanted = list(dict.fromkeys([*spec.columns, *(r for r in roles if r)]))
-    with open_parquet(path, wanted) as file:
-        return file.read(columns=wanted).combine_chunks()
+    with open_parquet(path, wanted, spec.optional_columns) as file:
+        names = found_in(file, wanted, spec.optional_columns)
+        return file.read(columns=names).combine_chunks()
 
 
 def train(

@@ -19,13 +19,21 @@ from numpy.typing import NDArray
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError, InputError, explain
 from din_infer.session import Session
-from din_infer.spec import Behavior, Encoder, FeatureSpec, MultiHot
+from din_infer.spec import ANY_LENGTH, Behavior, Encoder, FeatureSpec, MultiHot
 
-__all__ = ["TOLERANCE", "Case", "check_parity", "edge_batches", "golden_rows"]
+__all__ = [
+    "TOLERANCE",
+    "Case",
+    "check_parity",
+    "edge_batches",
+    "golden_rows",
+    "sessions",
+]
 
 TOLERANCE = 1e-5
 WEIGHT = ".activation_weight"
 GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
+CHECKED_LENGTH = 10  # of a model that takes any
 Inputs = dict[str, NDArray[Any]]
 
 
@@ -75,6 +83,7 @@ def random_inputs(
     lengths: dict[str, NDArray[np.int64]] = {}
     limit = {s.name: s.max_len for s in spec.behavior}
     limit |= {m.name: m.max_len for m in spec.multi_hot}
+    limit = {n: CHECKED_LENGTH if m == ANY_LENGTH else m for n, m in limit.items()}
     out: Inputs = {}
     for name, max_len in limit.items():
         axis = next(i.shape[0] for i in spec.inputs if i.name == f"{name}.lengths")
@@ -146,8 +155,8 @@ def check_parity(model: ClickModel, path: Path) -> list[Case]:
         If a logit differs by more than 1e-5 · max(1, |logit|) or a score by more than
         1e-5; names the batch, the way, the row and both values.
     """
-    sessions = _sessions(path)
-    outputs = sessions["function bodies"].output_names
+    ways = sessions(path)
+    outputs = ways["function bodies"].output_names
     explained = [o for o in outputs if o.endswith(WEIGHT)]
     relative = model.spec.model.link == "identity"
     cases = []
@@ -156,7 +165,7 @@ def check_parity(model: ClickModel, path: Path) -> list[Case]:
         linked = link(model.spec, wanted)
         bound = np.maximum(1.0, np.abs(linked)) if relative else np.ones_like(linked)
         shown = torch_weights(model, inputs) if explained else {}
-        for way, session in sessions.items():
+        for way, session in ways.items():
             place = f"{name}, {way}"
             logits, scores, *weights = session.run(
                 inputs, ("logit", "score", *explained)
@@ -186,7 +195,7 @@ def check_parity(model: ClickModel, path: Path) -> list[Case]:
     return cases
 
 
-def _sessions(path: Path) -> dict[str, Session]:
+def sessions(path: Path) -> dict[str, Session]:
     """Open a model in every way this build can run it."""
     bodies = Session(path, device="cpu", fused=False)
     native = Session(path, device="cpu", fused=True)

@@ -3,11 +3,15 @@
    Inputs, in order (F behavior fields, S candidate fields, L hidden layers):
 
      request_of_candidate [N], lengths [B]                                   int64
+       or, with padding "mask", mask [B, T] of 0 and 1                       float
      ids_i [B, T] x F, candidate_ids_i [N] x S                               int64
      table_i [rows, d_i] x F, candidate_table_i x S                          float, half
      weight_query, weight_behavior [D, H1], (weight_product [D, H1]),
      (weight_outer [D, D * H1]), bias_1 [H1], (parameters [H1])              float
      weight_l [H, H'], bias_l [H'], (parameters [H']) for l = 2 .. L + 1     float
+
+   All but the ids, lengths and mask are constants of the graph. The only table of a side
+   may be computed, though: then its width is D.
 
    Outputs: interest [N, D], and weight [N, T] where the model explains.
 
@@ -19,6 +23,8 @@
      x = activation(x weight_l + bias_l)                  l = 2 .. L
      s = scale * output_activation(x weight_{L+1} + bias) then softmax over t, if asked
      interest = sum over t of s_t k_t
+
+   One file above 400 lines: an operator's checks are read best beside its inputs.
 */
 #include <stdio.h>
 #include <string.h>
@@ -26,20 +32,23 @@
 #include "layers.h"
 
 #define MAX_NAME 40
+#define COMPUTED (-1)
 
 typedef struct kernel {
   const din_isa *isa;
   din_attention attention;
-  int explains;
+  int explains, masks; /* masks: by a mask [B, T], not by lengths */
   int64_t *slots;
-  din_table *shapes; /* of the tables, then the candidate tables; rows is unused */
+  /* of the tables, then the candidate tables; rows is unused, and num_rows is
+     COMPUTED where the table is no constant */
+  din_table *shapes;
   din_kept kept;
   din_pool *pool;
 } kernel;
 
 static const char *const OUTPUT_ACTIVATIONS[] = {"none", "relu", "sigmoid", "silu",
                                                  NULL};
-static const char *const PADDINGS[] = {"masked", "attended", NULL};
+static const char *const PADDINGS[] = {"masked", "attended", "mask", NULL};
 static const char *const EMPTIES[] = {"zero", "padding_row", NULL};
 
 static void destroy(void *data) {
@@ -52,18 +61,45 @@ static void destroy(void *data) {
   din_free(k);
 }
 
-/* Shapes of tables, once: they are constants. */
+static int is_constant(din_op *op, const OrtKernelInfo *info, size_t index) {
+  const OrtValue *value = NULL;
+  int constant = 0;
+  if (!din_failed(op)) {
+    din_check(
+        op, op->api->KernelInfoGetConstantInput_tensor(info, index, &constant, &value));
+  }
+  return constant;
+}
+
+/* Shapes of tables, once. A side's only table may be computed: it is `width` wide. */
 static int64_t read_tables(din_reader *r, const char *label, int64_t count,
-                           din_table *out) {
+                           int64_t width, din_table *out) {
   char name[MAX_NAME];
-  int64_t width = 0;
+  int64_t total = 0;
+  if (count == 1 && !is_constant(r->op, r->info, r->next) && !din_failed(r->op)) {
+    out[0] = (din_table){NULL, COMPUTED, width, 0};
+    r->next++;
+    return width;
+  }
   for (int64_t i = 0; i < count && !din_failed(r->op); i++) {
     snprintf(name, sizeof name, "%s_%lld", label, (long long)i);
     din_tensor t = din_constant(r->op, r->info, r->next++, name);
     out[i] = din_expect_table(r->op, &t, name);
-    width += out[i].dim;
+    total += out[i].dim;
   }
-  return width;
+  return total;
+}
+
+/* D, which is the number of rows of weight_query. */
+static int64_t read_width(din_reader *r, size_t index) {
+  const int64_t any[2] = {-1, -1};
+  din_tensor t = din_constant(r->op, r->info, index, "weight_query");
+  din_expect(r->op, &t, "weight_query", ORT_FLOAT, 2, any);
+  if (!din_failed(r->op) && (t.dims[0] < 1 || t.dims[0] > INT32_MAX)) {
+    din_fail(r->op, "expected at least 1 row, got %lld - at `%s input weight_query`",
+             (long long)t.dims[0], r->op->name);
+  }
+  return din_failed(r->op) ? 0 : t.dims[0];
 }
 
 static void read_slots(din_op *op, const OrtKernelInfo *info, kernel *k, size_t count) {
@@ -132,9 +168,10 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
   a->mlp.epsilon = din_attribute_float(op, info, "epsilon");
   a->scale = din_attribute_float(op, info, "scale");
   a->softmax = din_attribute_int(op, info, "softmax") != 0;
-  a->attended = din_attribute_choice(op, info, "padding", PADDINGS);
+  int padding = din_attribute_choice(op, info, "padding", PADDINGS);
+  a->attended = padding == 1, k->masks = padding == 2;
   a->padding_row =
-      !a->attended && din_attribute_choice(op, info, "empty_softmax", EMPTIES);
+      padding == 0 && din_attribute_choice(op, info, "empty_softmax", EMPTIES);
   din_attribute_text(op, info, "interactions", interactions, sizeof interactions);
   if (din_failed(op)) return;
   if (a->num_fields < 1 || (uint64_t)a->num_fields > num_inputs || num_outputs > 2) {
@@ -143,15 +180,25 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, int use_bf16,
     return;
   }
   k->explains = num_outputs == 2;
+  if (k->explains && k->masks) {
+    din_fail(op, "expected lengths to show weights by, got a mask - at `%s output 1`",
+             op->name);
+    return;
+  }
   read_slots(op, info, k, num_inputs);
   if (din_failed(op)) return;
   int64_t num_tables = a->num_fields + a->num_candidate_fields;
   k->shapes = din_allocate(op, num_tables, sizeof(din_table));
   if (din_failed(op)) return;
   din_reader r = {op, info, k->isa, &k->kept, (size_t)(2 + num_tables)};
-  a->width = read_tables(&r, "table", a->num_fields, k->shapes);
+  int computed = 0;
+  for (int64_t i = 0; i < num_tables; i++) {
+    computed |= !is_constant(op, info, r.next + (size_t)i);
+  }
+  int64_t width = computed ? read_width(&r, r.next + (size_t)num_tables) : 0;
+  a->width = read_tables(&r, "table", a->num_fields, width, k->shapes);
   int64_t query_width = read_tables(&r, "candidate_table", a->num_candidate_fields,
-                                    k->shapes + a->num_fields);
+                                    width, k->shapes + a->num_fields);
   for (int64_t s = 0; s < a->num_slots; s++) {
     if (k->slots[s] < 0) query_width -= k->slots[s];
   }
@@ -218,39 +265,114 @@ static void read_ids(din_op *op, const OrtKernelContext *context, const char *la
   }
 }
 
+static void read_batch_tables(din_op *op, const OrtKernelContext *context,
+                              const kernel *k, size_t first, din_table *tables) {
+  const din_attention *a = &k->attention;
+  for (int64_t i = 0; i < a->num_fields + a->num_candidate_fields; i++) {
+    const OrtValue *value = NULL;
+    void *rows = NULL;
+    if (din_failed(op)) return;
+    tables[i] = k->shapes[i];
+    if (k->shapes[i].num_rows == COMPUTED) {
+      const char *name = i < a->num_fields ? "table_0" : "candidate_table_0";
+      const int64_t dims[2] = {-1, k->shapes[i].dim};
+      din_tensor t = din_input(op, context, first + (size_t)i, name);
+      din_expect(op, &t, name, ORT_FLOAT, 2, dims);
+      tables[i].rows = t.data, tables[i].num_rows = t.dims[0];
+      continue;
+    }
+    din_check(op, op->api->KernelContext_GetInput(context, first + (size_t)i, &value));
+    if (din_failed(op)) return;
+    din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &rows));
+    tables[i].rows = rows;
+  }
+}
+
+/* What a run allocates: freed at its end. */
+typedef struct memory {
+  const int64_t **ids;
+  din_table *tables;
+  int64_t *lengths, *kept;
+  const float *mask;
+} memory;
+
+static void release(memory *m) {
+  din_free(m->ids);
+  din_free(m->tables);
+  din_free(m->lengths);
+  din_free(m->kept);
+}
+
+/* Turns a mask into lengths: ids that it keeps move to the front of their row. When
+   they stand there already, as right padding leaves them, nothing is copied. */
+static void apply_mask(din_op *op, const kernel *k, const float *mask,
+                       din_attention_batch *b, memory *m) {
+  int64_t positions = b->num_positions, moved = 0;
+  m->mask = mask;
+  m->lengths = din_allocate(op, b->num_requests, sizeof *m->lengths);
+  for (int64_t row = 0; row < b->num_requests && !din_failed(op); row++) {
+    for (int64_t t = 0; t < positions; t++) {
+      float value = mask[row * positions + t];
+      if (value == 1.0f) {
+        moved |= m->lengths[row]++ != t;
+      } else if (value != 0.0f) {
+        din_fail(op,
+                 "expected a mask of 0 and 1, got %g - at `%s input mask[%lld, %lld]`",
+                 (double)value, op->name, (long long)row, (long long)t);
+        return;
+      }
+    }
+  }
+  b->lengths = m->lengths;
+  if (!moved || din_failed(op)) return;
+  int64_t fields = k->attention.num_fields, size = b->num_requests * positions;
+  m->kept = din_allocate(op, fields * size, sizeof *m->kept);
+  for (int64_t f = 0; f < fields && !din_failed(op); f++) {
+    int64_t *to = m->kept + f * size;
+    for (int64_t row = 0; row < b->num_requests; row++) {
+      int64_t count = 0, at = row * positions;
+      for (int64_t t = 0; t < positions; t++) {
+        if (mask[at + t] == 1.0f) to[at + count++] = m->ids[f][at + t];
+      }
+    }
+    m->ids[f] = to;
+  }
+}
+
 static void read_batch(din_op *op, const OrtKernelContext *context, const kernel *k,
-                       din_attention_batch *b, const int64_t **ids, din_table *tables) {
+                       din_attention_batch *b, memory *m) {
   const din_attention *a = &k->attention;
   const int64_t any[2] = {-1, -1};
   int64_t fields = a->num_fields, candidate_fields = a->num_candidate_fields;
+  const char *second = k->masks ? "mask" : "lengths";
   din_tensor request = din_input(op, context, 0, "request_of_candidate");
-  din_tensor lengths = din_input(op, context, 1, "lengths");
+  din_tensor valid = din_input(op, context, 1, second);
   din_tensor first = din_input(op, context, 2, "ids_0");
   din_expect(op, &request, "request_of_candidate", ORT_INT64, 1, any);
-  din_expect(op, &lengths, "lengths", ORT_INT64, 1, any);
   din_expect(op, &first, "ids_0", ORT_INT64, 2, any);
-  b->num_candidates = request.dims[0], b->num_requests = lengths.dims[0];
-  b->num_positions = first.dims[1];
-  b->request_of_candidate = request.data, b->lengths = lengths.data;
-  const int64_t history[2] = {b->num_requests, b->num_positions};
-  read_ids(op, context, "ids", 2, fields, 2, history, ids);
-  read_ids(op, context, "candidate_ids", 2 + (size_t)fields, candidate_fields, 1,
-           &b->num_candidates, ids + fields);
-  size_t at = 2 + (size_t)(fields + candidate_fields);
-  for (int64_t i = 0; i < fields + candidate_fields && !din_failed(op); i++) {
-    const OrtValue *value = NULL;
-    void *rows = NULL;
-    din_check(op, op->api->KernelContext_GetInput(context, at + (size_t)i, &value));
-    if (din_failed(op)) break;
-    din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &rows));
-    tables[i] = k->shapes[i];
-    tables[i].rows = rows;
+  if (k->masks) {
+    din_expect(op, &valid, second, ORT_FLOAT, 2, first.dims);
+  } else {
+    din_expect(op, &valid, second, ORT_INT64, 1, any);
   }
-  din_check_range(op, b->lengths, b->num_requests, b->num_positions + 1, "lengths");
+  b->num_candidates = request.dims[0], b->num_requests = valid.dims[0];
+  b->num_positions = first.dims[1];
+  b->request_of_candidate = request.data, b->lengths = valid.data;
+  const int64_t history[2] = {b->num_requests, b->num_positions};
+  read_ids(op, context, "ids", 2, fields, 2, history, m->ids);
+  read_ids(op, context, "candidate_ids", 2 + (size_t)fields, candidate_fields, 1,
+           &b->num_candidates, m->ids + fields);
+  size_t at = 2 + (size_t)(fields + candidate_fields);
+  read_batch_tables(op, context, k, at, m->tables);
+  if (k->masks && !din_failed(op)) {
+    apply_mask(op, k, valid.data, b, m);
+  } else {
+    din_check_range(op, b->lengths, b->num_requests, b->num_positions + 1, "lengths");
+  }
   din_check_range(op, b->request_of_candidate, b->num_candidates, b->num_requests,
                   "request_of_candidate");
-  b->ids = ids, b->candidate_ids = ids + fields;
-  b->tables = tables, b->candidate_tables = tables + fields;
+  b->ids = m->ids, b->candidate_ids = m->ids + fields;
+  b->tables = m->tables, b->candidate_tables = m->tables + fields;
 }
 
 static void compute(din_op *op, const void *data, OrtKernelContext *context) {
@@ -259,9 +381,9 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   int64_t num_tables = a->num_fields + a->num_candidate_fields;
   run r = {.k = k};
   din_fault fault;
-  const int64_t **ids = din_allocate(op, num_tables, sizeof *ids);
-  din_table *tables = din_allocate(op, num_tables, sizeof *tables);
-  if (!din_failed(op)) read_batch(op, context, k, &r.batch, ids, tables);
+  memory m = {.ids = din_allocate(op, num_tables, sizeof *m.ids),
+              .tables = din_allocate(op, num_tables, sizeof *m.tables)};
+  if (!din_failed(op)) read_batch(op, context, k, &r.batch, &m);
   const int64_t interest[2] = {r.batch.num_candidates, a->width};
   const int64_t weight[2] = {r.batch.num_candidates, r.batch.num_positions};
   r.batch.interest = din_output(op, context, 0, "interest", interest, 2);
@@ -274,6 +396,12 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
                          .pool = k->pool};
   if (din_run(op, context, &work, &fault)) {
     char place[MAX_NAME] = "";
+    if (!fault.is_candidate && m.kept) { /* where it stood before it moved */
+      const float *row = m.mask + fault.row * r.batch.num_positions;
+      for (int64_t t = 0, left = fault.position; left >= 0; t++) {
+        if (row[t] == 1.0f && left-- == 0) fault.position = t;
+      }
+    }
     if (!fault.is_candidate) {
       snprintf(place, sizeof place, ", %lld", (long long)fault.position);
     }
@@ -283,8 +411,7 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
              fault.is_candidate ? "candidate_ids" : "ids", (long long)fault.field,
              (long long)fault.row, place);
   }
-  din_free(ids);
-  din_free(tables);
+  release(&m);
 }
 
 const din_kind din_local_activation = {create, compute, destroy};

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from din_infer.errors import InputError, explain
 from din_infer.explain import Explanation
-from din_infer.jobs.files import name_row, open_parquet
+from din_infer.jobs.files import found_in, name_row, open_parquet
 from din_infer.predictor import Predictor
 
 __all__ = ["SUFFIXES", "check_suffix", "explain_file", "find_rows", "write"]
@@ -103,8 +103,9 @@ def explain_file(
     InputError
         If the file cannot be read, has no such row, or a row does not fit the spec.
     """
-    columns = list(predictor.spec.columns)
-    with open_parquet(source, columns) as file:
+    spec = predictor.spec
+    with open_parquet(source, spec.columns, spec.optional_columns) as file:
+        columns = found_in(file, spec.columns, spec.optional_columns)
         num_rows = file.metadata.num_rows
         for row in rows:
             if not 0 <= row < num_rows:

@@ -110,11 +110,12 @@ def score_files(
     sources = list(expand(inputs))
     targets = _targets(sources, Path(out), overwrite)
     wanted = list(dict.fromkeys([*predictor.spec.columns, *keep]))
+    optional = [n for n in predictor.spec.optional_columns if n not in wanted]
     if len(set(keep)) != len(keep):
         raise InputError(explain("each kept column once", ", ".join(keep), "keep"))
     total = 0
     for source in sources:
-        with open_parquet(source, wanted) as file:
+        with open_parquet(source, wanted, optional) as file:
             total += file.metadata.num_rows
     summary = Summary(predictor.model_id, predictor.device, predictor.threads)
     stats = Stats()
@@ -129,9 +130,10 @@ def score_files(
     )
     with bar:
         for source, target in zip(sources, targets, strict=True):
-            with open_parquet(source, wanted) as file, _writing(target):
+            with open_parquet(source, wanted, optional) as file, _writing(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                batches = _batches(source, file, wanted, batch_size)
+                names = found_in(file, wanted, optional)
+                batches = _batches(source, file, names, batch_size)
                 score = partial(predictor.score_counted, stats=stats)
                 for rows in _score_file(score, source, file, batches, target, keep):
                     summary.rows += rows
@@ -181,8 +183,10 @@ def _targets(sources: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:
     return list(targets)
 
 
-def open_parquet(path: str | Path, wanted: Iterable[str]) -> pq.ParquetFile:
-    """Open a Parquet file that has the columns `wanted`.
+def open_parquet(
+    path: str | Path, wanted: Iterable[str], optional: Iterable[str] = ()
+) -> pq.ParquetFile:
+    """Open a Parquet file that has the columns `wanted`, and maybe `optional` ones.
 
     Raises
     ------
@@ -196,7 +200,7 @@ def open_parquet(path: str | Path, wanted: Iterable[str]) -> pq.ParquetFile:
         raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
     names = file.schema_arrow.names
     wanted = list(wanted)
-    twice = [c for c in wanted if names.count(c) > 1]
+    twice = [c for c in (*wanted, *optional) if names.count(c) > 1]
     if twice:
         file.close()
         raise InputError(explain("each column once", ", ".join(twice), str(path)))
@@ -206,6 +210,14 @@ def open_parquet(path: str | Path, wanted: Iterable[str]) -> pq.ParquetFile:
         rule = "the columns " + ", ".join(missing)
         raise InputError(explain(rule, "only " + ", ".join(names), str(path)))
     return file
+
+
+def found_in(
+    file: pq.ParquetFile, wanted: Iterable[str], optional: Iterable[str]
+) -> list[str]:
+    """List the columns to read: `wanted`, and what the file has of `optional`."""
+    names = file.schema_arrow.names
+    return list(dict.fromkeys([*wanted, *(n for n in optional if n in names)]))
 
 
 def _score_file(

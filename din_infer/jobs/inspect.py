@@ -21,7 +21,7 @@ from tqdm import tqdm
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
 from din_infer.errors import InputError, explain, is_whole
-from din_infer.jobs.files import expand, name_row, open_parquet
+from din_infer.jobs.files import expand, found_in, name_row, open_parquet
 from din_infer.jobs.inspect_result import FieldCounts, Inspection, Labels, Users, share
 from din_infer.jobs.inspect_sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect_tables import DistinctKeys, TableCounts
@@ -99,7 +99,8 @@ def inspect_files(
         disable=None if progress else True,
     )
     with bar:
-        for source, start, batch in _read(sources, inspector.columns, batch_size, rows):
+        names = inspector.columns, spec.optional_columns
+        for source, start, batch in _read(sources, *names, batch_size, rows):
             try:
                 inspector.add(batch)
             except InputError as error:
@@ -122,13 +123,18 @@ def _survey(sources: Sequence[Path], spec: FeatureSpec) -> tuple[int, dict[str, 
 
 
 def _read(
-    sources: Sequence[Path], wanted: Sequence[str], batch_size: int, rows: int
+    sources: Sequence[Path],
+    wanted: Sequence[str],
+    optional: Sequence[str],
+    batch_size: int,
+    rows: int,
 ) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
     """Read the first `rows` rows: (file, the batch's first row there, the batch)."""
     for source in sources:
         start = 0
-        with open_parquet(source, wanted) as file:
-            batches = file.iter_batches(batch_size=batch_size, columns=list(wanted))
+        with open_parquet(source, wanted, optional) as file:
+            names = found_in(file, wanted, optional)
+            batches = file.iter_batches(batch_size=batch_size, columns=names)
             while rows:
                 try:
                     batch = next(batches, None)

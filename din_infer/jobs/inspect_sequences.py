@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from din_infer import _kernels
 from din_infer.columns import fit, open_batch
+from din_infer.encode import choose_elements
 from din_infer.jobs.inspect_result import Match, Overlap, SequenceReport, share
 from din_infer.spec import Behavior, Encoder, FeatureSpec
 
@@ -45,15 +46,11 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
         As encoding the batch does.
     """
     first = next(f for f in spec.fields if f.source is None)
-    names = [first.column, *([spec.length_column] if spec.length_column else [])]
-    columns = open_batch(batch, names).columns
-    window = _kernels.Window(fit(columns[first.column], first.dtype, is_list=True))
-    if spec.length_column is not None:
-        window.take(fit(columns[spec.length_column], "int64", is_list=False))
-    elif spec.pad_value is not None and spec.pad_inside == "dropped":
-        window.drop(spec.pad_value)
-    elif spec.pad_value is not None:
-        window.trim(spec.pad_value)
+    lengths = [spec.length_column] if spec.length_column else []
+    opened = open_batch(batch, [first.column], optional=lengths)
+    column = fit(opened.columns[first.column], first.dtype, is_list=True)
+    window = _kernels.Window(column)
+    choose_elements(spec, opened, window)
     return window.finish(2**62, False)[0]
 
 

@@ -1,0 +1,531 @@
+"""Linear forms over the features of one (candidate, behavior) pair, exact in float64.
+
+A `Form` has F rows; each is a linear combination of atoms:
+
+====================================  ================================================
+``("one",)``                          the constant 1
+``("q", leaf, j)``, ``("k", leaf, j)``  value j of a candidate's or a behavior's leaf
+``("qk", leaf, i, leaf, j)``          the product of two such values
+``("h", layer, j)``                   unit j of a hidden layer, after its activation
+``("sigmoid", call, j)``              sigmoid of something collinear with a unit
+``("gated", call, j)``                that sigmoid times the unit
+``("relu", call, j)``                 relu of a unit plus a shift
+``("row", call, j)``, ``("rowgated", ..)``  row-wise Dice's sigmoid, and times its input
+``("soft", s, 0)``, ``("softoff", s, 0)``  softmax of score s; what it leaves at masked ones
+====================================  ================================================
+
+The first five are linear: nothing nonlinear has been applied since the last layer. The
+activations are recognized by what they compute, not by how they are written: every
+elementwise activation is a row over the atoms of one unit, and `Algebra.lift` reads from
+its coefficients which it is.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ONE",
+    "Algebra",
+    "Atom",
+    "Form",
+    "Layer",
+    "Unsupported",
+    "common_activation",
+    "stack",
+]
+
+Array = NDArray[np.float64]
+Atom = tuple[Any, ...]
+ONE: Atom = ("one",)
+LINEAR = ("one", "q", "k", "qk", "h")
+NEAR = 1e-9  # relative; float64 arithmetic on float32 weights stays far below
+
+
+class Unsupported(Exception):
+    """This is not, or cannot be proven to be, part of a local activation unit.
+
+    `mixed`: what could not be read depends on candidate and behavior both, so that it
+    cannot be an input of the unit either.
+    """
+
+    def __init__(self, reason: str, *, mixed: bool = True) -> None:
+        super().__init__(reason)
+        self.reason, self.mixed = reason, mixed
+
+
+@dataclass(eq=False)
+class Form:
+    """F linear combinations; `terms` maps an atom to its coefficients, float64 [F]."""
+
+    size: int
+    terms: dict[Atom, Array] = field(default_factory=dict)
+    lifted: "Form | None" = None
+
+    @classmethod
+    def constant(cls, values: Any) -> "Form":  # noqa: ANN401
+        """Make rows that are numbers."""
+        values = np.asarray(values, np.float64).reshape(-1)
+        return cls(len(values), {ONE: values} if values.any() else {})
+
+    @classmethod
+    def of(cls, atoms: Iterable[Atom]) -> "Form":
+        """Make one row per atom."""
+        atoms = list(atoms)
+        eye = np.eye(len(atoms))
+        return cls(len(atoms), {a: eye[i] for i, a in enumerate(atoms)})
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of atoms that occur."""
+        return {a[0] for a in self.terms}
+
+    def is_linear(self) -> bool:
+        """Whether no activation was applied since the last layer."""
+        return self.kinds() <= set(LINEAR)
+
+    def is_constant(self) -> bool:
+        """Whether every row is a number."""
+        return self.kinds() <= {"one"}
+
+    def is_zero(self) -> bool:
+        """Whether every row is 0."""
+        return not self.terms
+
+    def numbers(self) -> Array:
+        """Return the rows of a constant form, or the constant part of any."""
+        return self.terms.get(ONE, np.zeros(self.size))
+
+    def map(self, f: Any) -> "Form":  # noqa: ANN401
+        """Apply a linear map of rows, given on a float64 [F]."""
+        terms = {a: np.asarray(f(c), np.float64).reshape(-1) for a, c in self.terms.items()}
+        size = len(np.asarray(f(np.zeros(self.size))).reshape(-1))
+        return Form(size, {a: c for a, c in terms.items() if c.any()})
+
+    def take(self, rows: NDArray[np.int64]) -> "Form":
+        """Take rows, in any order and number."""
+        if len(rows) == self.size and (rows == np.arange(self.size)).all():
+            return self
+        return self.map(lambda c: c[rows])
+
+    def scale(self, by: Array | float) -> "Form":
+        """Multiply each row by a number."""
+        return self.map(lambda c: c * by)
+
+    def plus(self, other: "Form", sign: float = 1.0) -> "Form":
+        """Add two forms of equal size."""
+        terms = dict(self.terms)
+        for atom, column in other.terms.items():
+            total = terms.pop(atom, 0.0) + sign * column
+            if total.any():
+                terms[atom] = total
+        return Form(self.size, terms)
+
+    def row(self, i: int) -> dict[Atom, float]:
+        """Return one row as atom -> coefficient."""
+        return {a: float(c[i]) for a, c in self.terms.items() if c[i] != 0.0}
+
+
+def stack(forms: list[Form]) -> Form:
+    """Concatenate rows."""
+    size = sum(f.size for f in forms)
+    terms: dict[Atom, Array] = {}
+    at = 0
+    for form in forms:
+        for atom, column in form.terms.items():
+            terms.setdefault(atom, np.zeros(size))[at : at + form.size] = column
+        at += form.size
+    return Form(size, terms)
+
+
+def ratio(row: dict[Atom, float], unit: dict[Atom, float]) -> float | None:
+    """Return c where row = c * unit; None where there is no such number."""
+    if not row:
+        return 0.0
+    if not unit:
+        return None
+    top = max(unit, key=lambda a: abs(unit[a]))
+    c = row.get(top, 0.0) / unit[top]
+    largest = max(abs(v) for v in row.values())
+    for atom in row.keys() | unit.keys():
+        if abs(row.get(atom, 0.0) - c * unit.get(atom, 0.0)) > NEAR * largest:
+            return None
+    return c
+
+
+@dataclass
+class Layer:
+    """A hidden layer: h = activation(z); `parameters` are [H] each, as the op's are."""
+
+    kind: str
+    z: Form
+    parameters: list[Array]
+    epsilon: float = 0.0
+
+
+@dataclass
+class _Call:
+    """One elementwise nonlinear op: of unit + b, row by row.
+
+    For row-wise Dice `units` are the rows themselves, with their constants.
+    """
+
+    kind: str
+    units: list[dict[Atom, float]]
+    b: Array
+    epsilon: float = 0.0
+    form: Form | None = None
+
+
+@dataclass
+class _Row:
+    """One recognized activation: scale * activation(z) + offset."""
+
+    kind: str
+    z: dict[Atom, float]
+    parameters: tuple[float, ...] = ()
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class Algebra:
+    """Makes activations of forms, and layers of activations."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.calls: list[_Call] = []
+
+    # ------------------------------------------------------------------ activations
+
+    def _unit(self, row: dict[Atom, float]) -> dict[Atom, float]:
+        """Drop the constant of a row."""
+        return {a: c for a, c in row.items() if a != ONE}
+
+    def _call(self, kind: str, x: Form, epsilon: float = 0.0) -> tuple[int, _Call]:
+        units = [self._unit(x.row(i)) for i in range(x.size)]
+        call = _Call(kind, units, x.numbers().copy(), epsilon)
+        self.calls.append(call)
+        return len(self.calls) - 1, call
+
+    def sigmoid(self, x: Form) -> Form:
+        """Apply the sigmoid to every row."""
+        x = x if x.is_linear() else self.lift(x)
+        number, call = self._call("sigmoid", x)
+        rows = [
+            Form.of([("sigmoid", number, j)])
+            if call.units[j]
+            else Form.constant([1.0 / (1.0 + np.exp(-call.b[j]))])
+            for j in range(x.size)
+        ]
+        return stack(rows)
+
+    def relu(self, x: Form) -> Form:
+        """Apply max(0, x) to every row."""
+        x = x if x.is_linear() else self.lift(x)
+        number, call = self._call("relu", x)
+        rows = [
+            Form.of([("relu", number, j)])
+            if call.units[j]
+            else Form.constant([max(0.0, call.b[j])])
+            for j in range(x.size)
+        ]
+        return stack(rows)
+
+    def row_sigmoid(self, x: Form, epsilon: float) -> Form:
+        """Apply row-wise Dice's p: the rows less their mean, by their spread."""
+        x = x if x.is_linear() else self.lift(x)
+        number, call = self._call("row", x, epsilon)
+        call.form = x
+        return Form.of([("row", number, j) for j in range(x.size)])
+
+    def product(self, x: Form, y: Form) -> Form:
+        """Multiply row by row; Unsupported where no activation or pair comes of it."""
+        if x.is_constant():
+            return y.scale(x.numbers())
+        if y.is_constant():
+            return x.scale(y.numbers())
+        if x.is_linear() and y.is_linear():
+            return _pairs(x, y)
+        if y.is_linear():
+            x, y = y, x
+        if not x.is_linear():
+            reason = "a product of two activations"
+            raise Unsupported(reason)
+        out = Form(x.size)
+        for atom, column in y.terms.items():
+            if atom == ONE:
+                out = out.plus(x.scale(column))
+                continue
+            for i in np.flatnonzero(column):
+                terms = self._gate(x.row(int(i)), atom)
+                for a, c in terms.items():
+                    more = np.zeros(x.size)
+                    more[i] = c * column[i]
+                    out = out.plus(Form(x.size, {a: more}))
+        return out
+
+    def _gate(self, x: dict[Atom, float], atom: Atom) -> dict[Atom, float]:
+        """Multiply a linear row by an atom of an activation."""
+        kind, number, j = atom
+        constant, rest = x.get(ONE, 0.0), self._unit(x)
+        if not rest:
+            return {atom: constant}
+        call = self.calls[number] if kind in ("sigmoid", "row") else None
+        if kind == "sigmoid" and call is not None:
+            c = ratio(rest, call.units[j])
+            if c is not None:
+                out = {("gated", number, j): c, atom: constant}
+                return {a: v for a, v in out.items() if v != 0.0}
+        if kind == "row" and call is not None and call.form is not None:
+            c = ratio(x, call.form.row(j))
+            if c is not None:
+                return {("rowgated", number, j): c}
+        reason = "a product of an activation and something else than its input"
+        raise Unsupported(reason)
+
+    def ratios(self, x: Form, y: Form) -> Array:
+        """Return c with x = c * y, row by row; Unsupported where there is none."""
+        out = np.zeros(x.size)
+        for i in range(x.size):
+            c = ratio(x.row(i), y.row(i))
+            if c is None:
+                reason = "a choice that no ReLU makes"
+                raise Unsupported(reason)
+            out[i] = c
+        return out
+
+    # ----------------------------------------------------------------------- layers
+
+    def lift(self, x: Form) -> Form:
+        """Close a layer: rows of activations become units of a new hidden layer.
+
+        Returns a linear form of the same size over the new layer's units.
+        """
+        if x.is_linear():
+            return x
+        if x.lifted is None:
+            x.lifted = self._lift(x)
+        return x.lifted
+
+    def _lift(self, x: Form) -> Form:
+        if x.kinds() & {"soft", "softoff"}:
+            reason = "something done to a softmax's weights"
+            raise Unsupported(reason)
+        rows = [self._recognize(x.row(i)) for i in range(x.size)]
+        kinds = {r.kind for r in rows if r is not None}
+        number = len(self.layers)
+        if kinds == {"row_dice"}:
+            return self._lift_row_dice(x)
+        kind = _common(kinds)
+        live = [(i, r) for i, r in enumerate(rows) if r is not None]
+        z = Form(len(live))
+        for j, (_, r) in enumerate(live):
+            for atom, c in r.z.items():
+                z.terms.setdefault(atom, np.zeros(len(live)))[j] = c
+        wide = [_promote(r, kind) for _, r in live]
+        parameters = [np.array(p) for p in zip(*wide, strict=True)] if wide[0] else []
+        self.layers.append(Layer(kind, z, parameters))
+        out = Form(x.size)
+        offset = x.numbers().copy()
+        for j, (i, r) in enumerate(live):
+            column = np.zeros(x.size)
+            column[i] = r.scale
+            offset[i] = r.offset
+            out.terms["h", number, j] = column
+        return out.plus(Form.constant(offset))
+
+    def _lift_row_dice(self, x: Form) -> Form:
+        """Row-wise Dice needs all of its rows, in one layer."""
+        numbers = {a[1] for a in x.terms if a[0] in ("row", "rowgated")}
+        call = self.calls[numbers.pop()]
+        if numbers or call.form is None:
+            reason = "row-wise Dice over the rows of two layers"
+            raise Unsupported(reason)
+        size = call.form.size
+        number = len(self.layers)
+        alphas, columns = np.ones(size), np.zeros((size, x.size))
+        offset = x.numbers().copy()
+        for i in range(x.size):
+            row = x.row(i)
+            gates = [a for a in row if a[0] == "rowgated"]
+            if not gates or {a[0] for a in row} & {"row"}:
+                reason = "a use of row-wise Dice's sigmoid that is not Dice"
+                raise Unsupported(reason)
+            ((_, _, j),) = gates
+            rest = {a: c for a, c in row.items() if a[0] in LINEAR}
+            through = ratio(rest, call.form.row(j))
+            if through is None:
+                reason = "row-wise Dice of something else than its input"
+                raise Unsupported(reason)
+            scale = through + row[gates[0]]
+            if scale == 0.0 or columns[j].any():
+                reason = "row-wise Dice of a kind that has no alpha"
+                raise Unsupported(reason)
+            alphas[j], columns[j, i], offset[i] = through / scale, scale, 0.0
+        self.layers.append(Layer("row_dice", call.form, [alphas], call.epsilon))
+        terms = {("h", number, j): columns[j] for j in range(size) if columns[j].any()}
+        return Form(x.size, terms).plus(Form.constant(offset))
+
+    def _recognize(self, row: dict[Atom, float]) -> _Row | None:
+        """Tell which activation a row is; None for a number."""
+        gates = {a: c for a, c in row.items() if a[0] not in LINEAR}
+        linear = self._unit({a: c for a, c in row.items() if a[0] in LINEAR})
+        constant = row.get(ONE, 0.0)
+        if not gates:
+            return _Row("none", linear, offset=constant) if linear else None
+        calls = {(a[1], a[2]) for a in gates}
+        if len(calls) != 1:
+            return self._recognize_two(gates, linear, constant)
+        ((number, j),) = calls
+        call = self.calls[number]
+        if call.kind == "row":
+            return _Row("row_dice", {})
+        unit, b = call.units[j], float(call.b[j])
+        through = ratio(linear, unit)
+        if through is None:
+            reason = "an activation beside something else than its input"
+            raise Unsupported(reason)
+        if call.kind == "relu":
+            return _relu_row(unit, b, through, gates["relu", number, j], constant)
+        gated = gates.get(("gated", number, j), 0.0)
+        plain = gates.get(("sigmoid", number, j), 0.0)
+        return _sigmoid_row(unit, b, through, gated, plain, constant)
+
+    def _recognize_two(
+        self, gates: dict[Atom, float], linear: dict[Atom, float], constant: float
+    ) -> _Row:
+        """Two relus of one unit with opposite signs are a PReLU."""
+        if {a[0] for a in gates} == {"relu"} and len(gates) == 2:
+            (first, c1), (second, c2) = gates.items()
+            one, two = self.calls[first[1]], self.calls[second[1]]
+            unit, other = one.units[first[2]], two.units[second[2]]
+            b1, b2 = float(one.b[first[2]]), float(two.b[second[2]])
+            sign = ratio(other, unit)
+            if sign is not None and sign < 0 and abs(b2 - sign * b1) <= NEAR * abs(b2):
+                # relu(-s z) = s relu(z) - s z
+                s = -sign
+                less = {a: -c2 * s * v for a, v in unit.items()}
+                rest = dict(linear)
+                for a, v in less.items():
+                    rest[a] = rest.get(a, 0.0) + v
+                rest = {a: v for a, v in rest.items() if abs(v) > 0.0}
+                through = ratio(rest, unit)
+                if through is not None:
+                    more = constant - c2 * s * b1
+                    return _relu_row(unit, b1, through, c1 + c2 * s, more)
+        reason = "two activations in one unit"
+        raise Unsupported(reason)
+
+
+def _pairs(x: Form, y: Form) -> Form:
+    """Multiply linear forms: candidate values by behavior values alone make pairs."""
+    out: dict[Atom, Array] = {}
+    for a, ca in x.terms.items():
+        for b, cb in y.terms.items():
+            both = ca * cb
+            if not both.any():
+                continue
+            if ONE in (a, b):
+                atom = b if a == ONE else a
+            elif {a[0], b[0]} == {"q", "k"}:
+                q, k = (a, b) if a[0] == "q" else (b, a)
+                atom = ("qk", q[1], q[2], k[1], k[2])
+            else:
+                reason = "a product that is not of candidate and behavior"
+                raise Unsupported(reason)
+            out[atom] = out[atom] + both if atom in out else both
+    return Form(x.size, {a: c for a, c in out.items() if c.any()})
+
+
+def _times(unit: dict[Atom, float], c: float, constant: float) -> dict[Atom, float]:
+    out = {a: c * v for a, v in unit.items()}
+    if constant != 0.0:
+        out[ONE] = constant
+    return out
+
+
+def _relu_row(
+    unit: dict[Atom, float], b: float, through: float, gate: float, constant: float
+) -> _Row:
+    """Read through * u + gate * relu(u + b) + constant."""
+    z = _times(unit, 1.0, b)
+    if through == 0.0:
+        return _Row("relu", z, scale=gate, offset=constant)
+    total = through + gate
+    if abs(total) <= NEAR * abs(through):  # relu(z) - z = relu(-z)
+        z = _times(unit, -1.0, -b)
+        return _Row("relu", z, scale=gate, offset=constant + gate * b)
+    # through * z + gate * relu(z), less what the shift adds
+    return _Row("prelu", z, (through / total,), total, constant - through * b)
+
+
+def _sigmoid_row(
+    unit: dict[Atom, float],
+    b: float,
+    through: float,
+    gated: float,
+    plain: float,
+    constant: float,
+) -> _Row:
+    """Read through * u + (gated * u + plain) * sigmoid(u + b) + constant."""
+    if gated == 0.0:
+        if through != 0.0:
+            reason = "a sigmoid added to its input"
+            raise Unsupported(reason)
+        return _Row("sigmoid", _times(unit, 1.0, b), scale=plain, offset=constant)
+    slope = through + gated
+    if through == 0.0 and abs(plain - gated * b) <= NEAR * max(abs(plain), abs(gated)):
+        return _Row("silu", _times(unit, 1.0, b), scale=gated, offset=constant)
+    if abs(slope) <= NEAR * abs(gated):
+        reason = "a gate that no Dice is"
+        raise Unsupported(reason)
+    # x = slope * u + shift, p = sigmoid(u + b) = sigmoid(x / slope + b - shift / slope)
+    shift = plain * slope / gated
+    alpha = through / slope
+    parameters = (1.0 / slope, b - shift / slope, alpha)
+    z = _times(unit, slope, shift)
+    return _Row("dice", z, parameters, offset=constant - alpha * shift)
+
+
+def _common(kinds: set[str]) -> str:
+    """Find one activation that a layer's, or all layers', can all be said in."""
+    kinds = kinds or {"none"}
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if kinds <= {"none", "relu", "prelu"}:
+        return "prelu"
+    if kinds <= {"none", "silu", "dice"}:
+        return "dice"
+    reason = "different activations: " + ", ".join(sorted(kinds))
+    raise Unsupported(reason)
+
+
+def _promote(row: _Row, kind: str) -> tuple[float, ...]:
+    """Return the parameters of a row's activation, said as `kind`."""
+    return row.parameters or neutral(row.kind, kind)
+
+
+def neutral(kind: str, wider: str) -> tuple[float, ...]:
+    """Return the parameters with which `wider` computes `kind`."""
+    if wider == "prelu":
+        return (1.0,) if kind == "none" else (0.0,)
+    if wider == "dice":
+        return (1.0, 0.0, 1.0) if kind == "none" else (1.0, 0.0, 0.0)
+    return ()
+
+
+def common_activation(layers: list[Layer]) -> str:
+    """Say all layers in one activation; their parameters are filled in."""
+    kind = _common({layer.kind for layer in layers})
+    if len({layer.epsilon for layer in layers}) > 1:
+        reason = "row-wise Dice with different epsilons"
+        raise Unsupported(reason)
+    for layer in layers:
+        if not layer.parameters:
+            size = layer.z.size
+            values = neutral(layer.kind, kind)
+            layer.parameters = [np.full(size, v) for v in values]
+        layer.kind = kind
+    return kind

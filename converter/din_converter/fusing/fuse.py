@@ -1,0 +1,398 @@
+"""Attention blocks of an ONNX graph: found, proven equal, replaced by LocalActivation.
+
+A block is a sum over positions of weights times behaviors. `fuse` reads each by
+`interpret.Interpreter`, extracts the local activation unit that its weights are, and lets
+`rewrite` put the operator in its place. What cannot be proven stays as it is, with the
+reason.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from din_converter.fusing.algebra import (
+    ONE,
+    Algebra,
+    Atom,
+    Form,
+    Layer,
+    Unsupported,
+    common_activation,
+)
+from din_converter.fusing.interpret import (
+    Interpreter,
+    Leaf,
+    Piece,
+    Weighted,
+    common_mask,
+)
+from din_converter.fusing.layout import Size, Sizes
+from din_converter.fusing.view import View, attribute
+
+__all__ = ["Block", "Site", "Unit", "find_sites", "read_unit"]
+
+OUTER_LIMIT = 1 << 22
+OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a block is: a node that sums weights times behaviors over positions."""
+
+    node: onnx.NodeProto
+    weights: str
+    behaviors: str
+    sizes: Sizes
+    product: str = ""  # where weights times behaviors is a value of its own
+
+    @property
+    def name(self) -> str:
+        """Name of the value it makes."""
+        return str(self.node.output[0])
+
+
+@dataclass(frozen=True)
+class Block:
+    """What became of one block, for the report.
+
+    Costs are per candidate, for a history of `positions` behaviors: FLOPs, and bytes of
+    the tensors that are written on the way.
+    """
+
+    name: str
+    fused: bool
+    reason: str = ""
+    width: int = 0
+    hidden: tuple[int, ...] = ()
+    activation: str = ""
+    softmax: bool = False
+    mask: str = ""
+    reads: str = ""
+    positions: int = 0
+    flops_before: int = 0
+    flops_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the block for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class Unit:
+    """A local activation unit over D features, as the operator takes it.
+
+    `behaviors` and `query` say, per column of D, which (leaf, feature) stands there;
+    None is a zero. `columns` picks the interest's columns that the graph goes on with.
+    """
+
+    behaviors: list[tuple[int, int]]
+    query: list[tuple[int, int] | None]
+    leaves: list[Leaf]
+    columns: list[int]
+    layers: list[Layer]
+    output: Form
+    weights: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    activation: str = "none"
+    epsilon: float = 1e-8
+    output_activation: str = "none"
+    scale: float = 1.0
+    softmax: bool = False
+    mask: str = ""
+    empty: str = "zero"
+    after: float = 1.0
+
+
+# --------------------------------------------------------------------------- finding
+
+
+def find_sites(view: View) -> list[Site]:
+    """Find every sum over positions of weights times behaviors."""
+    sites = []
+    for node in view.graph.node:
+        site = _of_reduce(view, node) or _of_matmul(view, node)
+        if site is None:
+            continue
+        made = {n.op_type for n in view.ancestors([site.weights])}
+        if made & {"MatMul", "Gemm", "Conv", "Einsum"}:
+            sites.append(site)
+    return sites
+
+
+def _is_one(size: Size) -> bool:
+    return size == Size(1)
+
+
+def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
+    """ReduceSum(weights [N, T, 1] * behaviors [N, T, D], axis 1)."""
+    if node.op_type != "ReduceSum":
+        return None
+    product = view.producer.get(node.input[0])
+    while product is not None and product.op_type in ("Mul", "Div", "Identity"):
+        shapes = [view.shapes.get(i) for i in product.input]
+        if product.op_type == "Mul" and None not in shapes and len(shapes) == 2:
+            break
+        product = view.producer.get(product.input[0])
+    axes = attribute(node, "axes")
+    if axes is None and len(node.input) > 1:
+        axes = view.numbers(node.input[1])
+    shape = view.shapes.get(node.input[0])
+    if product is None or product.op_type != "Mul" or shape is None or not axes:
+        return None
+    axis = axes[0] % len(shape)
+    if len(shape) != 3 or len(axes) != 1 or axis == 0:
+        return None
+    sizes = Sizes(shape[0], shape[axis])
+    for weights, behaviors in (tuple(product.input), tuple(product.input)[::-1]):
+        narrow, wide = view.shapes.get(weights), view.shapes.get(behaviors)
+        if narrow is None or wide != shape or len(narrow) != 3:
+            continue
+        if _is_one(narrow[3 - axis]) and narrow[axis] == shape[axis]:
+            return Site(node, weights, behaviors, sizes, node.input[0])
+    return None
+
+
+def _of_matmul(view: View, node: onnx.NodeProto) -> Site | None:
+    """MatMul(weights [N, 1, T], behaviors [N, T, D]), or its transpose."""
+    if node.op_type != "MatMul" or set(node.input) & set(view.constants):
+        return None
+    left, right = (view.shapes.get(i) for i in node.input)
+    if left is None or right is None or len(left) != 3 or len(right) != 3:
+        return None
+    sizes = Sizes(left[0], left[2])
+    if _is_one(left[1]) and not _is_one(right[2]):
+        return Site(node, node.input[0], node.input[1], sizes)
+    if _is_one(right[2]) and not _is_one(left[1]):
+        return Site(node, node.input[1], node.input[0], sizes)
+    return None
+
+
+# --------------------------------------------------------------------------- proving
+
+
+def read_unit(view: View, site: Site) -> Unit:
+    """Prove that a site is a local activation unit; raises Unsupported.
+
+    The behaviors are read down to table rows where they are rows as they stand. Where
+    something is done to them first, they are taken as they are after it.
+    """
+    try:
+        return _read(Interpreter(view, site.sizes, frozenset()), site)
+    except Unsupported as error:
+        first = error
+    try:
+        opaque = frozenset([site.behaviors])
+        return _read(Interpreter(view, site.sizes, opaque), site)
+    except Unsupported:
+        raise first from None
+
+
+def _read(interpreter: Interpreter, site: Site) -> Unit:
+    weight, behavior = _weighted(interpreter, site)
+    mask = _mask(weight, behavior)
+    score, softmax, empty, after = _score(interpreter, weight, mask)
+    layers, output = _chain(interpreter.algebra, score)
+    unit = Unit([], [], interpreter.leaves, [], layers, output, softmax=softmax)
+    unit.mask, unit.empty, unit.after = mask, empty, after
+    _output_activation(unit)
+    first = unit.layers[0].z if unit.layers else unit.output
+    _place_behaviors(unit, behavior.on, first)
+    pairs = _place_query(unit, first)
+    if unit.layers:
+        unit.activation = common_activation(unit.layers)
+        unit.epsilon = unit.layers[0].epsilon or unit.epsilon
+    _weigh(unit, first, pairs)
+    return unit
+
+
+def _weighted(interpreter: Interpreter, site: Site) -> tuple[Piece, Piece]:
+    if site.product:
+        found = interpreter.value(site.product)
+        if not isinstance(found, Weighted):
+            reason = "no weights times behaviors"
+            raise Unsupported(reason)
+        weight, behavior = found.weight, found.behavior
+    else:
+        weight = interpreter.piece(site.weights).alive()
+        behavior = interpreter.piece(site.behaviors).alive()
+    if not weight.is_scalar or behavior.on.kinds() - {"k"}:
+        reason = "behaviors that are not features of the history alone"
+        raise Unsupported(reason)
+    return weight, behavior
+
+
+def _mask(weight: Piece, behavior: Piece) -> str:
+    mask = common_mask(weight, behavior)
+    if not mask:
+        return ""
+    if any(p.mask not in ("", mask) for p in (weight, behavior)):
+        reason = "masked positions that still count"
+        raise Unsupported(reason)
+    gone = [p.off is not None and p.off.is_zero() for p in (weight, behavior)]
+    fades = weight.off is not None and weight.off.kinds() == {"softoff"}
+    if not (any(gone) or fades):
+        reason = "masked positions that still count"
+        raise Unsupported(reason)
+    return mask
+
+
+def _score(
+    interpreter: Interpreter, weight: Piece, mask: str
+) -> tuple[Form, bool, str, float]:
+    """Return the score, whether under softmax, what empty leaves, and a factor."""
+    kinds = weight.on.kinds()
+    if not kinds & {"soft", "softoff"}:
+        return weight.on, False, "zero", 1.0
+    if kinds != {"soft"} or len(weight.on.terms) != 1:
+        reason = "something added to a softmax's weights"
+        raise Unsupported(reason)
+    ((atom, factor),) = weight.on.terms.items()
+    soft = interpreter.softs[atom[1]]
+    if soft.mask != mask:
+        reason = "a softmax over other positions than the sum's"
+        raise Unsupported(reason)
+    empty = soft.empty
+    if weight.off is not None and weight.off.is_zero():
+        empty = "zero"
+    if empty == "unknown":
+        reason = "an empty history whose weights only rounding decides"
+        raise Unsupported(reason)
+    return soft.score, True, "zero" if empty == "none" else empty, float(factor[0])
+
+
+def _chain(algebra: Algebra, score: Form) -> tuple[list[Layer], Form]:
+    """Follow a score down its layers to the features of the pair."""
+    output = algebra.lift(score)
+    layers: list[Layer] = []
+    form = output
+    while form.kinds() & {"h"}:
+        numbers = {a[1] for a in form.terms if a[0] == "h"}
+        if len(numbers) > 1 or form.kinds() - {"h", "one"}:
+            reason = "a layer that reads more than the one before it"
+            raise Unsupported(reason)
+        layer = algebra.layers[numbers.pop()]
+        layers.insert(0, layer)
+        form = layer.z
+    if not form.kinds() & {"q", "k", "qk"}:
+        reason = "weights that depend on neither candidate nor behavior"
+        raise Unsupported(reason)
+    return layers, output
+
+
+def _output_activation(unit: Unit) -> None:
+    """A last layer of one unit may be an activation of the score."""
+    if not unit.layers or unit.layers[-1].z.size != 1:
+        return
+    last, others = unit.layers[-1], unit.layers[:-1]
+    terms = {a: float(c[0]) for a, c in unit.output.terms.items()}
+    plain = len(terms) == 1 and ONE not in terms
+    differs = not others or any(x.kind != last.kind for x in others)
+    if plain and differs and last.kind in OUTPUT_ACTIVATIONS:
+        unit.output_activation = last.kind
+        unit.scale = next(iter(terms.values()))
+        unit.output, unit.layers = last.z, others
+
+
+def _place_behaviors(unit: Unit, behaviors: Form, first: Form) -> None:
+    """Give every feature of the leaves that are read a column of D."""
+    wanted = []
+    for i in range(behaviors.size):
+        row = behaviors.row(i)
+        if len(row) != 1 or next(iter(row.values())) != 1.0:
+            reason = "behaviors that are computed from several features"
+            raise Unsupported(reason)
+        ((_, leaf, j),) = row
+        wanted.append((leaf, j))
+    order = [leaf for leaf, _ in wanted]
+    order += [a[1] for a in first.terms if a[0] == "k"]
+    order += [a[3] for a in first.terms if a[0] == "qk"]
+    for leaf in dict.fromkeys(order):
+        unit.behaviors += [(leaf, j) for j in range(unit.leaves[leaf].size)]
+    at = {feature: i for i, feature in enumerate(unit.behaviors)}
+    unit.columns = [at[feature] for feature in wanted]
+
+
+def _place_query(unit: Unit, first: Form) -> str:
+    """Place candidate features so that products stand opposite their behaviors.
+
+    Returns how pairs enter: "none", "product", or "outer" where no placing does.
+    """
+    at = {feature: i for i, feature in enumerate(unit.behaviors)}
+    unit.query = [None] * len(unit.behaviors)
+    pairs = [a for a in first.terms if a[0] == "qk"]
+    placed: dict[tuple[int, int], int] = {}
+    product = "product" if pairs else "none"
+    for _, q, i, k, j in pairs:
+        column = at[k, j]
+        there = unit.query[column]
+        if (there not in (None, (q, i))) or placed.get((q, i), column) != column:
+            product = "outer"
+            break
+        unit.query[column], placed[q, i] = (q, i), column
+    leaves = list(dict.fromkeys(a[1] for a in first.terms if a[0] in ("q", "qk")))
+    if product == "outer":
+        unit.query, placed = [None] * len(unit.behaviors), {}
+        if len(unit.query) ** 2 * first.size > OUTER_LIMIT:
+            reason = "products of candidate and behavior features in no fixed pairs"
+            raise Unsupported(reason)
+    for leaf in leaves:
+        size = unit.leaves[leaf].size
+        missing = [(leaf, j) for j in range(size) if (leaf, j) not in placed]
+        free = [i for i, there in enumerate(unit.query) if there is None]
+        start = _run(free, len(missing)) if len(missing) == size else None
+        columns = free if start is None else range(start, start + size)
+        if len(columns) < len(missing):
+            reason = "a query wider than a behavior"
+            raise Unsupported(reason)
+        for feature, column in zip(missing, columns, strict=False):
+            unit.query[column], placed[feature] = feature, column
+    return product
+
+
+def _run(free: list[int], size: int) -> int | None:
+    """Find `size` free columns in a row."""
+    for start in free:
+        if all(start + i in free for i in range(size)):
+            return start
+    return None
+
+
+def _weigh(unit: Unit, first: Form, pairs: str) -> None:
+    """Write the first layer as the operator's matrices, and the others'."""
+    width, h = len(unit.behaviors), first.size
+    at_k: dict[Atom, int] = {("k", *f): i for i, f in enumerate(unit.behaviors)}
+    at_q: dict[Atom, int] = {("q", *f): i for i, f in enumerate(unit.query) if f}
+    query, behavior = np.zeros((width, h)), np.zeros((width, h))
+    product, outer = np.zeros((width, h)), None
+    if pairs == "outer":
+        outer = np.zeros((width, width, h))
+    for atom, column in first.terms.items():
+        if atom[0] == "q":
+            query[at_q[atom]] += column
+        elif atom[0] == "k":
+            behavior[at_k[atom]] += column
+        elif atom[0] == "qk":
+            i, j = at_q["q", atom[1], atom[2]], at_k["k", atom[3], atom[4]]
+            if outer is not None:
+                outer[i, j] += column
+            else:
+                product[j] += column
+    w = {"weight_query": query, "weight_behavior": behavior}
+    if pairs == "product":
+        w["weight_product"] = product
+    if outer is not None:
+        w["weight_outer"] = outer.reshape(width, width * h)
+    forms = [layer.z for layer in unit.layers] + [unit.output]
+    for number, form in enumerate(forms, start=1):
+        if number > 1:
+            matrix = np.zeros((forms[number - 2].size, form.size))
+            for atom, column in form.terms.items():
+                if atom != ONE:
+                    matrix[atom[2]] = column
+            w[f"weight_{number}"] = matrix
+        w[f"bias_{number}"] = form.numbers()
+    unit.weights = w

@@ -1,0 +1,188 @@
+"""Which axes of a tensor are candidates, positions and features.
+
+A layout is a tuple of axes; an axis is a row-major tuple of parts: "N" (candidates), "T"
+(positions) or a number of features. ``[N, T, 48]`` is ``(("N",), ("T",), (48,))``, the
+same flattened ``(("N", "T"), (48,))``; an axis of size 1 is ``()``. Sizes are monomials
+over the graph's symbols: ``s0*s1`` and 10 are equal only to themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from din_converter.fusing.algebra import Unsupported
+
+__all__ = ["Axes", "Shape", "Size", "Sizes", "broadcast", "features"]
+
+Part = str | int
+Axes = tuple[tuple[Part, ...], ...]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A product of a number and symbols, e.g. 10·s0."""
+
+    number: int
+    symbols: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, dim: int | str) -> "Size":
+        """Read a dimension as a graph states it; what is no product is one symbol."""
+        if isinstance(dim, int):
+            return cls(dim)
+        number, symbols = 1, []
+        for word in _factors(dim.replace(" ", "")):
+            if word.isdecimal():
+                number *= int(word)
+            else:
+                symbols.append(word)
+        return cls(number, tuple(sorted(symbols)))
+
+    def __mul__(self, other: "Size") -> "Size":
+        return Size(
+            self.number * other.number, tuple(sorted(self.symbols + other.symbols))
+        )
+
+    def over(self, other: "Size") -> "Size | None":
+        """Divide, where that leaves a product."""
+        if other.number == 0 or self.number % other.number:
+            return None
+        left = list(self.symbols)
+        for symbol in other.symbols:
+            if symbol not in left:
+                return None
+            left.remove(symbol)
+        return Size(self.number // other.number, tuple(left))
+
+
+def _factors(text: str) -> list[str]:
+    """Split a product at its own stars, those in parentheses left alone."""
+    while text.startswith("(") and _closing(text) == len(text) - 1:
+        text = text[1:-1]
+    depth, parts = 0, [""]
+    for c in text:
+        depth += (c == "(") - (c == ")")
+        if depth == 0 and c in "+-/%":
+            return [text]  # a sum, or a quotient
+        if depth == 0 and c == "*":
+            parts.append("")
+        else:
+            parts[-1] += c
+    if len(parts) == 1:
+        return parts
+    return [f for part in parts for f in _factors(part)]
+
+
+def _closing(text: str) -> int:
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if depth == 0:
+            return i
+    return -1
+
+
+Shape = tuple[Size, ...]
+UNIT = Size(1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What N and T are in this graph."""
+
+    n: Size
+    t: Size
+
+    def of(self, part: Part) -> Size:
+        """Return the size of a part of an axis."""
+        if isinstance(part, int):
+            return Size(part)
+        return self.n if part == "N" else self.t
+
+    def reshape(self, axes: Axes, shape: Shape) -> Axes:
+        """Give the parts of `axes`, in row-major order, to new axes of these sizes."""
+        parts: list[Part] = [p for axis in axes for p in axis]
+        out: list[tuple[Part, ...]] = []
+        for size in shape:
+            axis: list[Part] = []
+            left: Size | None = size
+            while left is not None and left != UNIT:
+                if not parts:
+                    left = None
+                    break
+                part = parts.pop(0)
+                rest = left.over(self.of(part))
+                if rest is None and isinstance(part, int) and not left.symbols:
+                    if part % left.number:
+                        break
+                    parts.insert(0, part // left.number)  # a part is split
+                    part, rest = left.number, UNIT
+                axis.append(part)
+                left = rest
+            if left != UNIT:
+                reason = "a reshape that mixes candidates, positions or features"
+                raise Unsupported(reason)
+            out.append(tuple(axis))
+        if any(self.of(p) != UNIT for p in parts):
+            reason = "a reshape to another size"
+            raise Unsupported(reason)
+        return tuple(out)
+
+    def leaf(self, shape: Shape) -> Axes:
+        """Lay out a tensor that nothing is known of but its shape."""
+        if not shape or shape[0] not in (self.n, self.n * self.t):
+            reason = "a tensor that is not per candidate"
+            raise Unsupported(reason, mixed=False)
+        axes: list[tuple[Part, ...]] = []
+        seen = False
+        for i, size in enumerate(shape):
+            if i == 0:
+                seen = size != self.n
+                axes.append(("N", "T") if seen else ("N",))
+            elif size == self.t and not seen:
+                seen = True
+                axes.append(("T",))
+            elif size.symbols:
+                reason = "a tensor with another axis of varying size"
+                raise Unsupported(reason, mixed=False)
+            else:
+                axes.append((size.number,) if size.number != 1 else ())
+        return tuple(axes)
+
+
+def features(axis: Sequence[Part]) -> int:
+    """Count the features of one axis."""
+    out = 1
+    for part in axis:
+        out *= part if isinstance(part, int) else 1
+    return out
+
+
+def feature_shape(axes: Axes) -> tuple[int, ...]:
+    """Count the features of every axis."""
+    return tuple(features(axis) for axis in axes)
+
+
+def broadcast(a: Axes, b: Axes) -> tuple[Axes, Rows, Rows]:
+    """Align two layouts as elementwise operators do.
+
+    Returns the common layout, and which row of each operand stands at each of its rows.
+    """
+    rank = max(len(a), len(b))
+    a, b = ((),) * (rank - len(a)) + a, ((),) * (rank - len(b)) + b
+    axes: list[tuple[Part, ...]] = []
+    for left, right in zip(a, b, strict=True):
+        if left != right and left and right:
+            reason = "operands laid out differently"
+            raise Unsupported(reason)
+        axes.append(left or right)
+    shape = feature_shape(tuple(axes))
+    rows = []
+    for operand in (a, b):
+        own = feature_shape(operand)
+        index = np.arange(int(np.prod(own, dtype=np.int64))).reshape(own)
+        rows.append(np.broadcast_to(index, shape).reshape(-1))
+    return tuple(axes), rows[0], rows[1]

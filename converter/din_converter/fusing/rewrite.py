@@ -1,0 +1,479 @@
+"""The nodes that stand in for a block: ids, tables and one LocalActivation.
+
+::
+
+    graph inputs ──► ids [N, T] ──► LocalActivation ──► interest [N, D] ──► the block's
+    mask, tables, folded weights ──►                    columns, empty       output
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from din_converter.functions import (
+    DOMAIN,
+    LocalActivation,
+    Nodes,
+    local_activation_function,
+    parameter_names,
+)
+from din_converter.fusing.algebra import Unsupported
+from din_converter.fusing.fuse import Block, Site, Unit, find_sites, read_unit
+from din_converter.fusing.interpret import Leaf
+from din_converter.fusing.layout import Size, features
+from din_converter.fusing.view import View
+from din_infer.spec import Attention
+
+__all__ = ["fuse_graph"]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Some columns of D: rows of one table, `width` wide, at ids [N, T] or [N]."""
+
+    ids: str
+    table: str
+    width: int
+
+
+@dataclass
+class _Rewriter:
+    """Writes one block's nodes; names carry its number, so that none meet."""
+
+    view: View
+    site: Site
+    unit: Unit
+    number: int
+    g: Nodes = field(init=False)
+    weights: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.g = Nodes(prefix=f"fused.{self.number}.")
+
+    # ------------------------------------------------------------------------- sizes
+
+    def size(self, size: Size) -> str:
+        """Return a one-element int64 tensor that holds a size of the graph."""
+        if not size.symbols:
+            return self.g.constant([size.number])
+        names = [i.name for i in self.view.graph.input]
+        names += [x.ids or x.value for x in self.unit.leaves]
+        names += [x.value for x in self.unit.leaves]
+        for name in names:
+            for axis, there in enumerate(self.view.shapes.get(name, ())):
+                if there == size:
+                    return self.g.add("Shape", name, start=axis, end=axis + 1)
+        reason = "a size that no input has"
+        raise Unsupported(reason)
+
+    def shape(self, *sizes: Size | int) -> str:
+        """Return the shape of a tensor."""
+        parts = [
+            self.g.constant([s]) if isinstance(s, int) else self.size(s) for s in sizes
+        ]
+        return self.g.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+
+    def positions(self, *sizes: Size) -> str:
+        """Number the rows of a computed table: 0, 1, .. in this shape."""
+        count = self.size(sizes[0])
+        for s in sizes[1:]:
+            count = self.g.add("Mul", count, self.size(s))
+        zero, one = self.g.constant(0), self.g.constant(1)
+        scalar = self.g.add("Squeeze", count, self.g.constant([0]))
+        rows = self.g.add("Range", zero, scalar, one)
+        if len(sizes) == 1:
+            return rows
+        return self.g.add("Reshape", rows, self.shape(*sizes), allowzero=1)
+
+    # ------------------------------------------------------------------------ features
+
+    def split(self, leaf: Leaf) -> list[_Column] | None:
+        """Return the tables and ids of a leaf, one for each row it concatenates."""
+        if not leaf.table:
+            return None
+        order = [p for axis in leaf.axes for p in axis if isinstance(p, str)]
+        wanted = ["N", "T"] if leaf.has_positions else ["N"]
+        plain = all(len(axis) <= 1 for axis in leaf.axes[-2:])
+        if order != wanted or not plain:
+            return None
+        width = features(leaf.axes[-1])
+        count = leaf.size // width
+        sizes = [self.site.sizes.n, self.site.sizes.t][: len(wanted)]
+        ids = leaf.ids
+        if self.view.types.get(ids) != TensorProto.INT64:
+            ids = self.g.add("Cast", ids, to=TensorProto.INT64)
+        whole = self.shape(*sizes, *([count] if count > 1 else []))
+        if self.view.shapes[leaf.ids] != (*sizes, *([Size(count)] if count > 1 else [])):
+            ids = self.g.add("Reshape", ids, whole, allowzero=1)
+        if count == 1:
+            return [_Column(ids, leaf.table, width)]
+        axis = len(sizes)
+        return [
+            _Column(
+                self.g.add("Gather", ids, self.g.constant(i), axis=axis),
+                leaf.table,
+                width,
+            )
+            for i in range(count)
+        ]
+
+    def behaviors(self) -> list[_Column]:
+        """Say where behaviors are read: from their tables, or from one made here."""
+        leaves = [self.unit.leaves[n] for n in dict.fromkeys(k for k, _ in self.unit.behaviors)]
+        split = [self.split(leaf) for leaf in leaves]
+        if all(s is not None for s in split):
+            return [c for s in split if s is not None for c in s]
+        n, t = self.site.sizes.n, self.site.sizes.t
+        parts = []
+        for leaf in leaves:
+            if [p for axis in leaf.axes for p in axis if isinstance(p, str)] != ["N", "T"]:
+                reason = "behaviors laid out otherwise than [N, T, D]"
+                raise Unsupported(reason)
+            shape = self.g.add("Concat", self.g.constant([-1]), self.g.constant([leaf.size]), axis=0)
+            parts.append(self.g.add("Reshape", self.floats(leaf.value), shape))
+        table = parts[0] if len(parts) == 1 else self.g.add("Concat", *parts, axis=1)
+        return [_Column(self.positions(n, t), table, len(self.unit.behaviors))]
+
+    def floats(self, name: str) -> str:
+        """Return a value as float32."""
+        if self.view.types.get(name) == TensorProto.FLOAT:
+            return name
+        return self.g.add("Cast", name, to=TensorProto.FLOAT)
+
+    def query(self) -> tuple[list[int], list[_Column]]:
+        """Return the operator's slots, and where candidates are read."""
+        direct = self.query_of_tables()
+        if direct is not None:
+            return direct
+        n = self.site.sizes.n
+        used = dict.fromkeys(f[0] for f in self.unit.query if f is not None)
+        starts: dict[int, int] = {}
+        parts, at = [], 0
+        for number in used:
+            leaf = self.unit.leaves[number]
+            shape = self.g.add("Concat", self.size(n), self.g.constant([leaf.size]), axis=0)
+            parts.append(
+                self.g.add("Reshape", self.floats(leaf.value), shape, allowzero=1)
+            )
+            starts[number], at = at, at + leaf.size
+        empty = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+        shape = self.g.add("Concat", self.size(n), self.g.constant([1]), axis=0)
+        parts.append(self.g.add("ConstantOfShape", shape, value=empty))
+        whole = self.g.add("Concat", *parts, axis=1)
+        chosen = [at if f is None else starts[f[0]] + f[1] for f in self.unit.query]
+        if chosen != list(range(at)):
+            chosen_name = self.g.constant(np.array(chosen, np.int64))
+            whole = self.g.add("Gather", whole, chosen_name, axis=1)
+        elif len(parts) == 2:
+            whole = parts[0]
+        return [0], [_Column(self.positions(n), whole, len(chosen))]
+
+    def query_of_tables(self) -> tuple[list[int], list[_Column]] | None:
+        """Read whole candidate rows, where every one has a slot of its own."""
+        slots: list[int] = []
+        columns: list[_Column] = []
+        split: dict[int, list[_Column] | None] = {}
+        at = 0
+        while at < len(self.unit.query):
+            there = self.unit.query[at]
+            if there is None:
+                slots.append(-1)
+                at += 1
+                continue
+            leaf = self.unit.leaves[there[0]]
+            if there[0] not in split:
+                split[there[0]] = self.split(leaf)
+            rows = split[there[0]]
+            if rows is None:
+                return None
+            width = rows[0].width
+            whole = [(there[0], there[1] + i) for i in range(width)]
+            if there[1] % width or self.unit.query[at : at + width] != whole:
+                return None
+            slots.append(len(columns))
+            columns.append(rows[there[1] // width])
+            at += width
+        merged: list[int] = []
+        for slot in slots:
+            if slot < 0 and merged and merged[-1] < 0:
+                merged[-1] -= 1
+            else:
+                merged.append(slot)
+        return merged, columns
+
+    # ------------------------------------------------------------------------ the mask
+
+    def mask(self) -> str:
+        """Return the mask as float [N, T]."""
+        name, sizes = self.unit.mask.removeprefix("~"), self.site.sizes
+        shape = self.view.shapes[name]
+        if tuple(s for s in shape if s != Size(1)) != (sizes.n, sizes.t):
+            reason = "a mask that is not [N, T]"
+            raise Unsupported(reason)
+        out = name
+        negated, kind = self.unit.mask != name, self.view.types[name]
+        if negated and kind == TensorProto.BOOL:
+            out = self.g.add("Not", out)
+        if kind != TensorProto.FLOAT:
+            out = self.g.add("Cast", out, to=TensorProto.FLOAT)
+        if negated and kind != TensorProto.BOOL:
+            out = self.g.add("Sub", self.g.constant(1.0), out)
+        if shape != (sizes.n, sizes.t):
+            whole = self.shape(sizes.n, sizes.t)
+            out = self.g.add("Reshape", out, whole, allowzero=1)
+        return out
+
+    # --------------------------------------------------------------------------- the op
+
+    def attention(self) -> Attention:
+        """Say the unit in the words of a spec."""
+        unit = self.unit
+        pairs = [p for p in ("product", "outer") if f"weight_{p}" in unit.weights]
+        return Attention(
+            hidden=tuple(layer.z.size for layer in unit.layers),
+            activation=unit.activation,
+            dice_epsilon=unit.epsilon,
+            interactions=tuple(pairs),
+            output_activation=unit.output_activation,
+            softmax=unit.softmax,
+            scale=unit.scale,
+        )
+
+    def write(self, functions: dict[tuple[object, ...], onnx.FunctionProto]) -> list[_Column]:
+        """Write all nodes, the last of which makes the block's own output."""
+        unit, n = self.unit, self.site.sizes.n
+        behaviors = self.behaviors()
+        slots, query = self.query()
+        op = LocalActivation(
+            num_fields=len(behaviors),
+            query_slots=tuple(slots),
+            attention=self.attention(),
+            padding="mask" if unit.mask else "attended",
+            empty_softmax="zero",
+            explain=False,
+        )
+        values = {"request_of_candidate": self.positions(n)}
+        if unit.mask:
+            values["mask"] = self.mask()
+        else:
+            zeros = helper.make_tensor("zero", TensorProto.INT64, [1], [0])
+            values["lengths"] = self.g.add("ConstantOfShape", self.size(n), value=zeros)
+        for side, columns in (("", behaviors), ("candidate_", query)):
+            for i, column in enumerate(columns):
+                values[f"{side}ids_{i}"] = column.ids
+                values[f"{side}table_{i}"] = column.table
+        for label, array in self.parameters().items():
+            values[label] = f"{self.g.prefix}{label}"
+            self.weights[values[label]] = array
+        key = ("LocalActivation", *op.signature)
+        if key not in functions:
+            count = len(functions)
+            name = f"LocalActivation_{count}" if count else "LocalActivation"
+            functions[key] = local_activation_function(name, op)
+        out = self.g.add(
+            functions[key].name,
+            *(values[i] for i in op.inputs),
+            domain=DOMAIN,
+            out=f"{self.g.prefix}interest",
+            **op.attributes,
+        )
+        self.finish(out, behaviors)
+        return behaviors
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Return the operator's constants, float32."""
+        out = dict(self.unit.weights)
+        for number, layer in enumerate(self.unit.layers, start=1):
+            names = parameter_names(self.unit.activation, number)
+            out |= dict(zip(names, layer.parameters, strict=True))
+        return {k: np.ascontiguousarray(v, np.float32) for k, v in out.items()}
+
+    def finish(self, interest: str, behaviors: list[_Column]) -> None:
+        """Give the interest the block's columns, its factor, its shape and its name."""
+        unit, g = self.unit, self.g
+        out = interest
+        if unit.empty != "zero":
+            out = self.fill_empty(out, behaviors)
+        if unit.columns != list(range(len(unit.behaviors))):
+            chosen = g.constant(np.array(unit.columns, np.int64))
+            out = g.add("Gather", out, chosen, axis=1)
+        if unit.after != 1.0:
+            out = g.add("Mul", out, g.constant(unit.after))
+        shape = self.view.shapes[self.site.name]
+        axis = [i for i, s in enumerate(shape) if i and s == Size(1)]
+        if len(shape) == 2:
+            g.add("Identity", out, out=self.site.name)
+        else:
+            g.add("Unsqueeze", out, g.constant([axis[0]]), out=self.site.name)
+
+    def fill_empty(self, interest: str, behaviors: list[_Column]) -> str:
+        """Give histories that are masked all over what softmax leaves there."""
+        g = self.g
+        longest = g.add("ReduceMax", self.mask(), g.constant([1]), keepdims=0)
+        empty = g.add("Equal", longest, g.constant(0.0))
+        if self.unit.empty == "nan":
+            column = g.add("Unsqueeze", empty, g.constant([1]))
+            return g.add("Where", column, g.constant(float("nan")), interest)
+        # the mean over all positions, computed for the empty rows alone
+        rows = g.add("Squeeze", g.add("NonZero", empty), g.constant([0]))
+        parts = []
+        for column in behaviors:
+            ids = g.add("Gather", column.ids, rows, axis=0)
+            vectors = g.read_rows(column.table, ids)
+            parts.append(g.add("ReduceMean", vectors, g.constant([1]), keepdims=0))
+        means = parts[0] if len(parts) == 1 else g.add("Concat", *parts, axis=1)
+        where = g.add("Unsqueeze", rows, g.constant([1]))
+        return g.add("ScatterND", interest, where, means)
+
+
+def fuse_graph(proto: onnx.ModelProto, positions: int) -> list[Block]:
+    """Replace every attention block that is proven equal; `proto` changes in place.
+
+    Parameters
+    ----------
+    proto : ModelProto
+        Shapes of all values stated, as ``torch.onnx.export`` does. Opset 18 or newer.
+    positions : int
+        History length for which the report states costs where T varies.
+
+    Returns
+    -------
+    list of Block
+        Every block found, fused or not, in the graph's order.
+    """
+    graph = proto.graph
+    view = View(graph)
+    functions: dict[tuple[object, ...], onnx.FunctionProto] = {}
+    written: dict[str, tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]] = {}
+    found: list[tuple[Site, Unit | None, str]] = []
+    for site in find_sites(view):
+        try:
+            unit = read_unit(view, site)
+            made = _Rewriter(view, site, unit, len(written))
+            made.write(functions)
+        except Unsupported as error:
+            found.append((site, None, error.reason))
+            continue
+        written[site.name] = (made.g.nodes, made.weights)
+        found.append((site, unit, ""))
+    if not written:
+        return [_left(site, reason) for site, _, reason in found]
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes += written[node.output[0]][0] if node.output[0] in written else [node]
+    weights = {k: v for _, more in written.values() for k, v in more.items()}
+    removed = _replace(proto, nodes, weights, functions)
+    return [
+        _left(site, reason)
+        if unit is None
+        else _fused(view, site, unit, removed, positions)
+        for site, unit, reason in found
+    ]
+
+
+def _replace(
+    proto: onnx.ModelProto,
+    nodes: list[onnx.NodeProto],
+    weights: dict[str, NDArray[Any]],
+    functions: dict[tuple[object, ...], onnx.FunctionProto],
+) -> list[onnx.NodeProto]:
+    """Put nodes in place, without what nobody reads; returns what was dropped."""
+    graph = proto.graph
+    needed = {o.name for o in graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if any(name in needed for name in node.output):
+            kept.append(node)
+            needed.update(node.input)
+    kept.reverse()
+    alive = {id(node) for node in kept}
+    gone = [node for node in graph.node if id(node) not in alive and node not in kept]
+    tensors = [t for t in graph.initializer if t.name in needed]
+    tensors += [numpy_helper.from_array(v, k) for k, v in weights.items()]
+    made = {name for node in kept for name in node.output}
+    infos = [v for v in graph.value_info if v.name in made]
+    dropped = [onnx.NodeProto.FromString(n.SerializeToString()) for n in gone]
+    new_nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
+    new_tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
+    new_infos = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in infos]
+    for old, new in (
+        (graph.node, new_nodes),
+        (graph.initializer, new_tensors),
+        (graph.value_info, new_infos),
+    ):
+        del old[:]
+        old.extend(new)
+    proto.functions.extend(functions.values())
+    proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return dropped
+
+
+# ------------------------------------------------------------------------- the report
+
+
+def _left(site: Site, reason: str) -> Block:
+    return Block(site.name, False, reason)
+
+
+def _count(size: Size, site: Site, positions: int) -> int:
+    """Evaluate a size at one candidate and `positions` behaviors."""
+    n, t = site.sizes.n, site.sizes.t
+    out = size.number
+    for symbol in size.symbols:
+        if symbol in t.symbols:
+            out *= positions
+        elif symbol not in n.symbols:
+            return 0
+    return out if n.symbols else out // n.number
+
+
+def _fused(
+    view: View, site: Site, unit: Unit, removed: list[onnx.NodeProto], positions: int
+) -> Block:
+    positions = positions if site.sizes.t.symbols else site.sizes.t.number
+    here = {n.output[0] for n in view.ancestors([site.name])}
+    flops = written = 0
+    for node in removed:
+        if node.output[0] not in here:
+            continue
+        for name in node.output:
+            count = 1
+            for size in view.shapes.get(name, (Size(0),)):
+                count *= _count(size, site, positions) if size.symbols else size.number
+            if not site.sizes.n.symbols:
+                count //= site.sizes.n.number
+            inner = 1
+            if node.op_type in ("MatMul", "Gemm"):
+                inner = 2 * view.shapes[node.input[0]][-1].number
+                if node.op_type == "MatMul" and node.output[0] == site.name:
+                    inner = 2 * positions
+            flops += inner * count if node.op_type not in MOVES else 0
+            written += 4 * count
+    d = len(unit.behaviors)
+    layers = [d, *(layer.z.size for layer in unit.layers), 1]
+    pair = sum(2 * a * b for a, b in zip(layers, layers[1:], strict=False)) + 2 * d
+    products = sum(k in unit.weights for k in ("weight_product", "weight_outer"))
+    folded = (2 + 2 * products) * d * layers[1]
+    computed = any(not unit.leaves[leaf].table for leaf, _ in unit.behaviors)
+    return Block(
+        name=site.name,
+        fused=True,
+        width=d,
+        hidden=tuple(layers[1:-1]),
+        activation=unit.activation,
+        softmax=unit.softmax,
+        mask=unit.mask or "none",
+        reads="vectors" if computed else "tables",
+        positions=positions,
+        flops_before=flops,
+        flops_after=pair * positions + folded,
+        bytes_before=written,
+        bytes_after=4 * len(unit.columns),
+    )
+
+
+MOVES = ("Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Concat", "Transpose", "Gather", "Identity", "Cast", "Shape", "Slice", "Split")

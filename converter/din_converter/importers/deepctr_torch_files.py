@@ -1,0 +1,225 @@
+"""What a deepctr-torch DIN is described by: the keys of a JSON file, or of a pickle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from din_converter.importers.description import (
+    FLAG,
+    NAMES,
+    OPTIONAL_TEXT,
+    SIZE,
+    SIZES,
+    TEXT,
+    Key,
+    bare,
+    plain,
+)
+from din_converter.importers.unpickle import Inert
+from din_infer.errors import ConversionError, explain
+
+__all__ = [
+    "ACTIVATIONS",
+    "COLUMNS",
+    "KWARGS",
+    "LIBRARY",
+    "MODULES",
+    "TOP",
+    "describe_model",
+    "kind_of",
+]
+
+LIBRARY = "deepctr-torch"
+OLDEST, NEWEST = (0, 2, 9), (0, 3, 0)
+ACTIVATIONS = {
+    "dice": "dice",
+    "prelu": "prelu",
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "linear": "none",
+}
+MODULES = {
+    "Dice": "dice",
+    "PReLU": "prelu",
+    "ReLU": "relu",
+    "Sigmoid": "sigmoid",
+    "SiLU": "silu",
+    "Identity": "linear",
+}
+
+_ANY = Key("anything", lambda _: True, None)
+_TABLE = Key("a table", lambda v: isinstance(v, Mapping), {})
+_ACTIVATION = Key(
+    f"one of {', '.join(ACTIVATIONS)}",
+    lambda v: isinstance(v, str) and bare(v, MODULES) in ACTIVATIONS,
+)
+_LAYERS = Key(
+    "a list of at least one positive whole number",
+    lambda v: SIZES.check(v) and len(v) > 0,
+)
+TOP = {
+    "columns": Key("a list", lambda v: isinstance(v, list | tuple)),
+    "history_feature_list": Key(
+        "a list of at least one name", lambda v: NAMES.check(v) and len(v) > 0
+    ),
+    "dnn_kwargs": _TABLE,
+    "library": Key(LIBRARY, lambda v: v == LIBRARY, None),
+    "version": Key("0.2.9 to 0.3.0", lambda v: OLDEST <= _version(v) <= NEWEST, None),
+    **dict.fromkeys(("variant", "feature_index", "state_dict"), _ANY),
+}
+KWARGS = {
+    "dnn_use_bn": FLAG,
+    "dnn_hidden_units": _LAYERS.or_else((256, 128)),
+    "dnn_activation": _ACTIVATION.or_else("relu"),
+    "att_hidden_size": _LAYERS.or_else((64, 16)),
+    "att_activation": _ACTIVATION.or_else("Dice"),
+    "att_weight_normalization": FLAG,
+    "task": Key(
+        "binary, regression or multiclass",
+        lambda v: isinstance(v, str) and v in ("binary", "regression", "multiclass"),
+        "binary",
+    ),
+    **dict.fromkeys(
+        (
+            "l2_reg_dnn",
+            "l2_reg_embedding",
+            "dnn_dropout",
+            "init_std",
+            "seed",
+            "device",
+            "gpus",
+        ),
+        _ANY,
+    ),
+}
+KIND = Key("SparseFeat, VarLenSparseFeat or DenseFeat", lambda _: True)
+_SPARSE = {
+    "kind": KIND,
+    "name": TEXT,
+    "vocabulary_size": SIZE,
+    "embedding_dim": Key(
+        "a positive whole number or 'auto'", lambda v: v == "auto" or SIZE.check(v), 4
+    ),
+    "use_hash": Key(
+        "false (the library hashes nothing here)", lambda v: v is False, False
+    ),
+    "dtype": _ANY,
+    "embedding_name": OPTIONAL_TEXT,
+    "group_name": OPTIONAL_TEXT.or_else("default_group"),
+}
+COLUMNS = {
+    "SparseFeat": _SPARSE,
+    "VarLenSparseFeat": {
+        **_SPARSE,
+        "maxlen": SIZE,
+        "combiner": Key(
+            "sum, mean or max",
+            lambda v: isinstance(v, str) and v in ("sum", "mean", "max"),
+            "mean",
+        ),
+        "length_name": OPTIONAL_TEXT,
+    },
+    "DenseFeat": {
+        "kind": KIND,
+        "name": TEXT,
+        "dimension": SIZE.or_else(1),
+        "dtype": _ANY,
+    },
+}
+
+
+def _version(value: object) -> tuple[int, ...]:
+    numbers = str(value).split(".")
+    return tuple(int(n) for n in numbers if n.isdecimal())
+
+
+def kind_of(value: object) -> str:
+    """Say what a loaded value is, for an error."""
+    return repr(value)[:100] if isinstance(value, Inert) else type(value).__name__
+
+
+# ----------------------------------------------------------------- the pickled model
+
+
+def describe_model(model: object, place: str) -> dict[str, Any]:
+    """Say of a pickled model what a description says."""
+    ours = isinstance(model, Inert) and model.module_name.startswith("deepctr_torch.")
+    if not isinstance(model, Inert) or not ours or model.class_name != "DIN":
+        rule = f"a state_dict or a DIN of {LIBRARY}"
+        raise ConversionError(explain(rule, kind_of(model), place))
+    if "gpus" not in model.attributes:  # up to 0.2.3 DIN attended one position only
+        rule = f"a DIN of {LIBRARY} 0.2.9 or later"
+        got = "one without `gpus`, as releases up to 0.2.5 pickle it"
+        raise ConversionError(explain(rule, got, place))
+    attention = _part(model, "attention")
+    unit, tower = _part(attention, "local_att", "dnn"), _part(model, "dnn")
+    odd = [n for n, m in (("attention", unit), ("dnn", tower)) if m is None]
+    columns = model.attributes.get("dnn_feature_columns")
+    if attention is None or unit is None or tower is None or odd:
+        rule = f"a DIN as {LIBRARY} 0.2.9 to 0.3.0 makes it"
+        raise ConversionError(explain(rule, f"no {' and no '.join(odd)}", place))
+    return {
+        "columns": [_column(c) for c in columns] if isinstance(columns, list) else None,
+        "history_feature_list": plain(model.attributes.get("history_feature_list")),
+        "dnn_kwargs": {
+            "att_hidden_size": _widths(unit),
+            "att_activation": _activation(unit),
+            "att_weight_normalization": plain(
+                attention.attributes.get("weight_normalization")
+            ),
+            "dnn_hidden_units": _widths(tower),
+            "dnn_activation": _activation(tower),
+            "dnn_use_bn": plain(tower.attributes.get("use_bn")),
+            "task": getattr(_part(model, "out"), "attributes", {}).get("task"),
+        },
+    }
+
+
+def _part(module: Inert | None, *names: str) -> Inert | None:
+    for name in names:
+        parts = module.attributes.get("_modules") if module is not None else None
+        found = parts.get(name) if isinstance(parts, dict) else None
+        module = found if isinstance(found, Inert) else None
+    return module
+
+
+def _parts(module: Inert, name: str) -> list[Any]:
+    listed = _part(module, name)
+    parts = listed.attributes.get("_modules") if listed is not None else None
+    return list(parts.values()) if isinstance(parts, dict) else []
+
+
+def _widths(layers: Inert) -> list[Any]:
+    linears = [m for m in _parts(layers, "linears") if isinstance(m, Inert)]
+    return [plain(m.attributes.get("out_features")) for m in linears]
+
+
+def _activation(layers: Inert) -> Any:  # noqa: ANN401
+    """Name the one activation of all layers; where it has no name, its class."""
+    found = _parts(layers, "activation_layers")
+    names = {m.class_name if isinstance(m, Inert) else repr(m) for m in found}
+    if len(names) != 1:
+        return sorted(names)
+    name = names.pop()
+    return MODULES.get(name, name)
+
+
+def _column(column: object) -> Any:  # noqa: ANN401
+    """Turn a column, a tuple with a name in the library, into a table."""
+    if not isinstance(column, Inert) or column.class_name not in COLUMNS:
+        return kind_of(column)
+    kind = column.class_name
+    if kind == "DenseFeat":
+        keys: tuple[str, ...] = ("name", "dimension", "dtype")
+        return {"kind": kind, **dict(zip(keys, plain(column.args), strict=False))}
+    sparse, rest = column, ()
+    if kind == "VarLenSparseFeat":
+        if not column.args or not isinstance(column.args[0], Inert):
+            return "a VarLenSparseFeat without a SparseFeat"
+        sparse, rest = column.args[0], plain(column.args[1:])
+    keys = tuple(k for k in _SPARSE if k != "kind")
+    return {
+        "kind": kind,
+        **dict(zip(keys, plain(sparse.args), strict=False)),
+        **dict(zip(("maxlen", "combiner", "length_name"), rest, strict=False)),
+    }

@@ -1,0 +1,231 @@
+"""What a library's description of a model says, checked whole before it is used.
+
+The description is a JSON file, or what a pickled model holds in the same form. All that
+is wrong with it is one `ConversionError`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from din_infer.errors import ConversionError, explain
+from din_infer.spec import RESERVED
+
+__all__ = [
+    "FLAG",
+    "NAMES",
+    "OPTIONAL_TEXT",
+    "REQUIRED",
+    "SIZE",
+    "SIZES",
+    "TEXT",
+    "Description",
+    "Key",
+    "bare",
+    "choose_sides",
+    "plain",
+    "plain_names",
+    "read_json",
+]
+
+REQUIRED: Any = object()
+MAX_VALUES = 1000
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a description: what its value must be, and what it is by default."""
+
+    rule: str
+    check: Callable[[Any], bool]
+    default: Any = REQUIRED
+
+    def or_else(self, default: Any) -> "Key":  # noqa: ANN401
+        """Return the same key with a default, which need not fit the rule."""
+        return Key(self.rule, self.check, default)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def bare(name: str, modules: Mapping[str, str]) -> str:
+    """Say an activation as a description does, also where it is a class of torch's."""
+    if name.startswith("torch.nn."):
+        name = name.rpartition(".")[2]
+        return modules.get(name, name).lower()
+    return name.lower()
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+
+
+TEXT = Key("text", lambda v: isinstance(v, str) and v != "")
+OPTIONAL_TEXT = Key("text or null", lambda v: v is None or isinstance(v, str), None)
+FLAG = Key("true or false", lambda v: isinstance(v, bool), False)
+SIZE = Key("a positive whole number", _is_size)
+SIZES = Key(
+    "a list of positive whole numbers",
+    lambda v: isinstance(v, list | tuple) and all(map(_is_size, v)),
+)
+NAMES = Key("a list of names", _is_texts)
+
+
+class Description:
+    """Takes tables of a description and remembers everything that is wrong.
+
+    Parameters
+    ----------
+    library : str
+        As users write it, for the error.
+    place : str
+        The file, for the error.
+    """
+
+    def __init__(self, library: str, place: str) -> None:
+        self._library, self._place = library, place
+        self._faults: list[str] = []
+
+    def fault(self, text: str) -> None:
+        """Note something that is wrong, for the one error of `finish`."""
+        self._faults.append(text)
+
+    def take(self, values: object, place: str, keys: Mapping[str, Key]) -> Any:  # noqa: ANN401
+        """Return a table's values by key, defaults filled in; an empty one if wrong."""
+        before = f"{place}." if place else ""
+        if not isinstance(values, Mapping):
+            self.fault(f"{place or 'the description'} as {type(values).__name__}")
+            return {}
+        unknown = [str(k) for k in values if k not in keys]
+        if unknown:
+            known = ", ".join(keys)
+            text = ", ".join(f"{before}{k}" for k in unknown)
+            self.fault(f"unknown {text} (known: {known})")
+        out = {}
+        for name, key in keys.items():
+            value = values.get(name, key.default)
+            given = name in values
+            if value is REQUIRED:
+                self.fault(f"no {before}{name}")
+            elif given and not key.check(value):
+                self.fault(f"{before}{name} = {value!r} instead of {key.rule}")
+            else:
+                out[name] = value
+        return out if len(out) == len(keys) else {}
+
+    def finish(self) -> None:
+        """Raise ConversionError if anything was wrong."""
+        if self._faults:
+            rule = f"a {self._library} DIN that can be reproduced exactly"
+            raise ConversionError(explain(rule, "; ".join(self._faults), self._place))
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
+    """Read a description.
+
+    Raises
+    ------
+    ConversionError
+        If it is no JSON file.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise ConversionError(explain("a description as JSON", reason, str(path)))
+
+
+def plain(value: Any, depth: int = 3) -> Any:  # noqa: ANN401
+    """Turn what a pickled model holds into plain values, NumPy's numbers too.
+
+    What no description has, deep nesting or another object, becomes its kind as text.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple) and depth and len(value) <= MAX_VALUES:
+        return [plain(v, depth - 1) for v in value]
+    known = value is None or isinstance(value, str | bool | int | float)
+    return value if known else type(value).__name__
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Give every name one that a spec allows, equal to it where that is possible."""
+    out: dict[str, str] = {}
+    names = list(dict.fromkeys(names))
+    allowed = {n: _is_plain(n) for n in names}
+    taken = {n for n in names if allowed[n]}
+    for name in names:
+        made = name
+        if not allowed[name]:
+            made = "".join("_" if c in ".[]" else c for c in name).strip() or "field"
+            start, number = made, 2
+            while made in taken or made in RESERVED:
+                made, number = f"{start}_{number}", number + 1
+            taken.add(made)
+        out[name] = made
+    return out
+
+
+def _is_plain(name: str) -> bool:
+    odd = any(c in name for c in ".[]") or name != name.strip()
+    return not odd and bool(name) and name not in RESERVED
+
+
+def choose_sides(
+    defaults: Mapping[str, str],
+    fixed: Mapping[str, str],
+    user_fields: Iterable[str],
+    candidate_fields: Iterable[str],
+) -> dict[str, str]:
+    """Say of every field whether a request or a candidate has it.
+
+    Parameters
+    ----------
+    defaults : dict of str
+        "user" or "candidate" by name.
+    fixed : dict of str
+        The same for the names that can be nothing else.
+    user_fields, candidate_fields : iterable of str
+        What the caller says.
+
+    Returns
+    -------
+    dict of str
+        `defaults`, as the caller says.
+
+    Raises
+    ------
+    ConversionError
+        If a name is unknown, is in both, or is fixed on the other side.
+    """
+    chosen = dict(defaults)
+    known = ", ".join(defaults)
+    said: dict[str, str] = {}
+    for side, names in (("user", user_fields), ("candidate", candidate_fields)):
+        place = f"{side}_fields"
+        if isinstance(names, str):
+            raise ConversionError(explain("a list of names", repr(names), place))
+        for name in names:
+            if said.setdefault(name, side) != side:
+                rule = "a name on one side only"
+                raise ConversionError(explain(rule, repr(name), place))
+            if fixed.get(name, side) != side:
+                rule = f"only names that can be {side} fields"
+                got = f"{name!r}, which the attention has as {fixed[name]}"
+                raise ConversionError(explain(rule, got, place))
+            if name in fixed:
+                continue
+            if name not in chosen:
+                rule = f"one of {known}"
+                raise ConversionError(explain(rule, repr(name), place))
+            chosen[name] = side
+    return chosen

@@ -1,0 +1,119 @@
+"""A foreign state_dict, taken key by key, and the model that its tensors fill.
+
+An importer asks a `State` for every tensor it knows, by the library's key and the shape
+that the description implies; `assemble` gives them to a model built from a spec. What
+is missing, misshapen or left over is one `ConversionError` that lists it all.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from din_converter.model import ClickModel, build_model
+from din_infer.errors import ConversionError, explain
+from din_infer.spec import FeatureSpec
+
+__all__ = ["State", "assemble", "padding_row"]
+
+
+class State:
+    """Tensors under a library's keys, each taken at most once.
+
+    Parameters
+    ----------
+    tensors : dict of Tensor
+        The library's state_dict.
+    library : str
+        As users write it, for the error.
+    place : str
+        The file, for the error.
+    """
+
+    def __init__(self, tensors: Mapping[str, Any], library: str, place: str) -> None:
+        self._tensors = dict(tensors)
+        self._library, self._place = library, place
+        self._taken: set[str] = set()
+        self._faults: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._tensors
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys, in the checkpoint's order."""
+        return tuple(self._tensors)
+
+    def take(self, key: str, *shape: int) -> Tensor:
+        """Return the tensor of a key as float32; zeros, and a fault, where it is wrong.
+
+        `shape` is what the description implies; -1 fits any size.
+        """
+        self._taken.add(key)
+        sizes = [max(n, 1) for n in shape]
+        tensor = self._tensors.get(key)
+        if tensor is None:
+            self._faults.append(f"missing {key}")
+            return torch.zeros(()).expand(sizes)
+        if not isinstance(tensor, Tensor) or not tensor.dtype.is_floating_point:
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            self._faults.append(f"{key} as floats, not {got}")
+            return torch.zeros(()).expand(sizes)
+        found = list(tensor.shape)
+        fits = len(found) == len(shape) and all(
+            n in (-1, m) for n, m in zip(shape, found, strict=True)
+        )
+        if not fits:
+            wanted = "[" + ", ".join("any" if n == -1 else str(n) for n in shape) + "]"
+            self._faults.append(f"{key} as {wanted}, not {found}")
+            return torch.zeros(()).expand(sizes)
+        return tensor.detach().to("cpu", torch.float32)
+
+    def ignore(self, key: str) -> None:
+        """Leave a key out on purpose, whether it is there or not."""
+        self._taken.add(key)
+
+    def fault(self, text: str) -> None:
+        """Note something else that is wrong, for the one error of `finish`."""
+        self._faults.append(text)
+
+    def finish(self) -> None:
+        """Raise ConversionError if anything was wrong, or a key was not asked for."""
+        faults = [
+            *self._faults,
+            *(f"unknown {k}" for k in self._tensors if k not in self._taken),
+        ]
+        if faults:
+            rule = f"the weights of a {self._library} DIN as described"
+            raise ConversionError(explain(rule, "; ".join(faults), self._place))
+
+
+def padding_row(table: Tensor) -> str:
+    """Say of a table what a spec does: row 0 is "zero", or "trained"."""
+    return "zero" if len(table) and not table[0].any() else "trained"
+
+
+def assemble(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ClickModel:
+    """Build the model of a spec and fill it; it is in evaluation mode.
+
+    Parameters
+    ----------
+    spec : dict
+        A feature spec, as `FeatureSpec.from_dict` takes it.
+    weights : dict of Tensor
+        Under the keys of the model's own state_dict, without ``num_batches_tracked``.
+        A tensor of one value (a single slope or alpha) is repeated for its units.
+    """
+    model = build_model(FeatureSpec.from_dict(dict(spec)))
+    state = model.state_dict()
+    given = {k: v for k, v in state.items() if k.endswith(".num_batches_tracked")}
+    for key, value in weights.items():
+        wanted = state[key].shape
+        given[key] = (
+            value.reshape(()).expand(wanted)
+            if value.numel() == 1
+            else value.reshape(wanted)
+        )
+    model.load_state_dict(given)
+    return model.eval()
