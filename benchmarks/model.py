@@ -8,7 +8,8 @@ rival by more than 1e-4, ends the run with status 1. Then all take turns.
 
 contestants:
   ours            native ops through Predictor.score_encoded, which checks every id;
-                  -session: the bare session; -functions: it, without native ops
+                  -session: the bare session; -functions: it, without native ops;
+                  -module: what convert makes of the textbook module below
   plain           torch.onnx.export of a textbook module, in ONNX Runtime
   eager, compile  the textbook module in torch, and compiled for each shape
   openvino        the plain export in OpenVINO; -static: compiled for each shape;
@@ -76,6 +77,15 @@ def entries(
         "ours": partial(ours.predictor, "native", subject.path, subject.threads),
         "ours-session": partial(session, "native, bare session"),
         "ours-functions": partial(session, "function bodies", fused=False),
+        "ours-module": partial(
+            ours.module,
+            "textbook module, fused",
+            rivals.module,
+            rivals.example,
+            rivals.arrays,
+            subject.path.with_name("module.onnx"),
+            subject.threads,
+        ),
         **rivals.entries(),
     }
 

@@ -1,20 +1,23 @@
 """Our own contestants: the native ops, as they are or forced, or none."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from benchmarks.graphs import Inputs
 from benchmarks.report import describe_cpu
 from benchmarks.timing import Contestant, UnavailableError, within
+from din_converter import convert
 from din_infer import Predictor
 from din_infer.session import Session, ops_library
 
-__all__ = ["BF16_TOLERANCE", "TOLERANCE", "predictor", "session"]
+__all__ = ["BF16_TOLERANCE", "TOLERANCE", "module", "predictor", "session"]
 
 TOLERANCE = 1e-6
 BF16_TOLERANCE = 5e-3
@@ -71,6 +74,30 @@ def predictor(label: str, path: Path, threads: int) -> Contestant:
         ours=True,
         skips_padding=True,
     )
+
+
+def module(
+    label: str,
+    torch_module: nn.Module,
+    example: tuple[Tensor, ...],
+    prepare: Callable[[Inputs], tuple[NDArray[Any], ...]],
+    path: Path,
+    threads: int,
+) -> Contestant:
+    """Convert any torch module, its attention found and fused; run its first output."""
+    _require_library()
+    report = convert(torch_module, path, example_inputs=example)
+    if not report.blocks or not all(b.fused for b in report.blocks):
+        message = f"the module's attention is not fused: {report.blocks}"
+        raise RuntimeError(message)
+    ready = Session(path, device="cpu", threads=threads)
+
+    def run(arrays: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
+        feed = dict(zip(ready.input_names, arrays, strict=True))
+        return ready.run(feed, ready.output_names[:1])[0]
+
+    check = within(TOLERANCE)
+    return Contestant(label, prepare, run, check, ours=True, skips_padding=True)
 
 
 def _require_library() -> None:

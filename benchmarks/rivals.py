@@ -289,21 +289,26 @@ class Rivals:
         run = _inference(copy.deepcopy(self.module).double())
         return lambda inputs: run(self.tensors(inputs))
 
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to export with."""
+        wide = [name.startswith("hist_") for name in self.names]
+        return tuple(
+            torch.ones((3, 7) if w else (3,), dtype=torch.int64) for w in wide
+        )
+
     @cached_property
     def exported(self) -> str:
         """Path of the module as torch.onnx.export writes it, N and T dynamic."""
         n, t = torch.export.Dim("N"), torch.export.Dim("T")
         wide = [name.startswith("hist_") for name in self.names]
-        example = tuple(
-            torch.ones((3, 7) if w else (3,), dtype=torch.int64) for w in wide
-        )
         # it logs a line for every operator of packages that are not installed
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 self.module,
-                example,
+                self.example,
                 dynamo=True,
                 input_names=list(self.names),
                 dynamic_shapes=tuple({0: n, 1: t} if w else {0: n} for w in wide),

@@ -165,12 +165,19 @@ def _lists_step(
     """Encode the parallel lists `fields`: (name, column, dtype, encoder)."""
     lengths_name = f"{spec.name}.lengths"
     is_fixed = spec.padding == "attended"
+    attention = getattr(spec, "attention", None)  # of a behavior sequence
+    pad_value = spec.pad_value if attention is not None and attention.softmax else None
+    if getattr(spec, "empty_softmax", "") != "padding_row":
+        pad_value = None
 
     def step(batch: Batch, work: _Work) -> None:
         columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
         window = _kernels.Window(columns[0])
         choose_elements(spec, batch, window)
         kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
+        if empty and pad_value is not None and spec.length_column in batch.columns:
+            for (_, name, _, _), column in zip(fields, columns, strict=True):
+                _check_padding(pad_value, column, kept, name)
         for (name, _, _, encoder), column in zip(fields, columns, strict=True):
             encoding = _kernels.prepare_lists(
                 column, encoder, window, width, newest_first
@@ -179,6 +186,26 @@ def _lists_step(
         work.made[lengths_name] = kept
 
     return step
+
+
+def _check_padding(
+    pad_value: str | int,
+    column: _kernels.Column,
+    lengths: NDArray[np.int64],
+    name: str,
+) -> None:
+    """Refuse a history of length 0 that holds anything but padding.
+
+    Softmax leaves an empty history the mean of what stands there, which is known only
+    where all of it is padding.
+    """
+    window = _kernels.Window(column)
+    window.trim(pad_value)
+    inside, _, _, _ = window.finish(2**31 - 1, False)
+    wrong = np.flatnonzero((lengths == 0) & (inside > 0))
+    if len(wrong):
+        rule = f"only {pad_value!r} in a history of length 0"
+        raise InputError(explain(rule, "another element", f"{name}[{wrong[0]}]"))
 
 
 def choose_elements(

@@ -258,8 +258,12 @@ class Predictor:
                 rule = "neither raw nor batch_size for a torch module"
                 given = f"raw={raw}, batch_size={batch_size}"
                 raise InputError(explain(rule, given, "score_encoded"))
-            names = self._session.output_names[:1]
-            return self._session.run(check_inputs(self._inputs, inputs), names)[0]
+            arrays = check_inputs(self._inputs, inputs)
+            empty = next((n for n, a in arrays.items() if a.size == 0), None)
+            if empty is not None:  # some operators of the runtime crash on nothing
+                rule = "at least one value"
+                raise InputError(explain(rule, f"shape {arrays[empty].shape}", empty))
+            return self._session.run(arrays, self._session.output_names[:1])[0]
         return self._run(check_encoded(self._spec, inputs), raw, batch_size)
 
     def iter_score(self, batches: Iterable[object]) -> Iterator[NDArray[np.float32]]:

@@ -4,6 +4,7 @@ Built from converter/din_converter/functions.py, so that what is tested is the o
 as din-convert writes it.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ class Graph:
     outputs: list[str]
     constants: Arrays
     rank: int = 2  # of the outputs
+    op: Any = None  # a LocalActivation
 
     def model(self, feeds: Mapping[str, NDArray[Any]]) -> bytes:
         """Write a model: constants inside, each feed an input of any size."""
@@ -180,7 +182,27 @@ def attention_graph(
             constants[f"table_{i}"] = constants[f"table_{i}"].astype(np.float16)
     function = functions.local_activation_function("LocalActivation", op)
     return Graph(
-        "LocalActivation", function, op.attributes, op.inputs, op.outputs, constants
+        "LocalActivation",
+        function,
+        op.attributes,
+        op.inputs,
+        op.outputs,
+        constants,
+        op=op,
+    )
+
+
+def with_mask(graph: Graph) -> Graph:
+    """The same operator with a mask [B, T] in place of lengths."""
+    op: functions.LocalActivation = dataclasses.replace(graph.op, padding="mask")
+    function = functions.local_activation_function("LocalActivation", op)
+    return dataclasses.replace(
+        graph,
+        function=function,
+        attributes=op.attributes,
+        inputs=op.inputs,
+        outputs=op.outputs,
+        op=op,
     )
 
 
@@ -195,7 +217,7 @@ def attention_feeds(
 ) -> Arrays:
     """Random ids for N candidates of B requests over T positions."""
     rng = np.random.default_rng(seed)
-    rows = len(graph.constants["table_0"])
+    rows = len(graph.constants["table_0"]) if "table_0" in graph.constants else 40
     length = {
         "zero": np.zeros(b, np.int64),
         "one": np.full(b, min(1, t), np.int64),

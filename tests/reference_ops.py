@@ -44,7 +44,7 @@ def local_activation(
     w = {k: np.asarray(v, np.float64) for k, v in inputs.items()}
     tables = [w[f"table_{i}"] for i in range(a["num_fields"])]
     width = sum(t.shape[1] for t in tables)
-    request, lengths = inputs["request_of_candidate"], inputs["lengths"]
+    request = inputs["request_of_candidate"]
     positions = inputs["ids_0"].shape[1]
     interest = np.zeros((len(request), width))
     weights = np.zeros((len(request), positions))
@@ -57,22 +57,33 @@ def local_activation(
                 for slot in a["query_slots"]
             ]
         )
-        count = positions if a["padding"] == "attended" else int(lengths[b])
+        kept = valid_positions(a["padding"], inputs, b, positions)
         ks = [
             np.concatenate([t[inputs[f"ids_{i}"][b, j]] for i, t in enumerate(tables)])
-            for j in range(count)
+            for j in kept
         ]
         scores = np.array([score(a, w, q, k) for k in ks])
-        if a["softmax"] and count:
+        if a["softmax"] and kept:
             scores = np.exp(scores - scores.max())
             scores /= scores.sum()
         for j, k in enumerate(ks):
             interest[n] += scores[j] * k
-        weights[n, :count] = scores
+        weights[n, kept] = scores
         fills = a["padding"] == "masked" and a["empty_softmax"] == "padding_row"
-        if count == 0 and a["softmax"] and fills:
+        if not kept and a["softmax"] and fills:
             interest[n] = np.concatenate([t[0] for t in tables])
     return interest, weights
+
+
+def valid_positions(
+    padding: str, inputs: Mapping[str, Any], request: int, positions: int
+) -> list[int]:
+    """Positions of one request that hold a behavior."""
+    if padding == "mask":
+        return [t for t in range(positions) if inputs["mask"][request, t] == 1]
+    if padding == "masked":
+        return list(range(int(inputs["lengths"][request])))
+    return list(range(positions))
 
 
 def score(a: Mapping[str, Any], w: Mapping[str, Array], q: Array, k: Array) -> float:

@@ -404,7 +404,7 @@ def _attribute(name: str, value: Any) -> Any:  # noqa: ANN401
     return edit
 
 
-def _set(at: Any, value: int) -> Any:  # noqa: ANN401
+def _set(at: Any, value: float) -> Any:  # noqa: ANN401
     def change(array: NDArray[Any]) -> NDArray[Any]:
         array = array.copy()
         array[at] = value
@@ -721,3 +721,194 @@ def test_an_unknown_precision_is_refused() -> None:
     with ops.refused("got another - at `din_infer.precision`"):
         bag_graph().run(feeds, precision="a very long word")
     assert bag_graph().run(feeds, precision="fp32")[0].shape == (1, 7)
+
+
+# ---- masks [B, T], and tables that are computed ----
+
+
+def masked_graph(**settings: Any) -> Graph:  # noqa: ANN401
+    return ops.with_mask(attention_graph(**{"explain": False, **settings}))
+
+
+MASKS = ["prefix", "left", "holes", "none", "all"]
+
+
+def mask_of(kind: str, b: int, t: int, seed: int = 0) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, t + 1, (b, 1))
+    at = np.arange(t)
+    made = {
+        "prefix": at < lengths,
+        "left": at >= t - lengths,
+        "holes": rng.random((b, t)) < 0.5,
+        "none": np.zeros((b, t)),
+        "all": np.ones((b, t)),
+    }[kind]
+    return made.astype(np.float32)
+
+
+def masked_feeds(
+    graph: Graph, n: int, b: int, t: int, kind: str, seed: int = 0
+) -> Arrays:
+    feeds = attention_feeds(graph, n, b, t, seed=seed)
+    feeds["mask"] = mask_of(kind, b, t, seed)
+    del feeds["lengths"]
+    return feeds
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("softmax", [False, True])
+def test_masks_equal_their_twin_and_their_function(
+    activation: str, softmax: bool
+) -> None:
+    graph = masked_graph(activation=activation, softmax=softmax, hidden=[6, 3])
+    first = masked_feeds(graph, 1, 1, 1, "all")
+    native, body = graph.session(first), graph.session(first, fused=False)
+    sizes = [(0, 0), (0, 2), (1, 1), (2, 1), (2, 2), (23, 9)]
+    for (n, b), t, kind in itertools.product(sizes, [0, 1, 2, 70], MASKS):
+        feeds = masked_feeds(graph, n, b, t, kind, seed=t)
+        (got,), (wanted, _) = native.run(None, feeds), twin(graph, feeds)
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+        if t or not softmax:
+            (function,) = body.run(None, feeds)
+            np.testing.assert_allclose(got, function, rtol=1e-5, atol=2e-5)
+    assert wanted.std() > 0.02 or kind == "none"
+
+
+def test_a_prefix_mask_is_bit_equal_to_lengths() -> None:
+    lengths = attention_graph(explain=False)
+    graph = masked_graph()
+    feeds = attention_feeds(lengths, 60, 20, 30)
+    valid = np.arange(30) < feeds["lengths"][:, None]
+    (wanted,) = lengths.run(feeds)
+    del feeds["lengths"]
+    feeds["mask"] = valid.astype(np.float32)
+    np.testing.assert_array_equal(graph.run(feeds)[0], wanted)
+
+
+def test_masks_are_bit_equal_across_threads() -> None:
+    graph = masked_graph(dims=(20, 9), hidden=[30, 10], rows=500)
+    feeds = masked_feeds(graph, 900, 300, 60, "holes")
+    (wanted,) = graph.run(feeds)
+    for threads in (2, 5):
+        np.testing.assert_array_equal(graph.run(feeds, threads=threads)[0], wanted)
+
+
+def test_what_a_mask_leaves_out_is_never_read() -> None:
+    graph = masked_graph()
+    feeds = masked_feeds(graph, 20, 20, 12, "holes")
+    (wanted,) = graph.run(feeds)
+    for name in ("ids_0", "ids_1"):
+        feeds[name] = np.where(feeds["mask"] == 1, feeds[name], -(2**62))
+    np.testing.assert_array_equal(graph.run(feeds)[0], wanted)
+
+
+def test_a_wrong_id_behind_holes_is_named_where_it_stands() -> None:
+    graph = masked_graph()
+    feeds = masked_feeds(graph, 4, 4, 6, "all")
+    feeds["mask"][2] = [0, 1, 0, 0, 1, 1]
+    feeds["ids_1"][2, 4] = 40
+    with ops.refused(
+        "expected an id in [0, 40), got 40 - at `LocalActivation input ids_1[2, 4]`"
+    ):
+        graph.run(feeds)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            _feed("mask", _set((1, 2), 0.5)),
+            "a mask of 0 and 1, got 0.5 - at `LocalActivation input mask[1, 2]`",
+        ),
+        (
+            _feed("mask", _set((3, 0), np.nan)),
+            "a mask of 0 and 1, got nan - at `LocalActivation input mask[3, 0]`",
+        ),
+        (
+            _feed("mask", lambda a: a[:, 1:]),
+            "expected shape [9, 5], got [9, 4] - at `LocalActivation input mask`",
+        ),
+        (
+            _feed("mask", lambda a: a[1:]),
+            "expected shape [9, 5], got [8, 5] - at `LocalActivation input mask`",
+        ),
+        (
+            _feed("mask", lambda a: a[:, 0]),
+            "expected shape [9, 5], got [9] - at `LocalActivation input mask`",
+        ),
+        (
+            _feed("mask", lambda a: a.astype(np.int64)),
+            "expected float32, got int64 - at `LocalActivation input mask`",
+        ),
+    ],
+)
+def test_a_wrong_mask_is_refused(change: Any, sentence: str) -> None:  # noqa: ANN401
+    graph = masked_graph()
+    feeds = masked_feeds(graph, 9, 9, 5, "holes")
+    assert np.isfinite(graph.run(feeds)[0]).all()
+    change(graph, feeds)
+    with ops.refused(sentence):
+        graph.run(feeds)
+
+
+def test_a_mask_cannot_explain() -> None:
+    graph = ops.with_mask(attention_graph())
+    feeds = masked_feeds(graph, 3, 3, 4, "all")
+    with ops.refused(
+        "expected lengths to show weights by, got a mask"
+        " - at `LocalActivation output 1`"
+    ):
+        graph.run(feeds)
+
+
+@pytest.mark.parametrize(
+    "names", [["table_0"], ["candidate_table_0"], ["table_0", "candidate_table_0"]]
+)
+def test_a_computed_table_is_read_as_a_constant_one(names: list[str]) -> None:
+    graph = masked_graph(dims=(7,))
+    feeds = masked_feeds(graph, 30, 9, 11, "holes")
+    (wanted,) = graph.run(feeds)
+    for name in names:
+        feeds[name] = graph.constants.pop(name)
+    (got,) = graph.run(feeds)
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_allclose(got, twin(graph, feeds)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda a: a[:, 1:],
+            "expected shape [*, 7], got [40, 6] - at `LocalActivation input table_0`",
+        ),
+        (
+            lambda a: a[:, 0],
+            "expected shape [*, 7], got [40] - at `LocalActivation input table_0`",
+        ),
+        (
+            lambda a: a.astype(np.float16),
+            "expected float32, got float16 - at `LocalActivation input table_0`",
+        ),
+        (lambda a: a[:3], "expected an id in [0, 3), got "),
+    ],
+)
+def test_a_wrong_computed_table_is_refused(change: Any, sentence: str) -> None:  # noqa: ANN401
+    graph = masked_graph(dims=(7,))
+    feeds = masked_feeds(graph, 30, 9, 11, "holes")
+    feeds["table_0"] = change(graph.constants.pop("table_0"))
+    with ops.refused(sentence):
+        graph.run(feeds)
+
+
+def test_a_computed_table_stands_alone() -> None:
+    graph = masked_graph()
+    feeds = masked_feeds(graph, 3, 3, 4, "all")
+    feeds["table_0"] = graph.constants.pop("table_0")
+    with ops.refused(
+        "expected a constant of the graph, got a computed tensor"
+        " - at `LocalActivation input table_0`"
+    ):
+        graph.run(feeds)

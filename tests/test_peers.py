@@ -1072,6 +1072,25 @@ def test_a_length_beyond_the_list_is_refused_and_not_divided_by() -> None:
         deepctr_quirks().encode(batch)
 
 
+def test_softmax_of_an_empty_history_needs_padding_there() -> None:
+    raw = deepctr_softmax().to_dict()
+    raw["behavior"][0] |= {"pad_value": 0}
+    spec = FeatureSpec.from_dict(raw)
+    batch = raw_batch(np.random.default_rng(0))
+    batch["price"] = np.zeros((len(batch["tag"]), 2), np.float32)
+    spec.encode(batch)
+    (row,) = np.flatnonzero(batch["seq_length"] == 0)[1:2]
+    batch["hist_cate_id"][row, 2] = 5
+    with pytest.raises(InputError) as caught:
+        spec.encode(batch)
+    assert str(caught.value) == (
+        "expected only 0 in a history of length 0, got another element - at"
+        f" `hist_cate_id[{row}]`"
+    )
+    raw["model"]["attention"]["softmax"] = False  # then such a history has no weight
+    FeatureSpec.from_dict(raw).encode(batch)
+
+
 def test_a_column_read_as_number_and_as_bucket_converts(tmp_path: Path) -> None:
     buckets = {"type": "bucketize", "boundaries": [0.5, 2.0]}
     columns = {"price_step": "price", "count_step": "count"}

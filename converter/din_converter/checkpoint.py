@@ -16,6 +16,7 @@ from din_infer.spec import FeatureSpec
 __all__ = ["load", "save"]
 
 FORMAT = 1
+FOREIGN = "A checkpoint of another library: name it with --from (source= in Python)."
 
 
 def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
@@ -83,16 +84,17 @@ def _read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         # torch's text recommends the unsafe load; its first quoted cause is enough
         _, _, cause = str(error).partition("WeightsUnpickler error: ")
-        cause = cause.splitlines()[0].strip() if cause else "unreadable data"
+        cause = cause.strip().splitlines()[0].strip() if cause.strip() else ""
+        cause = cause or "unreadable data"
         got = f"a pickle that is not weights only ({cause})"
-        raise ModelError(explain(rule, got, str(path))) from None
+        raise ModelError(explain(rule, got, str(path), FOREIGN)) from None
     except Exception as error:  # a damaged file can raise nearly anything in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(explain(rule, reason, str(path))) from None
     keys = {"format": int, "spec": str, "state_dict": dict}
     for key, kind in keys.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-            raise ModelError(explain(rule, f"no `{key}`", str(path)))
+            raise ModelError(explain(rule, f"no `{key}`", str(path), FOREIGN))
     return dict(content)
 
 

@@ -52,6 +52,7 @@ ALIGNMENT_BYTES = 4096
 
 
 PAIRS_TIMED = 5_000
+FOREIGN = (nn.Module, ExportedProgram)
 
 
 def convert(
@@ -158,7 +159,11 @@ def convert(
     if source is None and options:
         rule = "no such option without a library's checkpoint"
         raise ConversionError(errors.explain(rule, ", ".join(options), "source"))
-    foreign = program or not (is_path or isinstance(model, ClickModel))
+    foreign = program or (source is None and isinstance(model, FOREIGN))
+    foreign = foreign and not isinstance(model, ClickModel)
+    if source is None and not (is_path or isinstance(model, FOREIGN)):
+        rule = "a DIN, a torch module, a program or a path"
+        raise ConversionError(errors.explain(rule, type(model).__name__, "model"))
     if not foreign and example_inputs is not None:
         rule = "example inputs for a torch module alone"
         raise ConversionError(errors.explain(rule, "some", "example_inputs"))
@@ -177,7 +182,7 @@ def convert(
         model = load(model)  # type: ignore[arg-type]
     with _writing(path):
         return _convert_spec(
-            model,  # type: ignore[arg-type]
+            model,
             path,
             source or "din-infer",
             explain=explain,

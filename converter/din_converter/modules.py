@@ -208,7 +208,10 @@ def export_module(
     _name_sizes(plain)
     fused = onnx.ModelProto()
     fused.CopyFrom(plain)
-    blocks = fuse_graph(fused, _longest(plain, args, kwargs))
+    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    arrays = [t.detach().cpu().numpy() for t in tensors]
+    example = dict(zip(names, arrays, strict=True))
+    blocks = fuse_graph(fused, _longest(plain, args, kwargs), example)
     return Graph(plain, fused, module, args, kwargs, names, blocks)
 
 
@@ -329,7 +332,11 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
     for info in (*graph.input, *graph.value_info, *graph.output):
         for dim in info.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = re.sub(r"[A-Za-z_]\w*", named, dim.dim_param)
+                text = re.sub(r"[A-Za-z_]\w*", named, dim.dim_param)
+                if text.isdecimal():  # a size that torch found to be fixed
+                    dim.dim_value = int(text)
+                else:
+                    dim.dim_param = text
 
 
 def _rename(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
@@ -413,7 +420,7 @@ def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]
     yield "half", _repeated(example, dims, 0.5)
     yield "twice", _repeated(example, dims, 2)
     rng = np.random.default_rng(0)
-    for n in (0, 1, 2, 7, 64):
+    for n in (1, 2, 7, 64):  # ONNX Runtime's GRU and others end the process at 0
         for label, change in (
             ("", lambda size: size),
             (", shortest", lambda size: 1),  # noqa: ARG005
@@ -502,7 +509,8 @@ def reference_outputs(graph: Graph) -> list[Truth]:
     _, example = next(example_batches(graph))
     single = graph.call(example, torch.float32)
     try:
-        exact.module = copy.deepcopy(graph.module).double()
+        with _quiet():
+            exact.module = copy.deepcopy(graph.module).double()
         double = exact.call(example, dtype)
         near = all(
             np.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)

@@ -11,7 +11,9 @@ A `Form` has F rows; each is a linear combination of atoms:
 ``("gated", call, j)``                that sigmoid times the unit
 ``("relu", call, j)``                 relu of a unit plus a shift
 ``("row", call, j)``, ``("rowgated", ..)``  row-wise Dice's sigmoid, and times its input
-``("soft", s, 0)``, ``("softoff", s, 0)``  softmax of score s; what it leaves at masked ones
+``("soft", s, 0)``                    the softmax of score s
+``("softoff", s, 0)``, ``("softnan", ..)``  what it leaves at masked positions: 0, but in
+                                      empty histories 1/T, or NaN
 ====================================  ================================================
 
 The first five are linear: nothing nonlinear has been applied since the last layer. The
@@ -100,7 +102,9 @@ class Form:
 
     def map(self, f: Any) -> "Form":  # noqa: ANN401
         """Apply a linear map of rows, given on a float64 [F]."""
-        terms = {a: np.asarray(f(c), np.float64).reshape(-1) for a, c in self.terms.items()}
+        terms = {
+            a: np.asarray(f(c), np.float64).reshape(-1) for a, c in self.terms.items()
+        }
         size = len(np.asarray(f(np.zeros(self.size))).reshape(-1))
         return Form(size, {a: c for a, c in terms.items() if c.any()})
 
@@ -196,6 +200,7 @@ class Algebra:
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self.calls: list[_Call] = []
+        self._firsts: dict[Any, list[tuple[int, int]]] = {}
 
     # ------------------------------------------------------------------ activations
 
@@ -209,28 +214,55 @@ class Algebra:
         self.calls.append(call)
         return len(self.calls) - 1, call
 
+    def _first(
+        self, kind: str, unit: dict[Atom, float], b: float, here: tuple[int, int]
+    ) -> tuple[tuple[int, int], float]:
+        """Find the first call of the same `unit + b` but for a factor, which is 1 here.
+
+        A row that differs by less than rounding but looks another way is a call of its
+        own, which only leaves more unfused.
+        """
+        top = max(unit, key=lambda a: (abs(unit[a]), str(a)))
+        key = (kind, frozenset(unit), float(f"{b / unit[top] + 0.0:.6g}"))
+        for number, j in self._firsts.setdefault(key, []):
+            call = self.calls[number]
+            c = ratio(unit, call.units[j])
+            size = max(abs(b), *map(abs, unit.values()))
+            if c and abs(b - c * call.b[j]) <= NEAR * size:
+                return (number, j), c
+        self._firsts[key].append(here)
+        return here, 1.0
+
     def sigmoid(self, x: Form) -> Form:
         """Apply the sigmoid to every row."""
         x = x if x.is_linear() else self.lift(x)
         number, call = self._call("sigmoid", x)
-        rows = [
-            Form.of([("sigmoid", number, j)])
-            if call.units[j]
-            else Form.constant([1.0 / (1.0 + np.exp(-call.b[j]))])
-            for j in range(x.size)
-        ]
+        rows = []
+        for j, unit in enumerate(call.units):
+            if not unit:
+                rows.append(Form.constant([1.0 / (1.0 + np.exp(-call.b[j]))]))
+                continue
+            at, c = self._first("sigmoid", unit, float(call.b[j]), (number, j))
+            if abs(abs(c) - 1.0) > NEAR:
+                at, c = (number, j), 1.0
+            row = Form.of([("sigmoid", *at)])
+            # sigmoid(-z) = 1 - sigmoid(z)
+            rows.append(row if c > 0.0 else Form.constant([1.0]).plus(row, -1.0))
         return stack(rows)
 
     def relu(self, x: Form) -> Form:
         """Apply max(0, x) to every row."""
         x = x if x.is_linear() else self.lift(x)
         number, call = self._call("relu", x)
-        rows = [
-            Form.of([("relu", number, j)])
-            if call.units[j]
-            else Form.constant([max(0.0, call.b[j])])
-            for j in range(x.size)
-        ]
+        rows = []
+        for j, unit in enumerate(call.units):
+            if not unit:
+                rows.append(Form.constant([max(0.0, call.b[j])]))
+                continue
+            at, c = self._first("relu", unit, float(call.b[j]), (number, j))
+            row = Form.of([("relu", *at)]).scale(abs(c))
+            # relu(-z) = relu(z) - z
+            rows.append(row if c > 0.0 else row.plus(x.take(np.array([j]))))
         return stack(rows)
 
     def row_sigmoid(self, x: Form, epsilon: float) -> Form:
@@ -243,9 +275,9 @@ class Algebra:
     def product(self, x: Form, y: Form) -> Form:
         """Multiply row by row; Unsupported where no activation or pair comes of it."""
         if x.is_constant():
-            return y.scale(x.numbers())
+            return _scaled(y, x.numbers())
         if y.is_constant():
-            return x.scale(y.numbers())
+            return _scaled(x, y.numbers())
         if x.is_linear() and y.is_linear():
             return _pairs(x, y)
         if y.is_linear():
@@ -268,7 +300,7 @@ class Algebra:
 
     def _gate(self, x: dict[Atom, float], atom: Atom) -> dict[Atom, float]:
         """Multiply a linear row by an atom of an activation."""
-        kind, number, j = atom
+        kind, number, j = atom[:3]
         constant, rest = x.get(ONE, 0.0), self._unit(x)
         if not rest:
             return {atom: constant}
@@ -310,7 +342,7 @@ class Algebra:
         return x.lifted
 
     def _lift(self, x: Form) -> Form:
-        if x.kinds() & {"soft", "softoff"}:
+        if x.kinds() & {"soft", "softoff", "softnan"}:
             reason = "something done to a softmax's weights"
             raise Unsupported(reason)
         rows = [self._recognize(x.row(i)) for i in range(x.size)]
@@ -368,6 +400,11 @@ class Algebra:
         terms = {("h", number, j): columns[j] for j in range(size) if columns[j].any()}
         return Form(x.size, terms).plus(Form.constant(offset))
 
+    @staticmethod
+    def _family(atom: Atom) -> str:
+        kind = str(atom[0])
+        return {"gated": "sigmoid", "rowgated": "row"}.get(kind, kind)
+
     def _recognize(self, row: dict[Atom, float]) -> _Row | None:
         """Tell which activation a row is; None for a number."""
         gates = {a: c for a, c in row.items() if a[0] not in LINEAR}
@@ -376,8 +413,9 @@ class Algebra:
         if not gates:
             return _Row("none", linear, offset=constant) if linear else None
         calls = {(a[1], a[2]) for a in gates}
-        if len(calls) != 1:
-            return self._recognize_two(gates, linear, constant)
+        if len(calls) != 1 or len({self._family(a) for a in gates}) != 1:
+            reason = "two activations in one unit"
+            raise Unsupported(reason)
         ((number, j),) = calls
         call = self.calls[number]
         if call.kind == "row":
@@ -393,30 +431,14 @@ class Algebra:
         plain = gates.get(("sigmoid", number, j), 0.0)
         return _sigmoid_row(unit, b, through, gated, plain, constant)
 
-    def _recognize_two(
-        self, gates: dict[Atom, float], linear: dict[Atom, float], constant: float
-    ) -> _Row:
-        """Two relus of one unit with opposite signs are a PReLU."""
-        if {a[0] for a in gates} == {"relu"} and len(gates) == 2:
-            (first, c1), (second, c2) = gates.items()
-            one, two = self.calls[first[1]], self.calls[second[1]]
-            unit, other = one.units[first[2]], two.units[second[2]]
-            b1, b2 = float(one.b[first[2]]), float(two.b[second[2]])
-            sign = ratio(other, unit)
-            if sign is not None and sign < 0 and abs(b2 - sign * b1) <= NEAR * abs(b2):
-                # relu(-s z) = s relu(z) - s z
-                s = -sign
-                less = {a: -c2 * s * v for a, v in unit.items()}
-                rest = dict(linear)
-                for a, v in less.items():
-                    rest[a] = rest.get(a, 0.0) + v
-                rest = {a: v for a, v in rest.items() if abs(v) > 0.0}
-                through = ratio(rest, unit)
-                if through is not None:
-                    more = constant - c2 * s * b1
-                    return _relu_row(unit, b1, through, c1 + c2 * s, more)
-        reason = "two activations in one unit"
-        raise Unsupported(reason)
+
+def _scaled(x: Form, by: Array) -> Form:
+    """Scale rows; a factor 0 leaves a NaN one."""
+    out = x.scale(by)
+    for atom in x.terms:
+        if atom[0] == "softnan" and atom not in out.terms:
+            out.terms[atom] = np.ones(x.size)
+    return out
 
 
 def _pairs(x: Form, y: Form) -> Form:

@@ -29,7 +29,7 @@ from din_converter.fusing.interpret import (
     Weighted,
     common_mask,
 )
-from din_converter.fusing.layout import Size, Sizes
+from din_converter.fusing.layout import Axes, Size, Sizes
 from din_converter.fusing.view import View, attribute
 
 __all__ = ["Block", "Site", "Unit", "find_sites", "read_unit"]
@@ -40,12 +40,18 @@ OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
 
 @dataclass(frozen=True)
 class Site:
-    """Where a block is: a node that sums weights times behaviors over positions."""
+    """Where a block is: a node that sums weights times behaviors over positions.
+
+    `weight_axes` and `behavior_axes` say what their axes must be: letters of N, T, D
+    and 1.
+    """
 
     node: onnx.NodeProto
     weights: str
     behaviors: str
     sizes: Sizes
+    weight_axes: str
+    behavior_axes: str
     product: str = ""  # where weights times behaviors is a value of its own
 
     @property
@@ -115,6 +121,7 @@ def find_sites(view: View) -> list[Site]:
     sites = []
     for node in view.graph.node:
         site = _of_reduce(view, node) or _of_matmul(view, node)
+        site = site or _of_einsum(view, node)
         if site is None:
             continue
         made = {n.op_type for n in view.ancestors([site.weights])}
@@ -134,9 +141,12 @@ def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
     product = view.producer.get(node.input[0])
     while product is not None and product.op_type in ("Mul", "Div", "Identity"):
         shapes = [view.shapes.get(i) for i in product.input]
-        if product.op_type == "Mul" and None not in shapes and len(shapes) == 2:
+        deep = [
+            i for i, s in zip(product.input, shapes, strict=True) if s and len(s) == 3
+        ]
+        if product.op_type == "Mul" and len(deep) == 2:
             break
-        product = view.producer.get(product.input[0])
+        product = view.producer.get(deep[0]) if deep else None
     axes = attribute(node, "axes")
     if axes is None and len(node.input) > 1:
         axes = view.numbers(node.input[1])
@@ -152,7 +162,8 @@ def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
         if narrow is None or wide != shape or len(narrow) != 3:
             continue
         if _is_one(narrow[3 - axis]) and narrow[axis] == shape[axis]:
-            return Site(node, weights, behaviors, sizes, node.input[0])
+            letters = ("NT1", "NTD") if axis == 1 else ("N1T", "NDT")
+            return Site(node, weights, behaviors, sizes, *letters, node.input[0])
     return None
 
 
@@ -165,9 +176,44 @@ def _of_matmul(view: View, node: onnx.NodeProto) -> Site | None:
         return None
     sizes = Sizes(left[0], left[2])
     if _is_one(left[1]) and not _is_one(right[2]):
-        return Site(node, node.input[0], node.input[1], sizes)
+        return Site(node, node.input[0], node.input[1], sizes, "N1T", "NTD")
     if _is_one(right[2]) and not _is_one(left[1]):
-        return Site(node, node.input[1], node.input[0], sizes)
+        return Site(node, node.input[1], node.input[0], sizes, "NT1", "NDT")
+    return None
+
+
+def _of_einsum(view: View, node: onnx.NodeProto) -> Site | None:
+    """Einsum("nt,ntd->nd"), or with axes of size 1 or in other orders."""
+    if node.op_type != "Einsum" or len(node.input) != 2:
+        return None
+    equation = attribute(node, "equation", b"").decode().replace(" ", "")
+    terms, arrow, out = equation.partition("->")
+    terms = terms.split(",")
+    shapes = [view.shapes.get(i) for i in node.input]
+    if not arrow or "." in equation or len(terms) != 2 or not 2 <= len(out) <= 3:
+        return None
+    if None in shapes or any(len(set(x)) != len(x) for x in terms):
+        return None
+    size = {
+        c: s
+        for term, shape in zip(terms, shapes, strict=True)
+        for c, s in zip(term, shape or (), strict=True)
+    }
+    ones = {c for c, s in size.items() if _is_one(s)}
+    for w, k in ((0, 1), (1, 0)):
+        narrow = [c for c in terms[w] if c not in ones]
+        wide = [c for c in terms[k] if c not in ones]
+        kept = [c for c in out if c not in ones]
+        if len(narrow) != 2 or len(wide) != 3 or len(kept) != 2 or kept[0] != wide[0]:
+            continue
+        n, d = kept
+        (t, *more) = [c for c in wide if c not in kept]
+        if more or set(narrow) != {n, t} or out[0] != n or terms[k][0] != n:
+            continue
+        names = {n: "N", t: "T", d: "D"} | dict.fromkeys(ones, "1")
+        axes = ["".join(names[c] for c in terms[i]) for i in (w, k)]
+        sizes = Sizes(size[n], size[t])
+        return Site(node, node.input[w], node.input[k], sizes, *axes)
     return None
 
 
@@ -195,6 +241,8 @@ def _read(interpreter: Interpreter, site: Site) -> Unit:
     weight, behavior = _weighted(interpreter, site)
     mask = _mask(weight, behavior)
     score, softmax, empty, after = _score(interpreter, weight, mask)
+    if empty == "uniform" and behavior.off is not None and behavior.off.is_zero():
+        empty = "zero"
     layers, output = _chain(interpreter.algebra, score)
     unit = Unit([], [], interpreter.leaves, [], layers, output, softmax=softmax)
     unit.mask, unit.empty, unit.after = mask, empty, after
@@ -216,13 +264,25 @@ def _weighted(interpreter: Interpreter, site: Site) -> tuple[Piece, Piece]:
             reason = "no weights times behaviors"
             raise Unsupported(reason)
         weight, behavior = found.weight, found.behavior
+        _expect(found.axes, site.behavior_axes)
     else:
         weight = interpreter.piece(site.weights).alive()
         behavior = interpreter.piece(site.behaviors).alive()
+        _expect(weight.axes, site.weight_axes)
+        _expect(behavior.axes, site.behavior_axes)
     if not weight.is_scalar or behavior.on.kinds() - {"k"}:
         reason = "behaviors that are not features of the history alone"
         raise Unsupported(reason)
     return weight, behavior
+
+
+def _expect(axes: Axes, letters: str) -> None:
+    """Refuse a sum over another axis that is as long as the positions."""
+    for axis, letter in zip(axes, letters, strict=True):
+        names = [p for p in axis if isinstance(p, str)]
+        if names != ([letter] if letter in "NT" else []):
+            reason = "a sum over another axis than the positions"
+            raise Unsupported(reason)
 
 
 def _mask(weight: Piece, behavior: Piece) -> str:
@@ -233,7 +293,9 @@ def _mask(weight: Piece, behavior: Piece) -> str:
         reason = "masked positions that still count"
         raise Unsupported(reason)
     gone = [p.off is not None and p.off.is_zero() for p in (weight, behavior)]
-    fades = weight.off is not None and weight.off.kinds() == {"softoff"}
+    fades = weight.off is not None and (
+        weight.off.kinds() in ({"softoff"}, {"softnan"})
+    )
     if not (any(gone) or fades):
         reason = "masked positions that still count"
         raise Unsupported(reason)
@@ -245,7 +307,7 @@ def _score(
 ) -> tuple[Form, bool, str, float]:
     """Return the score, whether under softmax, what empty leaves, and a factor."""
     kinds = weight.on.kinds()
-    if not kinds & {"soft", "softoff"}:
+    if not kinds & {"soft", "softoff", "softnan"}:
         return weight.on, False, "zero", 1.0
     if kinds != {"soft"} or len(weight.on.terms) != 1:
         reason = "something added to a softmax's weights"

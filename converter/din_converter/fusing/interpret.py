@@ -8,7 +8,7 @@ depends on candidate and behavior both, `Unsupported` says why the block is left
 One file above 400 lines: an operator each, all over the same three kinds of value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -324,12 +324,28 @@ class Interpreter:
     def _transpose(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         found = self.value(node.input[0])
         order = attribute(node, "perm") or tuple(range(len(found.axes)))[::-1]
-        shape = feature_shape(found.axes)
+        axes, rows = self._order(found.axes, order)
+        return self._moved(found, axes, rows)
+
+    @staticmethod
+    def _order(axes: Axes, order: Sequence[int]) -> tuple[Axes, NDArray[np.int64]]:
+        """Bring axes in another order; returns which row stands where then, too."""
+        shape = feature_shape(axes)
         index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
-        axes = tuple(found.axes[i] for i in order)
-        return self._moved(found, axes, index.transpose(order).reshape(-1))
+        return tuple(axes[i] for i in order), index.transpose(order).reshape(-1)
+
+    def _turned(self, p: Piece, order: Sequence[int]) -> Piece:
+        axes, rows = self._order(p.axes, order)
+        return p.map(lambda form: form.take(rows), axes)
 
     def _same(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
+        return self.value(node.input[0])
+
+    def _dropout(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
+        training = node.input[2] if len(node.input) > 2 else ""
+        if training and self._number(training).any():
+            reason = "dropout in training mode"
+            raise Unsupported(reason)
         return self.value(node.input[0])
 
     def _cast(self, node: onnx.NodeProto, name: str) -> Value:
@@ -496,6 +512,8 @@ class Interpreter:
         leaf = next((x for x in self.leaves if x.value == mask and not x.table), None)
         if leaf is None or ("k", leaf.number, 0) not in p.on.terms or p.mask:
             return p
+        if not self.view.may_mask(mask):
+            return p
         atom = ("k", leaf.number, 0)
         rest = {a: c for a, c in p.on.terms.items() if a != atom}
         if not Form(p.on.size, rest).is_linear():
@@ -510,7 +528,8 @@ class Interpreter:
         if p.mask or len(atoms) != 1 or atoms[0][0] != "k":
             return ""
         leaf = self.leaves[atoms[0][1]]
-        return leaf.value if leaf.size == 1 and not leaf.table else ""
+        narrow = leaf.size == 1 and not leaf.table
+        return leaf.value if narrow and self.view.may_mask(leaf.value) else ""
 
     def _add(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         out = self.piece(node.input[0])
@@ -534,8 +553,9 @@ class Interpreter:
             axes, _, _ = broadcast(weighted.axes, other.axes)
             if axes == weighted.axes and other.is_scalar:
                 weight = self.times(weighted.weight, replace(other, axes=()))
-                weight = replace(weight, axes=weighted.weight.axes)
-                return replace(weighted, weight=weight)
+                if isinstance(weight, Piece):
+                    weight = replace(weight, axes=weighted.weight.axes)
+                    return replace(weighted, weight=weight)
         reason = "a product with weighted behaviors"
         raise Unsupported(reason)
 
@@ -635,6 +655,73 @@ class Interpreter:
             )
             out = self._both(out, bias, lambda x, y: x.plus(y))
         return out
+
+    def _conv(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
+        """Read a convolution over one position, [N, C, T]: a matrix for axis 1."""
+        weight = self.view.constants.get(node.input[1])
+        plain = attribute(node, "group", 1) == 1
+        plain &= attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
+        plain &= not any(attribute(node, "pads") or [])
+        plain &= set(attribute(node, "strides") or [1]) == {1}
+        if weight is None or not plain or set(weight.shape[2:]) - {1}:
+            reason = "a convolution over several positions"
+            raise Unsupported(reason)
+        matrix = weight.reshape(weight.shape[:2]).T.astype(np.float64)
+        out = self._multiply(self.piece(node.input[0]), matrix, 1)
+        if len(node.input) > 2 and node.input[2]:
+            shape = [1, -1] + [1] * (weight.ndim - 2)
+            bias = self._constant(self._number(node.input[2]).reshape(shape))
+            out = self._both(out, bias, lambda x, y: x.plus(y))
+        return out
+
+    def _number(self, name: str) -> NDArray[Any]:
+        """Return a constant, or refuse."""
+        found = self.view.constants.get(name)
+        if found is None:
+            reason = "a parameter that is computed"
+            raise Unsupported(reason)
+        return found
+
+    def _einsum(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
+        """Multiply over all letters, then sum over those that the output lacks."""
+        equation = attribute(node, "equation", b"").decode().replace(" ", "")
+        terms, _, out = equation.partition("->")
+        pieces = [self.piece(i) for i in node.input]
+        if len(pieces) != 2 or "->" not in equation:
+            reason = "an Einsum of another kind"
+            raise Unsupported(reason)
+        letters = [
+            self._letters(term, len(p.axes))
+            for term, p in zip(terms.split(","), pieces, strict=True)
+        ]
+        rest = max((x[0] for x in letters), key=len)
+        kept = [*rest, *out.replace("...", "")]
+        gone = sorted({c for _, names in letters for c in names} - set(kept))
+        order = kept + gone
+        spread = []
+        for p, (_, names) in zip(pieces, letters, strict=True):
+            if len(set(names)) != len(names):
+                reason = "an Einsum of another kind"
+                raise Unsupported(reason)
+            p = p if p.on.is_constant() else p.map(self.algebra.lift)
+            at = [names.index(c) for c in order if c in names]
+            turned = self._turned(p, at)
+            axes = iter(turned.axes)
+            axes_now = tuple(next(axes) if c in names else () for c in order)
+            spread.append(replace(turned, axes=axes_now))
+        made = self._both(spread[0], spread[1], self.algebra.product)
+        for axis in range(len(order) - 1, len(kept) - 1, -1):
+            ones = np.ones((features(made.axes[axis]), 1))
+            made = self._multiply(made, ones, axis)
+        return replace(made, axes=made.axes[: len(kept)])
+
+    @staticmethod
+    def _letters(term: str, rank: int) -> tuple[list[str], list[str]]:
+        """Name the axes of one Einsum operand; those of an ellipsis by numbers."""
+        before, dots, after = term.partition("...")
+        free = rank - len(before) - len(after)
+        rest = [str(i - free) for i in range(free)] if dots else []
+        return rest, [*before, *rest, *after]
 
     def _batch_norm(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         p = self.piece(node.input[0])
@@ -853,15 +940,18 @@ class Interpreter:
         if not p.mask or p.off is None:
             self.softs.append(Soft(p.on, "", "none"))
             return Piece(p.axes, on)
-        self.softs.append(Soft(p.on, p.mask, self._empty(p.on, p.off)))
-        return Piece(p.axes, on, Form.of([("softoff", number, 0)]), p.mask)
+        empty = self._empty(p.on, p.off)
+        self.softs.append(Soft(p.on, p.mask, empty))
+        kind = "softnan" if empty == "nan" else "softoff"
+        return Piece(p.axes, on, Form.of([(kind, number, 0)]), p.mask)
 
     def _additive_mask(self, p: Piece) -> Piece:
         """Score + a large number times a float mask."""
         for atom, column in p.on.terms.items():
             if atom[0] == "k" and abs(column[0]) >= -LOWEST_FILL:
                 leaf = self.leaves[atom[1]]
-                if leaf.size == 1 and not leaf.table:
+                narrow = leaf.size == 1 and not leaf.table
+                if narrow and self.view.may_mask(leaf.value):
                     rest = {a: c for a, c in p.on.terms.items() if a != atom}
                     off = Form(1, rest)
                     on = off.plus(Form.constant(column))
@@ -918,8 +1008,10 @@ HANDLERS: dict[str, Callable[[Interpreter, onnx.NodeProto, str], Value]] = {
     "Cast": Interpreter._cast,
     "Clip": Interpreter._clip,
     "Concat": Interpreter._concat,
+    "Conv": Interpreter._conv,
     "Div": Interpreter._div,
-    "Dropout": Interpreter._same,
+    "Dropout": Interpreter._dropout,
+    "Einsum": Interpreter._einsum,
     "Expand": Interpreter._expand,
     "Flatten": Interpreter._reshape,
     "Gather": Interpreter._gather,

@@ -41,6 +41,11 @@ class Size:
                 symbols.append(word)
         return cls(number, tuple(sorted(symbols)))
 
+    @property
+    def is_symbol(self) -> bool:
+        """Whether this is one symbol and nothing else."""
+        return self.number == 1 and len(self.symbols) == 1
+
     def __mul__(self, other: "Size") -> "Size":
         return Size(
             self.number * other.number, tuple(sorted(self.symbols + other.symbols))
@@ -71,8 +76,8 @@ def _factors(text: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += c
-    if len(parts) == 1:
-        return parts
+    if len(parts) == 1 or "" in parts:  # two stars are a power
+        return [text]
     return [f for part in parts for f in _factors(part)]
 
 

@@ -6,6 +6,7 @@
     mask, tables, folded weights ──►                    columns, empty       output
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,14 @@ class _Column:
     ids: str
     table: str
     width: int
+
+
+TABLES = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+def _leads(leaf: Leaf, wanted: list[str]) -> bool:
+    """Whether a leaf's first axes are these, and features come after all of them."""
+    return [p for axis in leaf.axes for p in axis][: len(wanted)] == wanted
 
 
 @dataclass
@@ -95,10 +104,10 @@ class _Rewriter:
         """Return the tables and ids of a leaf, one for each row it concatenates."""
         if not leaf.table:
             return None
-        order = [p for axis in leaf.axes for p in axis if isinstance(p, str)]
         wanted = ["N", "T"] if leaf.has_positions else ["N"]
         plain = all(len(axis) <= 1 for axis in leaf.axes[-2:])
-        if order != wanted or not plain:
+        stored = self.view.types.get(leaf.table) in TABLES
+        if not (plain and stored) or not _leads(leaf, wanted):
             return None
         width = features(leaf.axes[-1])
         count = leaf.size // width
@@ -107,7 +116,10 @@ class _Rewriter:
         if self.view.types.get(ids) != TensorProto.INT64:
             ids = self.g.add("Cast", ids, to=TensorProto.INT64)
         whole = self.shape(*sizes, *([count] if count > 1 else []))
-        if self.view.shapes[leaf.ids] != (*sizes, *([Size(count)] if count > 1 else [])):
+        if self.view.shapes[leaf.ids] != (
+            *sizes,
+            *([Size(count)] if count > 1 else []),
+        ):
             ids = self.g.add("Reshape", ids, whole, allowzero=1)
         if count == 1:
             return [_Column(ids, leaf.table, width)]
@@ -123,17 +135,22 @@ class _Rewriter:
 
     def behaviors(self) -> list[_Column]:
         """Say where behaviors are read: from their tables, or from one made here."""
-        leaves = [self.unit.leaves[n] for n in dict.fromkeys(k for k, _ in self.unit.behaviors)]
+        leaves = [
+            self.unit.leaves[n]
+            for n in dict.fromkeys(k for k, _ in self.unit.behaviors)
+        ]
         split = [self.split(leaf) for leaf in leaves]
         if all(s is not None for s in split):
             return [c for s in split if s is not None for c in s]
         n, t = self.site.sizes.n, self.site.sizes.t
         parts = []
         for leaf in leaves:
-            if [p for axis in leaf.axes for p in axis if isinstance(p, str)] != ["N", "T"]:
+            if not _leads(leaf, ["N", "T"]):
                 reason = "behaviors laid out otherwise than [N, T, D]"
                 raise Unsupported(reason)
-            shape = self.g.add("Concat", self.g.constant([-1]), self.g.constant([leaf.size]), axis=0)
+            shape = self.g.add(
+                "Concat", self.g.constant([-1]), self.g.constant([leaf.size]), axis=0
+            )
             parts.append(self.g.add("Reshape", self.floats(leaf.value), shape))
         table = parts[0] if len(parts) == 1 else self.g.add("Concat", *parts, axis=1)
         return [_Column(self.positions(n, t), table, len(self.unit.behaviors))]
@@ -155,7 +172,9 @@ class _Rewriter:
         parts, at = [], 0
         for number in used:
             leaf = self.unit.leaves[number]
-            shape = self.g.add("Concat", self.size(n), self.g.constant([leaf.size]), axis=0)
+            shape = self.g.add(
+                "Concat", self.size(n), self.g.constant([leaf.size]), axis=0
+            )
             parts.append(
                 self.g.add("Reshape", self.floats(leaf.value), shape, allowzero=1)
             )
@@ -243,9 +262,14 @@ class _Rewriter:
             scale=unit.scale,
         )
 
-    def write(self, functions: dict[tuple[object, ...], onnx.FunctionProto]) -> list[_Column]:
+    def write(
+        self, functions: dict[tuple[object, ...], onnx.FunctionProto]
+    ) -> list[_Column]:
         """Write all nodes, the last of which makes the block's own output."""
         unit, n = self.unit, self.site.sizes.n
+        if self.view.types.get(self.site.name) != TensorProto.FLOAT:
+            reason = "an interest that is not float32"
+            raise Unsupported(reason)
         behaviors = self.behaviors()
         slots, query = self.query()
         op = LocalActivation(
@@ -313,11 +337,14 @@ class _Rewriter:
     def fill_empty(self, interest: str, behaviors: list[_Column]) -> str:
         """Give histories that are masked all over what softmax leaves there."""
         g = self.g
-        longest = g.add("ReduceMax", self.mask(), g.constant([1]), keepdims=0)
-        empty = g.add("Equal", longest, g.constant(0.0))
+        mask = self.mask()
+        kept = g.add("ReduceSum", mask, g.constant([1]), keepdims=0)
+        # without any position, the sum over them is 0 in every way
+        some = g.add("Min", g.add("Shape", mask, start=1, end=2), g.constant([1]))
+        empty = g.add("Less", kept, g.add("Cast", some, to=TensorProto.FLOAT))
         if self.unit.empty == "nan":
-            column = g.add("Unsqueeze", empty, g.constant([1]))
-            return g.add("Where", column, g.constant(float("nan")), interest)
+            whole = g.add("Unsqueeze", empty, g.constant([1]))
+            return g.add("Where", whole, g.constant(float("nan")), interest)
         # the mean over all positions, computed for the empty rows alone
         rows = g.add("Squeeze", g.add("NonZero", empty), g.constant([0]))
         parts = []
@@ -330,7 +357,11 @@ class _Rewriter:
         return g.add("ScatterND", interest, where, means)
 
 
-def fuse_graph(proto: onnx.ModelProto, positions: int) -> list[Block]:
+def fuse_graph(
+    proto: onnx.ModelProto,
+    positions: int,
+    example: Mapping[str, NDArray[Any]] | None = None,
+) -> list[Block]:
     """Replace every attention block that is proven equal; `proto` changes in place.
 
     Parameters
@@ -339,6 +370,9 @@ def fuse_graph(proto: onnx.ModelProto, positions: int) -> list[Block]:
         Shapes of all values stated, as ``torch.onnx.export`` does. Opset 18 or newer.
     positions : int
         History length for which the report states costs where T varies.
+    example : mapping of str to array, optional
+        Inputs of the graph. A float tensor is taken for a mask only if it is 0 and 1
+        alone there; without an example, graph inputs alone are.
 
     Returns
     -------
@@ -346,7 +380,7 @@ def fuse_graph(proto: onnx.ModelProto, positions: int) -> list[Block]:
         Every block found, fused or not, in the graph's order.
     """
     graph = proto.graph
-    view = View(graph)
+    view = View(graph, example=example or {})
     functions: dict[tuple[object, ...], onnx.FunctionProto] = {}
     written: dict[str, tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]] = {}
     found: list[tuple[Site, Unit | None, str]] = []
@@ -476,4 +510,18 @@ def _fused(
     )
 
 
-MOVES = ("Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Concat", "Transpose", "Gather", "Identity", "Cast", "Shape", "Slice", "Split")
+MOVES = (
+    "Reshape",
+    "Unsqueeze",
+    "Squeeze",
+    "Expand",
+    "Tile",
+    "Concat",
+    "Transpose",
+    "Gather",
+    "Identity",
+    "Cast",
+    "Shape",
+    "Slice",
+    "Split",
+)

@@ -1,11 +1,12 @@
 """An ONNX graph to read: who makes a value, its constant, its shape."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -34,6 +35,8 @@ class View:
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
+    example: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    _may_mask: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for tensor in self.graph.initializer:
@@ -50,34 +53,122 @@ class View:
             tensor = info.type.tensor_type
             self.types[info.name] = tensor.elem_type
             if tensor.HasField("shape"):
-                dims = [d.dim_param or d.dim_value for d in tensor.shape.dim]
-                if all(isinstance(d, int) or d for d in dims):
-                    self.shapes[info.name] = tuple(map(Size.parse, dims))
+                dims = tensor.shape.dim
+                if all(d.WhichOneof("value") for d in dims):
+                    stated = (d.dim_param or d.dim_value for d in dims)
+                    self.shapes[info.name] = tuple(map(Size.parse, stated))
         for name, array in self.constants.items():
             self.shapes.setdefault(name, tuple(map(Size, array.shape)))
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             self.types.setdefault(name, kind)
-
+        for node in self.graph.node:
+            if node.op_type == "Expand" and node.output[0] not in self.shapes:
+                self._expanded(node)
         self._unify()
 
+    def _expanded(self, node: onnx.NodeProto) -> None:
+        """Find the shape of an Expand, where the exporter does not state it."""
+        before, wanted = self.shapes.get(node.input[0]), self.sizes(node.input[1])
+        if before is None or wanted is None or len(before) != len(wanted):
+            return
+        one = Size(1)
+        self.shapes[node.output[0]] = tuple(
+            was if to == one else to for was, to in zip(before, wanted, strict=True)
+        )
+
+    def sizes(self, name: str) -> list[Size] | None:
+        """Read a computed shape; None where it is not put together from sizes."""
+        given = self.numbers(name)
+        if given is not None:
+            return [Size(n) for n in given] if min(given, default=0) >= 0 else None
+        node = self.producer.get(name)
+        if node is None:
+            return None
+        if node.op_type == "Shape":
+            shape = self.shapes.get(node.input[0])
+            start, end = attribute(node, "start", 0), attribute(node, "end")
+            return None if shape is None else list(shape[start:end])
+        if node.op_type in ("Squeeze", "Unsqueeze", "Reshape", "Identity"):
+            return self.sizes(node.input[0])
+        if node.op_type == "Concat":
+            parts = [self.sizes(i) for i in node.input]
+            found = [s for part in parts if part is not None for s in part]
+            return None if None in parts else found
+        return None
+
     def _unify(self) -> None:
-        """Give an input the sizes of what it meets, where the exporter gave it its own.
+        """Name sizes alike that elementwise operators meet, where names differ.
 
         Sizes that torch left open are at least 2, so elementwise operands that are both
         open are equally long.
         """
+        known: dict[str, str] = {}
+
+        def first(symbol: str) -> str:
+            while symbol in known:
+                symbol = known[symbol]
+            return symbol
+
         for node in self.graph.node:
             out = self.shapes.get(node.output[0]) if node.output else None
             if node.op_type not in ELEMENTWISE or out is None:
                 continue
             for name in node.input:
                 own = self.shapes.get(name)
-                if name in self.producer or own is None or len(own) != len(out):
+                if own is None or len(own) > len(out):
                     continue
+                for here, there in zip(own, out[len(out) - len(own) :], strict=True):
+                    if here.is_symbol and there.is_symbol:
+                        a, b = first(here.symbols[0]), first(there.symbols[0])
+                        known |= {a: b} if a != b else {}
+        if known:
+            for name, shape in self.shapes.items():
                 self.shapes[name] = tuple(
-                    there if here.symbols and there.symbols else here
-                    for here, there in zip(own, out, strict=True)
+                    Size(s.number, tuple(sorted(map(first, s.symbols)))) for s in shape
                 )
+
+    def may_mask(self, name: str) -> bool:
+        """Whether a float tensor can be a mask: 0 and 1 alone in the example.
+
+        That it always is, the operator checks when it runs.
+        """
+        if name not in self._may_mask:
+            values = self._evaluate(name) if self.example else None
+            is_input = name not in self.producer
+            self._may_mask[name] = (
+                is_input if values is None else bool(np.isin(values, (0.0, 1.0)).all())
+            )
+        return self._may_mask[name]
+
+    def _evaluate(self, name: str) -> NDArray[Any] | None:
+        """Compute a value of the example; None where the runtime cannot."""
+        if name in self.example:
+            return self.example[name]
+        made = {out for node in self.ancestors([name]) for out in node.output}
+        nodes = [n for n in self.graph.node if made & set(n.output)]
+        needed = {i for n in nodes for i in n.input}
+        out = helper.make_tensor_value_info(name, self.types[name], None)
+        graph = helper.make_graph(
+            nodes,
+            "mask",
+            [i for i in self.graph.input if i.name in needed],
+            [out],
+            [t for t in self.graph.initializer if t.name in needed],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+        )
+        feeds = {i.name: self.example[i.name] for i in graph.input}
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, ["CPUExecutionProvider"]
+            )
+            values: NDArray[Any] = session.run(None, feeds)[0]
+        except Exception:  # the runtime's errors share no narrower base
+            return None
+        return values
 
     def is_float(self, name: str) -> bool:
         """Whether a value holds floats."""

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from din_converter.importers.pickle_makers import (
 )
 from din_infer.errors import ConversionError, explain
 
-__all__ = ["Inert", "module_state", "read_pickle", "state_dict_of"]
+__all__ = ["Inert", "module_state", "read_pickle", "read_pickled", "state_dict_of"]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
@@ -70,17 +70,31 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
     path = Path(path)
     try:
         with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-        return _read_zip(path) if is_zip else _read_legacy(path.read_bytes())
+            return _read(file, path.stat().st_size)
     except RefusedPickle as error:
         reason = str(error)
     except OSError as error:
         reason = error.strerror or str(error)
+    rule = "a checkpoint that torch.save wrote"
+    raise ConversionError(explain(rule, reason, str(path)))
+
+
+def read_pickled(data: bytes) -> Any:  # noqa: ANN401
+    """Read bytes that torch.save wrote, as `read_pickle` does; raises RefusedPickle."""
+    return _read(io.BytesIO(data), len(data))
+
+
+def _read(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
+    try:
+        is_zip = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        return _read_zip(file, size) if is_zip else _read_legacy(file.read())
+    except (OSError, RefusedPickle):
+        raise
     except Exception as error:  # a damaged file can raise nearly anything
         text = str(error).splitlines()[0] if str(error) else ""
         reason = f"a damaged file ({text or type(error).__name__})"
-    rule = "a checkpoint that torch.save wrote"
-    raise ConversionError(explain(rule, reason, str(path)))
+        raise RefusedPickle(reason) from None
 
 
 # ----------------------------------------------------------------- the two formats
@@ -90,9 +104,8 @@ def _run(file: io.BytesIO, size: int, persistent: Callable[[Any], Any]) -> Any: 
     return Machine(file, MAKERS, FINISHERS, persistent, 2**20 + 4 * size).run()
 
 
-def _read_zip(path: Path) -> Any:  # noqa: ANN401
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
+def _read_zip(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         names = {m.filename: m for m in members}
         if len(names) < len(members) or sum(m.file_size for m in members) > size:

@@ -1,0 +1,362 @@
+"""Local activation units in torch modules: found in every style, never a near miss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.fusing import Din, export, inputs, worst
+
+STYLES: dict[str, dict[str, Any]] = {
+    "expand, concat, Dice, where": {},
+    "repeat, lengths": {
+        "pairing": "repeat",
+        "mask_from": "lengths",
+        "activation": "dice factored",
+    },
+    "tile, ids": {
+        "pairing": "tile",
+        "mask_from": "ids",
+        "mask": "fill",
+        "activation": "dice alpha",
+    },
+    "repeat_interleave, left padding": {
+        "pairing": "interleave",
+        "mask_from": "left",
+        "mask": "product",
+    },
+    "repeat and view, einsum": {
+        "pairing": "view",
+        "mask_from": "int",
+        "sum": "einsum",
+        "activation": "dice affine",
+    },
+    "three Linears added": {
+        "pairing": "broadcast",
+        "features": ("q", "k", "q*k"),
+        "activation": "prelu shared",
+        "sum": "product first",
+    },
+    "stacked fields": {"source": "stacked", "activation": "prelu two"},
+    "k - q and q * k of one field": {
+        "source": "one",
+        "features": ("k-q", "q*k"),
+        "activation": "prelu where",
+        "mask": "product 3d",
+    },
+    "float inputs": {"source": "floats", "activation": "prelu clamp"},
+    "int32 ids, another order": {
+        "source": "int32",
+        "activation": "prelu abs",
+        "features": ("q*k", "q", "k"),
+    },
+    "ids of a column, rows flattened": {
+        "source": "column",
+        "activation": "bn relu",
+        "flat": True,
+    },
+    "positions added": {"keys": "position", "activation": "leaky"},
+    "a GRU before": {"keys": "gru", "activation": "silu"},
+    "a mask on the embeddings": {
+        "keys": "masked",
+        "activation": "swish",
+        "mask_from": "lengths",
+    },
+    "parameters by hand, sigmoid score": {
+        "activation": "sigmoid",
+        "output": "sigmoid",
+        "linear": "by hand",
+    },
+    "Conv1d": {"linear": "conv", "activation": "relu"},
+    "einsum layers, dropout": {
+        "linear": "einsum",
+        "activation": "relu",
+        "dropout": True,
+        "sum": "turned",
+    },
+    "softmax, scale before": {
+        "softmax": True,
+        "mask": "fill",
+        "scale": "before",
+        "mask_from": "lengths",
+    },
+    "softmax, -inf, NaN stays": {"softmax": True, "mask": "infinite", "remask": True},
+    "softmax, lowest, masked again": {
+        "softmax": True,
+        "mask": "lowest",
+        "remask": True,
+        "sum": "product",
+    },
+    "softmax, float mask": {"softmax": True, "mask": "mixed", "mask_from": "float"},
+    "no mask, no hidden layer": {"mask_from": "", "hidden": ()},
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_fuses_and_equals_torch(style: str) -> None:
+    model = Din(**STYLES[style])
+    graph = export(model, (inputs(model),))
+    assert [b.fused for b in graph.blocks] == [True], graph.blocks
+    computed = model.o["source"] == "floats" or model.o["keys"] in ("position", "gru")
+    assert graph.blocks[0].reads == ("vectors" if computed else "tables")
+    for name, apart in worst(graph).items():
+        assert apart <= 1e-5, name
+
+
+Change = Callable[..., Tensor]
+
+
+def _layers(first: Change, second: Change) -> Change:
+    def score(model: Any, q: Tensor, k: Tensor) -> Tensor:  # noqa: ANN401
+        spread = q[:, None].expand(-1, k.shape[1], -1)
+        x = torch.cat([spread, k, spread - k, spread * k], -1)
+        layers = model.unit.layers
+        x = layers[2](first(layers[0](x)))
+        made: Tensor = layers[4](second(x)).squeeze(-1)
+        return made
+
+    return score
+
+
+def _row_dice_over_t(x: Tensor) -> Tensor:
+    x0 = x - x.mean(1, keepdim=True)
+    return x * torch.sigmoid(x0 / torch.sqrt((x0**2 + 1e-3).sum(1, keepdim=True)))
+
+
+def _normalized(_: Any, s: Tensor, m: Tensor) -> Tensor:  # noqa: ANN401
+    s = torch.where(m, s.abs(), 0.0)
+    return s / (s.sum(1, keepdim=True) + 1e-3)
+
+
+# by what they replace: the reason why the block stays, or None where it may fuse
+MISSES: dict[str, tuple[str, Change, str | None]] = {
+    "softmax over the batch": (
+        "weights",
+        lambda _, s, m: torch.softmax(s, 0),  # noqa: ARG005
+        "a softmax that is not over positions",
+    ),
+    "two masks": (
+        "weights",
+        lambda _, s, m: torch.where(m, s, 0.0) * (s > 0.1).float(),
+        "a use of weighted behaviors or of a condition as a number",
+    ),
+    "scores summed up": (
+        "weights",
+        lambda _, s, m: torch.where(m, s.cumsum(1), 0.0),
+        "the operator CumSum",
+    ),
+    "the batch's mean": (
+        "weights",
+        lambda _, s, m: s - s.mean(0, keepdim=True),  # noqa: ARG005
+        "a sum over positions",
+    ),
+    "normalized by their sum": ("weights", _normalized, "a sum over positions"),
+    "a fill of -100": (
+        "weights",
+        lambda _, s, m: (60 * s).masked_fill(~m, -100.0).softmax(1),
+        "masked scores of -100, which others may be below",
+    ),
+    "tanh": (
+        "weights",
+        lambda _, s, m: torch.where(m, s.tanh(), 0.0),
+        "the operator Tanh",
+    ),
+    "squared": (
+        "weights",
+        lambda _, s, m: torch.where(m, s * s, 0.0),
+        "a product that is not of candidate and behavior",
+    ),
+    "weights of the position": (
+        "weights",
+        lambda _, s, m: torch.where(m, s, 0.0) * 0.9 ** torch.arange(s.shape[1]),
+        "a tensor that is not per candidate",
+    ),
+    "a bias of the position": (
+        "weights",
+        lambda _, s, m: torch.where(m, s + 0.1 * torch.arange(s.shape[1]), 0.0),
+        "a tensor that is not per candidate",
+    ),
+    "masked positions count": (
+        "weights",
+        lambda _, s, m: torch.where(m, s, 0.5),
+        "masked positions that still count",
+    ),
+    "softmax over masked ones, too": (
+        "weights",
+        lambda _, s, m: torch.where(m, s.softmax(1), 0.0),
+        "a softmax over other positions than the sum's",
+    ),
+    "softmax plus -1e9": (
+        "weights",
+        lambda _, s, m: (s + (1 - m.float()) * -1e9).softmax(1),
+        "an empty history whose weights only rounding decides",
+    ),
+    "divided by the length": (
+        "weights",
+        lambda _, s, m: torch.where(m, s, 0.0) / m.sum(1, keepdim=True).clamp(min=1),
+        "a quotient",
+    ),
+    "a threshold": ("weights", lambda _, s, m: torch.where(s > 0.2, s, 0.0), None),  # noqa: ARG005
+    "embeddings rolled": (
+        "score",
+        lambda model, q, k: Din.score(model, q, torch.roll(k, 1, 1)),
+        None,
+    ),
+    "a candidate of the batch": (
+        "score",
+        lambda model, q, k: Din.score(model, q - q.mean(0, keepdim=True), k),
+        None,
+    ),
+    "a query from the history": (
+        "score",
+        lambda model, q, k: Din.score(model, k[:, -1], k),  # noqa: ARG005
+        None,
+    ),
+    "other values": (
+        "pool",
+        lambda _, w, k: torch.bmm(w[:, None], 2 * k + 1).squeeze(1),
+        None,
+    ),
+    "values in other places": (
+        "pool",
+        lambda _, w, k: torch.bmm(w[:, None], k.flip(1)).squeeze(1),
+        None,
+    ),
+    "all but the last": (
+        "pool",
+        lambda _, w, k: torch.bmm(w[:, None, :-1], k[:, :-1]).squeeze(1),
+        None,
+    ),
+    "GELU": ("score", _layers(F.gelu, F.gelu), "the operator Erf"),
+    "two kinds of layers": (
+        "score",
+        _layers(torch.relu, torch.sigmoid),
+        "different activations: relu, sigmoid",
+    ),
+    "two ReLUs": (
+        "score",
+        _layers(lambda x: torch.relu(x - 0.3) + torch.relu(x + 0.2), torch.relu),
+        "two activations in one unit",
+    ),
+    "statistics over positions": (
+        "score",
+        _layers(_row_dice_over_t, torch.relu),
+        "a sum over positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("miss", MISSES)
+def test_near_misses_are_never_fused_wrongly(miss: str) -> None:
+    method, change, reason = MISSES[miss]
+    model = type("Miss", (Din,), {method: change})()
+    graph = export(model, (inputs(model),))
+    if reason is not None:
+        assert [(b.fused, b.reason) for b in graph.blocks] == [(False, reason)]
+    assert all(b.fused or b.reason for b in graph.blocks)
+    for name, apart in worst(graph).items():
+        assert apart <= 1e-5, name
+
+
+def test_dropout_that_is_on_stays() -> None:
+    drops = _layers(lambda x: F.dropout(x, training=True), torch.relu)
+    model = type("Drops", (Din,), {"score": drops})()
+    graph = export(model, (inputs(model),))
+    (block,) = graph.blocks
+    assert (block.fused, block.reason) == (False, "dropout in training mode")
+
+
+class Rated(Din):
+    """Weights are multiplied by a float input, which may be a mask or may not."""
+
+    def weights(self, s: Tensor, m: Tensor | None) -> Tensor:
+        assert m is not None
+        return s * m
+
+    def mask(self, x: Any, k: Tensor) -> Tensor | None:  # noqa: ANN401
+        del k
+        made: Tensor = x["mask"]
+        return made
+
+
+def test_a_float_input_is_a_mask_only_if_the_example_is_zeros_and_ones() -> None:
+    model = Rated(mask_from="float")
+    x = inputs(model)
+    graph = export(model, (x,))
+    assert [(b.fused, b.mask) for b in graph.blocks] == [(True, "mask")]
+    assert max(worst(graph).values()) <= 1e-5
+    rated = export(model, ({**x, "mask": x["mask"] * 0.3 + 0.1},))
+    assert [b.fused for b in rated.blocks] == [False]
+    assert rated.blocks[0].reason
+    assert max(worst(rated).values()) <= 1e-5
+
+
+class Fields(torch.nn.Module):
+    """Ids laid out [B, fields, T], so that positions come last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.din = Din(source="stacked", mask_from="", activation="relu")
+
+    def forward(self, ids: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        k = self.din.table(history).transpose(1, 2).flatten(2)
+        q = self.din.table(ids).flatten(1)
+        weights = self.din.score(q, k).softmax(1)
+        interest = self.din.pool(weights, k)
+        return interest.sum(1), interest
+
+
+def test_fields_before_positions_are_not_taken_for_positions() -> None:
+    model = Fields()
+    x = inputs(model.din)
+    graph = export(model, (x["ids"], x["history"].transpose(1, 2).contiguous()))
+    assert all(b.fused or b.reason for b in graph.blocks)
+    assert max(worst(graph).values()) <= 1e-5
+
+
+def test_a_model_in_float64_is_left_alone() -> None:
+    model = Din(activation="relu").double()
+    graph = export(model, (inputs(model),))
+    assert [(b.fused, b.reason) for b in graph.blocks] == [
+        (False, "an interest that is not float32")
+    ]
+
+
+def test_a_module_without_attention_passes_through() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
+    graph = export(model, (torch.randn(5, 4),))
+    assert graph.blocks == []
+    assert graph.fused == graph.plain
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    options=st.fixed_dictionaries(
+        {
+            "source": st.sampled_from(["tables", "one", "floats", "stacked"]),
+            "keys": st.sampled_from(["plain", "norm", "masked"]),
+            "pairing": st.sampled_from(["expand", "ones", "broadcast"]),
+            "features": st.sampled_from([("q", "k"), ("q*k",), ("q", "q-k", "q*k")]),
+            "activation": st.sampled_from(["dice by hand", "prelu", "relu", "swish"]),
+            "hidden": st.sampled_from([(4,), (5, 3)]),
+            "output": st.sampled_from(["", "sigmoid"]),
+            "mask_from": st.sampled_from(["", "bool", "float", "lengths", "left"]),
+            "mask": st.sampled_from(["where", "fill"]),
+            "softmax": st.booleans(),
+            "remask": st.booleans(),
+            "scale": st.sampled_from(["", "before", "after"]),
+            "sum": st.sampled_from(["bmm", "turned", "product", "einsum"]),
+        }
+    )
+)
+def test_whatever_was_fused_equals_torch(options: dict[str, Any]) -> None:
+    model = Din(**options)
+    graph = export(model, (inputs(model),))
+    assert all(b.fused or b.reason for b in graph.blocks)
+    for name, apart in worst(graph).items():
+        assert apart <= 1e-5, (name, options)
