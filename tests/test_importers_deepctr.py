@@ -17,7 +17,7 @@ from din_converter import convert
 from din_converter.importers import deepctr_torch
 from din_converter.importers.deepctr_torch import read
 from din_converter.importers.unpickle import module_state, read_pickle
-from din_infer.errors import InputError
+from din_infer.errors import ConversionError, InputError
 from din_infer.jobs.explain import explain_file
 from din_infer.jobs.files import score_files
 from din_infer.predictor import Predictor
@@ -706,3 +706,18 @@ def test_a_side_that_cannot_be_is_refused(
     files: Files, sides: dict[str, Any], message: str
 ) -> None:
     assert message_of(read, *files.write(describe()), **sides) == message
+
+
+@needs_shared
+def test_columns_out_of_the_librarys_order_are_refused(tmp_path: Path) -> None:
+    config = json.loads((SHARED / "peers/deepctr/default_config.json").read_text())
+    config["columns"] = config["columns"][::-1]
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    path = SHARED / "peers/deepctr/default_state_dict.pth"
+    with pytest.raises(ConversionError) as caught:
+        read(path, tmp_path / "c.json")
+    assert str(caught.value) == (
+        "expected the weights of a deepctr-torch DIN as described, got columns whose"
+        " tables come as user_id, gender, age_level, goods_id, shop_id, cate_id, not as"
+        f" cate_id, shop_id, goods_id, age_level, gender, user_id - at `{path}`"
+    )

@@ -18,6 +18,7 @@ from din_converter.importers.deepctr_torch_files import (
     LIBRARY,
     MODULES,
     TOP,
+    check_order,
     describe_model,
     kind_of,
 )
@@ -165,6 +166,10 @@ class _Plan:
         self.pooled = [c for c in varlen if c.name not in attended]
         self.dense = {t["name"]: t["dimension"] for t in tables if "dimension" in t}
         self.tables = {table: size for table, size in sizes.items()}
+        lists = [c.table for c in made if c.maxlen]
+        self.order = list(
+            dict.fromkeys([c.table for c in made if not c.maxlen] + lists)
+        )
         self._check(found, listed, varlen)
         lengths = [c.length for c in varlen if c.length is not None]
         if not lengths:
@@ -331,6 +336,7 @@ def _weights(plan: _Plan, state: State, place: str) -> dict[str, Tensor]:
     for table, (rows, dim) in plan.tables.items():
         key = f"tables.of_{plan.owners[table]}.weight"
         out[key] = state.take(f"embedding_dict.{table}.weight", rows, dim)
+    check_order(plan.order, state)
     unit = "attention.local_att"
     dice = f"{unit}.dnn.activation_layers.0"
     is_dice = plan.kwargs["att_activation"] == "dice"

@@ -14,6 +14,7 @@ from din_converter.importers.description import (
     bare,
     plain,
 )
+from din_converter.importers.state import State
 from din_converter.importers.unpickle import Inert
 from din_infer.errors import ConversionError, explain
 
@@ -24,6 +25,7 @@ __all__ = [
     "LIBRARY",
     "MODULES",
     "TOP",
+    "check_order",
     "describe_model",
     "kind_of",
 ]
@@ -223,3 +225,20 @@ def _column(column: object) -> Any:  # noqa: ANN401
         **dict(zip(keys, plain(sparse.args), strict=False)),
         **dict(zip(("maxlen", "combiner", "length_name"), rest, strict=False)),
     }
+
+
+def check_order(order: list[str], state: State) -> None:
+    """Check the order of the columns by that of the library's tables.
+
+    The library makes its tables in that order. Where shapes are alike, nothing else
+    shows that columns are described out of it.
+    """
+    start, end = "embedding_dict.", ".weight"
+    found = [
+        key.removeprefix(start).removesuffix(end)
+        for key in state.keys
+        if key.startswith(start)
+    ]
+    if set(found) == set(order) and found != order:
+        said, there = ", ".join(order), ", ".join(found)
+        state.fault(f"columns whose tables come as {there}, not as {said}")
