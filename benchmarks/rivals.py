@@ -293,9 +293,7 @@ class Rivals:
     def example(self) -> tuple[Tensor, ...]:
         """Inputs to export with."""
         wide = [name.startswith("hist_") for name in self.names]
-        return tuple(
-            torch.ones((3, 7) if w else (3,), dtype=torch.int64) for w in wide
-        )
+        return tuple(torch.ones((3, 7) if w else (3,), dtype=torch.int64) for w in wide)
 
     @cached_property
     def exported(self) -> str:

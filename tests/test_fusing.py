@@ -158,7 +158,7 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "normalized by their sum": ("weights", _normalized, "a sum over positions"),
     "a fill of -100": (
         "weights",
-        lambda _, s, m: (60 * s).masked_fill(~m, -100.0).softmax(1),
+        lambda _, s, m: (10 * s).masked_fill(~m, -100.0).softmax(1),
         "masked scores of -100, which others may be below",
     ),
     "tanh": (

@@ -1,4 +1,7 @@
-"""A trained model -> model.onnx: build, write beside, prove, then rename into place."""
+"""A trained model -> model.onnx: build, write beside, prove, then rename into place.
+
+One file above 400 lines: one door for every kind of model, one way to write the file.
+"""
 
 import copy
 import hashlib
@@ -21,7 +24,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from din_converter.checkpoint import load
-from din_converter.fusing.fuse import Block
+from din_converter.fusing.cost import Block
 from din_converter.graph import build_graph
 from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel

@@ -5,7 +5,8 @@
     module + example inputs --torch.export--> program --torch.onnx--> graph
     graph --fusing--> graph with LocalActivation --prove--> file
 
-Letters: N candidates (the batch), T positions.
+Letters: N candidates (the batch), T positions. One file above 400 lines: the way of a
+module, from how it is called to how its file is compared with it.
 """
 
 import contextlib

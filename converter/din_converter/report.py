@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from din_converter.fusing.fuse import Block
+from din_converter.fusing.cost import Block
 from din_converter.rounding import Rounding
 from din_converter.verify import TOLERANCE, Case
 from din_infer.spec import Behavior

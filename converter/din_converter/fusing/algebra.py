@@ -10,16 +10,18 @@ A `Form` has F rows; each is a linear combination of atoms:
 ``("sigmoid", call, j)``              sigmoid of something collinear with a unit
 ``("gated", call, j)``                that sigmoid times the unit
 ``("relu", call, j)``                 relu of a unit plus a shift
-``("row", call, j)``, ``("rowgated", ..)``  row-wise Dice's sigmoid, and times its input
+``("row", call, j)``, ``("rowgated", ..)``  row-wise Dice's sigmoid, and its gated input
 ``("soft", s, 0)``                    the softmax of score s
-``("softoff", s, 0)``, ``("softnan", ..)``  what it leaves at masked positions: 0, but in
+``("softoff", s, 0)``, ``("softnan", ..)``  what it leaves where masked: 0, but in
                                       empty histories 1/T, or NaN
 ====================================  ================================================
 
 The first five are linear: nothing nonlinear has been applied since the last layer. The
 activations are recognized by what they compute, not by how they are written: every
-elementwise activation is a row over the atoms of one unit, and `Algebra.lift` reads from
-its coefficients which it is.
+elementwise activation is a row over the atoms of one unit, and `Algebra.lift` reads
+from its coefficients which it is.
+
+One file above 400 lines: a form, its activations and their layers know each other.
 """
 
 from collections.abc import Iterable
@@ -48,7 +50,7 @@ NEAR = 1e-9  # relative; float64 arithmetic on float32 weights stays far below
 
 
 class Unsupported(Exception):
-    """This is not, or cannot be proven to be, part of a local activation unit.
+    """What is not, or cannot be proven to be, part of a local activation unit.
 
     `mixed`: what could not be read depends on candidate and behavior both, so that it
     cannot be an input of the unit either.

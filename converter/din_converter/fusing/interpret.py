@@ -130,8 +130,10 @@ class Weighted:
 
 @dataclass
 class Soft:
-    """A softmax over T: of `score`, where `mask` holds. `empty` says what is left when
-    no position is: "uniform", "nan", "none" (there is no mask) or "unknown".
+    """A softmax over T: of `score`, where `mask` holds.
+
+    `empty` says what is left when no position is: "uniform", "nan", "none" (there is no
+    mask) or "unknown".
     """
 
     score: Form
@@ -393,10 +395,10 @@ class Interpreter:
         rows = index.reshape(-1)
         out = found.map(lambda form: form.take(rows), axes)
         whole = {a[1] for a in out.on.terms if a[0] in ("q", "k")}
-        if out.on.kinds() <= {"q", "k"} and not out.mask and whole:
-            if not any(self.leaves[n].table for n in whole):
-                reason = "a part of a leaf, which is a leaf itself"
-                raise Unsupported(reason, mixed=False)
+        plain = out.on.kinds() <= {"q", "k"} and not out.mask and whole
+        if plain and not any(self.leaves[n].table for n in whole):
+            reason = "a part of a leaf, which is a leaf itself"
+            raise Unsupported(reason, mixed=False)
         return out
 
     def _gather(self, node: onnx.NodeProto, name: str) -> Value:
@@ -857,7 +859,7 @@ class Interpreter:
     # ------------------------------------------------------------- conditions, softmax
 
     def _compare(self, node: onnx.NodeProto, name: str) -> Value:
-        """A comparison of features, or a mask made from ids and lengths."""
+        """Read a comparison of features, or a mask made from ids and lengths."""
         a, b = map(self.piece, node.input)
         if node.op_type in ("Less", "LessOrEqual"):
             a, b = b, a

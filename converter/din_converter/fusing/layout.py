@@ -1,9 +1,9 @@
 """Which axes of a tensor are candidates, positions and features.
 
-A layout is a tuple of axes; an axis is a row-major tuple of parts: "N" (candidates), "T"
-(positions) or a number of features. ``[N, T, 48]`` is ``(("N",), ("T",), (48,))``, the
-same flattened ``(("N", "T"), (48,))``; an axis of size 1 is ``()``. Sizes are monomials
-over the graph's symbols: ``s0*s1`` and 10 are equal only to themselves.
+A layout is a tuple of axes; an axis is a row-major tuple of parts: "N" (candidates),
+"T" (positions) or a number of features. ``[N, T, 48]`` is ``(("N",), ("T",), (48,))``,
+the same flattened ``(("N", "T"), (48,))``; an axis of size 1 is ``()``. Sizes are
+monomials over the graph's symbols: ``s0*s1`` and 10 are equal only to themselves.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,8 @@
 
     graph inputs ──► ids [N, T] ──► LocalActivation ──► interest [N, D] ──► the block's
     mask, tables, folded weights ──►                    columns, empty       output
+
+One file above 400 lines: everything between a proven unit and the new graph.
 """
 
 from collections.abc import Mapping
@@ -23,9 +25,11 @@ from din_converter.functions import (
     parameter_names,
 )
 from din_converter.fusing.algebra import Unsupported
-from din_converter.fusing.fuse import Block, Site, Unit, find_sites, read_unit
+from din_converter.fusing.cost import Block, fused, left
+from din_converter.fusing.fuse import Unit, read_unit
 from din_converter.fusing.interpret import Leaf
 from din_converter.fusing.layout import Size, features
+from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.view import View
 from din_infer.spec import Attention
 
@@ -87,7 +91,7 @@ class _Rewriter:
         return self.g.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
     def positions(self, *sizes: Size) -> str:
-        """Number the rows of a computed table: 0, 1, .. in this shape."""
+        """Count the rows of a computed table: 0, 1, .. in this shape."""
         count = self.size(sizes[0])
         for s in sizes[1:]:
             count = self.g.add("Mul", count, self.size(s))
@@ -395,16 +399,16 @@ def fuse_graph(
         written[site.name] = (made.g.nodes, made.weights)
         found.append((site, unit, ""))
     if not written:
-        return [_left(site, reason) for site, _, reason in found]
+        return [left(site, reason) for site, _, reason in found]
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         nodes += written[node.output[0]][0] if node.output[0] in written else [node]
     weights = {k: v for _, more in written.values() for k, v in more.items()}
     removed = _replace(proto, nodes, weights, functions)
     return [
-        _left(site, reason)
+        left(site, reason)
         if unit is None
-        else _fused(view, site, unit, removed, positions)
+        else fused(view, site, unit, removed, positions)
         for site, unit, reason in found
     ]
 
@@ -444,84 +448,3 @@ def _replace(
     proto.functions.extend(functions.values())
     proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return dropped
-
-
-# ------------------------------------------------------------------------- the report
-
-
-def _left(site: Site, reason: str) -> Block:
-    return Block(site.name, False, reason)
-
-
-def _count(size: Size, site: Site, positions: int) -> int:
-    """Evaluate a size at one candidate and `positions` behaviors."""
-    n, t = site.sizes.n, site.sizes.t
-    out = size.number
-    for symbol in size.symbols:
-        if symbol in t.symbols:
-            out *= positions
-        elif symbol not in n.symbols:
-            return 0
-    return out if n.symbols else out // n.number
-
-
-def _fused(
-    view: View, site: Site, unit: Unit, removed: list[onnx.NodeProto], positions: int
-) -> Block:
-    positions = positions if site.sizes.t.symbols else site.sizes.t.number
-    here = {n.output[0] for n in view.ancestors([site.name])}
-    flops = written = 0
-    for node in removed:
-        if node.output[0] not in here:
-            continue
-        for name in node.output:
-            count = 1
-            for size in view.shapes.get(name, (Size(0),)):
-                count *= _count(size, site, positions) if size.symbols else size.number
-            if not site.sizes.n.symbols:
-                count //= site.sizes.n.number
-            inner = 1
-            if node.op_type in ("MatMul", "Gemm"):
-                inner = 2 * view.shapes[node.input[0]][-1].number
-                if node.op_type == "MatMul" and node.output[0] == site.name:
-                    inner = 2 * positions
-            flops += inner * count if node.op_type not in MOVES else 0
-            written += 4 * count
-    d = len(unit.behaviors)
-    layers = [d, *(layer.z.size for layer in unit.layers), 1]
-    pair = sum(2 * a * b for a, b in zip(layers, layers[1:], strict=False)) + 2 * d
-    products = sum(k in unit.weights for k in ("weight_product", "weight_outer"))
-    folded = (2 + 2 * products) * d * layers[1]
-    computed = any(not unit.leaves[leaf].table for leaf, _ in unit.behaviors)
-    return Block(
-        name=site.name,
-        fused=True,
-        width=d,
-        hidden=tuple(layers[1:-1]),
-        activation=unit.activation,
-        softmax=unit.softmax,
-        mask=unit.mask or "none",
-        reads="vectors" if computed else "tables",
-        positions=positions,
-        flops_before=flops,
-        flops_after=pair * positions + folded,
-        bytes_before=written,
-        bytes_after=4 * len(unit.columns),
-    )
-
-
-MOVES = (
-    "Reshape",
-    "Unsqueeze",
-    "Squeeze",
-    "Expand",
-    "Tile",
-    "Concat",
-    "Transpose",
-    "Gather",
-    "Identity",
-    "Cast",
-    "Shape",
-    "Slice",
-    "Split",
-)

@@ -1,0 +1,121 @@
+"""What became of a block, and what it cost before and after."""
+
+import itertools
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+
+from din_converter.fusing.fuse import Unit
+from din_converter.fusing.layout import Size
+from din_converter.fusing.sites import Site
+from din_converter.fusing.view import View
+
+__all__ = ["Block", "fused", "left"]
+
+MOVES = (
+    "Reshape",
+    "Unsqueeze",
+    "Squeeze",
+    "Expand",
+    "Tile",
+    "Concat",
+    "Transpose",
+    "Gather",
+    "Identity",
+    "Cast",
+    "Shape",
+    "Slice",
+    "Split",
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What became of one block, for the report.
+
+    Costs are per candidate, for a history of `positions` behaviors: FLOPs, and bytes of
+    the tensors that are written on the way.
+    """
+
+    name: str
+    fused: bool
+    reason: str = ""
+    width: int = 0
+    hidden: tuple[int, ...] = ()
+    activation: str = ""
+    softmax: bool = False
+    mask: str = ""
+    reads: str = ""
+    positions: int = 0
+    flops_before: int = 0
+    flops_after: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the block for JSON."""
+        return asdict(self)
+
+
+def left(site: Site, reason: str) -> Block:
+    """Say that a block stays as it is."""
+    return Block(site.name, False, reason)
+
+
+def _count(size: Size, site: Site, positions: int) -> int:
+    """Evaluate a size at one candidate and `positions` behaviors."""
+    n, t = site.sizes.n, site.sizes.t
+    out = size.number
+    for symbol in size.symbols:
+        if symbol in t.symbols:
+            out *= positions
+        elif symbol not in n.symbols:
+            return 0
+    return out if n.symbols else out // n.number
+
+
+def fused(
+    view: View, site: Site, unit: Unit, removed: list[onnx.NodeProto], positions: int
+) -> Block:
+    """Say what a block was and is; `removed` are the nodes that are gone."""
+    positions = positions if site.sizes.t.symbols else site.sizes.t.number
+    here = {n.output[0] for n in view.ancestors([site.name])}
+    flops = written = 0
+    for node in removed:
+        if node.output[0] not in here:
+            continue
+        for name in node.output:
+            count = 1
+            for size in view.shapes.get(name, (Size(0),)):
+                count *= _count(size, site, positions) if size.symbols else size.number
+            if not site.sizes.n.symbols:
+                count //= site.sizes.n.number
+            inner = 1
+            if node.op_type in ("MatMul", "Gemm"):
+                inner = 2 * view.shapes[node.input[0]][-1].number
+                if node.op_type == "MatMul" and node.output[0] == site.name:
+                    inner = 2 * positions
+            flops += inner * count if node.op_type not in MOVES else 0
+            written += 4 * count
+    d = len(unit.behaviors)
+    layers = [d, *(layer.z.size for layer in unit.layers), 1]
+    pair = sum(2 * a * b for a, b in itertools.pairwise(layers)) + 2 * d
+    products = sum(k in unit.weights for k in ("weight_product", "weight_outer"))
+    folded = (2 + 2 * products) * d * layers[1]
+    computed = any(not unit.leaves[leaf].table for leaf, _ in unit.behaviors)
+    return Block(
+        name=site.name,
+        fused=True,
+        width=d,
+        hidden=tuple(layers[1:-1]),
+        activation=unit.activation,
+        softmax=unit.softmax,
+        mask=unit.mask or "none",
+        reads="vectors" if computed else "tables",
+        positions=positions,
+        flops_before=flops,
+        flops_after=pair * positions + folded,
+        bytes_before=written,
+        bytes_after=4 * len(unit.columns),
+    )
