@@ -445,7 +445,12 @@ def worst(graph: Graph, *, native: bool = True) -> dict[str, float]:
     for label, x in example_batches(graph):
         if aborts and label.startswith("N=0"):
             continue  # ONNX Runtime aborts the process
-        wanted = graph.call(x, torch.float32)
+        try:
+            wanted = graph.call(x, torch.float32)
+        except RuntimeError:
+            if label in ("example", "half", "twice"):
+                raise
+            continue  # a feature width that torch left open, drawn anew
         spread += [np.nanstd(w) for w in wanted[-1:] if w.size > 1 and label[0] != "N"]
         for name, session in sessions.items():
             try:

@@ -405,3 +405,65 @@ def test_a_batch_that_the_module_refuses_is_left_out(
     names = {name for name, _, _ in modules.reference_outputs(graph)}
     assert "example" in names
     assert not {n for n in names if n.startswith("N=1")}
+
+
+class Heads(nn.Module):
+    """Attention whose padding is a mask of -inf, added before a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item = nn.Embedding(GOODS, 6)
+        self.heads = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, goods: Tensor, history: Tensor) -> Tensor:
+        query, keys = self.item(goods).unsqueeze(1), self.item(history)
+        padding = history == 0
+        seen, _ = self.heads(query, keys, keys, key_padding_mask=padding)
+        return seen.squeeze(1)
+
+
+def test_a_bias_of_minus_infinity_is_no_behavior(tmp_path: Path) -> None:
+    module = random_module(Heads())
+    goods = torch.tensor([1, 2, 3])
+    full = {"goods": goods, "history": torch.tensor([[3, 4, 5], [6, 7, 8], [1, 2, 3]])}
+    report = convert(module, tmp_path / "m.onnx", example_inputs=full)
+    assert not any(b.fused for b in report.blocks)
+    full["history"] = torch.tensor([[3, 4, 0], [6, 0, 0], [1, 2, 3]])
+    got = Predictor(report.path).score_encoded(arrays(full))
+    np.testing.assert_allclose(got, module(**full).detach(), atol=1e-5)
+
+
+class Short(Din):
+    """Cuts long histories itself."""
+
+    def forward(self, user: Tensor, goods: Tensor, history: Tensor) -> Tensor:
+        if history.shape[1] > 100:
+            history = history[:, -100:]
+        return super().forward(user, goods, history)
+
+
+def test_a_branch_on_a_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(Short(), tmp_path / "m.onnx", example_inputs=example())
+    assert str(caught.value).startswith(
+        "expected a module that computes the same at every batch size and history"
+        " length, got sizes s"
+    )
+    assert " from 2 to 100 - at `module`" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+class Rounded(Din):
+    """Weights in half precision for a moment."""
+
+    def forward(self, user: Tensor, goods: Tensor, history: Tensor) -> Tensor:
+        query, behaviors = self.item(goods), self.item(history)
+        spread = query.unsqueeze(1).expand_as(behaviors)
+        parts = [spread, behaviors, spread - behaviors, spread * behaviors]
+        weight = self.unit(torch.cat(parts, -1)).half().float()
+        return (weight * behaviors).sum(1) + 0 * user.unsqueeze(1)
+
+
+def test_a_cast_that_rounds_is_not_read_away() -> None:
+    (block,) = export_module(random_module(Rounded()), example()).blocks
+    assert (block.fused, block.reason) == (False, "a cast that rounds")

@@ -188,6 +188,7 @@ def export_module(
         module = copy.deepcopy(module).cpu().eval()
         args, kwargs = pytree.tree_map(_prepare, (args, kwargs))
         program = _export(module, args, kwargs)
+    _check_ranges(program)
     with _quiet():
         try:
             # its optimizer drops what it takes for 0, such as 1e-12 in a divisor
@@ -214,6 +215,23 @@ def export_module(
     example = dict(zip(names, arrays, strict=True))
     blocks = fuse_graph(fused, _longest(plain, args, kwargs), example)
     return Graph(plain, fused, module, args, kwargs, names, blocks)
+
+
+def _check_ranges(program: ExportedProgram) -> None:
+    """Refuse a program that holds for some sizes alone: a file could not say so.
+
+    Open sizes begin at 2, which torch assumes and the proof goes below.
+    """
+    fixed = []
+    for symbol, values in program.range_constraints.items():
+        least, most = str(values.lower), str(values.upper)
+        if least not in ("0", "1", "2") or not most.endswith("oo"):
+            fixed.append(f"{symbol} from {least} to {most}")
+    if fixed:
+        rule = "a module that computes the same at every batch size and history length"
+        fix = "It branches on a size; cut long histories before the call."
+        got = "sizes " + ", ".join(fixed)
+        raise ConversionError(explain(rule, got, "module", fix))
 
 
 def simplify(model: ir.Model) -> None:

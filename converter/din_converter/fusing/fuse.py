@@ -89,6 +89,8 @@ def _read(interpreter: Interpreter, site: Site) -> Unit:
     _output_activation(unit)
     first = unit.layers[0].z if unit.layers else unit.output
     _place_behaviors(unit, behavior.on, first)
+    for number in dict.fromkeys(leaf for leaf, _ in unit.behaviors):
+        interpreter.check_leaf(unit.leaves[number])
     pairs = _place_query(unit, first)
     if unit.layers:
         unit.activation = common_activation(unit.layers)

@@ -31,8 +31,14 @@ from din_converter.fusing.view import View, attribute
 __all__ = ["Condition", "Interpreter", "Leaf", "Piece", "Soft", "Weighted"]
 
 # A masked score this low has weight exactly 0 in float32 beside any score above
-# 120 - 1e6.
-LOWEST_FILL = -1e6
+# 120 - 1e9: that no real score is lower is the one thing that is taken for granted.
+LOWEST_FILL = -1e9
+LARGE = 1e4
+WIDTHS: dict[int, int] = {
+    TensorProto.FLOAT16: 1,
+    TensorProto.FLOAT: 2,
+    TensorProto.DOUBLE: 3,
+}
 CUTS = ("Gather", "Slice", "Split")
 
 
@@ -215,6 +221,19 @@ class Interpreter:
                     found |= {node.input[0]} if before[1] != after[1] else set()
         return found
 
+    def check_leaf(self, leaf: Leaf) -> None:
+        """Refuse features computed with a fill: they may be infinite, and not count."""
+        if leaf.table:
+            return
+        for node in self.view.ancestors([leaf.value]):
+            for name in (*node.input, *node.output):
+                array = self.view.constants.get(name)
+                if array is None or array.dtype.kind != "f" or not array.size:
+                    continue
+                if array.size == 1 and not (np.abs(array) < LARGE).all():
+                    reason = f"features computed with a fill of {float(array.min()):g}"
+                    raise Unsupported(reason)
+
     def _mixes(self, node: onnx.NodeProto) -> bool:
         """Whether a node's inputs know of candidate and behavior both."""
         kinds: set[str] = set()
@@ -362,6 +381,10 @@ class Interpreter:
         is_mask = isinstance(found, Piece) and found.mask and found.on.is_constant()
         if self.view.types.get(name) == TensorProto.BOOL or not (floats or is_mask):
             reason = "a cast of features to integers"
+            raise Unsupported(reason)
+        before, after = (self.view.types.get(n, 0) for n in (node.input[0], name))
+        if floats and WIDTHS[after] < WIDTHS[before]:
+            reason = "a cast that rounds"
             raise Unsupported(reason)
         return found
 
