@@ -15,7 +15,18 @@ from torch.export import Dim
 
 from din_converter.importers.pt2 import load_program
 from din_converter.modules import export_module
-from tests.pt2 import MODEL, edited, members, ran, refused, save_small, write
+from tests.pt2 import (
+    MODEL,
+    SAMPLES,
+    edited,
+    inputs,
+    members,
+    ran,
+    refused,
+    save_small,
+    saved,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +196,61 @@ def test_names_of_parameters_do_not_become_code(
     text = found[place].replace(b'"item.weight"', json.dumps(name).encode())
     write(path, found | {place: text})
     refused(path, f"{place} with {name!r}, which names no tensor")
+
+
+class Words(nn.Module):
+    def forward(self, x: Tensor, word: str) -> Tensor:
+        return nn.functional.gelu(x, approximate=word)
+
+
+def test_constant_inputs_do_not_become_code(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "m.pt2"
+    args = torch.ones(2), "tanh"
+    torch.export.save(torch.export.export(Words(), args), path)
+    assert torch.equal(load_program(path).module()(*args), Words()(*args))
+    text = f"', {touching(marker)}, '"
+
+    def edit(program: Any) -> None:  # noqa: ANN401
+        program["graph_module"]["graph"]["inputs"][1]["as_string"] = text
+
+    path = edited(path, path, edit)
+    assert ran(lambda: torch.export.load(path).run_decompositions(), marker)
+    refused(path, "with the as_string ")
+    assert not marker.exists()
+
+
+def test_keys_of_sample_inputs_do_not_become_code(good: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    letters = list(bytes(marker))  # the text itself would need another quote
+    evil = f'a", open(bytes({letters}), chr(119)).close(), "'
+    batch = {(evil if k == "x" else k): v for k, v in inputs().items()}
+    found = members(good)
+    program = json.loads(found[MODEL])
+    signature = program["graph_module"]["module_call_graph"][0]["signature"]
+    tree = json.loads(signature["in_spec"])
+    tree[1]["children_spec"][0]["children_spec"][0]["context"] = json.dumps([*batch])
+    signature["in_spec"] = json.dumps(tree)
+    program["guards_code"] = []
+    bad = {MODEL: json.dumps(program).encode(), SAMPLES: saved(((batch,), {}))}
+    path = write(tmp_path / "bad.pt2", found | bad)
+    assert ran(lambda: torch.export.load(path).module()(batch), marker)
+    refused(path, "with arguments that are no tuples, lists or dicts")
+    path = write(tmp_path / "bad.pt2", found | {SAMPLES: bad[SAMPLES]})
+    refused(path, f"{SAMPLES} with the text ")
+    assert not marker.exists()
+
+
+class Checked(nn.Module):
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        return x.sum() + torch.zeros(n.item())  # type: ignore[call-overload, no-any-return]
+
+
+def test_messages_of_assertions_may_have_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt2"
+    args = torch.ones(2), torch.tensor(3)
+    torch.export.save(torch.export.export(Checked(), args), path)
+    assert b"on node 'ge" in members(path)[MODEL]
+    assert torch.equal(load_program(path).module()(*args), Checked()(*args))
 
 
 def test_a_text_without_a_rule_is_refused(good: Path, tmp_path: Path) -> None:

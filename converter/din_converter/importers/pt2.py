@@ -28,6 +28,7 @@ from torch.export.pt2_archive._package import load_pt2
 from din_converter.importers.pickle_machine import RefusedPickle
 from din_converter.importers.pt2_program import (
     is_attribute,
+    is_plain,
     vetted_program,
     vetted_value,
 )
@@ -253,6 +254,9 @@ def _check_value(value: Any, name: str) -> None:  # noqa: ANN401
         visited += 1
         if depth > MAX_DEPTH or visited > MAX_PARTS:
             reason = f"{name} nested too deep"
+            raise RefusedPickle(reason)
+        if isinstance(part, str) and not is_plain(part):  # keys get into guards
+            reason = f"{name} with the text {part[:100]!r}, which is no plain name"
             raise RefusedPickle(reason)
         if type(part) in LEAVES:
             continue

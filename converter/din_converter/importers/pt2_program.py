@@ -17,7 +17,7 @@ import torch
 
 from din_converter.importers.pickle_machine import RefusedPickle
 
-__all__ = ["is_attribute", "vetted_program", "vetted_value"]
+__all__ = ["is_attribute", "is_plain", "vetted_program", "vetted_value"]
 
 MAX_DEPTH = 200
 MAX_FORMULA = 2000
@@ -73,6 +73,7 @@ SIGNS = (
     *(ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
 )
 
+SPECIAL = frozenset("\"'\\`{}")
 WORD = re.compile(r"[\w.+\-]*", re.ASCII)
 CONTAINERS = {
     "builtins.tuple": 0,
@@ -132,6 +133,8 @@ def vetted_value(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
         return [vetted_value(v, key, depth + 1) for v in value]
     if not isinstance(value, dict):
         return value
+    if value.get("name") == "assert_msg":  # torch quotes formulas in it
+        value = {**value, "arg": {"as_string": "assertion"}}
     out: dict[str, Any] = {}
     for name, item in value.items():
         if key in MAPS:  # of names that the program has chosen
@@ -179,9 +182,9 @@ def _short(text: str) -> str:
 # ------------------------------------------------------------------------------- names
 
 
-def _is_plain(text: str) -> bool:
-    """Whether a text can stand between quotes in a program."""
-    return text.isprintable() and not set(text) & set("\"'\\`{}")
+def is_plain(text: str) -> bool:
+    """Whether a text can stand between quotes in Python source, of any kind."""
+    return text.isprintable() and not set(text) & SPECIAL
 
 
 def _is_name(text: str) -> bool:
@@ -195,13 +198,13 @@ def _is_argument(text: str) -> bool:
 def is_attribute(text: str) -> bool:
     """Whether a dotted text names an attribute of a module, and no special one."""
     parts = unicodedata.normalize("NFKC", text).split(".")
-    return _is_plain(text) and not any(p.startswith("__") for p in parts)
+    return is_plain(text) and not any(p.startswith("__") for p in parts)
 
 
 RULES: dict[str, Callable[[str], object]] = {
     "as_name": _is_name,
-    "as_string": _is_plain,
-    "as_strings": _is_plain,
+    "as_string": is_plain,
+    "as_strings": is_plain,
     "buffer_name": is_attribute,
     "forward_arg_names": _is_name,
     "fqn": is_attribute,
@@ -352,6 +355,6 @@ def _is_plain_tree(tree: Any, depth: int) -> bool:  # noqa: ANN401
     except (RecursionError, ValueError):
         return False
     return all(
-        _is_plain(k) if isinstance(k, str) else k is None or isinstance(k, int | float)
+        is_plain(k) if isinstance(k, str) else k is None or isinstance(k, int | float)
         for k in keys
     ) and all(_is_plain_tree(c, depth + 1) for c in children)
