@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -330,3 +332,37 @@ def test_a_module_without_attention_passes_through() -> None:
     graph = export(model, (torch.randn(5, 4),))
     assert graph.blocks == []
     assert graph.fused == graph.plain
+
+
+@settings(
+    max_examples=4,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # an example takes seconds: no shrinking
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    options=st.fixed_dictionaries(
+        {
+            "source": st.sampled_from(["tables", "one", "floats", "stacked"]),
+            "keys": st.sampled_from(["plain", "norm", "masked"]),
+            "pairing": st.sampled_from(["expand", "ones", "broadcast"]),
+            "features": st.sampled_from([("q", "k"), ("q*k",), ("q", "q-k", "q*k")]),
+            "activation": st.sampled_from(["dice by hand", "prelu", "relu", "swish"]),
+            "hidden": st.sampled_from([(4,), (5, 3)]),
+            "output": st.sampled_from(["", "sigmoid"]),
+            "mask_from": st.sampled_from(["", "bool", "float", "lengths", "left"]),
+            "mask": st.sampled_from(["where", "fill"]),
+            "softmax": st.booleans(),
+            "remask": st.booleans(),
+            "scale": st.sampled_from(["", "before", "after"]),
+            "sum": st.sampled_from(["bmm", "turned", "product", "einsum"]),
+        }
+    )
+)
+def test_whatever_was_fused_equals_torch(options: dict[str, Any]) -> None:
+    model = Din(**options)
+    graph = export(model, (inputs(model),))
+    assert all(b.fused or b.reason for b in graph.blocks)
+    for name, apart in worst(graph).items():
+        assert apart <= 1e-5, (name, options)

@@ -222,16 +222,22 @@ def _check_ranges(program: ExportedProgram) -> None:
 
     Open sizes begin at 2, which torch assumes and the proof goes below.
     """
-    fixed = []
-    for symbol, values in program.range_constraints.items():
-        least, most = str(values.lower), str(values.upper)
-        if least not in ("0", "1", "2") or not most.endswith("oo"):
-            fixed.append(f"{symbol} from {least} to {most}")
+    fixed = _fixed_sizes(program)
     if fixed:
         rule = "a module that computes the same at every batch size and history length"
         fix = "It branches on a size; cut long histories before the call."
         got = "sizes " + ", ".join(fixed)
         raise ConversionError(explain(rule, got, "module", fix))
+
+
+def _fixed_sizes(program: ExportedProgram) -> list[str]:
+    """List the open sizes for which a program does not hold everywhere."""
+    fixed = []
+    for symbol, values in program.range_constraints.items():
+        least, most = str(values.lower), str(values.upper)
+        if least not in ("0", "1", "2") or not most.endswith("oo"):
+            fixed.append(f"{symbol} from {least} to {most}")
+    return fixed
 
 
 def simplify(model: ir.Model) -> None:
@@ -262,8 +268,18 @@ def _export(
             return None
         return {0: Dim.AUTO} if value.ndim else {}
 
+    def sizes(value: Any) -> Any:  # noqa: ANN401
+        """Leave the last axis of floats of three axes fixed: it is features."""
+        wide = isinstance(value, Tensor) and value.ndim > 2
+        if not wide or not value.is_floating_point():
+            return every(value)
+        return dict.fromkeys(range(value.ndim - 1), Dim.AUTO)
+
     first: Exception | None = None
-    for choice in (every, batch):
+    bounded: ExportedProgram | None = None
+    for choice in (every, sizes, batch):
+        if choice is batch and bounded is not None:
+            return bounded  # which is refused: it is not for any length
         shapes = pytree.tree_map(choice, (args, kwargs))
         parameters = inspect.signature(module.forward).parameters.values()
         by_name: dict[str, Any] = {}
@@ -279,11 +295,17 @@ def _export(
                     by_name[p.name] = there
         with _quiet():
             try:
-                return torch.export.export(
+                program = torch.export.export(
                     module, args, kwargs, dynamic_shapes=by_name or None
                 )
             except Exception as error:  # torch's errors share no narrower base
                 first = first or error
+                continue
+        if not _fixed_sizes(program):
+            return program
+        bounded = bounded or program
+    if bounded is not None:
+        return bounded
     rule = "a module that torch.export takes"
     raise ConversionError(explain(rule, _reason(first or Exception()), "module"))
 
