@@ -26,6 +26,12 @@ except din_infer.DeviceError as error:
     message = str(error)
 assert 'Run: pip install "din-infer[cpu]"' in message, message
 
+repository = Path(__file__).parents[1]
+for source in (repository, repository / "converter"):
+    for file in source.glob("din_*/**/*.py"):
+        shipped = installed.parents[1] / file.relative_to(source)
+        assert shipped.is_file(), f"not in the wheel: {shipped}"
+
 for command in ("score", "train", "convert", "explain", "inspect"):
     path = Path(sys.executable).with_name(f"din-{command}")
     subprocess.run([path, "--help"], check=True, stdout=subprocess.DEVNULL)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from din_converter import convert
-from din_converter.importers import deepctr_torch
+from din_converter.importers import whole_models
 from din_converter.importers.deepctr_torch import read
 from din_converter.importers.unpickle import module_state, read_pickle
 from din_infer.errors import ConversionError, InputError
@@ -671,7 +671,7 @@ def test_a_pickled_model_of_another_make_is_refused(
     model = read_pickle(path)
     change, message = CHANGES[name]
     change(model)
-    monkeypatch.setattr(deepctr_torch, "read_pickle", lambda _: model)
+    monkeypatch.setattr(whole_models, "read_pickle", lambda _: model)
     assert message_of(read, path) == f"{message} - at `{path}`"
 
 

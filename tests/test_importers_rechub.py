@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from din_converter.importers import torch_rechub
+from din_converter.importers import whole_models
 from din_converter.importers.torch_rechub import read
 from din_converter.importers.unpickle import Inert, read_pickle
 from tests.importing import (
@@ -99,7 +99,7 @@ def test_a_parallel_model_is_the_same(
     modules = {"module": read_pickle(WHOLE)}
     outer.attributes |= {"_parameters": {}, "_buffers": {}, "_modules": modules}
     alone = read(STATE, CONFIG).spec
-    monkeypatch.setattr(torch_rechub, "read_pickle", lambda _: outer)
+    monkeypatch.setattr(whole_models, "read_pickle", lambda _: outer)
     assert read(path).spec == alone
 
 
@@ -529,5 +529,5 @@ def test_a_pickled_model_of_another_make_is_refused(
     model = read_pickle(WHOLE)
     change, message = CHANGES[name]
     change(model)
-    monkeypatch.setattr(torch_rechub, "read_pickle", lambda _: model)
+    monkeypatch.setattr(whole_models, "read_pickle", lambda _: model)
     assert message_of(read, WHOLE) == f"{message} - at `{WHOLE}`"

@@ -73,24 +73,43 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
     return model.eval()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    rule = "a model.pt that din-train or din_converter.save wrote"
+def read_weights(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401
+    """Load a file by `torch.load(weights_only=True)`, with no fallback.
+
+    Parameters
+    ----------
+    path : Path
+    rule : str
+        What the file should be, for the error.
+    fix : str
+        What helps where it is another kind of pickle.
+
+    Raises
+    ------
+    ModelError
+        If it is not; no code in it runs.
+    """
     try:
         with (
             warnings.catch_warnings()
         ):  # torch remarks on odd pickles; ours is an error
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's text recommends the unsafe load; its first quoted cause is enough
         _, _, cause = str(error).partition("WeightsUnpickler error: ")
         cause = cause.strip().splitlines()[0].strip() if cause.strip() else ""
         cause = cause or "unreadable data"
         got = f"a pickle that is not weights only ({cause})"
-        raise ModelError(explain(rule, got, str(path), FOREIGN)) from None
+        raise ModelError(explain(rule, got, str(path), fix)) from None
     except Exception as error:  # a damaged file can raise nearly anything in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(explain(rule, reason, str(path))) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    rule = "a model.pt that din-train or din_converter.save wrote"
+    content = read_weights(path, rule, FOREIGN)
     keys = {"format": int, "spec": str, "state_dict": dict}
     for key, kind in keys.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):

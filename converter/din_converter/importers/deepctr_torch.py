@@ -20,17 +20,15 @@ from din_converter.importers.deepctr_torch_files import (
     TOP,
     check_order,
     describe_model,
-    kind_of,
 )
 from din_converter.importers.description import (
     Description,
     bare,
     choose_sides,
     plain_names,
-    read_json,
 )
 from din_converter.importers.state import State, assemble
-from din_converter.importers.unpickle import module_state, read_pickle, state_dict_of
+from din_converter.importers.whole_models import read_checkpoint
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError, explain
 
@@ -70,20 +68,9 @@ def read(
         If a file is wrong, or the model cannot be reproduced exactly.
     """
     place = os.fspath(path)
-    loaded = read_pickle(path)
-    tensors = state_dict_of(loaded)
-    if tensors is not None:
-        if description is None:
-            rule = "a description of the columns beside a state_dict"
-            fix = "Give it, or the whole model as torch.save(model, ...) writes it."
-            raise ConversionError(explain(rule, "none", place, fix))
-        raw, place_of_raw = read_json(description), os.fspath(description)
-    else:
-        if description is not None:
-            rule = "a state_dict beside a description"
-            raise ConversionError(explain(rule, kind_of(loaded), place))
-        raw, place_of_raw = describe_model(loaded, place), place
-        tensors = module_state(loaded)
+    raw, place_of_raw, tensors = read_checkpoint(
+        path, description, "columns", describe_model
+    )
     plan = _Plan(raw, place_of_raw)
     spec = plan.spec(user_fields, candidate_fields)
     return assemble(spec, _weights(plan, State(tensors, LIBRARY, place), place))

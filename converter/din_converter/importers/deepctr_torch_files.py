@@ -16,6 +16,7 @@ from din_converter.importers.description import (
 )
 from din_converter.importers.state import State
 from din_converter.importers.unpickle import Inert
+from din_converter.importers.whole_models import children_of, kind_of, part_of
 from din_infer.errors import ConversionError, explain
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "TOP",
     "check_order",
     "describe_model",
-    "kind_of",
 ]
 
 LIBRARY = "deepctr-torch"
@@ -135,11 +135,6 @@ def _version(value: object) -> tuple[int, ...]:
     return tuple(int(n) for n in numbers if n.isdecimal())
 
 
-def kind_of(value: object) -> str:
-    """Say what a loaded value is, for an error."""
-    return repr(value)[:100] if isinstance(value, Inert) else type(value).__name__
-
-
 # ----------------------------------------------------------------- the pickled model
 
 
@@ -153,8 +148,8 @@ def describe_model(model: object, place: str) -> dict[str, Any]:
         rule = f"a DIN of {LIBRARY} 0.2.9 or later"
         got = "one without `gpus`, as releases up to 0.2.5 pickle it"
         raise ConversionError(explain(rule, got, place))
-    attention = _part(model, "attention")
-    unit, tower = _part(attention, "local_att", "dnn"), _part(model, "dnn")
+    attention = part_of(model, "attention")
+    unit, tower = part_of(attention, "local_att", "dnn"), part_of(model, "dnn")
     odd = [n for n, m in (("attention", unit), ("dnn", tower)) if m is None]
     columns = model.attributes.get("dnn_feature_columns")
     if attention is None or unit is None or tower is None or odd:
@@ -172,34 +167,24 @@ def describe_model(model: object, place: str) -> dict[str, Any]:
             "dnn_hidden_units": _widths(tower),
             "dnn_activation": _activation(tower),
             "dnn_use_bn": plain(tower.attributes.get("use_bn")),
-            "task": getattr(_part(model, "out"), "attributes", {}).get("task"),
+            "task": getattr(part_of(model, "out"), "attributes", {}).get("task"),
         },
     }
 
 
-def _part(module: Inert | None, *names: str) -> Inert | None:
-    for name in names:
-        parts = module.attributes.get("_modules") if module is not None else None
-        found = parts.get(name) if isinstance(parts, dict) else None
-        module = found if isinstance(found, Inert) else None
-    return module
-
-
-def _parts(module: Inert, name: str) -> list[Any]:
-    listed = _part(module, name)
-    parts = listed.attributes.get("_modules") if listed is not None else None
-    return list(parts.values()) if isinstance(parts, dict) else []
+def _parts(module: Inert, name: str) -> list[Inert]:
+    return children_of(part_of(module, name))
 
 
 def _widths(layers: Inert) -> list[Any]:
-    linears = [m for m in _parts(layers, "linears") if isinstance(m, Inert)]
+    linears = _parts(layers, "linears")
     return [plain(m.attributes.get("out_features")) for m in linears]
 
 
 def _activation(layers: Inert) -> Any:  # noqa: ANN401
     """Name the one activation of all layers; where it has no name, its class."""
     found = _parts(layers, "activation_layers")
-    names = {m.class_name if isinstance(m, Inert) else repr(m) for m in found}
+    names = {m.class_name for m in found}
     if len(names) != 1:
         return sorted(names)
     name = names.pop()

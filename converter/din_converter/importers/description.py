@@ -31,6 +31,7 @@ __all__ = [
     "plain",
     "plain_names",
     "read_json",
+    "read_json_object",
 ]
 
 REQUIRED: Any = object()
@@ -142,6 +143,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
     except (ValueError, RecursionError) as error:
         reason = str(error)
     raise ConversionError(explain("a description as JSON", reason, str(path)))
+
+
+def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file that holds a JSON object; raises ConversionError."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        got = f"a {type(content).__name__}"
+        raise ConversionError(explain("a JSON object", got, str(path)))
+    return content
 
 
 def plain(value: Any, depth: int = 3) -> Any:  # noqa: ANN401

@@ -4,18 +4,15 @@ They are read and checked; nothing in them runs. All that is wrong with one file
 `ConversionError`.
 """
 
-import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from din_converter.checkpoint import read_weights
+from din_converter.importers.description import read_json_object
 from din_converter.importers.fuxictr_config import Settings, is_size, refuse, refuse_old
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError, ModelError, explain
 
 __all__ = ["Feature", "read_features", "read_state", "read_vocabularies"]
 
@@ -61,37 +58,15 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     rule = "the state_dict that FuxiCTR's save_weights wrote"
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # torch remarks on odd pickles; ours is an error
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's text recommends the unsafe load; its first quoted cause is enough
-        _, _, cause = str(error).partition("WeightsUnpickler error: ")
-        cause = cause.strip().splitlines()[0] if cause.strip() else "unreadable data"
-        got = f"a pickle that is not weights only ({cause})"
-        raise ConversionError(explain(rule, got, str(path))) from None
-    except Exception as error:  # a damaged file can raise nearly anything in torch
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConversionError(explain(rule, reason, str(path))) from None
+        content = read_weights(path, rule)
+    except ModelError as error:
+        raise ConversionError(str(error)) from None
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
         got = f"a {type(content).__name__}"
         raise ConversionError(explain(rule, got, str(path)))
     if any(k.startswith("dnn.dnn.") for k in content):
         refuse_old("keys like dnn.dnn.0.weight", str(path))
     return dict(content)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConversionError(explain("JSON", str(error), str(path))) from None
-    if not isinstance(content, dict):
-        got = f"a {type(content).__name__}"
-        raise ConversionError(explain("a JSON object", got, str(path)))
-    return content
 
 
 def read_features(path: Path, settings: Settings) -> dict[str, Feature]:
@@ -108,7 +83,7 @@ def read_features(path: Path, settings: Settings) -> dict[str, Feature]:
         If the file is no feature map, belongs to another dataset, or has features that
         cannot be reproduced, all of which are named.
     """
-    content = _read_json(path)
+    content = read_json_object(path)
     listed = content.get("features")
     if not isinstance(listed, list) or not all(
         isinstance(f, dict) and all(isinstance(v, dict) for v in f.values())
@@ -210,7 +185,7 @@ def read_vocabularies(
         If a vocabulary is missing, its ids are not __PAD__ = 0, the values 1.. without
         a gap, and __OOV__ last, or features that share a table disagree.
     """
-    content = _read_json(path)
+    content = read_json_object(path)
     out: dict[str, list[str]] = {}
     faults = []
     for f in features.values():

@@ -17,7 +17,6 @@ from din_converter.importers.description import (
     bare,
     choose_sides,
     plain_names,
-    read_json,
 )
 from din_converter.importers.state import State, assemble, padding_row
 from din_converter.importers.torch_rechub_files import (
@@ -30,11 +29,9 @@ from din_converter.importers.torch_rechub_files import (
     Feature,
     describe_model,
     feature_tables,
-    kind_of,
     made_feature,
-    unwrapped,
 )
-from din_converter.importers.unpickle import module_state, read_pickle, state_dict_of
+from din_converter.importers.whole_models import read_checkpoint
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError, explain
 from din_infer.spec import ANY_LENGTH
@@ -80,23 +77,9 @@ def read(
         If a file is wrong, or the model cannot be reproduced exactly.
     """
     place = os.fspath(path)
-    loaded = read_pickle(path)
-    tensors = state_dict_of(loaded)
-    if tensors is not None:
-        if description is None:
-            rule = "a description of the features beside a state_dict"
-            fix = "Give it, or the whole model as torch.save(model, ...) writes it."
-            raise ConversionError(explain(rule, "none", place, fix))
-        raw, place_of_raw = read_json(description), os.fspath(description)
-    else:
-        if description is not None:
-            rule = "a state_dict beside a description"
-            raise ConversionError(explain(rule, kind_of(loaded), place))
-        loaded = unwrapped(loaded)
-        raw, place_of_raw = describe_model(loaded, place), place
-        tensors = module_state(loaded)
-    if tensors and all(k.startswith("module.") for k in tensors):  # DataParallel's
-        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
+    raw, place_of_raw, tensors = read_checkpoint(
+        path, description, "features", describe_model
+    )
     if max_len is not None and not SIZE.check(max_len):
         raise ConversionError(explain(SIZE.rule, repr(max_len), "max_len"))
     plan = _Plan(raw, place_of_raw, max_len)

@@ -16,6 +16,7 @@ from din_converter.importers.description import (
     plain,
 )
 from din_converter.importers.unpickle import Inert
+from din_converter.importers.whole_models import children_of, kind_of, part_of
 from din_infer.errors import ConversionError, explain
 
 __all__ = [
@@ -28,9 +29,7 @@ __all__ = [
     "Feature",
     "describe_model",
     "feature_tables",
-    "kind_of",
     "made_feature",
-    "unwrapped",
 ]
 
 LIBRARY = "torch-rechub"
@@ -112,32 +111,7 @@ FEATURES = {
 }
 
 
-def kind_of(value: object) -> str:
-    """Say what a loaded value is, for an error."""
-    return repr(value)[:100] if isinstance(value, Inert) else type(value).__name__
-
-
 # ----------------------------------------------------------------- the pickled model
-
-
-def unwrapped(model: Any) -> Any:  # noqa: ANN401
-    """Take the model out of a DataParallel."""
-    if isinstance(model, Inert) and model.class_name == "DataParallel":
-        return _part(model, "module")
-    return model
-
-
-def _part(module: Any, *names: str) -> Any:  # noqa: ANN401
-    for name in names:
-        parts = module.attributes.get("_modules") if isinstance(module, Inert) else None
-        module = parts.get(name) if isinstance(parts, dict) else None
-    return module
-
-
-def _children(module: Any) -> list[Inert]:  # noqa: ANN401
-    parts = module.attributes.get("_modules") if isinstance(module, Inert) else None
-    found = list(parts.values()) if isinstance(parts, dict) else []
-    return [m for m in found if isinstance(m, Inert)]
 
 
 def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
@@ -146,8 +120,8 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
     if not ours or model.class_name != "DIN":
         rule = f"a state_dict or a DIN of {LIBRARY}"
         raise ConversionError(explain(rule, kind_of(model), place))
-    units = _children(_part(model, "attention_layers"))
-    layers = [_layers_of(_part(u, "attention", "mlp"), place) for u in units]
+    units = children_of(part_of(model, "attention_layers"))
+    layers = [_layers_of(part_of(u, "attention", "mlp"), place) for u in units]
     softmax = [plain(u.attributes.get("use_softmax")) for u in units]
     same = [layers[0]] * len(layers) == layers if layers else False
     if not same or len(set(map(repr, softmax))) != 1:
@@ -156,7 +130,7 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
         raise ConversionError(explain(rule, got, place))
     dims, activation, _ = layers[0]
     tower_dims, tower_activation, output_layer = _layers_of(
-        _part(model, "mlp", "mlp"), place
+        part_of(model, "mlp", "mlp"), place
     )
     if tower_activation not in ("dice", None):
         rule = "a tower with Dice, as the library makes it"
@@ -179,7 +153,7 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
 
 def _layers_of(mlp: Any, place: str) -> tuple[list[Any], Any, bool]:  # noqa: ANN401
     """Read an MLP's widths, its activation, and whether an output layer ends it."""
-    modules = _children(mlp)
+    modules = children_of(mlp)
     count, rest = divmod(len(modules), 4)
     names = [m.class_name for m in modules]
     hidden = [names[4 * i : 4 * i + 4] for i in range(count)]

@@ -1,0 +1,95 @@
+"""A checkpoint of deepctr-torch or torch-rechub: a whole pickled model, or its weights.
+
+Of a whole model the parts are read as data; weights alone need a description beside
+them.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from din_converter.importers.description import read_json
+from din_converter.importers.unpickle import (
+    Inert,
+    module_state,
+    read_pickle,
+    state_dict_of,
+)
+from din_infer.errors import ConversionError, explain
+
+__all__ = ["children_of", "kind_of", "part_of", "read_checkpoint"]
+
+PARALLEL = "module."
+
+
+def kind_of(value: object) -> str:
+    """Say what a loaded value is, for an error."""
+    return repr(value)[:100] if isinstance(value, Inert) else type(value).__name__
+
+
+def _modules(module: object) -> dict[Any, Any]:
+    found = module.attributes.get("_modules") if isinstance(module, Inert) else None
+    return found if isinstance(found, dict) else {}
+
+
+def part_of(module: object, *names: str) -> Inert | None:
+    """Follow names down a pickled module; None where there is no such part."""
+    for name in names:
+        module = _modules(module).get(name)
+    return module if isinstance(module, Inert) else None
+
+
+def children_of(module: object) -> list[Inert]:
+    """List the modules of a pickled module, in order."""
+    return [m for m in _modules(module).values() if isinstance(m, Inert)]
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    description: str | os.PathLike[str] | None,
+    describes: str,
+    describe_model: Callable[[object, str], dict[str, Any]],
+) -> tuple[Any, str, dict[str, Tensor]]:
+    """Read what describes a model, and its weights without DataParallel's prefix.
+
+    Parameters
+    ----------
+    path : path
+    description : path or None
+        Beside a state_dict, and only there.
+    describes : str
+        What a description is of, for the error.
+    describe_model : callable
+        Says of a whole model what a description says.
+
+    Returns
+    -------
+    description, its place, state_dict
+
+    Raises
+    ------
+    ConversionError
+        If a file is wrong, or a description is missing or one too many.
+    """
+    place = os.fspath(path)
+    loaded = read_pickle(path)
+    tensors = state_dict_of(loaded)
+    if tensors is not None:
+        if description is None:
+            rule = f"a description of the {describes} beside a state_dict"
+            fix = "Give it, or the whole model as torch.save(model, ...) writes it."
+            raise ConversionError(explain(rule, "none", place, fix))
+        raw, place = read_json(description), os.fspath(description)
+    else:
+        if description is not None:
+            rule = "a state_dict beside a description"
+            raise ConversionError(explain(rule, kind_of(loaded), place))
+        if isinstance(loaded, Inert) and loaded.class_name == "DataParallel":
+            loaded = part_of(loaded, "module")
+        raw = describe_model(loaded, place)
+        tensors = module_state(loaded)
+    if tensors and all(k.startswith(PARALLEL) for k in tensors):
+        tensors = {k.removeprefix(PARALLEL): v for k, v in tensors.items()}
+    return raw, place, tensors
