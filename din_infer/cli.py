@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from din_infer.errors import DinError
@@ -14,11 +17,25 @@ EXAMPLES = """\
 examples:
   din-score model.onnx events.parquet --out scores/
       writes scores/events.parquet with the column `score`
-  din-score model.onnx day1.parquet day2.parquet --out scores/ --keep user_id,goods_id
+  din-score model.onnx shards/ --out scores/ --keep user_id,goods_id
+      each file of a folder, and of folders in it, under its own name
+  din-score model.onnx 'days/*.parquet' --out scores/ --resume
+      goes on where a killed job stopped; begun in several terminals, or on several
+      machines that share the folder, they share the files and none is scored twice
+  din-score model.onnx requests.jsonl --out scores/ --explode --keep request_id,goods_id
+      rows are requests with lists of candidates: a row for each candidate; without
+      --explode, `score` is a list in the candidates' order
+  zcat log.csv.gz | din-score model.onnx - --format csv --out scores/ --on-error skip
+      rows that do not fit are left out and listed in scores/_din_score/bad/
   din-score model.onnx shards/ --out scores/ --json > summary.json
 
-Each output has the rows of its input, in order. Exit status: 0 all written, 1 an error
-(said on stderr; no partial file is left), 2 wrong usage.
+Each output has the rows of its input, in order, and is there whole or not at all;
+what is done is in scores/_din_score/: a manifest for each output (rows, SHA-256, the
+input, the model's id, nulls and unseen per field), manifest.json when all are whole.
+
+Exit status: 0 all outputs are whole, 1 an error (said on stderr; outputs that could be
+made are whole), 2 wrong usage, 130 and 143 interrupted and terminated: go on with
+--resume.
 """
 
 EXPLAIN_EXAMPLES = """\
@@ -54,6 +71,27 @@ error (said on stderr), 2 wrong usage.
 MOST_ROWS = 1000  # of one --row: more is not for looking
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM has come: unwind as for an interrupt, and leave nothing half-written."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind this command; in the main thread alone can it be caught."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001
+        raise TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     """Run a command; say errors of ours, and missing extras, in one clear line."""
     try:
@@ -69,6 +107,9 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
             f' Run: pip install "din-infer[{extras}]"',
             file=sys.stderr,
         )
+    except TerminatedError:
+        print(f"{name}: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
@@ -88,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build din-score's argument parser."""
     parser = argparse.ArgumentParser(
         prog="din-score",
-        description="Score Parquet files with a converted model.",
+        description="Score files of any size with a converted model.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -98,8 +139,8 @@ def build_parser() -> argparse.ArgumentParser:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        type=Path,
-        help="Parquet files, or folders of them",
+        help="Parquet, Arrow IPC, CSV or JSON lines: files, folders of them, quoted"
+        " patterns; - is stdin",
     )
     add("--out", required=True, type=Path, help="folder for the scored files")
     add(
@@ -108,15 +149,57 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         help="columns to copy to the output, before `score`",
     )
+    add(
+        "--explode",
+        action="store_true",
+        help="of requests with lists of candidates: a row for each candidate",
+    )
+    add(
+        "--on-error",
+        choices=("fail", "skip", "null"),
+        default="fail",
+        help="of a row that does not fit: its file has no output, the row is left out,"
+        " or its score is null (default: %(default)s)",
+    )
+    add(
+        "--max-bad-rows",
+        metavar="N",
+        type=int,
+        default=1000,
+        help="of one file, that are left out or null; more are an error"
+        " (default: %(default)s)",
+    )
+    add(
+        "--format",
+        choices=("parquet", "arrow", "csv", "tsv", "jsonl"),
+        help="of the inputs, where their names do not tell",
+    )
+    add(
+        "--list-separator",
+        metavar="CHAR",
+        default="|",
+        help="between the elements of a list in CSV (default: %(default)s)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     add("--threads", type=positive, help="default: all CPUs this process may use")
     add(
         "--batch-size",
         type=positive,
-        default=8192,
+        default=4096,
         help="rows read and scored at a time; bounds memory (default: %(default)s)",
     )
-    add("--overwrite", action="store_true", help="replace files that are there already")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the job in --out, alone or beside others; begin it if there"
+        " is none",
+    )
+    again.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew: replace files that are there already",
+    )
     add("--json", action="store_true", help="print a summary as JSON on stdout")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -125,25 +208,38 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run din-score; returns the exit status."""
     arguments = build_parser().parse_args(argv)
-    return command_errors("din-score", "cpu,batch", lambda: _score(arguments))
+    with _terminable():
+        return command_errors("din-score", "cpu,batch", lambda: _score(arguments))
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from din_infer.jobs.files import score_files
+    from din_infer.jobs.files import JobError, score_files
     from din_infer.predictor import Predictor
+    from din_infer.session import available_cpus
 
-    predictor = Predictor(
-        arguments.model, device=arguments.device, threads=arguments.threads
-    )
-    summary = score_files(
-        predictor,
-        arguments.inputs,
-        arguments.out,
-        keep=[c for c in arguments.keep.split(",") if c],
-        batch_size=arguments.batch_size,
-        overwrite=arguments.overwrite,
-        progress=not arguments.quiet,
-    )
+    threads = arguments.threads or available_cpus()
+    predictor = Predictor(arguments.model, device=arguments.device, threads=1)
+    try:
+        summary = score_files(
+            predictor,
+            arguments.inputs,
+            arguments.out,
+            keep=[c for c in arguments.keep.split(",") if c],
+            explode=arguments.explode,
+            on_error=arguments.on_error,
+            max_bad_rows=arguments.max_bad_rows,
+            batch_size=arguments.batch_size,
+            format=arguments.format,
+            separator=arguments.list_separator,
+            workers=threads,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            progress=not arguments.quiet,
+        )
+    except JobError as error:
+        if arguments.json:
+            print(json.dumps(error.summary.to_dict()))
+        raise
     print(json.dumps(summary.to_dict()) if arguments.json else summary)
     return 0
 

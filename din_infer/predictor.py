@@ -219,11 +219,33 @@ class Predictor:
         InputError
             As `score`, and when `request_of_candidate` does not fit B and N.
         """
-        stats = Stats()
-        inputs = self.spec.encoder.encode_requests(
-            requests, candidates, request_of_candidate, stats, self.threads
+        return self.score_requests_counted(
+            requests,
+            candidates,
+            request_of_candidate,
+            Stats(),
+            raw=raw,
+            batch_size=batch_size,
         )
-        return self._finish(inputs, stats, raw, batch_size)
+
+    def score_requests_counted(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: ArrayLike | None,
+        stats: Stats,
+        *,
+        raw: bool = False,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Score as `score_requests` does, and add the counts to `stats` as well."""
+        counted = Stats()
+        inputs = self.spec.encoder.encode_requests(
+            requests, candidates, request_of_candidate, counted, self.threads
+        )
+        scores = self._finish(inputs, counted, raw, batch_size)
+        stats.merge(counted)
+        return scores
 
     def score_encoded(
         self,

@@ -46,11 +46,17 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
     return read
 
 
+def outputs(out: Path) -> list[str]:
+    """List all files under --out but those that say what the job has done."""
+    files = (p.relative_to(out) for p in out.rglob("*") if p.is_file())
+    return sorted(str(p) for p in files if p.parts[0] != "_din_score")
+
+
 def test_scores_lie_after_the_kept_columns_in_order(made: Path, tmp_path: Path) -> None:
     words = f"{made}/model.onnx {made}/test.parquet --out {tmp_path}/out"
     keep = ["--keep", "label,user_id", "--batch-size", "64"]
     assert score_main([*words.split(), *keep]) == 0
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["test.parquet"]
+    assert outputs(tmp_path / "out") == ["test.parquet"]
     got = pq.read_table(tmp_path / "out" / "test.parquet")
     table = pq.read_table(made / "test.parquet")
     assert got.column_names == ["label", "user_id", "score"]
@@ -96,8 +102,7 @@ def test_a_folder_is_scored_file_by_file(made: Path, tmp_path: Path) -> None:
         pq.write_table(table.slice(k * 100, 100), tmp_path / "in" / f"{k}.parquet")
     words = f"{made}/model.onnx {tmp_path}/in --out {tmp_path}/out --quiet"
     assert score_main(words.split()) == 0
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["0.parquet", "1.parquet", "2.parquet"]
+    assert outputs(tmp_path / "out") == ["0.parquet", "1.parquet", "2.parquet"]
 
 
 def broken(made: Path, tmp_path: Path, change: str) -> Path:
@@ -145,7 +150,7 @@ def test_bad_files_are_named_and_nothing_is_written(
     _, err = say()
     assert err.startswith(message)
     assert str(path) in err
-    assert not out.exists() or not list(out.iterdir())
+    assert outputs(out) == []
 
 
 def test_bad_rows_deep_in_a_file_leave_no_partial_file(
@@ -177,7 +182,7 @@ def test_bad_rows_deep_in_a_file_leave_no_partial_file(
         "din-score: expected an id in [0, 10), got 10 - at `cate`, row 1234"
         f" of {tmp_path}/bad.parquet\n"
     )
-    assert not list((tmp_path / "out").iterdir())
+    assert outputs(tmp_path / "out") == []
 
 
 def test_outputs_and_inputs_are_never_lost(
@@ -194,7 +199,7 @@ def test_outputs_and_inputs_are_never_lost(
     assert score_main([model, test, "--out", str(made), "--overwrite"]) == 1
     assert "expected an --out folder other than the input's" in say()[1]
     assert score_main([model, test, test, "--out", str(tmp_path / "o")]) == 1
-    assert "expected inputs of different names" in say()[1]
+    assert "expected each input once" in say()[1]
     assert score_main([model, test, "--out", str(tmp_path / "o"), "--keep", "x"]) == 1
     assert "expected the columns x, got only" in say()[1]
     assert (
@@ -202,7 +207,7 @@ def test_outputs_and_inputs_are_never_lost(
     )
     assert "expected kept columns other than `score`" in say()[1]
     assert score_main([model, str(tmp_path / "no"), "--out", str(tmp_path / "o")]) == 1
-    assert "expected a readable Parquet file" in say()[1]
+    assert "expected a file to read, got [Errno 2] No such file" in say()[1]
     (tmp_path / "none").mkdir()
     assert (
         score_main([model, str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1

@@ -5,13 +5,10 @@ pieces in random order, gathers a window of them, and cuts batches from the shuf
 window; so memory holds a few windows, however long the data is.
 """
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +17,13 @@ from numpy.typing import NDArray
 
 from din_infer import columns
 from din_infer.errors import InputError, ModelError, explain
-from din_infer.jobs.files import expand, name_row, open_parquet
+from din_infer.jobs.sources import expand, name_row, open_parquet
 from din_infer.spec import FeatureSpec
 
-__all__ = ["Batch", "Piece", "Rows", "ahead", "read_labels", "split_by_time"]
+__all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
 
 PIECE_ROWS = 1 << 16
 TICKS_PER_SECOND = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -377,45 +373,3 @@ def _load_group(
 
 def _name_row(message: str, piece: Piece, start: int) -> str:
     return name_row(message, piece.start + start, piece.source)
-
-
-def ahead(items: Iterator[T], depth: int = 8) -> Iterator[T]:
-    """Iterate in a thread of its own, up to `depth` items ahead of the taker.
-
-    An exception of the iterator is raised where its item would have come. Closing the
-    generator stops the thread.
-    """
-    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: T | None, error: BaseException | None, more: bool) -> None:
-        while not stop.is_set():
-            try:
-                ready.put((item, error, more), timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item, None, True)
-                if stop.is_set():
-                    return
-            put(None, None, False)
-        except BaseException as error:
-            put(None, error, False)
-
-    thread = threading.Thread(target=work, daemon=True, name="din-rows")
-    thread.start()
-    try:
-        while True:
-            item, error, more = ready.get()
-            if error is not None:
-                raise error
-            if not more:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        stop.set()
-        thread.join()

@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from din_converter.model import ClickModel, build_model, key_of
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
-from din_converter.rows import Batch, Rows, ahead, split_by_time
+from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
 from din_infer import metrics
 from din_infer.errors import DeviceError, InputError, ModelError, explain
-from din_infer.jobs.files import found_in, open_parquet
+from din_infer.jobs.pipeline import ahead
+from din_infer.jobs.sources import found_in, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from din_infer.errors import InputError, explain
 from din_infer.explain import Explanation
-from din_infer.jobs.files import found_in, name_row, open_parquet
+from din_infer.jobs.sources import found_in, name_row, open_parquet
 from din_infer.predictor import Predictor
 
 __all__ = ["SUFFIXES", "check_suffix", "explain_file", "find_rows", "write"]

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
 from din_infer.errors import InputError, explain, is_whole
-from din_infer.jobs.files import expand, found_in, name_row, open_parquet
 from din_infer.jobs.inspect_result import FieldCounts, Inspection, Labels, Users, share
 from din_infer.jobs.inspect_sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect_tables import DistinctKeys, TableCounts
+from din_infer.jobs.sources import expand, found_in, name_row, open_parquet
 from din_infer.session import available_cpus
 from din_infer.spec import Encoder, FeatureSpec
 

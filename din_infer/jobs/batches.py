@@ -1,0 +1,482 @@
+"""Score Arrow batches: tables of rows, or of requests with lists of candidates.
+
+What every job shares, on files or on an engine: which columns to read, what form the
+table has, what a bad row does, and the batch that comes out.
+
+Letters: B requests, N candidates.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from din_infer.encode import Stats
+from din_infer.errors import InputError, explain
+from din_infer.predictor import Predictor
+from din_infer.spec import FeatureSpec
+
+__all__ = ["BatchScorer", "Form", "OnError", "Scored", "output_schema"]
+
+OnError = Literal["fail", "skip", "null"]
+# Candidates of the requests that are scored at a time: bounds memory.
+MOST_CANDIDATES = 1 << 15
+SCORE = "score"
+_ROW = re.compile(r"- at `([^`]*)`, row (\d+)")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a table holds candidates: one on each row, or lists of them.
+
+    `lists` maps each candidate column to where its lists lie: a list column, and a
+    field of its structs or None. It is empty for a table of rows.
+    """
+
+    lists: dict[str, tuple[str, str | None]]
+    columns: tuple[str, ...]
+
+    @property
+    def is_requests(self) -> bool:
+        """Whether a row is a request with lists of candidates."""
+        return bool(self.lists)
+
+
+@dataclass
+class Scored:
+    """A batch of kept columns and scores; `bad` are (row of the input batch, why)."""
+
+    batch: pa.RecordBatch
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+def _depth(kind: pa.DataType) -> int:
+    """Count the lists that are around the values of a type."""
+    depth = 0
+    while _is_list(kind):
+        kind = kind.value_type
+        depth += 1
+    return depth
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    kinds = pa.types
+    return bool(
+        kinds.is_list(kind)
+        or kinds.is_large_list(kind)
+        or kinds.is_fixed_size_list(kind)
+        or kinds.is_list_view(kind)
+        or kinds.is_large_list_view(kind)
+    )
+
+
+def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
+    """Find where a table has the columns of a spec.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, there twice, or some candidate columns are lists of
+        candidates and others are not.
+    """
+    encoder = spec.encoder
+    depths = {f.column: 0 for f in spec.candidate}
+    depths |= {m.column: 1 for m in spec.multi_hot if m.side == "candidate"}
+    depths |= {d.column: int(d.dim > 1) for d in spec.dense if d.side == "candidate"}
+    depths |= dict.fromkeys(encoder.optional_candidate_columns, 0)
+    depths |= {c: 0 for c in encoder.candidate_columns if c not in depths}
+    names = schema.names
+    lists: dict[str, tuple[str, str | None]] = {}
+    plain = []
+    for name, depth in depths.items():
+        if name in names:
+            if _depth(schema.field(name).type) > depth:
+                lists[name] = (name, None)
+            else:
+                plain.append(name)
+    for structs in schema:
+        if _is_list(structs.type) and pa.types.is_struct(structs.type.value_type):
+            inner = structs.type.value_type
+            for i in range(inner.num_fields):
+                name = inner.field(i).name
+                if name not in depths or name in plain:
+                    continue
+                if name in lists:
+                    got = f"it in `{lists[name][0]}` and in `{structs.name}`"
+                    raise InputError(explain("each candidate column once", got, name))
+                lists[name] = (structs.name, name)
+    single = {d.column for d in spec.dense if d.dim == 1}
+    if plain and all(name in single for name in lists):
+        lists = {}  # a number on each row may come as a list of one
+    if lists and plain:
+        rule = "lists of candidates in all candidate columns, or in none"
+        got = f"lists in {', '.join(lists)}, none in {', '.join(plain)}"
+        raise InputError(explain(rule, got, "schema"))
+    wanted = [*encoder.user_columns, *encoder.candidate_columns]
+    optional = (*encoder.optional_user_columns, *encoder.optional_candidate_columns)
+    missing = [n for n in dict.fromkeys(wanted) if n not in names and n not in lists]
+    if missing:
+        rule = "the columns " + ", ".join(missing)
+        raise InputError(explain(rule, "only " + ", ".join(names), "schema"))
+    found = [n for n in (*wanted, *optional) if n in names or n in lists]
+    columns = tuple(dict.fromkeys(lists[n][0] if n in lists else n for n in found))
+    twice = [n for n in columns if names.count(n) > 1]
+    if twice:
+        raise InputError(explain("each column once", ", ".join(twice), "schema"))
+    return Form(lists, columns)
+
+
+def _check_keep(schema: pa.Schema, form: Form, keep: Sequence[str]) -> None:
+    if SCORE in keep:
+        rule = f"kept columns other than `{SCORE}`, which the output adds"
+        raise InputError(explain(rule, f"'{SCORE}'", "keep"))
+    if len(set(keep)) != len(keep):
+        raise InputError(explain("each kept column once", ", ".join(keep), "keep"))
+    lost = [n for n in keep if n not in schema.names and n not in form.lists]
+    if lost:
+        rule = "the columns " + ", ".join(lost)
+        raise InputError(explain(rule, "only " + ", ".join(schema.names), "schema"))
+    twice = [n for n in keep if schema.names.count(n) > 1]
+    if twice:
+        raise InputError(explain("each column once", ", ".join(twice), "schema"))
+
+
+def output_schema(
+    spec: FeatureSpec,
+    schema: pa.Schema,
+    keep: Sequence[str] = (),
+    explode: bool = False,
+    on_error: OnError = "fail",
+) -> pa.Schema:
+    """Say what scoring a table of `schema` gives: the kept columns, then `score`.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    schema : pyarrow.Schema
+        Of the table.
+    keep : sequence of str
+        Columns to copy, in this order. With `explode`, a kept list column that is not
+        the user's is taken to have an element for each candidate.
+    explode : bool
+        Of a table of requests: one row per candidate instead of lists of scores.
+    on_error : {"fail", "skip", "null"}
+        With "null", scores may be null.
+
+    Raises
+    ------
+    InputError
+        If the table lacks columns, or columns contradict each other.
+    """
+    form = find_form(spec, schema)
+    _check_keep(schema, form, keep)
+    if explode and not form.is_requests:
+        rule = "lists of candidates to explode"
+        raise InputError(explain(rule, "one candidate on each row", "schema"))
+    if explode and on_error == "null":
+        rule = "fail or skip beside explode: a bad request has no candidates to list"
+        raise InputError(explain(rule, "'null'", "on_error"))
+    fields = []
+    for name in keep:
+        if name not in schema.names:
+            column, inner = form.lists[name]
+            kind = schema.field(column).type.value_type.field(inner).type
+            fields.append(pa.field(name, kind if explode else pa.list_(kind)))
+        elif explode and name in parallel_lists(spec, schema, form, keep):
+            fields.append(pa.field(name, schema.field(name).type.value_type))
+        else:
+            fields.append(schema.field(name))
+    kind = pa.float32()
+    may_be_null = on_error == "null"
+    if form.is_requests and not explode:
+        kind = pa.list_(pa.field("element", kind, nullable=False))
+    return pa.schema([*fields, pa.field(SCORE, kind, nullable=may_be_null)])
+
+
+def parallel_lists(
+    spec: FeatureSpec, schema: pa.Schema, form: Form, keep: Sequence[str]
+) -> list[str]:
+    """List the kept columns that have an element for each candidate."""
+    users = {*spec.encoder.user_columns, *spec.encoder.optional_user_columns}
+    return [
+        name
+        for name in keep
+        if name in schema.names and name not in users and form.is_requests
+        if _is_list(schema.field(name).type)
+    ]
+
+
+class BatchScorer:
+    """Scores batches of one schema; may be shared by threads, as its Predictor may.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    schema : pyarrow.Schema
+        What the batches have; more columns than are read do no harm.
+    keep, explode
+        As in `output_schema`.
+    on_error : {"fail", "skip", "null"}
+        What a row does that does not fit the spec: raise, be left out, or have a null
+        score. Errors of whole columns always raise.
+    prepare : callable
+        Makes of a batch that `score` is given one that has `schema`: parses its text.
+
+    Raises
+    ------
+    InputError
+        If the table lacks columns, or columns contradict each other.
+
+    Attributes
+    ----------
+    columns : list of str
+        The columns that are read: the model's, and the kept ones.
+    schema : pyarrow.Schema
+        Of what `score` returns.
+    is_requests : bool
+        Whether the table's rows are requests with lists of candidates.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        schema: pa.Schema,
+        *,
+        keep: Sequence[str] = (),
+        explode: bool = False,
+        on_error: OnError = "fail",
+        prepare: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+    ) -> None:
+        if on_error not in get_args(OnError):
+            rule = "one of " + ", ".join(get_args(OnError))
+            raise InputError(explain(rule, repr(on_error), "on_error"))
+        spec = predictor.spec
+        self.schema = output_schema(spec, schema, keep, explode, on_error)
+        self._form = find_form(spec, schema)
+        outer = [n if n in schema.names else self._form.lists[n][0] for n in keep]
+        self.columns = list(dict.fromkeys([*self._form.columns, *outer]))
+        self.is_requests = self._form.is_requests
+        self._predictor = predictor
+        self._keep = list(keep)
+        self._explode = explode
+        self._on_error = on_error
+        self._prepare = prepare
+        self._parallel = parallel_lists(spec, schema, self._form, keep)
+        self._users = [
+            n
+            for n in dict.fromkeys(
+                (*spec.encoder.user_columns, *spec.encoder.optional_user_columns)
+            )
+            if n in schema.names
+        ]
+
+    def score(self, batch: pa.RecordBatch, stats: Stats | None = None) -> Scored:
+        """Score one batch, rows in order.
+
+        Parameters
+        ----------
+        batch : pyarrow.RecordBatch
+            Has the columns that `columns` lists, once `prepare` has made them.
+        stats : Stats, optional
+            Counts of the rows that have scores are added to it.
+
+        Returns
+        -------
+        Scored
+            A batch of `schema`; and which rows were bad, unless they raise.
+
+        Raises
+        ------
+        InputError
+            Naming column, row of the batch and value, where a row does not fit the spec
+            and `on_error` is "fail"; where a column does not fit in any case.
+        """
+        counted = Stats()
+        made = self._attempt(batch, 0, counted)
+        if stats is not None:
+            stats.merge(counted)
+        bad = [(row, why) for row, _, why in made if why]
+        parts = [part for _, part, _ in made if part is not None]
+        if len(parts) == 1:
+            return Scored(parts[0], bad)
+        whole = pa.Table.from_batches(parts, self.schema).combine_chunks()
+        return Scored(_only_batch(whole), bad)
+
+    def _attempt(
+        self, batch: pa.RecordBatch, start: int, stats: Stats
+    ) -> list[tuple[int, pa.RecordBatch | None, str]]:
+        """Score a batch; where a row is bad, its halves, down to that row.
+
+        Returns (first row, what came out, why nothing did) of each part.
+        """
+        count = batch.num_rows
+        try:
+            ready = self._prepare(batch)
+            score = self._score_requests if self.is_requests else self._score_rows
+            return [(start, score(ready, stats), "")]
+        except InputError as error:
+            if self._on_error == "fail" or not _ROW.search(str(error)):
+                raise
+            if count == 1:
+                out = self._without_score(batch) if self._on_error == "null" else None
+                return [(start, out, _at_row(str(error), start))]
+        half = count // 2
+        return [
+            *self._attempt(batch.slice(0, half), start, stats),
+            *self._attempt(batch.slice(half), start + half, stats),
+        ]
+
+    def _without_score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep what can be kept of a bad row, with a null score."""
+        try:
+            ready = self._prepare(batch)
+            columns = [self._kept(ready, name) for name in self._keep]
+        except InputError:
+            columns = [pa.nulls(1, f.type) for f in self.schema][:-1]
+        return self._batch([*columns, pa.nulls(1, self.schema.field(SCORE).type)])
+
+    def _score_rows(self, batch: pa.RecordBatch, stats: Stats) -> pa.RecordBatch:
+        rows = batch.select(self._form.columns)
+        scores = pa.array(self._predictor.score_counted(rows, stats), pa.float32())
+        return self._batch([*(batch.column(name) for name in self._keep), scores])
+
+    def _score_requests(self, batch: pa.RecordBatch, stats: Stats) -> pa.RecordBatch:
+        lengths = self._lengths(batch)
+        made = [np.zeros(0, np.float32)]
+        counted = Stats()
+        for first, stop in _slices(lengths, MOST_CANDIDATES):
+            part = batch.slice(first, stop - first)
+            made.append(self._score_part(part, lengths[first:stop], first, counted))
+        stats.merge(counted)
+        scores = pa.array(np.concatenate(made), pa.float32())
+        if self._explode:
+            owners = pa.array(np.repeat(np.arange(len(lengths)), lengths))
+            columns = [self._exploded(batch, name, owners) for name in self._keep]
+            return self._batch([*columns, scores])
+        columns = [self._kept(batch, name) for name in self._keep]
+        kind = self.schema.field(SCORE).type
+        offsets = pa.array(_offsets(lengths), pa.int32())
+        lists = pa.ListArray.from_arrays(offsets, scores, type=kind)
+        return self._batch([*columns, lists])
+
+    def _score_part(
+        self,
+        batch: pa.RecordBatch,
+        lengths: NDArray[np.int64],
+        first: int,
+        stats: Stats,
+    ) -> NDArray[np.float32]:
+        candidates = {name: self._flat(batch, name) for name in self._form.lists}
+        owners = np.repeat(np.arange(len(lengths)), lengths)
+        users = batch.select(self._users)
+        try:
+            return self._predictor.score_requests_counted(
+                users, candidates, owners, stats
+            )
+        except InputError as error:
+            raise InputError(self._at_request(str(error), owners, first)) from None
+
+    def _at_request(self, message: str, owners: NDArray[np.int64], first: int) -> str:
+        """Name the request's row, and the candidate in its lists."""
+
+        def place(found: re.Match[str]) -> str:
+            name, row = found[1], int(found[2])
+            if name not in self._form.lists:
+                return f"- at `{name}`, row {first + row}"
+            request = int(owners[row])
+            candidate = row - int(np.searchsorted(owners, request))
+            return f"- at `{name}`, row {first + request}, candidate {candidate}"
+
+        return _ROW.sub(place, message)
+
+    def _lists(self, batch: pa.RecordBatch, column: str) -> Any:  # noqa: ANN401
+        lists = batch.column(column)
+        if pa.types.is_fixed_size_list(lists.type):
+            lists = lists.cast(pa.list_(lists.type.value_type))
+        return lists
+
+    def _flat(self, batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
+        """Take a candidate column out of its lists: one value per candidate."""
+        column, inner = self._form.lists[name]
+        values = self._lists(batch, column).flatten()
+        # of a null struct all fields are null, which `field` would not see
+        return values if inner is None else pc.struct_field(values, inner)
+
+    def _lengths(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
+        """Count the candidates of every request: all its lists must agree."""
+        first = ""
+        lengths: NDArray[np.int64] | None = None
+        columns = dict.fromkeys(column for column, _ in self._form.lists.values())
+        if self._explode:
+            columns |= dict.fromkeys(self._parallel)
+        for column in columns:
+            counts = pc.list_value_length(self._lists(batch, column))
+            mine = np.asarray(pc.fill_null(counts, 0)).astype(np.int64)
+            if lengths is None:
+                first, lengths = column, mine
+            elif (mine != lengths).any():
+                row = int((mine != lengths).argmax())
+                rule = f"{lengths[row]} candidates, as `{first}` has"
+                where = f"row {row}"
+                raise InputError(explain(rule, mine[row], column, within=where))
+        return np.zeros(0, np.int64) if lengths is None else lengths
+
+    def _kept(self, batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
+        """Return a kept column; of a field of structs, its lists."""
+        if name in batch.schema.names:
+            return batch.column(name)
+        lists = self._lists(batch, self._form.lists[name][0])
+        counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
+        offsets = pa.array(_offsets(counts), pa.int32())
+        return pa.ListArray.from_arrays(offsets, self._flat(batch, name))
+
+    def _exploded(
+        self,
+        batch: pa.RecordBatch,
+        name: str,
+        owners: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Return a kept column with a value for each candidate."""
+        if name not in batch.schema.names:
+            return self._flat(batch, name)
+        if name in self._parallel:
+            return self._lists(batch, name).flatten()
+        return batch.column(name).take(owners)
+
+    def _batch(self, columns: list[Any]) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def _offsets(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _only_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.to_batches()
+    if batches:
+        return batches[0]
+    return pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _slices(lengths: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Cut requests so that each part has at most `most` candidates, or one request."""
+    ends = np.cumsum(lengths)
+    first = 0
+    while first < len(lengths):
+        before = int(ends[first - 1]) if first else 0
+        stop = int(np.searchsorted(ends, before + most, side="right"))
+        stop = max(stop, first + 1)
+        yield first, stop
+        first = stop
+
+
+def _at_row(message: str, start: int) -> str:
+    """Say the row of a batch, where the message says that of its slice at `start`."""
+    return _ROW.sub(lambda m: f"- at `{m[1]}`, row {int(m[2]) + start}", message)

@@ -1,0 +1,294 @@
+"""What a job has promised and done: one folder beside its outputs.
+
+``_din_score/job.json`` says what the job is: model, options, inputs. A shard is done
+when its manifest is there, which is written after its output has its name. Locks tell
+processes that work on one job apart; they go with the process, however it ends.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+from typing import Any
+
+from din_infer.errors import InputError, explain
+
+__all__ = ["FOLDER", "Ledger", "file_digest", "write_beside"]
+
+FOLDER = "_din_score"
+FORMAT = 1
+BLOCK_BYTES = 1 << 20
+JOB_LOCK = 1 << 40  # the byte that is locked while job.json is made
+_OPEN: set[str] = set()
+_OPENING = threading.Lock()
+
+
+def file_digest(path: Path) -> str:
+    """Compute the SHA-256 of a file, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def beside(target: Path) -> Path:
+    """Name the file that is written before it is renamed to `target`."""
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def remove_unfinished(target: Path) -> None:
+    """Remove what writers of `target` left that were killed; their lock is ours."""
+    for left in target.parent.glob(f".{glob_escape(target.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def glob_escape(name: str) -> str:
+    """Escape a name for a pattern."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut, where that can be done."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_beside(target: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = beside(target)
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None if there is none that is whole."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+class Ledger:
+    """The job that `out` holds; opened by every process that works on it.
+
+    Parameters
+    ----------
+    out : path
+        The folder of the outputs.
+    job : dict
+        All that the outputs depend on, for JSON.
+    targets : sequence of PurePath
+        The outputs, under `out`; their order is the same in every process.
+    resume : bool
+        Go on with the same job where there is one; without it, one is an error.
+    overwrite : bool
+        Begin anew where there is one.
+
+    Raises
+    ------
+    InputError
+        If there is a job already, or with `resume` another one, or an output that no
+        job has made.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        job: Mapping[str, Any],
+        targets: Sequence[PurePath],
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
+        self.out = out
+        self.folder = out / FOLDER
+        self._targets = list(targets)
+        self._job = {"format": FORMAT, **job}
+        key = os.path.realpath(out)
+        with _OPENING:
+            if key in _OPEN:
+                rule = "one job at a time in a folder"
+                raise InputError(explain(rule, "another in this process", str(out)))
+            _OPEN.add(key)
+        self._key = key
+        self._handle = -1
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / "lock"
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            with self._locked(JOB_LOCK):
+                self._begin(resume=resume, overwrite=overwrite)
+        except BaseException:
+            self.close()
+            raise
+        # what others do from now on need not be read again to be believed
+        self._old = {k for k in range(len(targets)) if self._manifest(k).is_file()}
+
+    def close(self) -> None:
+        """Let go of all locks."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        _OPEN.discard(self._key)
+
+    def _begin(self, *, resume: bool, overwrite: bool) -> None:
+        path = self.folder / "job.json"
+        there = path.exists()
+        if there and resume:
+            self._compare(read_object(path))
+            return
+        if there and not overwrite:
+            rule = "a folder without a job"
+            fix = "Give --resume to go on with it, or --overwrite to begin anew."
+            raise InputError(explain(rule, "one that has begun", str(self.out), fix))
+        self._check_targets(overwrite=overwrite)
+        for k in range(len(self._targets)):
+            self._manifest(k).unlink(missing_ok=True)
+            self.bad_rows(k).unlink(missing_ok=True)
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        write_beside(path, json.dumps(self._job, indent=1))
+
+    def _check_targets(self, *, overwrite: bool) -> None:
+        for target in map(self.target, range(len(self._targets))):
+            if target.is_dir():
+                raise InputError(explain("a file, or nothing", "a folder", str(target)))
+            if target.exists() and not overwrite:
+                rule = "a file that is not there yet"
+                fix = "Give --overwrite to replace it."
+                raise InputError(explain(rule, "one that is", str(target), fix))
+
+    def _compare(self, found: dict[str, Any] | None) -> None:
+        """Refuse a job that differs from the one that has begun; says in what."""
+        place = str(self.folder / "job.json")
+        fix = "Give --overwrite to begin anew."
+        if found is None:
+            raise InputError(explain("a job to go on with", "damage", place, fix))
+        wanted = json.loads(json.dumps(self._job))
+        for what, now, then in _differences(wanted, found, ""):
+            rule = f"{what} as when the job began, {_short(then)}"
+            raise InputError(explain(rule, _short(now), place, fix))
+
+    # --------------------------------------------------------------------- shards
+
+    def target(self, k: int) -> Path:
+        """Name the output of shard k."""
+        return self.out / self._targets[k]
+
+    def bad_rows(self, k: int) -> Path:
+        """Name the file that lists the bad rows of shard k."""
+        return self.folder / "bad" / f"{self._targets[k]}.jsonl"
+
+    def _manifest(self, k: int) -> Path:
+        return self.folder / "shards" / f"{self._targets[k]}.json"
+
+    def claim(self, k: int, *, wait: bool = False) -> bool:
+        """Take shard k for this process; False where another has it."""
+        return self._lock(k, wait=wait)
+
+    def release(self, k: int) -> None:
+        """Let others have shard k."""
+        os.lseek(self._handle, k, os.SEEK_SET)
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, k)
+
+    def manifest(self, k: int) -> dict[str, Any] | None:
+        """Read the manifest of shard k; None unless its output is what that says.
+
+        An output from before this process began is read and its checksum compared; of
+        one that another process has made since, the size.
+        """
+        found = read_object(self._manifest(k))
+        if found is None:
+            return None
+        target = self.target(k)
+        try:
+            if target.stat().st_size != found.get("size"):
+                return None
+            if k in self._old and file_digest(target) != found.get("sha256"):
+                return None
+        except OSError:
+            return None
+        self._old.discard(k)
+        return found
+
+    def has_manifest(self, k: int) -> bool:
+        """Whether shard k was whole once."""
+        return self._manifest(k).is_file()
+
+    def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
+        """Say that shard k is whole: the last thing that is done for it."""
+        write_beside(self._manifest(k), json.dumps(manifest, indent=1))
+
+    def forget(self, k: int) -> None:
+        """Take back that shard k is whole, and remove what was left of it."""
+        self._manifest(k).unlink(missing_ok=True)
+        for path in (self.target(k), self.bad_rows(k), self._manifest(k)):
+            remove_unfinished(path)
+
+    def finish_job(self) -> bool:
+        """Write ``manifest.json`` of the whole job, if all shards are whole."""
+        shards = [read_object(self._manifest(k)) for k in range(len(self._targets))]
+        if any(s is None for s in shards):
+            return False
+        whole = {**self._job, "shards": shards}
+        write_beside(self.folder / "manifest.json", json.dumps(whole, indent=1))
+        return True
+
+    # ---------------------------------------------------------------------- locks
+
+    def _lock(self, byte: int, *, wait: bool) -> bool:
+        how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+        try:
+            fcntl.lockf(self._handle, how, 1, byte)
+        except BlockingIOError:
+            return False
+        except PermissionError:  # how some systems say the same
+            return False
+        return True
+
+    @contextmanager
+    def _locked(self, byte: int) -> Iterator[None]:
+        self._lock(byte, wait=True)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+
+
+def _differences(
+    now: object, then: object, place: str
+) -> Iterator[tuple[str, object, object]]:
+    """List what differs of two JSON values: (place, now, then)."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        for key in (*now, *(k for k in then if k not in now)):
+            inner = f"{place}.{key}" if place else str(key)
+            yield from _differences(now.get(key), then.get(key), inner)
+    elif isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        for i, (a, b) in enumerate(zip(now, then, strict=True)):
+            yield from _differences(a, b, f"{place}[{i}]")
+    elif now != then:
+        yield place, now, then
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} of them"
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
