@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from din_infer.errors import DinError
+from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 
 __all__ = ["command_errors", "explain_main", "inspect_main", "main", "positive"]
 
@@ -165,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-bad-rows",
         metavar="N",
         type=int,
-        default=1000,
+        default=MAX_BAD_ROWS,
         help="of one file, that are left out or null; more are an error"
         " (default: %(default)s)",
     )
@@ -185,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--batch-size",
         type=positive,
-        default=4096,
+        default=BATCH_ROWS,
         help="rows read and scored at a time; bounds memory (default: %(default)s)",
     )
     again = parser.add_mutually_exclusive_group()

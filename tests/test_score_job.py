@@ -24,7 +24,7 @@ import pytest
 
 from din_infer import InputError, Predictor
 from din_infer.cli import main
-from din_infer.jobs import files, readers
+from din_infer.jobs import output, reader, readers
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.files import JobError, score_files
 from din_infer.jobs.ledger import Ledger
@@ -281,12 +281,12 @@ def test_batches_do_not_depend_on_row_groups_beyond_their_size(
     path = tmp_path / "t.parquet"
     pq.write_table(table, path, row_group_size=group)
     [source] = find_sources([path])
-    reader = readers.open_reader(source, predictor.spec)
-    sizes = [b.num_rows for b in reader.batches(["goods_id", "action"], 64)]
+    opened = readers.open_reader(source, predictor.spec)
+    sizes = [b.num_rows for b in opened.batches(["goods_id", "action"], 64)]
     assert sizes == [64, 64, 64, 64, 44]
-    monkeypatch.setattr(readers, "BATCH_BYTES", 4000)
-    reader = readers.open_reader(source, predictor.spec)
-    batches = list(reader.batches(table.column_names, 64))
+    monkeypatch.setattr(reader, "BATCH_BYTES", 4000)
+    opened = readers.open_reader(source, predictor.spec)
+    batches = list(opened.batches(table.column_names, 64))
     assert max(b.nbytes for b in batches) < 8000
     assert pa.Table.from_batches(batches).equals(table)
 
@@ -598,10 +598,10 @@ def test_a_shard_that_is_replaced_fails_alone(
 ) -> None:
     make_shards(tmp_path / "in", 3)
     path = tmp_path / "in" / "s01.parquet"
-    real = readers._Parquet.batches
+    real = readers.ParquetReader.batches
 
     def batches(
-        self: readers._Parquet, columns: list[str], rows: int
+        self: readers.ParquetReader, columns: list[str], rows: int
     ) -> Iterator[pa.RecordBatch]:
         mine = "s01" if when == "while" else "s00"
         for batch in real(self, columns, rows):
@@ -610,7 +610,7 @@ def test_a_shard_that_is_replaced_fails_alone(
                 shutil.move(other, path)
             yield batch
 
-    monkeypatch.setattr(readers._Parquet, "batches", batches)
+    monkeypatch.setattr(readers.ParquetReader, "batches", batches)
     with pytest.raises(JobError) as caught:
         score_files(predictor, tmp_path / "in", tmp_path / "out", batch_size=20)
     assert str(caught.value) == (
@@ -627,17 +627,17 @@ def test_a_full_disk_leaves_whole_files(
     make_shards(tmp_path / "in", 3)
     whole = tmp_path / "whole"
     score_files(predictor, tmp_path / "in", whole, keep=["goods_id"])
-    real = files._Sink.write
+    real = output.Sink.write
     room = (whole / "s00.parquet").stat().st_size + at
 
-    def write(self: files._Sink, data: Any) -> int:  # noqa: ANN401
+    def write(self: output.Sink, data: Any) -> int:  # noqa: ANN401
         nonlocal room
         room -= memoryview(data).nbytes
         if room < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(self, data)
 
-    monkeypatch.setattr(files._Sink, "write", write)
+    monkeypatch.setattr(output.Sink, "write", write)
     out = tmp_path / "out"
     with pytest.raises(InputError) as caught:
         score_files(predictor, tmp_path / "in", out, keep=["goods_id"])
@@ -657,14 +657,14 @@ def test_an_output_that_was_cut_while_written_gets_no_name(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_shards(tmp_path / "in", 1)
-    real = files._Sink.finish
+    real = output.Sink.finish
 
-    def finish(self: files._Sink) -> str:
+    def finish(self: output.Sink) -> str:
         self._file.flush()
         os.ftruncate(self._file.fileno(), 100)
         return real(self)
 
-    monkeypatch.setattr(files._Sink, "finish", finish)
+    monkeypatch.setattr(output.Sink, "finish", finish)
     with pytest.raises(InputError, match="100 bytes are left of the"):
         score_files(predictor, tmp_path / "in", tmp_path / "out")
     assert visible(tmp_path / "out") == []

@@ -1,0 +1,95 @@
+"""What every reader of a table has: batches of bounded size, and one way to fail."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from din_infer.errors import InputError, explain
+from din_infer.jobs.sources import Source
+
+__all__ = ["BATCH_BYTES", "Reader", "cut", "unreadable"]
+
+# Of one batch, as it is read: what memory is bounded by.
+BATCH_BYTES = 1 << 23
+
+
+class Reader:
+    """One table, open to be read once.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Of the table, once `prepare` has made it of a batch.
+    num_rows : int or None
+        None where only reading tells.
+    """
+
+    schema: pa.Schema
+    num_rows: int | None = None
+
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Read batches of `rows` rows, or fewer where they are large.
+
+        Where batches are cut depends on the file, `columns` and `rows` alone.
+
+        Raises
+        ------
+        InputError
+            If the table cannot be read to its end.
+        """
+        raise NotImplementedError
+
+    def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Make of a batch, or a slice of it, one with the columns; here, itself.
+
+        Raises
+        ------
+        InputError
+            Naming the row, if a line cannot be parsed.
+        """
+        return batch
+
+    def fraction(self) -> float | None:
+        """Tell how much of the table has been read, 0 to 1; None if unknown."""
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def unreadable(source: Source, error: Exception) -> InputError:
+    """Say that a table cannot be read, and why."""
+    names = {"parquet": "Parquet", "arrow": "Arrow IPC", "jsonl": "JSON lines"}
+    name = names.get(source.format, source.format.upper())
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    rule = f"a {name} file that can be read to its end"
+    return InputError(explain(rule, reason, str(source)))
+
+
+def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Join and cut batches: `rows` each, fewer where those have many bytes."""
+    waiting: list[pa.RecordBatch] = []
+    count = size = 0
+    for batch in batches:
+        whole = batch.nbytes
+        most = rows
+        if whole > BATCH_BYTES:
+            most = max(1, min(rows, batch.num_rows * BATCH_BYTES // whole))
+        start = 0
+        while start < batch.num_rows:
+            part = batch.slice(start, min(most, rows - count))
+            start += part.num_rows
+            waiting.append(part)
+            count += part.num_rows
+            size += part.nbytes
+            if count >= rows or size >= BATCH_BYTES:
+                yield _join(waiting)
+                waiting, count, size = [], 0, 0
+    if waiting:
+        yield _join(waiting)
+
+
+def _join(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(parts) == 1:
+        return parts[0]
+    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]

@@ -1,0 +1,356 @@
+"""One process's work on a job: its shards, through stages that run side by side.
+
+read (a thread) ─► prepare, encode, run (worker threads, in order) ─► write (caller)
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from din_infer.encode import Stats
+from din_infer.errors import InputError, explain
+from din_infer.jobs.batches import BatchScorer, Scored
+from din_infer.jobs.forms import OnError
+from din_infer.jobs.ledger import Ledger
+from din_infer.jobs.output import Output, writing
+from din_infer.jobs.pipeline import ahead, in_order
+from din_infer.jobs.reader import Reader
+from din_infer.jobs.readers import open_reader
+from din_infer.jobs.sources import Identity, Source, name_row
+from din_infer.predictor import Predictor
+
+__all__ = ["Job", "Run", "Shard", "Summary"]
+
+WAIT_S = 0.5  # between looks at what other processes do
+
+
+@dataclass
+class Summary:
+    """What a job did; `str()` of it is a table.
+
+    `rows`, `bad_rows`, `seconds` and `fields` count what this process scored; `files`
+    are the outputs it wrote, `whole` those that were whole before or that other
+    processes wrote, `failed` maps inputs to why they have no output.
+    """
+
+    model_id: str
+    device: str
+    threads: int
+    rows: int = 0
+    bad_rows: int = 0
+    seconds: float = 0.0
+    files: list[str] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows scored per second of the whole job, reading and writing included."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary for JSON."""
+        return {**vars(self), "rows_per_second": self.rows_per_second}
+
+    def __str__(self) -> str:
+        bad = f", {self.bad_rows:,} bad" if self.bad_rows else ""
+        lines = [
+            f"{self.rows:,} rows{bad} in {self.seconds:.1f} s"
+            f" ({self.rows_per_second:,.0f} rows/s, {self.device},"
+            f" {self.threads} threads)",
+            f"{'field':24}{'nulls':>12}{'unseen':>12}{'truncated':>12}{'empty':>12}",
+        ]
+        kinds = ("nulls", "unseen", "truncated", "empty")
+        for name, counts in self.fields.items():
+            lines.append(f"{name:24}" + "".join(f"{counts[k]:12,}" for k in kinds))
+        lines += [f"wrote {f}" for f in self.files]
+        lines += [f"was whole: {f}" for f in self.whole]
+        return "\n".join(lines)
+
+
+@dataclass(eq=False)
+class Shard:
+    """One input and its output; `error` stops it, and it alone."""
+
+    k: int
+    source: Source
+    identity: Identity | None
+    error: Exception | None = None
+    num_rows: int | None = None
+    ready: tuple[Reader, BatchScorer] | None = None  # of what opens once only
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the input for JSON."""
+        path = self.source.path
+        where = "-" if path is None else os.path.abspath(path)  # noqa: PTH100
+        identity = {} if self.identity is None else self.identity.to_dict()
+        return {"path": where, **identity, "output": str(self.source.target)}
+
+
+@dataclass
+class _Event:
+    """What travels through the stages: a shard begins, has a batch, ends."""
+
+    kind: Literal["begin", "batch", "end"]
+    shard: Shard
+    batch: pa.RecordBatch | None = None
+    scorer: BatchScorer | None = None
+    scored: Scored | None = None
+    stats: Stats | None = None
+    error: InputError | None = None
+    num_rows: int = 0
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to every shard."""
+
+    predictor: Predictor
+    keep: tuple[str, ...]
+    explode: bool
+    on_error: OnError
+    max_bad_rows: int
+    batch_size: int
+    separator: str
+    format: str | None
+
+    def options(self) -> dict[str, Any]:
+        """List what outputs depend on, beside the model and the inputs."""
+        return {
+            "keep": list(self.keep),
+            "explode": self.explode,
+            "on_error": self.on_error,
+            "max_bad_rows": self.max_bad_rows,
+            "batch_size": self.batch_size,
+            "list_separator": self.separator,
+            "format": self.format,
+            "device": self.predictor.device.partition(":")[0],
+            "fused": self.predictor.fused,
+            "precision": self.predictor.precision,
+        }
+
+    def open(self, source: Source) -> tuple[Reader, BatchScorer]:
+        """Open an input, and check that it has the columns."""
+        reader = open_reader(source, self.predictor.spec, self.separator)
+        try:
+            scorer = BatchScorer(
+                self.predictor,
+                reader.schema,
+                keep=self.keep,
+                explode=self.explode,
+                on_error=self.on_error,
+                prepare=reader.prepare,
+            )
+        except InputError as error:
+            reader.close()
+            message = str(error).replace("- at `schema`", f"- at `{source}`")
+            raise InputError(message) from None
+        return reader, scorer
+
+
+class Run:
+    """One process's work on a job."""
+
+    def __init__(
+        self,
+        job: Job,
+        ledger: Ledger,
+        summary: Summary,
+        bar: Any,  # noqa: ANN401
+        workers: int,
+    ) -> None:
+        self._job = job
+        self._ledger = ledger
+        self._summary = summary
+        self._bar = bar
+        self._workers = workers
+        self._stats = Stats()
+        self._output: Output | None = None
+        self._estimates = bar.total is None
+        self._bytes = 0  # of the inputs that have ended
+        self._all_bytes = 1
+
+    def score_all(self, shards: Sequence[Shard]) -> None:
+        """Score all shards that can be; wait for those that other processes have."""
+        left = []
+        sizes = [s.identity.size for s in shards if s.identity is not None]
+        self._all_bytes = max(1, sum(sizes))
+        for shard in shards:
+            if shard.error is None:
+                left.append(shard)
+            else:
+                self._fail(shard, shard.error)
+        while left:
+            others: list[Shard] = []
+            before = len(left)
+            self._score_some(left, others)
+            left = others
+            if left and len(left) == before:
+                self._bar.set_postfix_str(f"{len(left)} in other processes")
+                time.sleep(WAIT_S)
+        self._summary.fields = self._stats.to_dict()
+
+    def _score_some(self, shards: Sequence[Shard], others: list[Shard]) -> None:
+        events = ahead(self._read(shards, others), 2)
+        waiting = self._workers + 1
+        scored = in_order(self._score, events, self._workers, waiting)
+        try:
+            with closing(ahead(scored, 1)) as finished:  # type: ignore[type-var]
+                for event in finished:
+                    self._write(event)
+        finally:
+            if self._output is not None:
+                self._output.abort()
+                self._output = None
+
+    # -------------------------------------------------------------------- reading
+
+    def _read(self, shards: Sequence[Shard], others: list[Shard]) -> Iterator[_Event]:
+        for shard in shards:
+            if not self._ledger.claim(shard.k):
+                others.append(shard)
+                continue
+            found = self._ledger.manifest(shard.k)
+            if found is not None:
+                self._ledger.release(shard.k)
+                self._summary.whole.append(str(self._ledger.target(shard.k)))
+                self._bar.update(found.get("rows", 0))
+                continue
+            yield from self._read_shard(shard)
+
+    def _read_shard(self, shard: Shard) -> Iterator[_Event]:
+        self._ledger.forget(shard.k)
+        try:
+            self._check_same(shard)
+            reader, scorer = shard.ready or self._job.open(shard.source)
+        except (InputError, OSError) as error:
+            shard.error = error
+            yield _Event("end", shard)
+            return
+        with closing(reader):
+            yield _Event("begin", shard, scorer=scorer)
+            try:
+                for batch in reader.batches(scorer.columns, self._job.batch_size):
+                    if shard.error is not None:
+                        break
+                    part = reader.fraction()
+                    yield _Event("batch", shard, batch, scorer, fraction=part)
+                self._check_same(shard)
+            except (InputError, OSError) as error:
+                shard.error = shard.error or error
+        yield _Event("end", shard)
+
+    def _check_same(self, shard: Shard) -> None:
+        path = shard.source.path
+        if path is None:
+            return
+        try:
+            now = Identity.of(path)
+        except OSError as error:
+            rule = "a file that stays while it is scored"
+            raise InputError(explain(rule, error, str(path))) from None
+        if now != shard.identity:
+            rule = "a file that does not change while the job runs"
+            raise InputError(explain(rule, "another in its place", str(path)))
+
+    # -------------------------------------------------------------------- scoring
+
+    def _score(self, event: _Event) -> _Event:
+        """Score the batch of an event, in a worker."""
+        shard = event.shard
+        if event.batch is None or event.scorer is None or shard.error is not None:
+            return event
+        event.num_rows = event.batch.num_rows
+        event.stats = Stats()
+        try:
+            event.scored = event.scorer.score(event.batch, event.stats)
+        except InputError as error:
+            event.error = error
+        event.batch = None
+        return event
+
+    # -------------------------------------------------------------------- writing
+
+    def _write(self, event: _Event) -> None:
+        """Take an event, in the caller's thread."""
+        shard = event.shard
+        if event.kind == "end":
+            self._end(shard)
+        elif shard.error is not None:
+            return
+        elif event.kind == "begin" and event.scorer is not None:
+            with writing(self._ledger.target(shard.k)):
+                self._output = Output(
+                    str(shard.source),
+                    self._ledger.target(shard.k),
+                    self._ledger.bad_rows(shard.k),
+                    event.scorer.schema,
+                )
+        elif self._output is not None:
+            self._write_batch(event, self._output)
+
+    def _write_batch(self, event: _Event, output: Output) -> None:
+        """Write what a batch gave; of a bad row, its shard fails, and it alone."""
+        shard = event.shard
+        if event.error is not None or event.scored is None or event.stats is None:
+            message = name_row(str(event.error), output.rows, str(shard.source))
+            shard.error = InputError(message)
+            return
+        with writing(self._ledger.target(shard.k)):
+            output.add(event.scored, event.num_rows)
+        output.stats.merge(event.stats)
+        if output.num_bad > self._job.max_bad_rows:
+            rule = f"at most {self._job.max_bad_rows:,} rows that do not fit"
+            fix = "Give --max-bad-rows to allow more."
+            got = f"{output.num_bad:,} of the first {output.rows:,}"
+            message = explain(rule, got, str(shard.source), fix)
+            shard.error = InputError(f"{message} The last: {output.last_bad}")
+        self._show(event)
+
+    def _show(self, event: _Event) -> None:
+        """Move the bar; where rows are not known, bytes tell how many there will be."""
+        identity = event.shard.identity
+        if self._estimates and event.fraction and identity is not None:
+            done = (self._bytes + event.fraction * identity.size) / self._all_bytes
+            self._bar.total = round((self._bar.n + event.num_rows) / done)
+        self._bar.update(event.num_rows)
+
+    def _end(self, shard: Shard) -> None:
+        output, self._output = self._output, None
+        try:
+            if output is None or shard.error is not None:
+                if output is not None:
+                    output.abort()
+                self._fail(shard, shard.error)
+                return
+            target = self._ledger.target(shard.k)
+            with writing(target):
+                made = output.finish()
+                self._ledger.finish(
+                    shard.k,
+                    {
+                        "output": str(shard.source.target),
+                        "input": shard.describe(),
+                        "model_id": self._summary.model_id,
+                        **made,
+                        "fields": output.stats.to_dict(),
+                    },
+                )
+            self._summary.files.append(str(target))
+            self._summary.rows += output.rows
+            self._summary.bad_rows += output.num_bad
+            self._stats.merge(output.stats)
+        finally:
+            self._ledger.release(shard.k)
+            if shard.identity is not None:
+                self._bytes += shard.identity.size
+
+    def _fail(self, shard: Shard, error: Exception | None) -> None:
+        self._summary.failed[str(shard.source)] = str(error)
