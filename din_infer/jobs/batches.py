@@ -173,7 +173,7 @@ class BatchScorer:
 
     def _score_rows(self, batch: pa.RecordBatch, stats: Stats) -> pa.RecordBatch:
         rows = batch.select(self._form.columns)
-        scores = pa.array(self._predictor.score_counted(rows, stats), pa.float32())
+        scores = _arrow(self._predictor.score_counted(rows, stats), pa.float32())
         return self._batch([*(batch.column(name) for name in self._keep), scores])
 
     def _score_requests(self, batch: pa.RecordBatch, stats: Stats) -> pa.RecordBatch:
@@ -184,14 +184,14 @@ class BatchScorer:
             part = batch.slice(first, stop - first)
             made.append(self._score_part(part, lengths[first:stop], first, counted))
         stats.merge(counted)
-        scores = pa.array(np.concatenate(made), pa.float32())
+        scores = _arrow(np.concatenate(made), pa.float32())
         if self._explode:
-            owners = pa.array(np.repeat(np.arange(len(lengths)), lengths))
+            owners = _arrow(np.repeat(np.arange(len(lengths)), lengths), pa.int64())
             columns = [self._exploded(batch, name, owners) for name in self._keep]
             return self._batch([*columns, scores])
         columns = [self._kept(batch, name) for name in self._keep]
         kind = self.schema.field(SCORE).type
-        offsets = pa.array(_offsets(lengths), pa.int32())
+        offsets = _offsets(lengths)
         lists = pa.ListArray.from_arrays(offsets, scores, type=kind)
         return self._batch([*columns, lists])
 
@@ -263,7 +263,7 @@ class BatchScorer:
             return batch.column(name)
         lists = self._lists(batch, self._form.lists[name][0])
         counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
-        offsets = pa.array(_offsets(counts), pa.int32())
+        offsets = _offsets(counts)
         return pa.ListArray.from_arrays(offsets, self._flat(batch, name))
 
     def _exploded(
@@ -283,10 +283,16 @@ class BatchScorer:
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
-def _offsets(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def _arrow(array: NDArray[Any], kind: pa.DataType) -> Any:  # noqa: ANN401
+    """View an array as Arrow's; `pyarrow.array` would first import pandas."""
+    buffer = pa.py_buffer(np.ascontiguousarray(array))
+    return pa.Array.from_buffers(kind, len(array), [None, buffer])
+
+
+def _offsets(lengths: NDArray[np.integer[Any]]) -> Any:  # noqa: ANN401
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    return _arrow(offsets.astype(np.int32), pa.int32())
 
 
 def _only_batch(table: pa.Table) -> pa.RecordBatch:

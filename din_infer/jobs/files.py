@@ -132,6 +132,7 @@ def score_files(
     started = time.perf_counter()
     threads = predictor.threads if predictor.threads > 1 else workers
     summary = Summary(predictor.model_id, predictor.device, threads)
+    _check_apart(inputs, Path(out))
     shards = _look(job, find_sources(inputs, format), Path(out), resume=resume)
     about = {
         "versions": {name: version(name) for name in ("din-infer", "pyarrow")},
@@ -162,6 +163,18 @@ def _failures(summary: Summary) -> str:
     if not others:
         return first
     return f"{first} (and {len(others)} more of the inputs have no output)"
+
+
+def _check_apart(inputs: Sequence[str | Path], out: Path) -> None:
+    """Refuse outputs inside a folder of inputs: the next job would read them."""
+    for item in map(Path, inputs):
+        place = Path(os.path.realpath(out))
+        folder = Path(os.path.realpath(item))
+        if item.is_dir() and place.is_relative_to(folder):
+            inside = place.relative_to(folder).parts
+            if not any(part.startswith((".", "_")) for part in inside):
+                rule = "an --out folder outside of the inputs'"
+                raise InputError(explain(rule, f"'{out}'", str(item)))
 
 
 def _look(

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 __all__ = ["ahead", "in_order"]
 
+# To a thread that is to stop: it may wait for a pipe that says nothing more.
+PATIENCE_S = 2.0
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -54,7 +56,7 @@ def ahead(items: Iterator[T], depth: int = 8) -> Iterator[T]:
             yield item  # type: ignore[misc]
     finally:
         stop.set()
-        thread.join()
+        thread.join(PATIENCE_S)
 
 
 def in_order(

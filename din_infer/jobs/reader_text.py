@@ -47,7 +47,8 @@ class _Text(Reader):
         if suffix in COMPRESSIONS:
             kind = COMPRESSIONS[suffix]
             stream = pa.CompressedInputStream(pa.PythonFile(self._raw), kind)
-        while block := stream.read(BLOCK_BYTES):
+        read = getattr(stream, "read1", stream.read)  # of a pipe: what is there
+        while block := read(BLOCK_BYTES):
             with suppress(OSError):  # a pipe has no position
                 self._read_bytes = self._raw.tell()
             yield block
