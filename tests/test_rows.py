@@ -1,4 +1,3 @@
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from din_converter.rows import Rows, ahead, split_by_time
+from din_converter.rows import Rows, split_by_time
 from din_infer import InputError, ModelError
 from din_infer.spec import FeatureSpec
 from tests.test_train import click_log, log_spec
@@ -204,32 +203,3 @@ def test_a_file_cut_off_after_its_opening_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="expected a Parquet file that can be read to"):
         list(rows.batches(64))
-
-
-def test_iterating_ahead_keeps_order_and_errors() -> None:
-    assert list(ahead(iter(range(50)), depth=3)) == list(range(50))
-
-    def broken() -> Any:  # noqa: ANN401
-        yield 1
-        message = "row 2 is wrong"
-        raise InputError(message)
-
-    items = ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(InputError, match="row 2 is wrong"):
-        next(items)
-
-
-def test_iterating_ahead_stops_when_the_taker_does() -> None:
-    made: list[int] = []
-
-    def endless() -> Any:  # noqa: ANN401
-        while True:
-            made.append(len(made))
-            yield made[-1]
-
-    items = ahead(endless(), depth=2)
-    assert next(items) == 0
-    items.close()  # type: ignore[attr-defined]
-    assert len(made) <= 5
-    assert "din-rows" not in [t.name for t in threading.enumerate()]

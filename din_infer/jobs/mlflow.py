@@ -1,0 +1,214 @@
+"""Save a model for MLflow: a pyfunc with a signature, loaded without any pickle.
+
+The folder that MLflow keeps has the ``.onnx`` and its ``.data`` file; what loads it
+needs ONNX Runtime, and neither torch nor onnx. `docs/engines.md` says how to run it.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+from numpy.typing import NDArray
+
+from din_infer.errors import ModelError, explain
+from din_infer.jobs.model_file import ModelFile
+from din_infer.predictor import Predictor
+from din_infer.spec import FeatureSpec
+
+__all__ = ["log_model", "save_model", "signature"]
+
+TYPES = {
+    "string": DataType.string,
+    "int64": DataType.long,
+    "float": DataType.double,
+}
+
+
+def signature(spec: FeatureSpec) -> ModelSignature:
+    """Say the columns of a spec in MLflow's types, and that a score comes out.
+
+    Lists are not required, so that MLflow takes null ones, which are empty to the
+    model; a table without such a column is still refused, by the model.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+
+    Returns
+    -------
+    mlflow.models.ModelSignature
+        Columns in the order of `spec.columns`, then the optional ones.
+    """
+    columns: dict[str, ColSpec] = {}
+
+    def add(name: str, dtype: str, is_list: bool, required: bool = True) -> None:
+        kind = Array(TYPES[dtype]) if is_list else TYPES[dtype]
+        columns.setdefault(name, ColSpec(kind, name, required=required and not is_list))
+
+    for field in (*spec.user, *spec.candidate):
+        add(field.column, field.dtype, False)
+    for sequence in spec.behavior:
+        for behavior in sequence.fields:
+            if behavior.source is None:
+                add(behavior.column, behavior.dtype, True)
+    for lists in spec.multi_hot:
+        add(lists.column, lists.dtype, True)
+    for dense in spec.dense:
+        add(dense.column, "float", dense.dim > 1)
+    names = (*spec.columns, *spec.optional_columns)
+    for name in names:  # what is left are the lengths of lists
+        add(name, "int64", False, name not in spec.optional_columns)
+    scores = TensorSpec(np.dtype(np.float32), (-1,), "score")
+    return ModelSignature(
+        inputs=Schema([columns[name] for name in names]), outputs=Schema([scores])
+    )
+
+
+def save_model(
+    path: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Save a model as an MLflow pyfunc in a folder.
+
+    Parameters
+    ----------
+    path : path
+        The folder to make.
+    model : path
+        The ``.onnx`` that din-convert wrote; its data file lies beside it. It is loaded
+        here once, so that golden rows are checked.
+    device, threads
+        What the loaded model will use, as `Predictor` takes them; they can be changed
+        by ``load_model(..., model_config={"threads": 4})``.
+    **options
+        More for ``mlflow.pyfunc.save_model``; `pip_requirements` replaces ours.
+
+    Raises
+    ------
+    ModelError
+        If it is no model, or has no feature spec.
+    """
+    with _prepared(model, device, threads, options) as given:
+        mlflow.pyfunc.save_model(os.fspath(path), **given)
+
+
+def log_model(
+    model: str | os.PathLike[str],
+    *,
+    name: str = "model",
+    device: str = "cpu",
+    threads: int | None = None,
+    **options: Any,  # noqa: ANN401
+) -> ModelInfo:
+    """Log a model to the current run, as `save_model` saves it.
+
+    Parameters
+    ----------
+    model, device, threads
+        As `save_model` takes them.
+    name : str
+        What MLflow calls it.
+    **options
+        More for ``mlflow.pyfunc.log_model``, as `registered_model_name`.
+
+    Returns
+    -------
+    mlflow.models.model.ModelInfo
+
+    Raises
+    ------
+    ModelError
+        If it is no model, or has no feature spec.
+    """
+    with _prepared(model, device, threads, options) as given:
+        made: ModelInfo = mlflow.pyfunc.log_model(name=name, **given)
+    return made
+
+
+@contextmanager
+def _prepared(
+    model: str | os.PathLike[str],
+    device: str,
+    threads: int | None,
+    options: Mapping[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Check a model, and make the arguments that MLflow saves it by."""
+    known = ModelFile.read(model)
+    Predictor(known.path, device="cpu")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "din")
+        folder.mkdir()
+        for source in (known.path, *known.data_paths):
+            _place(source, folder / source.name)
+        given = {
+            "loader_module": __name__,
+            "data_path": os.fspath(folder),
+            "signature": signature(known.spec),
+            "model_config": {"device": device, "threads": threads},
+            "pip_requirements": [
+                f"din-infer[cpu,mlflow]=={version('din-infer')}",
+                f"mlflow-skinny=={version('mlflow-skinny')}",
+            ],
+            "metadata": {"din_infer.model_id": known.model_id},
+        }
+        example = _example(known)
+        if example is not None:
+            given["input_example"] = example
+        yield {**given, **options}
+
+
+def _example(model: ModelFile) -> pd.DataFrame | None:
+    """Take a golden row without nulls as MLflow's example; None where there is none."""
+    golden = json.loads(model.metadata.get("din_infer.golden", "{}"))
+    for row in golden.get("rows", []):
+        values = [v for c in row.values() for v in (c if isinstance(c, list) else [c])]
+        lists = [c for c in row.values() if isinstance(c, list)]
+        if None not in values and all(lists):
+            return pd.DataFrame([row])
+    return None
+
+
+def _place(source: Path, target: Path) -> None:
+    """Show a file in another folder, without a copy where that is possible."""
+    try:
+        target.symlink_to(source)
+    except OSError:  # Windows, without the right to
+        shutil.copyfile(source, target)
+
+
+def _load_pyfunc(
+    data_path: str, model_config: Mapping[str, Any] | None = None
+) -> "_Scores":
+    """Load what `save_model` saved; MLflow calls it by this name."""
+    found = sorted(Path(data_path).glob("*.onnx"))
+    if len(found) != 1:
+        rule = "one .onnx in the saved model"
+        raise ModelError(explain(rule, len(found), data_path))
+    return _Scores(Predictor(found[0], **(model_config or {})))
+
+
+class _Scores:
+    """What MLflow keeps of a loaded model."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def predict(self, model_input: pd.DataFrame) -> NDArray[np.float32]:
+        """Score the rows of a table."""
+        return self.predictor.score(model_input)

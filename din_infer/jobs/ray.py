@@ -1,0 +1,222 @@
+"""Score a Ray Dataset: each actor of a pool has one Predictor and scores batches.
+
+`docs/engines.md` says how to run it.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from din_infer.errors import InputError, explain
+from din_infer.jobs.batches import BatchScorer
+from din_infer.jobs.forms import OnError, output_schema
+from din_infer.jobs.model_file import ModelFile
+from din_infer.jobs.workers import open_model, score_batch
+
+__all__ = ["Scorer", "score_dataset"]
+
+# Where Ray's type for arrays of various lengths has their values.
+DATA = "data"
+
+
+class Scorer:
+    """The class that ``Dataset.map_batches`` makes once in every actor.
+
+    Parameters
+    ----------
+    model : path
+        Of the ``.onnx`` as every worker sees it; its ``.data`` file lies beside it.
+    keep : sequence of str
+        Columns to copy, before `score`.
+    explode : bool
+        Of a table of requests with lists of candidates: one row per candidate.
+    on_error : {"fail", "skip", "null"}
+        What a row does that does not fit the spec: end the job, be left out, or have a
+        null score. The log of the worker tells of the latter.
+    device : str
+        "cpu" or "cuda"; "cuda" never scores on the CPU: it raises.
+    threads : int, optional
+        By default the actor's CPUs.
+    model_id : str, optional
+        The model that this must be.
+
+    Raises
+    ------
+    ModelError
+        If the worker has no such file, or another model.
+    DeviceError
+        If the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        keep: Sequence[str] = (),
+        explode: bool = False,
+        on_error: OnError = "fail",
+        device: str = "cpu",
+        threads: int | None = None,
+        model_id: str | None = None,
+    ) -> None:
+        self._predictor = open_model(
+            model, device=device, threads=threads or _granted_cpus(), model_id=model_id
+        )
+        self._keep, self._explode, self._on_error = list(keep), explode, on_error
+        self._schema: pa.Schema | None = None
+        self._scorer: BatchScorer | None = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Score one batch, in Arrow's format.
+
+        Raises
+        ------
+        InputError
+            Naming column and row, where the batch does not fit the spec.
+        """
+        columns = [_plain(column) for column in table.columns]
+        table = pa.Table.from_arrays(columns, names=table.column_names)
+        # blocks may differ: where all lists are empty, their values have no type
+        if self._scorer is None or table.schema != self._schema:
+            self._schema = table.schema
+            self._scorer = BatchScorer(
+                self._predictor,
+                table.schema,
+                keep=self._keep,
+                explode=self._explode,
+                on_error=self._on_error,
+            )
+        narrow = table.select(self._scorer.columns).combine_chunks()
+        scored = [score_batch(self._scorer, b, self._keep) for b in narrow.to_batches()]
+        return pa.Table.from_batches(scored, self._scorer.schema)
+
+
+def _plain(column: Any) -> Any:  # noqa: ANN401
+    """Take the lists out of Ray's own types: it makes tensors of NumPy arrays."""
+    kind = _plain_type(column.type)
+    if kind == column.type:
+        return column
+    chunks = [c.storage for c in column.chunks]
+    if kind != column.type.storage_type:
+        chunks = [pc.struct_field(c, DATA) for c in chunks]
+    return pa.chunked_array(chunks, kind)
+
+
+def _plain_type(kind: Any) -> Any:  # noqa: ANN401
+    if not isinstance(kind, pa.ExtensionType):
+        return kind
+    stored = kind.storage_type
+    # arrays of various lengths: their values, and a shape that says nothing more
+    if pa.types.is_struct(stored) and getattr(kind, "ndim", 0) == 1:
+        return stored.field(DATA).type
+    return stored
+
+
+def _granted_cpus() -> int:
+    """Count the CPUs that Ray reserved for this actor, at least 1."""
+    context: Any = ray.get_runtime_context()  # has no types
+    granted = context.get_assigned_resources()
+    return max(1, int(granted.get("CPU", 1)))
+
+
+def score_dataset(
+    dataset: Dataset,
+    model: str | os.PathLike[str],
+    *,
+    keep: Sequence[str] = (),
+    explode: bool = False,
+    on_error: OnError = "fail",
+    batch_size: int = 8192,
+    concurrency: int | tuple[int, int] | None = None,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    threads: int | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Dataset:
+    """Score a dataset in a pool of actors; lazy, as every transformation of Ray Data.
+
+    Parameters
+    ----------
+    dataset : ray.data.Dataset
+        Has the model's columns; others are not read, and cost less if they were never
+        there (``read_parquet(columns=...)``).
+    model : path
+        Of the ``.onnx``, as every worker sees it. Where the driver has it too, all
+        workers must have the same model.
+    keep, explode, on_error
+        As `Scorer` takes them.
+    batch_size : int
+        Rows scored at a time.
+    concurrency : int or (int, int), optional
+        Actors; or the fewest and the most. By default one, and as many more as the
+        cluster has room for.
+    num_cpus : float
+        CPUs of each actor, and threads of its Predictor.
+    num_gpus : float
+        GPUs of each actor. Above 0 it scores on CUDA or raises.
+    threads : int, optional
+        Threads, where they shall differ from `num_cpus`.
+    **options
+        More for ``Dataset.map_batches``, as `memory` or `runtime_env`.
+
+    Returns
+    -------
+    ray.data.Dataset
+        The kept columns, and `score`: float32, or lists of it for requests.
+
+    Raises
+    ------
+    InputError
+        If the dataset is known to lack columns. While it runs, Ray raises its own
+        errors, with those of `Scorer` as the cause.
+    ModelError
+        If `model` is here and is no model.
+    """
+    if num_gpus < 0 or num_cpus < 0:
+        got = f"num_cpus={num_cpus}, num_gpus={num_gpus}"
+        raise InputError(explain("resources of at least 0", got, "score_dataset"))
+    model_id = None
+    if Path(model).exists():
+        known = ModelFile.read(model)
+        model_id = known.model_id
+        schema = dataset.schema(fetch_if_missing=False)
+        base = None if schema is None else schema.base_schema
+        if isinstance(base, pa.Schema):
+            output_schema(known.spec, _plain_schema(base), keep, explode, on_error)
+    return dataset.map_batches(
+        Scorer,
+        fn_constructor_args=(os.fspath(model),),
+        fn_constructor_kwargs={
+            "keep": list(keep),
+            "explode": explode,
+            "on_error": on_error,
+            "device": "cuda" if num_gpus else "cpu",
+            "threads": threads,
+            "model_id": model_id,
+        },
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        compute=_pool(concurrency),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus or None,
+        **options,
+    )
+
+
+def _pool(concurrency: int | tuple[int, int] | None) -> ActorPoolStrategy:
+    if concurrency is None:
+        return ActorPoolStrategy()
+    if isinstance(concurrency, tuple):
+        fewest, most = concurrency
+        return ActorPoolStrategy(min_size=fewest, max_size=most)
+    return ActorPoolStrategy(size=concurrency)
+
+
+def _plain_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([f.with_type(_plain_type(f.type)) for f in schema])

@@ -1,0 +1,68 @@
+"""What the tests of engines share: a model with a data file, and rows for it."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from din_converter import convert
+from din_infer.spec import FeatureSpec
+from tests.models import random_model, random_rows, spec_dict
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "engines.md"
+# Above what a model keeps inside its `.onnx`.
+MANY_BUCKETS = 60_000
+
+
+def make_model(folder: Path) -> Path:
+    """Convert a model of the paper whose tables lie in a file of their own."""
+    raw = copy.deepcopy(spec_dict())
+    raw["user"][0]["encoder"]["buckets"] = MANY_BUCKETS
+    convert(random_model(raw), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def rows_of(spec: FeatureSpec, count: int, seed: int = 0) -> pa.Table:
+    """Rows with ragged lists, some null or empty; `row` counts them."""
+    rows = random_rows(spec, count, seed)
+    for number, row in enumerate(rows):
+        del row["extra"]
+        row["row"] = number
+    rows[0] |= {"hist_goods_id": None, "hist_cate_id": None, "action": None}
+    rows[1] |= {"hist_goods_id": [], "hist_cate_id": [], "action": []}
+    rows[2] |= {"goods_id": None, "tags": None}
+    return pa.Table.from_pylist(rows)
+
+
+def requests_of(spec: FeatureSpec, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Requests with 0 to 3 of the rows' candidates; and a row for each candidate."""
+    columns = spec.encoder.candidate_columns
+    users = [n for n in (*spec.encoder.user_columns, "row") if n not in columns]
+    requests: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    given = rows.to_pylist()
+    for number, row in enumerate(given):
+        user = {n: row[n] for n in users}
+        chosen = [given[(number + k) % len(given)] for k in range(number % 4)]
+        items = [{n: c[n] for n in columns} for c in chosen]
+        requests.append(user | {"items": items})
+        pairs += [user | item for item in items]
+    return pa.Table.from_pylist(requests), pa.Table.from_pylist(pairs, rows.schema)
+
+
+def with_bad_row(rows: pa.Table, row: int) -> pa.Table:
+    """The rows, one of which has a category outside its table."""
+    values = rows["cate_id"].to_pylist()
+    values[row] = 50
+    place = rows.column_names.index("cate_id")
+    return rows.set_column(place, "cate_id", pa.array(values, pa.int64()))
+
+
+def example(engine: str, folder: Path) -> Any:  # noqa: ANN401
+    """The page's Python for an engine, compiled, with `folder` as the shared disk."""
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (block,) = (b for b in blocks if f"din_infer.jobs.{engine} " in b)
+    return compile(block.replace("/mnt", str(folder)), PAGE.name, "exec")

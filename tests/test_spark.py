@@ -1,0 +1,318 @@
+"""Real Spark on this machine: DataFrames in, scores out, whatever dies on the way."""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from pyspark.errors import PythonException
+from pyspark.resource import ResourceInformation
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import ArrayType, FloatType, StringType
+
+from din_converter import convert
+from din_infer import InputError, ModelError, Predictor
+from din_infer.jobs import spark as engine
+from din_infer.jobs.spark import score_dataframe, scorer
+from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
+from tests.models import SPECS, random_model
+
+JAVA = shutil.which("java") or os.environ.get("JAVA_HOME")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not JAVA, reason="needs Java"),
+    pytest.mark.filterwarnings(
+        "ignore:PySpark does not yet fully support pandas:FutureWarning"
+    ),
+]
+ROWS = 600
+Scores = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def table(model: Path) -> pa.Table:
+    return rows_of(Predictor(model).spec, ROWS)
+
+
+@pytest.fixture(scope="module")
+def scores(model: Path, table: pa.Table) -> Scores:
+    return Predictor(model, threads=1).score(table)
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    folder = tmp_path_factory.mktemp("spark")
+    settings = {
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.memory": "512m",
+        "spark.local.dir": str(folder),
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "100",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.warehouse.dir": str(folder),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        # a task may fail once: the second number
+        builder = SparkSession.builder.master("local[2, 2]")
+        session = builder.config(map=settings).getOrCreate()
+        session.sparkContext.setLogLevel("OFF")
+        yield session
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def df(spark: SparkSession, table: pa.Table, tmp_path_factory: Any) -> DataFrame:  # noqa: ANN401
+    return read(spark, table, tmp_path_factory.mktemp("rows"))
+
+
+def read(spark: SparkSession, table: pa.Table, folder: Path) -> DataFrame:
+    for part in range(2):
+        half = table.num_rows // 2
+        pq.write_table(table.slice(part * half, half), folder / f"{part}.parquet")
+    return spark.read.parquet(str(folder))
+
+
+def in_order(scored: DataFrame) -> list[Any]:
+    return sorted(scored.collect(), key=lambda row: row["row"])
+
+
+def close(rows: list[Any], scores: Scores) -> None:
+    np.testing.assert_allclose([row["score"] for row in rows], scores, atol=1e-6)
+
+
+def test_ragged_strings_become_scores(
+    model: Path, table: pa.Table, scores: Scores, df: DataFrame
+) -> None:
+    made = score_dataframe(df, model, keep=["row", "hist_goods_id"])
+    assert made.columns == ["row", "hist_goods_id", "score"]
+    assert made.schema["hist_goods_id"] == df.schema["hist_goods_id"]
+    assert made.schema["score"].dataType == FloatType()
+    rows = in_order(made)
+    assert [r["row"] for r in rows] == list(range(ROWS))
+    lists = [r["hist_goods_id"] for r in rows]
+    assert lists == table["hist_goods_id"].to_pylist()
+    close(rows, scores)
+    assert scores.std() > 0.1
+
+
+def test_the_example_of_the_page_runs(
+    spark: SparkSession,
+    model: Path,
+    table: pa.Table,
+    scores: Scores,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(model.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "events").mkdir()
+    pq.write_table(table, tmp_path / "events" / "part.parquet")
+    names = {"spark": spark}
+    exec(example("spark", tmp_path), names)
+    assert names["spark"] is spark
+    got = pq.read_table(tmp_path / "scores")
+    assert got.column_names == ["user_id", "goods_id", "score"]
+    np.testing.assert_allclose(np.sort(got["score"]), np.sort(scores), atol=1e-6)
+
+
+def test_requests_have_lists_of_scores_or_a_row_per_candidate(
+    spark: SparkSession, model: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    requests, pairs = requests_of(Predictor(model).spec, table.slice(0, 60))
+    wanted = Predictor(model).score(pairs)
+    df = read(spark, requests, tmp_path)
+    lists = score_dataframe(df, model, keep=["row", "goods_id"])
+    assert lists.schema["score"].dataType == ArrayType(FloatType())
+    assert lists.schema["goods_id"].dataType == ArrayType(StringType())
+    rows = in_order(lists)
+    assert [len(r["score"]) for r in rows] == [n % 4 for n in range(60)]
+    flat = [score for r in rows for score in r["score"]]
+    np.testing.assert_allclose(flat, wanted, atol=1e-6)
+    exploded = score_dataframe(df, model, keep=["row", "goods_id"], explode=True)
+    assert exploded.schema["goods_id"].dataType == StringType()
+    rows = in_order(exploded)
+    assert [r["row"] for r in rows] == pairs["row"].to_pylist()
+    close(rows, wanted)
+
+
+def test_a_killed_worker_is_survived(
+    model: Path, scores: Scores, df: DataFrame, tmp_path: Path
+) -> None:
+    score = scorer(model, keep=["row"])
+
+    def slow(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Say which process this is; the first waits there to be killed."""
+        for number, batch in enumerate(score(batches)):
+            mark = tmp_path / "pid"
+            if number == 1 and not mark.exists():
+                draft = tmp_path / str(os.getpid())
+                draft.write_text(str(os.getpid()))
+                draft.rename(mark)
+                time.sleep(60)
+            pids = pa.array([os.getpid()] * batch.num_rows)
+            yield batch.append_column("pid", pids)
+
+    killed = []
+
+    def kill() -> None:
+        mark = tmp_path / "pid"
+        while not mark.exists():
+            time.sleep(0.01)
+        killed.append(int(mark.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    rows = in_order(df.mapInArrow(slow, "row long, score float, pid long"))
+    killer.join()
+    assert [r["row"] for r in rows] == list(range(ROWS))
+    close(rows, scores)
+    assert killed[0] not in {r["pid"] for r in rows}
+
+
+def test_a_shipped_model_needs_no_shared_path(
+    model: Path, scores: Scores, df: DataFrame, table: pa.Table, tmp_path: Path
+) -> None:
+    here = tmp_path / "mine"
+    shutil.copytree(model.parent, here)
+    made = score_dataframe(df, here / "model.onnx", keep=["row"], ship=True)
+    again = score_dataframe(df, here / "model.onnx", keep=["row"], ship=True)
+    shutil.rmtree(here)
+    close(in_order(made), scores)
+    close(in_order(again), scores)
+    # another model of the same name is another model
+    raw = SPECS["paper"] | {"calibration": {"offset": -1.0}}
+    convert(random_model(raw, seed=5), tmp_path / "model.onnx")
+    other = Predictor(tmp_path / "model.onnx").score(table)
+    assert np.abs(other - scores).max() > 0.1
+    made = score_dataframe(df, tmp_path / "model.onnx", keep=["row"], ship=True)
+    close(in_order(made), other)
+
+
+def test_a_session_without_a_context_cannot_ship(model: Path, df: DataFrame) -> None:
+    class Connect:
+        schema = df.schema
+        sparkSession = object()
+
+    with pytest.raises(InputError) as error:
+        score_dataframe(Connect(), model, ship=True)  # type: ignore[arg-type]
+    assert str(error.value) == (
+        "expected a session that has a SparkContext, to ship the model, got Spark"
+        " Connect - at `df`. Put the model where all workers see it, and leave out"
+        " ship."
+    )
+
+
+def test_wrong_data_fails_the_job_by_column_and_row(
+    spark: SparkSession, model: Path, table: pa.Table, scores: Scores, tmp_path: Path
+) -> None:
+    bad = read(spark, with_bad_row(table, 433), tmp_path)
+    with pytest.raises(PythonException) as error:
+        score_dataframe(bad, model, keep=["row"]).collect()
+    assert (
+        "InputError: expected an id in [0, 50), got 50 - at `cate_id`, row 33 of a"
+        " batch (row=433)"
+    ) in str(error.value)
+    rows = in_order(score_dataframe(bad, model, keep=["row"], on_error="null"))
+    assert rows[433]["score"] is None
+    del rows[433]
+    close(rows, np.delete(scores, 433))
+
+
+def test_wrong_columns_and_models_are_said_before_anything_runs(
+    model: Path, df: DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="expected the columns age, got only user_id"):
+        score_dataframe(df.drop("age"), model)
+    with pytest.raises(InputError, match="expected the columns nothing, got only user"):
+        score_dataframe(df, model, keep=["nothing"])
+    with pytest.raises(ModelError, match="expected a model file, got No such file"):
+        score_dataframe(df, tmp_path / "model.onnx")
+
+
+def test_a_worker_without_the_model_says_so(df: DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    score = scorer(path)
+    with pytest.raises(PythonException) as error:
+        df.mapInArrow(score, "score float").collect()
+    assert (
+        "ModelError: expected a model file on the worker's machine, got no such file -"
+        f" at `{path}`. Every worker opens"
+    ) in str(error.value)
+
+
+def test_a_worker_makes_one_predictor_of_the_tasks_cpus(
+    model: Path, df: DataFrame
+) -> None:
+    text = str(model)
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in scorer(text)(batches):
+            pass
+        made = {p.threads for p in engine._MODELS.values() if text in repr(p)}
+        yield pa.record_batch({"pid": [os.getpid()], "threads": [sum(made)]})
+
+    tasks = df.repartition(6).mapInArrow(count, "pid long, threads long").collect()
+    assert len(tasks) == 6
+    assert len({t["pid"] for t in tasks}) <= 2
+    assert {t["threads"] for t in tasks} == {1}
+    assert os.getpid() not in {t["pid"] for t in tasks}
+    assert not engine._MODELS  # nor did the driver make one
+
+
+def test_a_task_with_a_gpu_scores_on_that_one(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Task:
+        granted: ClassVar[dict[str, Any]] = {}
+
+        @classmethod
+        def get(cls) -> "Task":
+            return cls()
+
+        def cpus(self) -> int:
+            return 3
+
+        def resources(self) -> dict[str, Any]:
+            return self.granted
+
+    def opened(path: str, **options: object) -> object:
+        return {"path": path, **options}
+
+    monkeypatch.setattr(engine, "_MODELS", {})
+    monkeypatch.setattr(engine, "TaskContext", Task)
+    monkeypatch.setattr(engine, "open_model", opened)
+    wanted = {"path": str(model), "device": "cpu", "threads": 3, "model_id": None}
+    assert engine._open(str(model), None, None, None) == wanted
+    Task.granted = {"gpu": ResourceInformation("gpu", ["2", "5"])}
+    wanted["device"] = "cuda:2"
+    assert engine._open(str(model), None, None, None) == wanted
+    wanted["device"] = "cpu"
+    assert engine._open(str(model), None, "cpu", None) == wanted
+
+
+def test_few_models_stay_open(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_MODELS", {})
+    first = engine._open(str(model), 1, "cpu", None)
+    assert engine._open(str(model), 1, "cpu", None) is first
+    assert engine._open(str(model), 2, "cpu", None) is not first
+    os.utime(model)  # written anew
+    assert engine._open(str(model), 1, "cpu", None) is not first
+    assert len(engine._MODELS) == 2
