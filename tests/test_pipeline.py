@@ -1,9 +1,11 @@
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from din_infer import InputError
 from din_infer.jobs.pipeline import ahead, in_order
 
 
