@@ -79,9 +79,9 @@ class Scenario(timing.Scenario):
         return self.candidates * self.positions
 
 
-def _spec(sizes: Sizes, positions: int) -> FeatureSpec:
+def _spec(sizes: Sizes, positions: int, encoder_type: str) -> FeatureSpec:
     def field(name: str, rows: int) -> dict[str, Any]:
-        encoder = {"type": "identity", "buckets": rows}
+        encoder = {"type": encoder_type, "buckets": rows}
         return {"name": name, "dim": sizes.dim, "encoder": encoder}
 
     return FeatureSpec.from_dict(
@@ -110,12 +110,18 @@ def _spec(sizes: Sizes, positions: int) -> FeatureSpec:
     )
 
 
-def make_model(sizes: Sizes, positions: int, seed: int) -> DIN:
+def make_model(
+    sizes: Sizes,
+    positions: int,
+    seed: int,
+    encoder: Literal["identity", "hash"] = "identity",
+) -> DIN:
     """Make a DIN in evaluation mode whose random weights and statistics all matter.
 
-    `positions` is the longest history it allows.
+    `positions` is the longest history it allows. With `encoder` "hash" it takes
+    strings.
     """
-    model = DIN(_spec(sizes, positions))
+    model = DIN(_spec(sizes, positions, encoder))
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
         if not value.dtype.is_floating_point:

@@ -32,6 +32,8 @@ COPY = "copy"
 COLUMNS = {
     "p50_ms": ("median ms", ".3f"),
     "p99_ms": ("p99 ms", ".3f"),
+    "p999_ms": ("p99.9 ms", ".3f"),
+    "calls_per_s": ("calls/s", ",.0f"),
     "times_ours": ("times ours", ".2f"),
     "times_ours_per_computed_pair": ("per computed pair", ".2f"),
     "ns_per_valid_pair": ("ns per valid pair", ".1f"),
@@ -57,34 +59,47 @@ class Wanted:
     """A figure to hold the measured one against; never more than information.
 
     In `scenario`, `slow` is wanted to take at least `at_least` times as long as `fast`;
-    or `fast` to take at most `at_most` per unit. Where both are given, one is enough.
+    or `fast` to take at most `at_most` per unit, at most `us_more` microseconds more
+    than `slow`, or at its p99 at most `tail` times as long as at its median. Where
+    several are given, one is enough.
     """
 
     scenario: str
     slow: str | None
     fast: str
-    at_least: float | None
+    at_least: float | None = None
     at_most: float | None = None
+    us_more: float | None = None
+    tail: float | None = None
 
     def judge(self, present: Mapping[str, Any], per: str) -> dict[str, Any]:
         """Compare with the rows of who took part; `per` names the time of a unit.
 
-        `measured` is the ratio, `measured_time` the time of a unit; `holds` is None
-        where what was measured does not tell.
+        `measured` is the ratio, `measured_time` the time of a unit, and so on; `holds`
+        is None where what was measured does not tell.
         """
         fast, slow = present.get(self.fast), present.get(self.slow or "")
         ratio = slow["p50_ms"] / fast["p50_ms"] if fast and slow else None
         time = fast[per] if fast else None
+        more = 1e3 * (fast["p50_ms"] - slow["p50_ms"]) if fast and slow else None
+        tail = fast["p99_ms"] / fast["p50_ms"] if fast else None
         found = []
         if self.at_least is not None:
             found.append(None if ratio is None else ratio >= self.at_least)
-        if self.at_most is not None:
-            found.append(None if time is None else time <= self.at_most)
+        for measured, limit in (
+            (time, self.at_most),
+            (more, self.us_more),
+            (tail, self.tail),
+        ):
+            if limit is not None:
+                found.append(None if measured is None else measured <= limit)
         holds = True if True in found else None if None in found else False
         return {
             **asdict(self),
             "measured": ratio,
             "measured_time": time,
+            "measured_more": more,
+            "measured_tail": tail,
             "holds": holds,
         }
 
@@ -133,6 +148,11 @@ def summarize(
             "min_ms": outcome.ms(0),
             "runs": len(outcome.seconds),
         }
+        if scenario.tail:
+            contestants[key]["p999_ms"] = outcome.ms(99.9)
+        if scenario.callers > 1:
+            rate = len(outcome.seconds) / sum(outcome.turns)
+            contestants[key]["calls_per_s"] = rate
         if outcome.error is not None:
             contestants[key]["error"] = outcome.error
         if padded is not None:
@@ -199,12 +219,15 @@ def _per(scenario: Scenario) -> str:
 def _sentence(figure: Mapping[str, Any], per: str) -> str:
     """Say what one figure should be, and whether it is."""
     clauses = []
-    for what, measured, limit in (
-        (f"{figure['slow']} / {figure['fast']}", "measured", "at_least"),
-        (f"{per} of {figure['fast']}", "measured_time", "at_most"),
+    slow, fast = figure["slow"], figure["fast"]
+    for what, measured, limit, rule in (
+        (f"{slow} / {fast}", "measured", "at_least", "at least"),
+        (f"{per} of {fast}", "measured_time", "at_most", "at most"),
+        (f"us of {fast} above {slow}", "measured_more", "us_more", "at most"),
+        (f"p99 / median of {fast}", "measured_tail", "tail", "at most"),
     ):
         if figure[limit] is not None:
-            value, rule = figure[measured], limit.replace("_", " ")
+            value = figure[measured]
             got = "not measured" if value is None else f"{value:.2f}"
             clauses.append(f"{what}: {got}, wanted {rule} {figure[limit]:g}")
     verdict = {True: ": holds", False: ": does not hold", None: ""}[figure["holds"]]

@@ -8,7 +8,9 @@ last-level cache, and each contestant starts at a place of its own.
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -47,13 +49,19 @@ class WrongOutputError(Exception):
 
 @dataclass(frozen=True)
 class Scenario:
-    """One shape of input; time is given per `unit` of it, in `time_unit`."""
+    """One shape of input; time is given per `unit` of it, in `time_unit`.
+
+    So many `callers` at once share a contestant, each in a thread of its own. With
+    `tail`, p99.9 is told as well.
+    """
 
     name: str
     about: str
     _: KW_ONLY
     unit: str
     time_unit: Literal["ns", "us"] = "ns"
+    callers: int = 1
+    tail: bool = False
 
     @property
     def padded(self) -> int | None:
@@ -89,11 +97,12 @@ class Absent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one contestant did: its relative error, and the seconds of every call."""
+    """What one contestant did: its relative error, the seconds of calls and turns."""
 
     contestant: Contestant
     error: float | None
     seconds: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
 
     def ms(self, percentile: float) -> float:
         """Return a percentile of the calls, in milliseconds."""
@@ -207,15 +216,13 @@ def race(
             outcomes[key] = c if isinstance(c, Absent) else _enter(key, c, checked)
             bar.update()
         running = {k: o for k, o in outcomes.items() if isinstance(o, Outcome)}
-        calls = _line_up([o.contestant for o in running.values()], pool)
+        entered = [o.contestant for o in running.values()]
+        lines = _line_up(entered, pool, scenario.callers)
         for _ in range(ROUNDS):
-            for (key, outcome), one in zip(running.items(), calls, strict=True):
+            for (key, outcome), callers in zip(running.items(), lines, strict=True):
                 bar.set_postfix_str(key)
                 time.sleep(SETTLE_S)  # idle pools of threads spin for a while
-                stop = time.perf_counter() + seconds / ROUNDS
-                outcome.seconds.append(next(one))
-                while time.perf_counter() < stop:
-                    outcome.seconds.append(next(one))
+                _take_turn(outcome, callers, seconds / ROUNDS)
                 bar.update()
     units = float(np.mean([count(batch) for batch in pool]))
     return Race(scenario, len(pool), units, outcomes)
@@ -243,20 +250,41 @@ def _enter(
 
 
 def _line_up(
-    contestants: Sequence[Contestant], pool: Sequence[Any]
-) -> list[Iterator[float]]:
+    contestants: Sequence[Contestant], pool: Sequence[Any], callers: int
+) -> list[list[Iterator[float]]]:
     """Prepare everyone's inputs and warm up; each starts at a place of its own."""
     prepared: dict[Callable[[Any], Any], list[Any]] = {}
-    calls = []
+    lines = []
     for place, c in enumerate(contestants):
         if c.prepare not in prepared:
             prepared[c.prepare] = [c.prepare(batch) for batch in pool]
-        start = place * len(pool) // len(contestants)
-        calls.append(_time_calls(c.run, prepared[c.prepare], start))
-    for one in calls:
+        places = range(place * callers, (place + 1) * callers)
+        starts = (p * len(pool) // (len(contestants) * callers) for p in places)
+        lines.append([_time_calls(c.run, prepared[c.prepare], at) for at in starts])
+    for one in chain.from_iterable(lines):
         for _ in range(WARM_UP_CALLS):
             next(one)
-    return calls
+    return lines
+
+
+def _take_turn(
+    outcome: Outcome, callers: Sequence[Iterator[float]], seconds: float
+) -> None:
+    """Call for so long, each caller at least once, and note how long that took."""
+    before = time.perf_counter()
+
+    def call(one: Iterator[float]) -> list[float]:
+        made = [next(one)]
+        while time.perf_counter() < before + seconds:
+            made.append(next(one))
+        return made
+
+    if len(callers) == 1:
+        outcome.seconds.extend(call(callers[0]))
+    else:
+        with ThreadPoolExecutor(len(callers)) as pool:
+            outcome.seconds.extend(chain.from_iterable(pool.map(call, callers)))
+    outcome.turns.append(time.perf_counter() - before)
 
 
 def _time_calls(

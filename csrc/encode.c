@@ -545,8 +545,6 @@ static int64_t width_of(int32_t type) {
     case DIN_UINT32:
     case DIN_FLOAT32:
       return 4;
-    case DIN_BYTES_VIEW:
-      return 16;
     default:
       return 8;
   }
@@ -561,41 +559,69 @@ static int is_same_bytes(const din_values *v, int64_t first, int64_t second,
   second += v->offset;
   const int64_t begin = END(first);
   const int64_t apart = END(second) - begin;
+  const int64_t size = END(first + n) - begin;
   if (END(second + n) - END(first + n) != apart) return 0;
+  if (size > 0 &&
+      memcmp(v->bytes + begin, v->bytes + begin + apart, (size_t)size) != 0) {
+    return 0;
+  }
   int64_t differ = 0;
   for (int64_t i = 1; i < n; ++i) differ |= END(second + i) - END(first + i) - apart;
-  const int64_t size = END(first + n) - begin;
 #undef END
-  return differ == 0 && (size == 0 || memcmp(v->bytes + begin, v->bytes + begin + apart,
-                                             (size_t)size) == 0);
+  return differ == 0;
+}
+
+/* Views of equal text may point to different places, and those of nulls anywhere. */
+static int is_same_views(const din_values *v, int64_t first, int64_t second,
+                         int64_t n) {
+  const uint8_t *views = (const uint8_t *)v->data + v->offset * 16;
+  if (memcmp(views + first * 16, views + second * 16, (size_t)(n * 16)) == 0) return 1;
+  for (int64_t i = 0; i < n; ++i) {
+    if (!din_is_valid(v, first + i) || !din_is_valid(v, second + i)) continue;
+    const din_key one = din_key_at(v, DIN_BYTES_VIEW, first + i);
+    const din_key other = din_key_at(v, DIN_BYTES_VIEW, second + i);
+    if (one.num_bytes != other.num_bytes) return 0;
+    if (one.data != other.data &&
+        memcmp(one.data, other.data, (size_t)one.num_bytes) != 0) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+static int is_same_bits(const uint8_t *bitmap, int64_t first, int64_t second,
+                        int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (din_bit(bitmap, first + i) != din_bit(bitmap, second + i)) return 0;
+  }
+  return 1;
 }
 
 /*
- * Whether two rows hold the same elements, as exploded tables have them: judged by
+ * Whether two stretches hold the same elements, as exploded tables have them: judged by
  * their bytes, so that a no is not certain.
  */
 static int is_same(const din_column *c, span one, span other) {
   const din_values *v = &c->values;
   if (one.count != other.count || one.count == 0) return 0;
-  if (one.first == other.first) return 1;
-  if (v->type == DIN_NULL || v->type == DIN_BOOL) return 0;
+  if (one.first == other.first || v->type == DIN_NULL) return 1;
+  const int64_t n = one.count;
+  const int64_t first = one.first + v->offset;
+  const int64_t second = other.first + v->offset;
+  int same;
   if (v->type == DIN_BYTES32 || v->type == DIN_BYTES64) {
-    if (!is_same_bytes(v, one.first, other.first, one.count)) return 0;
+    same = is_same_bytes(v, one.first, other.first, n);
+  } else if (v->type == DIN_BYTES_VIEW) {
+    same = is_same_views(v, one.first, other.first, n);
+  } else if (v->type == DIN_BOOL) {
+    same = is_same_bits(v->data, first, second, n);
   } else {
+    const uint8_t *data = v->data;
     const int64_t width = width_of(v->type);
-    const uint8_t *data = (const uint8_t *)v->data + v->offset * width;
-    if (memcmp(data + one.first * width, data + other.first * width,
-               (size_t)(one.count * width)) != 0) {
-      return 0;
-    }
+    same =
+        memcmp(data + first * width, data + second * width, (size_t)(n * width)) == 0;
   }
-  for (int64_t i = 0; v->validity != NULL && i < one.count; ++i) {
-    if (din_bit(v->validity, one.first + v->offset + i) !=
-        din_bit(v->validity, other.first + v->offset + i)) {
-      return 0;
-    }
-  }
-  return 1;
+  return same && (v->validity == NULL || is_same_bits(v->validity, first, second, n));
 }
 
 /* Take a row, and pad it. */
@@ -677,6 +703,36 @@ void din_encode_lists(const din_column *c, const din_encoder *e, const din_codes
     }
   }
   if (tally->fault == DIN_FINE) flush(&p);
+}
+
+/* Whether a row is null: it may be no empty one, since dense values tell them apart. */
+static int is_null_row(const din_column *c, int64_t row) {
+  if (c->nesting == DIN_SCALAR) return !din_is_valid(&c->values, row);
+  return c->validity != NULL && !din_bit(c->validity, row + c->offset);
+}
+
+static int repeats_row_before(const din_column *c, int64_t row) {
+  if (row == 0) return 0;
+  const int is_null = is_null_row(c, row);
+  if (is_null != is_null_row(c, row - 1)) return 0;
+  if (is_null) return 1;
+  span one;
+  span other;
+  din_row_bounds_inline(c, row - 1, &one.first, &one.count);
+  din_row_bounds_inline(c, row, &other.first, &other.count);
+  if (one.count == 0 && other.count == 0) return 1;
+  return is_same(c, one, other);
+}
+
+int64_t din_mark_repeats(const din_column *c, int64_t first, int64_t stop,
+                         uint8_t *same) {
+  int64_t count = 0;
+  for (int64_t row = first; row < stop; ++row) {
+    if (!same[row]) continue;
+    same[row] = (uint8_t)repeats_row_before(c, row);
+    count += same[row];
+  }
+  return count;
 }
 
 /* ---------------------------------------------------------------------- pad values */
@@ -803,10 +859,12 @@ void din_read_scalars_int64(const din_column *c, int64_t *out, uint8_t *valid,
 }
 
 void din_read_dense(const din_column *c, int64_t num_values, int32_t replace,
-                    float replacement, float *out, din_tally *tally) {
+                    float replacement, const int64_t *weights, float *out,
+                    din_tally *tally) {
   double numbers[DIN_BLOCK];
   for (int64_t row = 0; row < c->num_rows; ++row) {
     float *to = out + row * num_values;
+    const int64_t weight = weights == NULL ? 1 : weights[row];
     int64_t start;
     int64_t count;
     din_row_bounds_inline(c, row, &start, &count);
@@ -815,7 +873,7 @@ void din_read_dense(const din_column *c, int64_t num_values, int32_t replace,
             ? c->values.type == DIN_NULL
             : c->validity != NULL && !din_bit(c->validity, row + c->offset);
     if (is_null) {
-      tally->nulls += 1;
+      tally->nulls += weight;
       for (int64_t k = 0; k < num_values; ++k) {
         to[k] = replacement;
       }
@@ -843,7 +901,7 @@ void din_read_dense(const din_column *c, int64_t num_values, int32_t replace,
           tally->bad_row = row;
           return;
         }
-        tally->nulls += !is_finite;
+        tally->nulls += is_finite ? 0 : weight;
         to[done + k] = is_finite ? (float)numbers[k] : replacement;
       }
     }

@@ -123,6 +123,15 @@ void din_encode_lists(const din_column *column, const din_encoder *encoder,
                       int64_t stop, int64_t *padded, din_tally *tally);
 
 /*
+ * Clear same[r] of every row in [first, stop) but those that surely hold what the row
+ * before them holds; rows whose entry is 0 are not looked at. Returns how many are left.
+ *
+ * @pre column is checked; 0 <= first <= stop <= R; same holds R entries
+ */
+int64_t din_mark_repeats(const din_column *column, int64_t first, int64_t stop,
+                         uint8_t *same);
+
+/*
  * Find what is left of each row without its leading and trailing pad values:
  * skip [R], kept [R].
  *
@@ -140,10 +149,13 @@ void din_trim_rows(const din_column *column, const din_pad_value *pad, int64_t *
 void din_drop_pads(const din_column *column, const din_pad_value *pad,
                    const int64_t *position_start, int64_t *positions, int64_t *kept);
 
-/* Read K values per row as float32 [R, K]; replace missing ones when `replace` is set.
+/*
+ * Read K values per row as float32 [R, K]; replace missing ones when `replace` is set.
+ * Those of row r count weights[r] times; NULL: once.
  */
 void din_read_dense(const din_column *column, int64_t num_values, int32_t replace,
-                    float replacement, float *out, din_tally *tally);
+                    float replacement, const int64_t *weights, float *out,
+                    din_tally *tally);
 
 /* Read scalars as float64 [R], null as NaN. @pre checked numbers */
 void din_read_scalars_float64(const din_column *column, double *out);

@@ -7,6 +7,7 @@
 
 from din_infer import metrics
 from din_infer.encode import hash_buckets, pad
+from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import (
     ConversionError,
     DeviceError,
@@ -21,6 +22,7 @@ __all__ = [
     "ConversionError",
     "DeviceError",
     "DinError",
+    "EncodedRequest",
     "FeatureSpec",
     "InputError",
     "ModelError",

@@ -36,6 +36,10 @@ from din_infer.errors import InputError, explain
 # Rows, or elements, of one column: their sizes in bytes still fit.
 cdef int64_t MAX_ROWS = INT64_MAX // 64
 
+# So few take microseconds: a thread that gave the GIL away for them would wait longer
+# to have it back. Two callers of one row each get a fifth more done.
+cdef int64_t FEW_ELEMENTS = 1024
+
 cdef object _empty = np.empty
 cdef object _INT64 = np.dtype(np.int64)
 
@@ -254,13 +258,16 @@ cdef extern from "encode.h" nogil:
     void din_encode_lists(
         const din_column *, const din_encoder *, const din_codes *,
         const din_window *, int64_t, int64_t, int64_t *, din_tally *) noexcept
+    int64_t din_mark_repeats(
+        const din_column *, int64_t, int64_t, uint8_t *) noexcept
     void din_trim_rows(
         const din_column *, const din_pad_value *, int64_t *, int64_t *) noexcept
     void din_drop_pads(
         const din_column *, const din_pad_value *, const int64_t *, int64_t *,
         int64_t *) noexcept
     void din_read_dense(
-        const din_column *, int64_t, int32_t, float, float *, din_tally *) noexcept
+        const din_column *, int64_t, int32_t, float, const int64_t *, float *,
+        din_tally *) noexcept
     void din_read_scalars_float64(const din_column *, double *) noexcept
     void din_read_scalars_int64(
         const din_column *, int64_t *, uint8_t *, din_tally *) noexcept
@@ -378,7 +385,8 @@ cdef class Column:
     """One column of a batch: C views of its chunks and what keeps them alive.
 
     `kind` is "null", "string", "int", "float" or "other" (which no kernel reads);
-    `type_name` is what an error calls it.
+    `type_name` is what an error calls it. Of a column made by `take_runs`, row r counts
+    as many times as `weights` says.
     """
 
     cdef readonly str name
@@ -387,6 +395,8 @@ cdef class Column:
     cdef readonly bint is_list
     cdef readonly int64_t num_rows
     cdef _Memory memory
+    cdef _Memory weights  # int64 each; None: every row counts once
+    cdef int64_t sum_of_weights
     cdef Py_ssize_t num_chunks
     cdef list owners
 
@@ -399,6 +409,21 @@ cdef class Column:
 
     cdef din_column *chunk(self, Py_ssize_t i) noexcept:
         return &(<din_column *> self.memory.data)[i]
+
+    @property
+    def num_counted(self):
+        """Rows that the column's own stand for."""
+        return self.num_rows if self.weights is None else self.sum_of_weights
+
+    cdef void weigh_as(self, Column other) noexcept:
+        self.weights = other.weights
+        self.sum_of_weights = other.sum_of_weights
+
+    cdef const int64_t *weights_from(self, int64_t row) noexcept:
+        """Point to the weights of the rows from `row` on; NULL: each is 1."""
+        if self.weights is None:
+            return NULL
+        return &(<const int64_t *> self.weights.data)[row]
 
     cdef din_column *new_chunk(self) except NULL:
         """Append a zeroed chunk; pointers to earlier ones become stale."""
@@ -475,7 +500,9 @@ cdef class Column:
 
     def as_null(self):
         """Return a column of as many nulls, which serves as any type."""
-        return _null_column(self.name, self.num_rows)
+        cdef Column column = _null_column(self.name, self.num_rows)
+        column.weigh_as(self)
+        return column
 
     def as_untyped(self):
         """Return a column of the same lists, all their elements null."""
@@ -484,6 +511,7 @@ cdef class Column:
         cdef Py_ssize_t i
         column.is_list = self.is_list
         column.num_rows = self.num_rows
+        column.weigh_as(self)
         column.owners.append(self)
         for i in range(self.num_chunks):
             c = column.new_chunk()
@@ -1376,6 +1404,142 @@ def _concatenate(list rows):
     return np.concatenate(rows), offsets
 
 
+# --------------------------------------------------------------------------- repeats
+
+def mark_repeats(
+    Column column not None, uint8_t[::1] same not None, int64_t first, int64_t stop
+):
+    """Clear same[r] of rows [first, stop) but those that repeat the row before surely.
+
+    Where it is 0 already, nothing is compared. The first row of a chunk repeats none.
+    Returns how many are left. Releases the GIL, so that threads may share the rows.
+
+    Raises
+    ------
+    InputError
+        If `same` has not one entry per row, or the rows are others than the column's.
+    """
+    cdef int64_t start = 0  # of the chunk
+    cdef int64_t count = 0
+    cdef int64_t a
+    cdef int64_t b
+    cdef Py_ssize_t i
+    cdef din_column *chunk
+    if same.shape[0] != column.num_rows:
+        rule = f"{column.num_rows} entries, one per row"
+        raise InputError(explain(rule, same.shape[0], column.name))
+    if not 0 <= first <= stop <= column.num_rows:
+        rule = f"rows in [0, {column.num_rows}]"
+        raise InputError(explain(rule, f"[{first}, {stop})", column.name))
+    if column.kind == "other":  # no kernel reads it
+        same[first:stop] = 0
+    for i in range(column.num_chunks):
+        chunk = column.chunk(i)
+        a = max(first - start, 0)
+        b = min(stop - start, chunk.num_rows)
+        if a < b:
+            with nogil:
+                count += din_mark_repeats(chunk, a, b, &same[start])
+        start += chunk.num_rows
+    return count
+
+
+def take_runs(Column column not None, const int64_t[::1] starts not None):
+    """View the first row of each run; what is counted in it counts for the whole run.
+
+    Run r is the rows from starts[r] to the next start, or to the end. No element is
+    copied.
+
+    Raises
+    ------
+    InputError
+        If `starts` do not begin at row 0 and rise inside the column, or it was made by
+        this function itself.
+    """
+    cdef Column taken = Column(column.name)
+    cdef _Memory rows = _Memory()
+    cdef _Memory weights = _Memory()
+    cdef int64_t num_runs = starts.shape[0]
+    cdef int64_t start = 0  # of the chunk
+    cdef int64_t run = 0
+    cdef int64_t n
+    cdef int64_t i
+    cdef int64_t *first
+    cdef din_column *c
+    if column.weights is not None:
+        rule = "a column whose rows count once"
+        raise InputError(explain(rule, "runs of another", column.name))
+    rows.reserve((num_runs + 1) * sizeof(int64_t))
+    weights.reserve(num_runs * sizeof(int64_t))
+    first = <int64_t *> rows.data
+    for i in range(num_runs):
+        first[i] = starts[i]
+    first[num_runs] = column.num_rows
+    if first[0] != 0:
+        raise InputError(explain("a first run at row 0", first[0], column.name))
+    for i in range(num_runs):
+        if first[i + 1] <= first[i]:
+            rule = f"runs that rise inside {column.num_rows} rows"
+            raise InputError(
+                explain(rule, first[i], column.name, within=f"run {i}"))
+        (<int64_t *> weights.data)[i] = first[i + 1] - first[i]
+    taken.kind = column.kind
+    taken.type_name = column.type_name
+    taken.is_list = column.is_list
+    taken.weights = weights
+    taken.sum_of_weights = column.num_rows
+    taken.owners.extend((column, rows))
+    for i in range(column.num_chunks):
+        n = 0
+        while run + n < num_runs and first[run + n] - start < column.chunk(i).num_rows:
+            first[run + n] -= start
+            n += 1
+        if n > 0:
+            c = taken.new_chunk()
+            c[0] = column.chunk(i)[0]
+            _take_rows(taken, c, &first[run], n)
+        run += n
+        start += column.chunk(i).num_rows
+    taken.num_rows = num_runs
+    return taken
+
+
+cdef int _take_rows(
+    Column column, din_column *c, int64_t *rows, int64_t num_rows
+) except -1:
+    """Make of a checked chunk one of some of its rows; it keeps what lies at `rows`."""
+    cdef int64_t num_elements = c.num_rows
+    cdef _Memory valid = _Memory()
+    cdef din_values places
+    cdef int64_t i
+    memset(&places, 0, sizeof(places))
+    places.type = DIN_INT64
+    places.length = num_rows
+    places.data = rows
+    if c.nesting != DIN_SCALAR:
+        _look_rows_up(column, c, &places, num_rows)
+        return 0
+    c.num_rows = num_rows
+    if c.values.type == DIN_NULL:
+        c.values.length = num_rows
+        return 0
+    if not c.has_dictionary:  # then the elements become one
+        c.has_dictionary = True
+        c.dictionary = c.values
+        c.dictionary.length = num_elements
+        c.values = places
+        return 0
+    valid.reserve(num_rows // 8 + 1)
+    for i in range(num_rows):
+        if din_is_valid(&c.values, rows[i]):
+            rows[i] = din_index_at(&c.values, rows[i])
+            valid.data[i >> 3] |= <uint8_t> (1 << (i & 7))
+    column.owners.append(valid)
+    places.validity = valid.data
+    c.values = places
+    return 0
+
+
 # -------------------------------------------------------------------------- encoding
 
 HASHES = {
@@ -1619,6 +1783,7 @@ cdef class Encoding:
     """
 
     cdef readonly int64_t num_rows
+    cdef readonly int64_t num_counted   # rows that these stand for
     cdef readonly int64_t num_elements  # about so many are encoded
     cdef Column column
     cdef Encoder encoder
@@ -1639,6 +1804,7 @@ cdef class Encoding:
         self.column = column
         self.encoder = encoder
         self.num_rows = column.num_rows
+        self.num_counted = column.num_counted
         self.codes = []
         for i in range(column.num_chunks):
             self.codes.append(_find_codes(column.chunk(i), encoder))
@@ -1647,10 +1813,7 @@ cdef class Encoding:
     def run(self, int64_t first, int64_t stop):
         """Encode rows [first, stop). Releases the GIL."""
         cdef din_tally tally
-        cdef din_window w = self.w
         cdef const din_column *chunk
-        cdef const din_codes *codes
-        cdef _Codes known
         cdef int64_t start = 0  # of the chunk
         cdef int64_t a
         cdef int64_t b
@@ -1669,22 +1832,63 @@ cdef class Encoding:
             a = max(first - start, 0)
             b = min(stop - start, chunk.num_rows)
             if a < b:
-                known = <_Codes> self.codes[i]
-                codes = NULL if known is None else &known.c
-                memset(&tally, 0, sizeof(tally))
-                if self.window is None:
-                    with nogil:
-                        din_encode_scalars(chunk, &self.encoder.c, codes, a, b,
-                                           self.ids + start, &tally)
-                else:
-                    self.window.show(&w, start)
-                    with nogil:
-                        din_encode_lists(chunk, &self.encoder.c, codes, &w, a, b,
-                                         self.ids + start * w.width, &tally)
+                self.encode(i, start, a, b, &tally)
                 self.add(i, start, &tally)
                 if tally.fault != DIN_FINE:
                     return
             start += chunk.num_rows
+
+    cdef void encode(
+        self, Py_ssize_t i, int64_t start, int64_t first, int64_t stop,
+        din_tally *tally
+    ) noexcept:
+        """Encode rows [first, stop) of chunk i, and count them by their weights."""
+        cdef din_window w = self.w
+        cdef const din_column *chunk = self.column.chunk(i)
+        cdef const int64_t *weights = self.column.weights_from(start)
+        cdef const din_codes *codes = NULL
+        cdef int64_t *ids = self.ids + start
+        cdef bint is_list = self.window is not None
+        if self.codes[i] is not None:
+            codes = &(<_Codes> self.codes[i]).c
+        if is_list:
+            self.window.show(&w, start)
+            ids = self.ids + start * w.width
+        memset(tally, 0, sizeof(tally[0]))
+        if self.num_elements <= FEW_ELEMENTS:
+            self.weigh_rows(chunk, codes, &w, is_list, first, stop, ids, weights, tally)
+            return
+        with nogil:
+            self.weigh_rows(chunk, codes, &w, is_list, first, stop, ids, weights, tally)
+
+    cdef void weigh_rows(
+        self, const din_column *chunk, const din_codes *codes, const din_window *w,
+        bint is_list, int64_t first, int64_t stop, int64_t *ids,
+        const int64_t *weights, din_tally *tally
+    ) noexcept nogil:
+        cdef din_tally one
+        cdef int64_t row
+        self.encode_rows(chunk, codes, w, is_list, first, stop, ids, tally)
+        if weights == NULL or tally.nulls + tally.unseen == 0:
+            return
+        # which of them are they?
+        tally.nulls = tally.unseen = 0
+        for row in range(first, stop if tally.fault == DIN_FINE else first):
+            memset(&one, 0, sizeof(one))
+            self.encode_rows(chunk, codes, w, is_list, row, row + 1, ids, &one)
+            tally.nulls += one.nulls * weights[row]
+            tally.unseen += one.unseen * weights[row]
+
+    cdef void encode_rows(
+        self, const din_column *chunk, const din_codes *codes, const din_window *w,
+        bint is_list, int64_t first, int64_t stop, int64_t *ids, din_tally *tally
+    ) noexcept nogil:
+        if is_list:
+            din_encode_lists(
+                chunk, &self.encoder.c, codes, w, first, stop, ids, tally)
+        else:
+            din_encode_scalars(
+                chunk, &self.encoder.c, codes, first, stop, ids, tally)
 
     cdef void add(
         self, Py_ssize_t chunk, int64_t start, const din_tally *tally
@@ -1879,11 +2083,16 @@ cdef class Window:
         self.is_narrowed = True
 
     def finish(self, int64_t max_len, bint is_fixed):
-        """Return (lengths int64 [B], T, rows that lost behaviors, empty rows)."""
+        """Return (lengths int64 [B], T, rows that lost behaviors, empty rows).
+
+        The rows are counted by their weights.
+        """
         cdef int64_t longest = 0
         cdef int64_t truncated = 0
         cdef int64_t empty = 0
         cdef int64_t n
+        cdef int64_t weight = 1
+        cdef const int64_t *weights = self.column.weights_from(0)
         cdef Py_ssize_t num_rows = self.kept.shape[0]
         cdef Py_ssize_t i
         cdef int64_t[::1] view
@@ -1898,8 +2107,10 @@ cdef class Window:
             for i in range(num_rows):
                 n = kept[i]
                 longest = n if n > longest else longest
-                truncated += n > max_len
-                empty += n == 0
+                if weights != NULL:
+                    weight = weights[i]
+                truncated += weight if n > max_len else 0
+                empty += weight if n == 0 else 0
                 n = n if n < max_len else max_len
                 self.num_kept += n
                 lengths[i] = n
@@ -1933,7 +2144,9 @@ cdef object _lengths_of(Column column):
     view = out
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
-        if chunk.num_rows > 0:
+        if 0 < chunk.num_rows <= FEW_ELEMENTS:
+            din_row_lengths(chunk, &view[row])
+        elif chunk.num_rows > 0:
             with nogil:
                 din_row_lengths(chunk, &view[row])
         row += chunk.num_rows
@@ -1973,7 +2186,7 @@ def prepare_lists(
 # --------------------------------------------------------------------------- numbers
 
 def read_dense(Column column not None, int64_t num_values, missing):
-    """Read `num_values` (K) numbers per row: (float32 [B, K], missing ones).
+    """Read `num_values` (K) numbers per row: (float32 [B, K], missing ones, weighted).
 
     Null, NaN and infinity become `missing`; None: they raise.
 
@@ -1985,6 +2198,7 @@ def read_dense(Column column not None, int64_t num_values, missing):
     cdef float[:, ::1] view
     cdef din_tally tally
     cdef din_column *chunk
+    cdef const int64_t *weights
     cdef float replacement = 0.0 if missing is None else missing
     cdef int32_t replace = missing is not None
     cdef int64_t row = 0
@@ -1999,9 +2213,11 @@ def read_dense(Column column not None, int64_t num_values, missing):
         chunk = column.chunk(i)
         if chunk.num_rows == 0:
             continue
+        weights = column.weights_from(row)
         with nogil:
             din_read_dense(
-                chunk, num_values, replace, replacement, &view[row, 0], &tally)
+                chunk, num_values, replace, replacement, weights, &view[row, 0],
+                &tally)
         if tally.fault != DIN_FINE:
             unit = "value" if num_values == 1 else "values"
             raise _fault(column, i, row, &tally, f"{num_values} {unit}")

@@ -6,6 +6,7 @@ Letters: B requests, N candidates, T positions, V elements of all lists together
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from din_infer import _kernels
 from din_infer.columns import Batch, fit, integers, open_batch, to_column
+from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, explain, is_whole
 
 if TYPE_CHECKING:
@@ -38,9 +40,16 @@ __all__ = [
 ]
 
 Inputs = dict[str, NDArray[np.int64] | NDArray[np.float32]]
+Counts = Sequence[tuple[str, int, int, int, int, int]]
+"""What `Stats.add` takes, once per field."""
 
 # Elements that one thread encodes at a time: long against what handing them over costs.
 PART = 1 << 16
+# Rows that one thread compares with the rows before them at a time.
+ROWS_TO_MARK = 1 << 13
+# Measured: below these, one request of several rows saves less than finding them costs.
+FEWEST_ROWS_TO_MERGE = 1 << 10
+FEWEST_ROWS_PER_RUN = 3
 _USE_REQUESTS = "Use score_requests for lists of candidates."
 
 
@@ -90,6 +99,11 @@ class Stats:
         counts.unseen += unseen
         counts.truncated += truncated
         counts.empty += empty
+
+    def add_all(self, counts: Counts) -> None:
+        """Add counts to many fields."""
+        for of_field in counts:
+            self.add(*of_field)
 
     def merge(self, other: "Stats") -> None:
         """Add the counts of `other`."""
@@ -141,17 +155,30 @@ class _Work:
         self.pending: list[tuple[str, _kernels.Encoding, int, int]] = []
         self.counts: list[tuple[str, int, int, int, int, int]] = []
 
+    def finish(self, threads: int) -> None:
+        """Encode what is pending: then all is made, and counted."""
+        made, counts = self.made, self.counts
+        if threads > 1:
+            _run_all([encoding for _, encoding, _, _ in self.pending], threads)
+        for name, encoding, truncated, empty in self.pending:
+            if threads == 1:
+                encoding.run(0, encoding.num_rows)
+            made[name], nulls, unseen = encoding.finish()
+            rows = encoding.num_counted
+            counts.append((name, rows, nulls, unseen, truncated, empty))
+
 
 _Step = Callable[[Batch, _Work], None]
 
 
 def _scalar_step(spec: "Field", encoder: _kernels.Encoder) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" else ""
+    name, column_name, dtype = spec.name, spec.column, spec.dtype
 
     def step(batch: Batch, work: _Work) -> None:
-        column = fit(batch.columns[spec.column], spec.dtype, is_list=False, fix=fix)
+        column = fit(batch.columns[column_name], dtype, is_list=False, fix=fix)
         encoding = _kernels.prepare_scalars(column, encoder)
-        work.pending.append((spec.name, encoding, 0, 0))
+        work.pending.append((name, encoding, 0, 0))
 
     return step
 
@@ -165,6 +192,7 @@ def _lists_step(
     """Encode the parallel lists `fields`: (name, column, dtype, encoder)."""
     lengths_name = f"{spec.name}.lengths"
     is_fixed = spec.padding == "attended"
+    is_narrowed = spec.length_column is not None or spec.pad_value is not None
     attention = getattr(spec, "attention", None)  # of a behavior sequence
     pad_value = spec.pad_value if attention is not None and attention.softmax else None
     if getattr(spec, "empty_softmax", "") != "padding_row":
@@ -173,7 +201,8 @@ def _lists_step(
     def step(batch: Batch, work: _Work) -> None:
         columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
         window = _kernels.Window(columns[0])
-        choose_elements(spec, batch, window)
+        if is_narrowed:
+            choose_elements(spec, batch, window)
         kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
         if empty and pad_value is not None and spec.length_column in batch.columns:
             for (_, name, _, _), column in zip(fields, columns, strict=True):
@@ -230,22 +259,33 @@ def _dense_step(spec: "Dense") -> _Step:
         column = fit(column, "float", is_list=is_list, fix=fix)
         values, nulls = _kernels.read_dense(column, spec.dim, spec.missing)
         work.made[spec.name] = values
-        work.counts.append((spec.name, batch.num_rows, nulls, 0, 0, 0))
+        work.counts.append((spec.name, column.num_counted, nulls, 0, 0, 0))
 
     return step
 
 
+def _check_threads(threads: int) -> None:
+    if not is_whole(threads) or threads < 1:
+        rule = "a whole number of at least 1"
+        raise InputError(explain(rule, repr(threads), "threads"))
+
+
+def _cut(num_rows: int, count: int) -> list[tuple[int, int]]:
+    """Cut rows into `count` parts, one at least."""
+    count = max(1, count)
+    return list(pairwise(num_rows * i // count for i in range(count + 1)))
+
+
 def _run_all(encodings: list[_kernels.Encoding], threads: int) -> None:
     """Encode, in parts that `threads` threads share where that is worth it."""
-    if threads == 1 or sum(e.num_elements for e in encodings) < 2 * PART:
+    if sum(e.num_elements for e in encodings) < 2 * PART:
         for encoding in encodings:
             encoding.run(0, encoding.num_rows)
         return
     parts = []
     for encoding in encodings:
-        count = max(1, min(encoding.num_elements // PART, encoding.num_rows))
-        cuts = [encoding.num_rows * i // count for i in range(count + 1)]
-        parts += [(encoding, a, b) for a, b in pairwise(cuts)]
+        count = min(encoding.num_elements // PART, encoding.num_rows)
+        parts += [(encoding, a, b) for a, b in _cut(encoding.num_rows, count)]
     with ThreadPoolExecutor(min(threads, len(parts))) as pool:
         for done in [pool.submit(e.run, a, b) for e, a, b in parts]:
             done.result()
@@ -298,11 +338,16 @@ class FeatureEncoder:
         self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
         self.optional_user_columns = tuple(dict.fromkeys(optional["user"]))
         self.optional_candidate_columns = tuple(dict.fromkeys(optional["candidate"]))
+        self._all_user_columns = {*self.user_columns, *self.optional_user_columns}
         self._user_steps = steps["user"]
         self._candidate_steps = steps["candidate"]
 
     def encode(
-        self, batch: object, stats: Stats | None = None, threads: int = 1
+        self,
+        batch: object,
+        stats: Stats | None = None,
+        threads: int = 1,
+        merge_repeats: bool = False,
     ) -> Inputs:
         """Turn a table of rows (B = N) into the graph's inputs.
 
@@ -313,6 +358,10 @@ class FeatureEncoder:
             Counts are added to it, when nothing raised.
         threads : int
             Threads that share a large batch; its ids do not depend on it.
+        merge_repeats : bool
+            Make one request (B < N) of rows that follow each other with the same
+            user's side, in a table so large and with so many of them that it pays.
+            Counts stay per row of the table.
 
         Returns
         -------
@@ -326,8 +375,48 @@ class FeatureEncoder:
         """
         optional = (*self.optional_user_columns, *self.optional_candidate_columns)
         opened = open_batch(batch, self.columns, optional=dict.fromkeys(optional))
+        starts = self._find_runs(opened, threads) if merge_repeats else None
+        if starts is not None:
+            names = [n for n in self._all_user_columns if n in opened.columns]
+            runs = {n: _kernels.take_runs(opened.columns[n], starts) for n in names}
+            sizes = np.diff(starts, append=opened.num_rows)
+            owners = np.repeat(np.arange(len(starts)), sizes)
+            # a row of runs would be named by its run: below, it is by itself
+            with suppress(InputError):
+                users = Batch(runs, len(starts))
+                return self._run(users, opened, owners, stats, threads)
         owners = np.arange(opened.num_rows)
         return self._run(opened, opened, owners, stats, threads)
+
+    def _find_runs(self, batch: Batch, threads: int) -> NDArray[np.int64] | None:
+        """Find where the user's side changes; None where it does so too often."""
+        num_rows = batch.num_rows
+        columns = [c for n, c in batch.columns.items() if n in self._all_user_columns]
+        if num_rows < FEWEST_ROWS_TO_MERGE or not columns:
+            return None
+        _check_threads(threads)
+        columns.sort(key=lambda c: c.is_list)  # cheap ones first
+        same = np.ones(num_rows, dtype=np.uint8)
+
+        def pays(repeats: int, rows: int) -> bool:
+            return FEWEST_ROWS_PER_RUN * (rows - repeats) <= rows
+
+        def mark(first: int, stop: int) -> int:
+            repeats = 0
+            for column in columns:
+                repeats = _kernels.mark_repeats(column, same, first, stop)
+                if not pays(repeats, stop - first):
+                    same[first:stop] = 0
+                    return 0
+            return repeats
+
+        parts = _cut(num_rows, num_rows // ROWS_TO_MARK)
+        if threads == 1 or len(parts) == 1:
+            repeats = sum(mark(a, b) for a, b in parts)
+        else:
+            with ThreadPoolExecutor(min(threads, len(parts))) as pool:
+                repeats = sum(pool.map(mark, *zip(*parts, strict=True)))
+        return np.flatnonzero(same == 0) if pays(repeats, num_rows) else None
 
     def encode_requests(
         self,
@@ -341,8 +430,9 @@ class FeatureEncoder:
 
         Parameters
         ----------
-        requests : batch of B rows
-            The user's side: user fields, behaviors, and what has side "user".
+        requests : batch of B rows, or EncodedRequest
+            The user's side: user fields, behaviors, and what has side "user"; or what
+            `encode_users` made of it, whose counts are not added again.
         candidates : batch of N rows
             The candidates' side.
         request_of_candidate : int [N] or None
@@ -360,20 +450,58 @@ class FeatureEncoder:
         InputError
             Naming column, row and value, when a batch does not fit the spec.
         """
-        users = open_batch(
-            requests, self.user_columns, "requests", self.optional_user_columns
+        inputs, counts = self.encode_counted(
+            requests, candidates, request_of_candidate, threads
         )
-        if not self.user_columns and isinstance(requests, Mapping):
-            # extra columns are not looked at, so their rows are not known
-            users.num_rows = _count_requests(request_of_candidate)
+        if stats is not None:
+            stats.add_all(counts)
+        return inputs
+
+    def encode_counted(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: object,
+        threads: int,
+    ) -> tuple[Inputs, Counts]:
+        """Encode as `encode_requests` does; returns the counts as well."""
+        users: Batch | Mapping[str, NDArray[Any]]
+        if isinstance(requests, EncodedRequest):
+            num_requests = requests.num_requests
+            users = requests.inputs_of(requests.model_id)
+        else:
+            users, num_requests = self._open_users(requests)
+        if num_requests is None:
+            num_requests = _count_requests(request_of_candidate)
         items = open_batch(
             candidates,
             self.candidate_columns,
             "candidates",
             self.optional_candidate_columns,
         )
-        owners = _check_owners(request_of_candidate, users.num_rows, items.num_rows)
-        return self._run(users, items, owners, stats, threads)
+        owners = _check_owners(request_of_candidate, num_requests, items.num_rows)
+        return self._encode(users, items, owners, threads)
+
+    def encode_users(
+        self, requests: object, model_id: str, threads: int
+    ) -> tuple[EncodedRequest, Counts]:
+        """Encode the users' side of B requests alone, for the model of that id."""
+        users, num_requests = self._open_users(requests)
+        work = _Work()
+        for step in self._user_steps:
+            step(users, work)
+        work.finish(threads)
+        return EncodedRequest(model_id, num_requests, work.made), work.counts
+
+    def _open_users(self, requests: object) -> tuple[Batch, int | None]:
+        """Find the users' columns: a batch and B, None where that is not known."""
+        users = open_batch(
+            requests, self.user_columns, "requests", self.optional_user_columns
+        )
+        if not self.user_columns and isinstance(requests, Mapping):
+            # extra columns are not looked at, so their rows are not known
+            return users, None
+        return users, users.num_rows
 
     def _run(
         self,
@@ -383,25 +511,32 @@ class FeatureEncoder:
         stats: Stats | None,
         threads: int,
     ) -> Inputs:
-        if not is_whole(threads) or threads < 1:
-            rule = "a whole number of at least 1"
-            raise InputError(explain(rule, repr(threads), "threads"))
+        inputs, counts = self._encode(users, items, owners, threads)
+        if stats is not None:
+            stats.add_all(counts)
+        return inputs
+
+    def _encode(
+        self,
+        users: Batch | Mapping[str, NDArray[Any]],
+        items: Batch,
+        owners: NDArray[np.int64],
+        threads: int,
+    ) -> tuple[Inputs, Counts]:
+        """Encode both sides, or the candidates' for users that are encoded already."""
+        _check_threads(threads)
         work = _Work()
-        for step in self._user_steps:
-            step(users, work)
+        made = work.made
+        if isinstance(users, Batch):
+            for step in self._user_steps:
+                step(users, work)
+        else:
+            made.update(users)
         for step in self._candidate_steps:
             step(items, work)
-        _run_all([encoding for _, encoding, _, _ in work.pending], threads)
-        made = work.made
-        for name, encoding, truncated, empty in work.pending:
-            made[name], nulls, unseen = encoding.finish()
-            rows = encoding.num_rows
-            work.counts.append((name, rows, nulls, unseen, truncated, empty))
+        work.finish(threads)
         made["request_of_candidate"] = owners
-        if stats is not None:
-            for counts in work.counts:
-                stats.add(*counts)
-        return {name: made[name] for name in self.names}
+        return {name: made[name] for name in self.names}, work.counts
 
 
 def _count_requests(owners: object) -> int:

@@ -1,6 +1,7 @@
 """Predictor: raw rows in, scores out.
 
-Letters: B requests, N candidates, T positions. In a plain table B = N.
+Letters: B requests, N candidates, T positions. In a plain table B = N, or its runs of
+rows with one user's side.
 """
 
 import json
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.encode import Stats
+from din_infer.encode import Counts, Stats
 from din_infer.encoded import check_encoded, check_inputs, read_inputs
+from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, explain, is_whole
 from din_infer.explain import Explanation, explained
 from din_infer.raw_values import readable
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec, Input
+from din_infer.warmup import inputs_of_pages, inputs_of_shapes
 
 __all__ = ["Predictor"]
 
@@ -182,7 +185,9 @@ class Predictor:
     ) -> NDArray[np.float32]:
         """Score as `score` does, and add this batch's counts to `stats` as well."""
         counted = Stats()
-        inputs = self.spec.encoder.encode(batch, counted, self.threads)
+        inputs = self.spec.encoder.encode(
+            batch, counted, self.threads, merge_repeats=True
+        )
         scores = self._finish(inputs, counted, raw, batch_size)
         stats.merge(counted)
         return scores
@@ -200,8 +205,8 @@ class Predictor:
 
         Parameters
         ----------
-        requests : table of B rows
-            The user and behavior columns.
+        requests : table of B rows, or EncodedRequest
+            The user and behavior columns; or what `encode_request` made of them.
         candidates : table of N rows
             The candidate columns.
         request_of_candidate : int [N], optional
@@ -217,16 +222,79 @@ class Predictor:
         Raises
         ------
         InputError
-            As `score`, and when `request_of_candidate` does not fit B and N.
+            As `score`; when `request_of_candidate` does not fit B and N; or when
+            another model encoded `requests`.
         """
-        return self.score_requests_counted(
-            requests,
-            candidates,
-            request_of_candidate,
-            Stats(),
-            raw=raw,
-            batch_size=batch_size,
+        return self._score_requests(
+            requests, candidates, request_of_candidate, raw, batch_size
+        )[0]
+
+    def encode_request(self, requests: object) -> EncodedRequest:
+        """Encode the user's side once, to score many lists of candidates for it.
+
+        Parameters
+        ----------
+        requests : table of B rows
+            The user and behavior columns, as `score_requests` takes them: one user is a
+            list of one dict.
+
+        Returns
+        -------
+        EncodedRequest
+            To be given to `score_requests` in place of `requests`: then candidates are
+            all that is encoded. Nothing of `requests` is kept.
+
+        Raises
+        ------
+        InputError
+            As `score`.
+
+        Notes
+        -----
+        `stats` counts these rows here, and not again when they are scored.
+        """
+        encoded, counts = self.spec.encoder.encode_users(
+            requests, self.model_id, self.threads
         )
+        with self._lock:
+            self._stats.add_all(counts)
+        return encoded
+
+    def warmup(
+        self, candidates: Iterable[int] = (1, 10, 100, 500), *, tables: bool = False
+    ) -> None:
+        """Run the graph at the usual shapes, so that the first calls are not slow.
+
+        Parameters
+        ----------
+        candidates : ints
+            How many candidates of one request are scored, one run each: golden rows of
+            the model, for the one with the longest history.
+        tables : bool
+            Also read a row of every page of the tables, which otherwise are read from
+            the file when a call first needs them. Takes as long as reading the file.
+
+        Raises
+        ------
+        InputError
+            If one of them is not a whole number of at least 1.
+
+        Notes
+        -----
+        Memory that a run needs is kept for the next. `stats` does not count this.
+        """
+        counts = list(candidates)
+        for count in counts:
+            if not (is_whole(count) and count >= 1):
+                rule = "whole numbers of at least 1"
+                raise InputError(explain(rule, repr(count), "candidates"))
+        spec = self.spec
+        if tables:
+            for inputs in inputs_of_pages(spec):
+                self._run(inputs, False, None)
+        golden = json.loads(self._session.metadata["din_infer.golden"])
+        for inputs in inputs_of_shapes(spec, spec.encode(golden["rows"]), counts):
+            self._run(inputs, False, None)
 
     def score_requests_counted(
         self,
@@ -239,13 +307,29 @@ class Predictor:
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
         """Score as `score_requests` does, and add the counts to `stats` as well."""
-        counted = Stats()
-        inputs = self.spec.encoder.encode_requests(
-            requests, candidates, request_of_candidate, counted, self.threads
+        scores, counts = self._score_requests(
+            requests, candidates, request_of_candidate, raw, batch_size
         )
-        scores = self._finish(inputs, counted, raw, batch_size)
-        stats.merge(counted)
+        stats.add_all(counts)
         return scores
+
+    def _score_requests(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: ArrayLike | None,
+        raw: bool,
+        batch_size: int | None,
+    ) -> tuple[NDArray[np.float32], Counts]:
+        if isinstance(requests, EncodedRequest):
+            requests.inputs_of(self.model_id)
+        inputs, counts = self.spec.encoder.encode_counted(
+            requests, candidates, request_of_candidate, self.threads
+        )
+        scores = self._run(inputs, raw, batch_size)
+        with self._lock:
+            self._stats.add_all(counts)
+        return scores, counts
 
     def score_encoded(
         self,
@@ -409,7 +493,7 @@ class Predictor:
         """Run the graph in slices; returns outputs [N] or [N, T], as `names` lists."""
         if batch_size is None:
             batch_size = FUSED_BATCH_SIZE if self.fused else DEFAULT_BATCH_SIZE
-        if not (is_whole(batch_size) and batch_size >= 1):
+        elif not (is_whole(batch_size) and batch_size >= 1):
             rule = "a whole number of at least 1"
             raise InputError(explain(rule, repr(batch_size), "batch_size"))
         count = len(inputs["request_of_candidate"])

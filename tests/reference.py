@@ -176,3 +176,20 @@ def encode(
         }  # fmt: skip
     out["request_of_candidate"] = np.arange(n, dtype=np.int64)
     return out, counts
+
+
+def first_rows(rows: list[dict[str, Any]], columns: list[str]) -> list[int]:
+    """Find the rows that differ from the row before, in the user's columns."""
+    sides = [repr([row.get(column) for column in columns]) for row in rows]
+    return [i for i in range(len(rows)) if i == 0 or sides[i] != sides[i - 1]]
+
+
+def spread(
+    spec: FeatureSpec, inputs: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Give every candidate a request of its own."""
+    owners = inputs["request_of_candidate"]
+    per_request = {i.name for i in spec.inputs if i.shape[0] == "B"}
+    out = {name: a[owners] if name in per_request else a for name, a in inputs.items()}
+    out["request_of_candidate"] = np.arange(len(owners))
+    return out

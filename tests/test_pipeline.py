@@ -1,7 +1,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from din_infer.jobs.pipeline import ahead, in_order
 def test_iterating_ahead_keeps_order_and_errors() -> None:
     assert list(ahead(iter(range(50)), depth=3)) == list(range(50))
 
-    def broken() -> Any:
+    def broken() -> Iterator[int]:
         yield 1
         message = "row 2 is wrong"
         raise InputError(message)
@@ -26,7 +25,7 @@ def test_iterating_ahead_keeps_order_and_errors() -> None:
 def test_iterating_ahead_stops_when_the_taker_does() -> None:
     made: list[int] = []
 
-    def endless() -> Any:
+    def endless() -> Iterator[int]:
         while True:
             made.append(len(made))
             yield made[-1]

@@ -72,6 +72,40 @@ def test_scores_equal_torch_in_float64(paper: Predictor, rows: Rows) -> None:
     assert np.std(logits) > 0.1
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", SPECS)
+def test_users_that_repeat_are_one_request_and_score_the_same(
+    name: str, fused: bool, folder: Path
+) -> None:
+    path = folder / f"repeats {name}.onnx"
+    if not path.exists():
+        convert(random_model(SPECS[name]), path)
+    predictor = Predictor(path, device="cpu", fused=fused)
+    encoder = predictor.spec.encoder
+    users = random_rows(predictor.spec, 40, seed=1)
+    items = random_rows(predictor.spec, 40 * 30, seed=2)
+    columns = encoder.user_columns
+    rows = [
+        item | {column: users[i // 30][column] for column in columns}
+        for i, item in enumerate(items)
+    ]
+    for row in rows:
+        del row["extra"]
+    batch = columns_of(rows)
+    stats, expected_stats = Stats(), Stats()
+    inputs = encoder.encode(batch, expected_stats)
+    owners = encoder.encode(batch, merge_repeats=True)["request_of_candidate"]
+    assert owners[-1] == (39 if columns else 1199)
+    for raw in (False, True):
+        for size in (None, 37):
+            expected = predictor.score_encoded(inputs, raw=raw, batch_size=size)
+            got = predictor.score(batch, raw=raw, batch_size=size)
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    predictor.score_counted(batch, stats)
+    assert stats == expected_stats
+    assert np.std(got) > 0.05
+
+
 def test_scores_are_float32_and_the_callers_own(paper: Predictor, rows: Rows) -> None:
     scores = paper.score(rows)
     assert scores.dtype == np.float32

@@ -1,6 +1,9 @@
+# ruff: noqa: ANN401 - rows hold anything
 """Rows that repeat the row before, as in exploded tables, and rows that nearly do.
 
-Ids, lengths and counts are those of the reference, whether or not a repetition is seen.
+Ids, lengths and counts are those of the reference, whether or not a repetition is seen,
+and whether or not rows that repeat become one request. Above 400 lines: the second is
+held to all that the first is.
 """
 
 from collections.abc import Callable
@@ -13,18 +16,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from din_infer import encode
-from din_infer.encode import FeatureEncoder
+from din_infer import _kernels, encode
+from din_infer.encode import FeatureEncoder, Inputs, Stats
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
+from tests import reference, test_arrow_types, test_encode
+from tests.containers import (
+    CONTAINERS,
+    as_arrow,
+    as_chunked_arrow,
+    as_dict,
+    as_dict_of_arrow,
+)
 from tests.test_arrow_types import (
     INDICES,
     LEAVES,
     Layout,
     Leaf,
     Lists,
+    Rows,
     Values,
-    check,
     draw_pool,
     encoders,
     pick,
@@ -32,6 +43,278 @@ from tests.test_arrow_types import (
     spec_of,
     windows,
 )
+
+# ---------------------------------------------------------------------- merged requests
+
+
+def merge(
+    spec: FeatureSpec, batch: Any, stats: Stats | None = None, threads: int = 1
+) -> Inputs:
+    """Encode with one request per run, however short runs and tables are."""
+    small = {"PART": 16, "ROWS_TO_MARK": 3, "FEWEST_ROWS_TO_MERGE": 0}
+    with mock.patch.multiple(encode, **small, FEWEST_ROWS_PER_RUN=1):
+        return FeatureEncoder(spec).encode(batch, stats, threads, merge_repeats=True)
+
+
+def refusal(encode_it: Callable[[], Any]) -> str:
+    try:
+        encode_it()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def user_columns(spec: FeatureSpec) -> list[str]:
+    encoder = FeatureEncoder(spec)
+    return [*encoder.user_columns, *encoder.optional_user_columns]
+
+
+def check_merged(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) -> int:
+    """Hold merged inputs to the reference, or the error to what it is unmerged.
+
+    Returns how many requests there are.
+    """
+    stats = Stats()
+    message = refusal(lambda: FeatureEncoder(spec).encode(batch))
+    if message:
+        assert refusal(lambda: merge(spec, batch, stats, threads)) == message
+        assert stats == Stats()
+        return 0
+    got = merge(spec, batch, stats, threads)
+    expected, counts = reference.encode(spec, rows)
+    assert list(got) == [i.name for i in spec.inputs]
+    for name, array in reference.spread(spec, got).items():
+        np.testing.assert_array_equal(array, expected[name], strict=True, err_msg=name)
+        assert got[name].flags.c_contiguous
+        assert got[name].flags.owndata
+    assert stats.to_dict() == counts
+    owners = got["request_of_candidate"]
+    return int(owners[-1]) + 1 if len(owners) else 0
+
+
+def check(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) -> None:
+    test_arrow_types.check(spec, batch, rows, threads)
+    num_runs = len(reference.first_rows(rows, user_columns(spec)))
+    assert check_merged(spec, batch, rows, threads) in (0, *range(num_runs, 9999))
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda c: c.__name__)
+@settings(max_examples=25)
+@given(base=test_encode.tables(), data=st.data(), threads=st.sampled_from([1, 3]))
+def test_every_container_gives_one_request_per_run(
+    container: Callable[..., Any], base: Rows, data: st.DataObject, threads: int
+) -> None:
+    spec = FeatureSpec.from_dict(test_encode.SPEC)
+    columns = user_columns(spec)
+    rows = []
+    for row in base:
+        if container.__name__ == "as_ragged":
+            lists = {n: row[n] or [] for n, k in test_encode.KINDS.items() if "[" in k}
+            row |= lists | {"vector": row["vector"] or [None, None]}
+        for _ in range(data.draw(st.integers(1, 4))):
+            candidate = data.draw(st.sampled_from(base))
+            rows.append(candidate | {name: row[name] for name in columns})
+    num_requests = check_merged(spec, container(rows, test_encode.KINDS), rows, threads)
+    starts = set(reference.first_rows(rows, columns))
+    if container is as_chunked_arrow:  # in chunks of two rows
+        starts |= set(range(0, len(rows), 2))
+    if container is as_dict_of_arrow:  # in two chunks, cut elsewhere in each column
+        assert num_requests >= len(starts)
+    else:
+        assert num_requests == len(starts)
+
+
+@pytest.mark.parametrize("leaf_name", LEAVES)
+@given(data=st.data())
+def test_scalars_of_users_are_one_per_run(leaf_name: str, data: st.DataObject) -> None:
+    leaf = LEAVES[leaf_name]
+    pool = draw_pool(data, leaf.legal)
+    base = data.draw(st.lists(st.sampled_from([*pool, None]), min_size=1, max_size=6))
+    rows = explode(data, len(base))
+    values = [base[row] for row in rows]
+    layout = layout_of(data, leaf, "scalar", 0)
+    column = layout.column(values, data.draw(st.integers(0, 3)))
+    encoder = data.draw(encoders(leaf.dtype, pool))
+    plain = {"name": "c", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+    field = {"name": "x", "dtype": leaf.dtype, "dim": 1, "encoder": encoder}
+    spec = FeatureSpec.from_dict({"format": 1, "candidate": [plain], "user": [field]})
+    batch = {"c": ["a"] * len(rows), "x": column}
+    expected = [{"c": "a", "x": value} for value in values]
+    num_requests = check_merged(
+        spec, batch, expected, data.draw(st.sampled_from([1, 3]))
+    )
+    if num_requests and not isinstance(column, pa.ChunkedArray) and not layout.index:
+        assert num_requests == len(reference.first_rows(expected, ["x"]))
+
+
+def exploded(num_users: int, rows_per_user: int) -> dict[str, Any]:
+    users = np.repeat(np.arange(num_users), rows_per_user)
+    histories = [[f"g{user}", f"g{user + 1}"] for user in range(num_users)]
+    return {
+        "c": ["a"] * len(users),
+        "x": [histories[user] for user in users],
+        "n": [1] * len(users),
+    }
+
+
+def history_spec(**keys: Any) -> FeatureSpec:
+    return spec_of("string", {"type": "hash", "buckets": LONG}, {"max_len": 9, **keys})
+
+
+@pytest.mark.parametrize(
+    ("num_users", "rows_per_user", "num_requests"),
+    [
+        (1, 1024, 1),
+        (1, 1023, 1023),  # a small table gains nothing
+        (400, 3, 400),
+        (600, 2, 1200),  # nor does one of short runs
+        (2000, 1, 2000),
+        (2, 9000, 2),
+        (1, 0, 0),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_are_merged_where_it_pays(
+    num_users: int, rows_per_user: int, num_requests: int, threads: int
+) -> None:
+    spec = history_spec(length_column="n")
+    batch = exploded(num_users, rows_per_user)
+    stats, expected = Stats(), Stats()
+    got = spec.encoder.encode(batch, stats, threads, merge_repeats=True)
+    assert len(got["x"]) == num_requests
+    plain = spec.encoder.encode(batch, expected, threads)
+    assert len(plain["x"]) == num_users * rows_per_user
+    for name, array in reference.spread(spec, got).items():
+        np.testing.assert_array_equal(array, plain[name], strict=True)
+    assert stats == expected
+
+
+def test_a_part_without_repeats_is_left_as_it_is() -> None:
+    spec = history_spec()
+    one, other = exploded(1, 30_000), exploded(8192, 1)
+    batch = {name: one[name] + other[name] for name in one}
+    got = spec.encoder.encode(batch, merge_repeats=True)
+    assert len(got["x"]) == 1 + 38_192 // 4  # the last of four parts
+    for name, array in reference.spread(spec, got).items():
+        np.testing.assert_array_equal(array, spec.encode(batch)[name], strict=True)
+
+
+def test_without_a_side_of_the_user_there_is_nothing_to_merge() -> None:
+    field = {"name": "c", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+    spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
+    assert merge(spec, {"c": ["a"] * 4})["request_of_candidate"].tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
+def test_a_column_used_on_both_sides_is_whole_for_candidates() -> None:
+    field = {"dim": 1, "encoder": {"type": "hash", "buckets": 99}}
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [{"name": "c", "column": "x", **field}],
+            "user": [{"name": "u", "column": "x", **field}],
+        }
+    )
+    got = merge(spec, {"x": ["a", "a", "b", "b", "b"]})
+    assert got["u"].tolist() == got["c"][[0, 2]].tolist()
+    assert got["request_of_candidate"].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_a_column_that_changes_alone_begins_a_request() -> None:
+    spec = history_spec(length_column="n")
+    batch = exploded(1, 6) | {"n": [0, 1, 1, 2, 2, 0]}
+    rows = [{"c": "a", "x": batch["x"][0], "n": n} for n in batch["n"]]
+    assert check_merged(spec, batch, rows) == 4
+    without = history_spec(length_column="n", pad_value="g0")
+    rows = [{"c": "a", "x": batch["x"][0]}] * 6
+    assert (
+        check_merged(without, as_dict(rows, {"c": "string", "x": "string[]"}), rows)
+        == 1
+    )
+
+
+def test_columns_of_nothing_are_merged_too() -> None:
+    spec = FeatureSpec.from_dict(test_encode.SPEC)
+    kinds = test_encode.KINDS
+    row = {"goods_id": "a", "cate_id": 1, "number": 2, "price": 0.5}
+    rows = [{name: row.get(name) for name in kinds} for _ in range(5)]
+    assert check_merged(spec, as_dict(rows, kinds), rows) == 1
+    assert check_merged(spec, as_arrow(rows, kinds), rows) == 1
+    dense = spec.to_dict() | {"dense": []}
+    untyped = {name: pa.array([None] * 5) for name in kinds}
+    untyped |= {"goods_id": pa.array(["a"] * 5), "hist_goods": pa.array([[None]] * 5)}
+    untyped["hist_cate"] = pa.array([["x"]] * 5).cast(pa.list_(pa.binary()))
+    got = merge(FeatureSpec.from_dict(dense), untyped | {"hist_cate": [[None]] * 5})
+    assert got["hist_goods"].tolist() == [[0]]
+
+
+@given(st.data())
+def test_dense_values_of_users_are_one_row_per_run(data: st.DataObject) -> None:
+    numbers = st.sampled_from([None, float("nan"), 0.5, -1.0])
+    users = data.draw(st.lists(st.tuples(numbers, numbers, numbers), min_size=1))
+    rows = explode(data, len(users))
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [
+                {"name": "c", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+            ],
+            "dense": [
+                {"name": "age", "side": "user", "missing": 2.0},
+                {"name": "place", "side": "user", "dim": 2, "missing": 3.0},
+            ],
+        }
+    )
+    expected = [
+        {"c": "a", "age": users[row][0], "place": list(users[row][1:])} for row in rows
+    ]
+    kinds = {"c": "string", "age": "float", "place": "float[]"}
+    container = data.draw(st.sampled_from([as_dict, as_arrow, as_chunked_arrow]))
+    check_merged(spec, container(expected, kinds), expected)
+
+
+def test_null_rows_and_empty_rows_are_told_apart() -> None:
+    spec = FeatureSpec.from_dict(test_encode.SPEC)
+    kinds = test_encode.KINDS
+    rows = [dict.fromkeys(kinds) | {"vector": None} for _ in range(4)]
+    rows[2] |= {"vector": []}
+    with pytest.raises(InputError) as caught:
+        merge(spec, as_dict(rows, kinds))
+    assert str(caught.value) == "expected 2 values, got 0 - at `vector`, row 2"
+
+
+def test_the_first_bad_row_is_named_after_runs() -> None:
+    spec = spec_of("int64", {"type": "identity", "buckets": 9}, {"max_len": 9})
+    batch = {"c": ["a"] * 6, "x": [[1]] * 3 + [[2, 10]] * 3}
+    with pytest.raises(InputError) as caught:
+        merge(spec, batch)
+    assert str(caught.value) == "expected an id in [0, 9), got 10 - at `x`, row 3"
+    with pytest.raises(InputError) as caught:
+        merge(spec, batch | {"x": pa.array([1] * 6, pa.timestamp("s"))})
+    rule = "expected a column of lists of integers, got timestamp - at `x`"
+    assert str(caught.value) == rule
+    for threads in (0, 1.5, "2"):
+        with pytest.raises(InputError) as caught:
+            merge(spec, batch, threads=threads)  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            f"expected a whole number of at least 1, got {threads!r} - at `threads`"
+        )
+
+
+def test_marks_stay_inside_the_rows_that_are_asked_for() -> None:
+    column = _kernels.from_list(["a"] * 6, "x")
+    same = np.ones(6, np.uint8)
+    same[2] = 0
+    assert _kernels.mark_repeats(column, same, 1, 4) == 2
+    assert same.tolist() == [1, 1, 0, 1, 1, 1]
+    assert _kernels.mark_repeats(column, same, 0, 6) == 4
+    assert same.tolist() == [0, 1, 0, 1, 1, 1]
+    assert _kernels.mark_repeats(column, same, 3, 3) == 0
+
 
 # ------------------------------------------------------------------------ exploded rows
 
@@ -317,6 +600,29 @@ def test_bytes_under_a_null_neither_make_nor_hide_a_repeat(wide: bool) -> None:
     assert column.to_pylist() == rows
     spec = near_spec(["a"], 300)
     check(spec, {"c": ["a"] * 3, "x": column}, [{"c": "a", "x": r} for r in rows])
+
+
+def test_equal_views_lie_anywhere_and_those_of_nulls_point_nowhere() -> None:
+    text = b"goods_0123456789"
+    views = np.array(
+        [
+            [len(text), int.from_bytes(text[:4], "little"), 0, 0],
+            [2**31 - 1, 1, 10**6, 5],
+            [len(text), int.from_bytes(text[:4], "little"), 0, len(text)],
+            [2**31 - 1, 2, 10**9, 7],
+        ],
+        dtype=np.int32,
+    )
+    buffers = [
+        pa.py_buffer(np.array([0b0101], dtype=np.uint8)),
+        pa.py_buffer(views),
+        pa.py_buffer(2 * text),
+    ]
+    child = pa.Array.from_buffers(pa.string_view(), 4, buffers)
+    column = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), child)
+    rows = [{"c": "a", "x": [text.decode(), None]}] * 2
+    batch = {"c": ["a"] * 2, "x": column}
+    assert check_merged(near_spec(["a"], 9), batch, rows) == 1
 
 
 @given(

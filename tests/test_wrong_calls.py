@@ -114,6 +114,92 @@ def test_an_encoding_is_finished_when_every_row_was_run_once() -> None:
         encoding.run(0, 1)
 
 
+@pytest.mark.parametrize(("first", "stop"), [(-1, 2), (2, 1), (0, 4), (4, 4)])
+def test_marks_are_of_rows_that_are_there(first: int, stop: int) -> None:
+    column = _kernels.from_list([1, 2, None], "x")
+    with pytest.raises(InputError) as caught:
+        _kernels.mark_repeats(column, np.ones(3, np.uint8), first, stop)
+    assert str(caught.value) == (
+        f"expected rows in [0, 3], got [{first}, {stop}) - at `x`"
+    )
+
+
+@pytest.mark.parametrize("size", [0, 2, 4])
+def test_marks_are_one_per_row(size: int) -> None:
+    column = _kernels.from_list([1, 2, None], "x")
+    with pytest.raises(InputError) as caught:
+        _kernels.mark_repeats(column, np.ones(size, np.uint8), 0, 2)
+    assert str(caught.value) == (
+        f"expected 3 entries, one per row, got {size} - at `x`"
+    )
+
+
+def test_marks_are_bytes_that_may_be_written() -> None:
+    column = _kernels.from_list([1], "x")
+    frozen = np.ones(1, np.uint8)
+    frozen.flags.writeable = False
+    for same in (frozen, np.ones(1), np.ones((1, 1), np.uint8)):
+        with pytest.raises(ValueError):  # noqa: PT011 - Cython's own
+            _kernels.mark_repeats(column, same, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ([], "expected a first run at row 0, got 3 - at `x`"),
+        ([1], "expected a first run at row 0, got 1 - at `x`"),
+        ([-1], "expected a first run at row 0, got -1 - at `x`"),
+        ([0, 0], "expected runs that rise inside 3 rows, got 0 - at `x`, run 0"),
+        ([0, 2, 1], "expected runs that rise inside 3 rows, got 2 - at `x`, run 1"),
+        ([0, -(2**63)], "expected runs that rise inside 3 rows, got 0 - at `x`, run 0"),
+        ([0, 3], "expected runs that rise inside 3 rows, got 3 - at `x`, run 1"),
+        ([0, 2**62], f"expected runs that rise inside 3 rows, got {2**62} - at `x`,"
+         " run 1"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("values", [[1, 2, 3], [[1], [2], []], [None] * 3])
+def test_runs_begin_inside_the_column(
+    values: list[object], starts: list[int], message: str
+) -> None:
+    column = _kernels.from_list(values, "x")
+    with pytest.raises(InputError) as caught:
+        _kernels.take_runs(column, np.array(starts, np.int64))
+    assert str(caught.value) == message
+
+
+def test_runs_are_taken_once() -> None:
+    taken = _kernels.take_runs(_kernels.from_list([1, 1, 2], "x"), np.array([0, 2]))
+    assert (taken.num_rows, taken.num_counted) == (2, 3)
+    for column in (taken, taken.as_null(), taken.as_untyped()):
+        assert column.num_counted == 3
+        with pytest.raises(InputError) as caught:
+            _kernels.take_runs(column, np.array([0]))
+        assert str(caught.value) == (
+            "expected a column whose rows count once, got runs of another - at `x`"
+        )
+
+
+def test_runs_of_columns_that_no_kernel_reads_and_of_no_rows() -> None:
+    odd = _kernels.import_arrow(pa.array([1, 1], pa.timestamp("s")), "x")[1]["x"]
+    same = np.ones(2, np.uint8)
+    assert _kernels.mark_repeats(odd, same, 0, 2) == 0
+    assert same.tolist() == [0, 0]
+    taken = _kernels.take_runs(odd, np.array([0]))
+    assert (taken.kind, taken.num_rows, taken.num_counted) == ("other", 1, 2)
+    none = _kernels.take_runs(_kernels.from_list([], "x"), np.array([], np.int64))
+    assert (none.num_rows, none.num_counted) == (0, 0)
+
+
+def test_runs_over_chunks_that_begin_none() -> None:
+    chunks = pa.chunked_array([["a", "b"], ["c"], ["d", None]])
+    column = _kernels.import_arrow(chunks, "x")[1]["x"]
+    taken = _kernels.take_runs(column, np.array([0, 1, 4]))
+    encoder = _kernels.Encoder("hash", "string", rows=99)
+    ids, num_nulls, _ = _kernels.encode_scalars(taken, encoder)
+    expected = hash_buckets(["a", "b", None], 99).tolist()
+    assert (ids.tolist(), num_nulls) == (expected, 1)
+
+
 @pytest.mark.parametrize("rows", [0, -1, -(2**63), 2**63])
 def test_encoders_have_rows(rows: int) -> None:
     with pytest.raises(InputError) as caught:
