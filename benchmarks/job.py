@@ -13,7 +13,9 @@ contestants:
   in-memory        Predictor.score on a table that was read before, in one call;
                    -8192: in slices of so many rows; the faster one is the reference
   straightforward  benchmarks.straightforward: pandas factorizes the exploded strings,
-                   distinct ones are hashed, NumPy pads, torch scores in batches of 4096
+                   distinct ones are hashed, NumPy pads, a textbook module scores in
+                   batches of 4096; -packed: this package's torch DIN does, which skips
+                   padding
 
 columns: `job s` is what a process says of its own work; `start-up s` is the rest of it,
 imports and loading the model. `rows/s` is of the job. `peak MB` is the largest resident
@@ -53,6 +55,7 @@ from benchmarks.processes import (
     check,
     din_score,
     in_memory,
+    packed,
     straightforward,
 )
 from benchmarks.report import describe_run
@@ -71,7 +74,8 @@ ABOUT = {
     "din-score": "the command: read, encode, score, write",
     "in-memory": "Predictor.score, one call",
     "in-memory-8192": "Predictor.score, slices of 8192 rows",
-    "straightforward": "pandas, NumPy, torch",
+    "straightforward": "pandas, NumPy, a textbook module in torch",
+    "straightforward-packed": "the same with din_converter's DIN",
 }
 
 
@@ -202,7 +206,7 @@ def race(shape: Shape, folder: Path, threads: int, rounds: int) -> dict[str, Any
             Path(scratch),
             threads,
         )
-        runners = (din_score, in_memory, straightforward)
+        runners = (din_score, in_memory, straightforward, packed)
         errors: dict[str, float] = {}
         turns: list[Finished] = []
         with tqdm(total=len(runners) * (1 + rounds), desc="job", disable=None) as bar:
@@ -231,6 +235,10 @@ def race(shape: Shape, folder: Path, threads: int, rounds: int) -> dict[str, Any
             "rows/s of din-score / straightforward",
             rate["din-score"] / rate["straightforward"],
             at_least=WANTED_OF_STRAIGHTFORWARD,
+        ),
+        hold(
+            "rows/s of din-score / straightforward-packed",
+            rate["din-score"] / rate["straightforward-packed"],
         ),
         hold(
             "whole process, straightforward / din-score",

@@ -99,17 +99,23 @@ def din_score(files: Files) -> Finished:
     return Finished(printed, usage, {key: printed["seconds"]}, {key: scores}, size)
 
 
-def straightforward(files: Files) -> Finished:
+def straightforward(
+    files: Files, *flags: str, key: str = "straightforward"
+) -> Finished:
     """Run the job that one would write first."""
     out = files.scratch / "straightforward.parquet"
     module = (sys.executable, "-m", "benchmarks.straightforward")
     paths = (files.model.with_suffix(".pt"), files.events, out)
     threads = ("--threads", str(files.threads))
-    printed, usage = start((*module, *paths, *threads), files.threads)
+    printed, usage = start((*module, *paths, *threads, *flags), files.threads)
     scores = pq.read_table(out, columns=["score"])["score"].to_numpy()
     out.unlink()
-    key = "straightforward"
     return Finished(printed, usage, {key: printed["seconds"]}, {key: scores})
+
+
+def packed(files: Files) -> Finished:
+    """Run the same job with this package's torch DIN, which skips padding."""
+    return straightforward(files, "--packed", key="straightforward-packed")
 
 
 def in_memory(

@@ -3,7 +3,9 @@
 ``python -m benchmarks.straightforward model.pt events.parquet out.parquet`` reads a
 chunk, factorizes the exploded strings of each column, hashes the distinct ones alone
 (by the vectorized hash of this package: ids must be equal), pads by one fancy index of
-NumPy, runs the trained torch model in batches, and writes the scores. It prints JSON.
+NumPy, runs a torch model in batches, and writes the scores. It prints JSON. The model
+is a textbook module with the trained weights, which computes every padded pair; with
+``--packed`` it is this package's torch DIN, which computes the valid ones alone.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -20,9 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.events import KEPT
-from din_converter import load
+from benchmarks.rivals import textbook_attention, textbook_mlp
+from din_converter import DIN, load
+from din_converter.model import ClickModel
 from din_infer import hash_buckets
 from din_infer.spec import FeatureSpec
 
@@ -43,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("events", type=Path)
     add("out", type=Path)
     add("--threads", type=int, default=1)
+    add("--packed", action="store_true")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     pa.set_cpu_count(args.threads)
-    model = load(args.model)
+    trained = load(args.model)
+    model = trained if args.packed else Padded(trained)
     started = time.perf_counter()
     rows = 0
     file = pq.ParquetFile(args.events)
@@ -54,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     schema = pa.schema([*kept, pa.field("score", pa.float32(), nullable=False)])
     with pq.ParquetWriter(args.out, schema) as writer:
         for chunk in file.iter_batches(CHUNK_ROWS):
-            inputs = encode(chunk, model.spec)
+            inputs = encode(chunk, trained.spec)
             with torch.inference_mode():
                 parts = [
                     torch.sigmoid(model(batch)) for batch in cut(inputs, len(chunk))
@@ -66,6 +73,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += len(chunk)
     print(json.dumps({"rows": rows, "seconds": time.perf_counter() - started}))
     return 0
+
+
+class Padded(nn.Module):
+    """A trained DIN of the events' spec as one writes it first."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        trained = cast("DIN", model)
+        self.users = trained.tables["of_user_id"]
+        self.interest = textbook_attention(trained)
+        self.tower = textbook_mlp(trained.tower)
+        self.order = [part.name for part in trained.spec.tower_inputs]
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Score the candidates of one batch: logits, float [N]."""
+        items = [inputs["goods_id"], inputs["cate_id"]]
+        behaviors = [inputs["hist_goods_id"], inputs["hist_cate_id"]]
+        parts = {
+            "user_id": self.users(inputs["user_id"]),
+            "goods_id": self.interest.goods(items[0]),
+            "cate_id": self.interest.cates(items[1]),
+            "price": inputs["price"],
+            "history": self.interest(*items, *behaviors, inputs["history.lengths"]),
+        }
+        x = torch.cat([parts[name] for name in self.order], dim=1)
+        logit: torch.Tensor = self.tower(x).squeeze(-1)
+        return logit
 
 
 def encode(chunk: pa.RecordBatch, spec: FeatureSpec) -> Arrays:

@@ -27,7 +27,13 @@ from din_infer import FeatureSpec
 
 TINY = ["--rows", "600", "--goods-rows", "500", "--group-rows", "250", "--rounds", "1"]
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
-CONTESTANTS = ["din-score", "in-memory", "in-memory-8192", "straightforward"]
+CONTESTANTS = [
+    "din-score",
+    "in-memory",
+    "in-memory-8192",
+    "straightforward",
+    "straightforward-packed",
+]
 
 
 @pytest.fixture(scope="module")

@@ -291,6 +291,30 @@ def test_batches_do_not_depend_on_row_groups_beyond_their_size(
     assert pa.Table.from_batches(batches).equals(table)
 
 
+def test_a_row_group_larger_than_memory_is_read_by_the_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    keys = pa.array(rng.integers(0, 1 << 62, 5_000_000)).cast(pa.string())
+    offsets = pa.array(np.arange(0, 5_000_001, 25), pa.int32())
+    table = pa.table({"hist": pa.ListArray.from_arrays(offsets, keys)})
+    path = tmp_path / "t.parquet"
+    pq.write_table(table, path, row_group_size=1 << 30)
+    assert path.stat().st_size > 60e6
+    code = (
+        "import sys, pyarrow as pa; from pathlib import PurePath, Path;"
+        "from din_infer.jobs.readers import ParquetReader;"
+        "from din_infer.jobs.sources import Source;"
+        "source = Source(Path(sys.argv[1]), 'parquet', PurePath('t'));"
+        "batches = ParquetReader(source).batches(['hist'], 4096);"
+        "print(sum(b.num_rows for b in batches), pa.default_memory_pool().max_memory())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], check=True, capture_output=True
+    )
+    rows, peak = map(int, done.stdout.split())
+    assert rows == 200_000
+    assert peak < 30e6
+
+
 def test_memory_does_not_grow_with_the_file(model: Path, tmp_path: Path) -> None:
     small = make_table(2000)
     pq.write_table(small, tmp_path / "small.parquet")

@@ -17,7 +17,6 @@ __all__ = ["open_reader"]
 
 # Bytes that one encoded in a Parquet file may become: dictionaries repeat values.
 GROWTH = 4
-PAGE_BYTES = 1 << 18
 
 
 def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Reader:
@@ -53,7 +52,7 @@ class ParquetReader(Reader):
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._file = read_footer(str(source), PAGE_BYTES)
+        self._file = read_footer(str(source))
         self.schema = self._file.schema_arrow
         self.num_rows = self._file.metadata.num_rows
 

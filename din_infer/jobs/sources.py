@@ -42,6 +42,7 @@ FORMATS = {
 TEXT = ("csv", "tsv", "jsonl")
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 STDIN = "-"
+PAGE_BYTES = 1 << 16  # of a column of Parquet, that are read at a time
 END_BYTES = 1 << 16  # of a file's start and end, which tell it from others
 
 
@@ -263,8 +264,8 @@ def open_parquet(
     return file
 
 
-def read_footer(path: str | Path, buffer_size: int = 0) -> pq.ParquetFile:
-    """Open a Parquet file.
+def read_footer(path: str | Path) -> pq.ParquetFile:
+    """Open a Parquet file, to be read by the page: row groups may be of any size.
 
     Raises
     ------
@@ -272,7 +273,7 @@ def read_footer(path: str | Path, buffer_size: int = 0) -> pq.ParquetFile:
         If it is not readable.
     """
     try:
-        return pq.ParquetFile(path, buffer_size=buffer_size)
+        return pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
         raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
