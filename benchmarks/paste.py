@@ -19,7 +19,7 @@ __all__ = ["main", "pasted"]
 
 RESULTS = Path(__file__).with_name("results")
 MARK = re.compile(
-    r"(<!-- ([\w-]+)(?:#([\w ]+))?: begin -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- ([\w-]+)(?:#([\w -]+))?: begin -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
 

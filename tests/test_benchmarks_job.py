@@ -65,7 +65,7 @@ def test_every_job_is_compared_and_reported(
         c = contestants[key]
         assert 0 < c["job_s"] < c["process_s"]
         assert c["peak_mb"] > 50
-    assert [w["at_least"] for w in document["job"]["wanted"]] == [0.8, 12.0, None]
+    assert [w["at_least"] for w in document["job"]["wanted"]] == [0.8, 12.0, None, None]
     small, large = document["memory"]["sizes"]
     assert (small["rows"], large["rows"]) == (20, 600)
     assert document["memory"]["wanted"][0]["at_most"] == 64

@@ -170,6 +170,131 @@ def test_many_candidates_are_scored_in_parts(
     assert parts["score"].offsets == whole["score"].offsets
 
 
+def test_a_few_requests_of_many_candidates_are_shared_by_workers(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = make_requests(40, seed=6)
+    path = write_as(requests, tmp_path / "t.parquet")
+    sizes: list[int] = []
+    real = BatchScorer.score
+
+    def score(self: BatchScorer, batch: pa.RecordBatch, stats: Any = None) -> Any:  # noqa: ANN401
+        sizes.append(batch.num_rows)
+        return real(self, batch, stats)
+
+    monkeypatch.setattr(BatchScorer, "score", score)
+    monkeypatch.setattr("din_infer.jobs.shards.CANDIDATES", 20)
+    made = score_files(predictor, path, tmp_path / "out")
+    assert len(sizes) > 5
+    assert sum(sizes) == 40
+    wanted = np.concatenate(score_each(predictor, requests))
+    got = pq.read_table(made.files[0])["score"].combine_chunks().flatten()
+    np.testing.assert_allclose(np.asarray(got), wanted, atol=1e-6)
+
+
+def in_other_types(table: pa.Table) -> pa.Table:
+    """The same values in types that other writers like better."""
+    kinds = {
+        "user_id": pa.dictionary(pa.int32(), pa.string()),
+        "goods_id": pa.large_string(),
+        "cate_id": pa.int16(),
+        "hist_goods_id": pa.large_list(pa.large_string()),
+        "hist_cate_id": pa.list_(pa.int8()),
+        "action": pa.list_(pa.dictionary(pa.int16(), pa.string())),
+        "profile": pa.list_(pa.float64(), 3),
+        "price": pa.float32(),
+    }
+    for name, kind in kinds.items():
+        column = table[name].combine_chunks()
+        if name == "action":
+            lists = column.flatten().dictionary_encode()
+            other = pa.ListArray.from_arrays(column.offsets, lists)
+        else:
+            other = column.cast(kind)
+        table = table.set_column(table.column_names.index(name), name, other)
+    return table
+
+
+def test_columns_of_other_types_have_the_same_scores_and_are_kept(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    table = make_table(120)
+    table = table.set_column(0, "row", table["row"].cast(pa.decimal128(25, 2)))
+    nested = pa.array([{"a": [k, None], "b": None} for k in range(120)])
+    odd = in_other_types(table).append_column("nested", nested)
+    keep = ["row", "nested", "user_id", "action", "profile"]
+    options: dict[str, Any] = {"keep": keep, "batch_size": 50}
+    for suffix in ("parquet", "arrow"):
+        path = write_as(odd, tmp_path / f"t.{suffix}")
+        made = score_files(predictor, path, tmp_path / suffix, **options)
+        got = pq.read_table(made.files[0])
+        for name in keep:
+            assert got[name].to_pylist() == odd[name].to_pylist(), name
+        wanted = predictor.score(odd)
+        np.testing.assert_array_equal(np.asarray(got["score"]), wanted)
+        np.testing.assert_allclose(wanted, predictor.score(table), atol=1e-3)
+
+
+def test_files_without_rows_have_outputs_without_rows(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for make in (make_table, make_requests):
+        empty = make(5).slice(0, 0)
+        for suffix in ("parquet", "arrow", "arrows"):
+            path = write_as(empty, tmp_path / make.__name__ / f"t.{suffix}")
+            out = tmp_path / f"{make.__name__}-{suffix}"
+            made = score_files(predictor, path, out, keep=["row"])
+            got = pq.read_table(made.files[0])
+            assert (got.num_rows, got.column_names) == (0, ["row", "score"])
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(make_table(1).column_names))
+    made = score_files(predictor, path, tmp_path / "csv", keep=["row"])
+    assert pq.read_table(made.files[0]).num_rows == 0
+    (tmp_path / "t.jsonl").write_text("\n")
+    made = score_files(predictor, tmp_path / "t.jsonl", tmp_path / "jsonl")
+    assert pq.read_table(made.files[0]).num_rows == 0
+
+
+def test_csv_with_a_byte_order_mark_and_quotes_is_read(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    table = make_table(20).drop(["interests"])
+    table = table.append_column("interests", pa.array([["a,b", 'c"d']] * 20))
+    path = write_as(table, tmp_path / "t.csv")
+    text = path.read_text().replace('c"d', 'c""d')
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    made = score_files(predictor, path, tmp_path / "out", keep=["row", "interests"])
+    got = pq.read_table(made.files[0])
+    assert got["row"].to_pylist() == list(range(20))
+    assert got["interests"].to_pylist() == [["a,b", 'c"d']] * 20
+    np.testing.assert_array_equal(np.asarray(got["score"]), predictor.score(table))
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "arrows", "csv.gz", "jsonl.zst"])
+def test_files_that_are_cut_short_have_no_output(
+    suffix: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    table = make_table(3000).drop(["interests"])
+    table = table.append_column("interests", pa.array([["a"]] * 3000))
+    path = write_as(table, tmp_path / f"t.{suffix}")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError, match="can be read to its end"):
+        score_files(predictor, path, tmp_path / "out")
+    assert visible(tmp_path / "out") == []
+
+
+def test_outputs_inside_the_folder_of_inputs_are_refused(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    make_shards(tmp_path / "in", 2)
+    with pytest.raises(InputError, match="an --out folder outside of the inputs'"):
+        score_files(predictor, tmp_path / "in", tmp_path / "in" / "scores")
+    score_files(predictor, tmp_path / "in", tmp_path / "in" / "_scores")
+    again = score_files(predictor, tmp_path / "in", tmp_path / "out")
+    assert len(again.files) == 2
+
+
 def test_a_mix_of_lists_and_single_candidates_is_refused(
     predictor: Predictor,
 ) -> None:

@@ -138,6 +138,20 @@ class BatchScorer:
         whole = pa.Table.from_batches(parts, self.schema).combine_chunks()
         return Scored(_only_batch(whole), bad)
 
+    def cut(self, batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+        """Cut a batch of requests, by their candidates: `most`, or one request, each.
+
+        Other batches stay whole, as do lines that are not parsed yet.
+        """
+        column = next((c for c, _ in self._form.lists.values()), "")
+        if column not in batch.schema.names:
+            yield batch
+            return
+        counts = pc.list_value_length(batch.column(column))
+        lengths = np.asarray(pc.fill_null(counts, 0)).astype(np.int64)
+        for first, stop in _slices(lengths, most):
+            yield batch.slice(first, stop - first)
+
     def _attempt(
         self, batch: pa.RecordBatch, start: int, stats: Stats
     ) -> list[tuple[int, pa.RecordBatch | None, str]]:

@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,9 +31,9 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 class _Text(Reader):
     """Lines of text: batches hold them as they are, `prepare` parses."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, file: BinaryIO) -> None:
         self._source = source
-        self._raw = source.open()
+        self._raw = file
         self._size = 0 if source.path is None else source.path.stat().st_size
         self._read_bytes = 0
         self._columns: list[str] = []
@@ -163,8 +163,10 @@ class Csv(_Text):
     An empty text in quotes is one empty string, in a column of strings or of lists.
     """
 
-    def __init__(self, source: Source, spec: FeatureSpec, separator: str) -> None:
-        super().__init__(source)
+    def __init__(
+        self, source: Source, file: BinaryIO, spec: FeatureSpec, separator: str
+    ) -> None:
+        super().__init__(source, file)
         self._separator = separator
         self._delimiter = "\t" if source.format == "tsv" else ","
         if not self._head:
@@ -227,8 +229,8 @@ class Csv(_Text):
 class JsonLines(_Text):
     """One object on each line; types are the spec's, and what the first lines say."""
 
-    def __init__(self, source: Source, spec: FeatureSpec) -> None:
-        super().__init__(source)
+    def __init__(self, source: Source, file: BinaryIO, spec: FeatureSpec) -> None:
+        super().__init__(source, file)
         types = _text_types(spec)
         if not self._head:
             self.schema = pa.schema(list(types.items()))

@@ -4,6 +4,7 @@ Memory is bounded by a batch, not by a file, its row groups or its blocks.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -35,16 +36,22 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
     InputError
         If it cannot be read.
     """
+    file = None
     try:
         if source.format == "parquet":
             return ParquetReader(source)
+        file = source.open()
         if source.format == "arrow":
-            return ArrowReader(source)
+            return ArrowReader(source, file)
         if source.format == "jsonl":
-            return JsonLines(source, spec)
-        return Csv(source, spec, separator)
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise unreadable(source, error) from None
+            return JsonLines(source, file, spec)
+        return Csv(source, file, spec, separator)
+    except BaseException as error:
+        if file is not None:
+            file.close()
+        if isinstance(error, OSError | EOFError | pa.ArrowException):
+            raise unreadable(source, error) from None
+        raise
 
 
 class ParquetReader(Reader):
@@ -88,9 +95,9 @@ class ParquetReader(Reader):
 class ArrowReader(Reader):
     """A file or a stream of Arrow IPC; memory holds one of its batches."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, file: BinaryIO) -> None:
         self._source = source
-        self._file = source.open()
+        self._file = file
         start = b"" if source.path is None else self._file.read(6)
         if start == b"ARROW1":
             self._file.seek(0)

@@ -26,6 +26,7 @@ from din_infer.predictor import Predictor
 
 __all__ = ["Job", "Run", "Shard", "Summary"]
 
+CANDIDATES = 1 << 13  # of the requests that a worker scores at a time
 WAIT_S = 0.5  # between looks at what other processes do
 
 
@@ -240,8 +241,9 @@ class Run:
                 for batch in reader.batches(scorer.columns, self._job.batch_size):
                     if shard.error is not None:
                         break
-                    part = reader.fraction()
-                    yield _Event("batch", shard, batch, scorer, fraction=part)
+                    read = reader.fraction()
+                    for part in scorer.cut(batch, CANDIDATES):
+                        yield _Event("batch", shard, part, scorer, fraction=read)
                 self._check_same(shard)
             except (InputError, OSError) as error:
                 shard.error = shard.error or error
