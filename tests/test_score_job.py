@@ -917,7 +917,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     words = (model, tmp_path / "in", "--batch-size", "8", "--keep", "row,user_id")
     assert main([str(w) for w in (*words, "--out", tmp_path / "whole")]) == 0
     whole = contents(tmp_path / "whole")
-    delay = 0.004
+    delay = 0.004 if KILLS < 50 else 0.05  # the start of the process takes its part
     process = start(delay, *words, "--out", tmp_path / "timed")
     loaded = time.monotonic()
     assert process.wait() == 0
