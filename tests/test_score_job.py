@@ -235,6 +235,22 @@ def test_columns_of_other_types_have_the_same_scores_and_are_kept(
         np.testing.assert_allclose(wanted, predictor.score(table), atol=1e-3)
 
 
+def test_kept_columns_that_parquet_cannot_hold_fail_their_file(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    table = make_table(20)
+    write_as(table, tmp_path / "in" / "a.arrow")
+    odd = pa.array([pa.MonthDayNano([1, 2, 3])] * 20)
+    other = table.set_column(0, "row", odd)
+    path = write_as(other, tmp_path / "in" / "b.arrow")
+    with pytest.raises(JobError) as caught:
+        score_files(predictor, tmp_path / "in", tmp_path / "out", keep=["row"])
+    rule = "expected columns of types that can be written as Parquet, got "
+    assert str(caught.value).startswith(rule)
+    assert str(caught.value).endswith(f" - at `{path}`")
+    assert visible(tmp_path / "out") == ["a.arrow.parquet"]
+
+
 def test_files_without_rows_have_outputs_without_rows(
     predictor: Predictor, tmp_path: Path
 ) -> None:

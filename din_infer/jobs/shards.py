@@ -275,6 +275,8 @@ class Run:
             event.scored = event.scorer.score(event.batch, event.stats)
         except InputError as error:
             event.error = error
+        except pa.ArrowException as error:
+            event.error = _no_parquet(shard, error)
         event.batch = None
         return event
 
@@ -288,13 +290,16 @@ class Run:
         elif shard.error is not None:
             return
         elif event.kind == "begin" and event.scorer is not None:
-            with writing(self._ledger.target(shard.k)):
-                self._output = Output(
-                    str(shard.source),
-                    self._ledger.target(shard.k),
-                    self._ledger.bad_rows(shard.k),
-                    event.scorer.schema,
-                )
+            try:
+                with writing(self._ledger.target(shard.k)):
+                    self._output = Output(
+                        str(shard.source),
+                        self._ledger.target(shard.k),
+                        self._ledger.bad_rows(shard.k),
+                        event.scorer.schema,
+                    )
+            except pa.ArrowException as error:
+                shard.error = _no_parquet(shard, error)
         elif self._output is not None:
             self._write_batch(event, self._output)
 
@@ -356,3 +361,10 @@ class Run:
 
     def _fail(self, shard: Shard, error: Exception | None) -> None:
         self._summary.failed[str(shard.source)] = str(error)
+
+
+def _no_parquet(shard: Shard, error: Exception) -> InputError:
+    """Say that Arrow has types that it cannot handle, or Parquet not hold."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    rule = "columns of types that can be written as Parquet"
+    return InputError(explain(rule, reason, str(shard.source)))
