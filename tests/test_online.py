@@ -1,4 +1,7 @@
-"""One user, many candidates: requests encoded once, warm-up, shared Predictors."""
+"""One user, many candidates: requests encoded once, warm-up, shared Predictors.
+
+Above 400 lines: each is compared over all kinds of fields.
+"""
 
 import gc
 import json
