@@ -25,8 +25,9 @@ from onnx import TensorProto, helper
 from din_converter import convert
 from din_converter.verify import link
 from din_infer import DeviceError, InputError, ModelError, Predictor
+from din_infer.describe import describe
 from din_infer.encode import Stats
-from din_infer.predictor import check_encoded, describe
+from din_infer.encoded import check_encoded
 from din_infer.spec import ANY_LENGTH, FeatureSpec
 from tests.models import SPECS, random_model, random_rows
 
