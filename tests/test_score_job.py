@@ -300,6 +300,57 @@ def test_files_that_are_cut_short_have_no_output(
     assert visible(tmp_path / "out") == []
 
 
+def test_lines_that_are_no_objects_are_bad_rows(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    path = write_as(make_table(30), tmp_path / "t.jsonl")
+    good = path.read_text()
+    path.write_text("null\n" + good + '[1]\n"x"\n')
+    out = tmp_path / "out"
+    made = score_files(predictor, path, out, on_error="skip", keep=["row"])
+    assert made.bad_rows == 3
+    assert pq.read_table(made.files[0])["row"].to_pylist() == list(range(30))
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "arrows", "parquet"])
+def test_damaged_files_are_scored_or_refused_but_end_no_process(
+    suffix: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    path = write_as(make_table(60), tmp_path / f"t.{suffix}")
+    content = path.read_bytes()
+    rng = random.Random(3)
+    refused = 0
+    for k in range(60):
+        damaged = bytearray(content)
+        for _ in range(rng.randint(1, 8)):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            score_files(predictor, path, tmp_path / f"out{k}", keep=["row", "action"])
+        except InputError:
+            refused += 1
+    assert refused > 5
+
+
+def test_a_csv_of_carriage_returns_alone_is_refused(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    path = write_as(make_table(5), tmp_path / "t.csv")
+    path.write_bytes(path.read_bytes().replace(b"\r\n", b"\r"))
+    with pytest.raises(InputError, match="line ends that are no line feeds"):
+        score_files(predictor, path, tmp_path / "out")
+
+
+def test_names_that_begin_alike_do_not_take_each_others_files(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for name in ("day.parquet", "day"):
+        write_as(make_table(20), tmp_path / "x.parquet").rename(tmp_path / name)
+    inputs = [tmp_path / "day.parquet", tmp_path / "day"]
+    made = score_files(predictor, inputs, tmp_path / "out", format="parquet")
+    assert len(made.files) == 2
+
+
 def test_outputs_inside_the_folder_of_inputs_are_refused(
     predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -996,6 +1047,28 @@ def test_processes_share_a_folder_without_doing_a_shard_twice(
     wanted = Predictor(model, device="cpu", threads=1).score(table)
     np.testing.assert_array_equal(got, wanted)
     assert (out / "_din_score" / "manifest.json").exists()
+
+
+def test_a_job_at_work_is_not_begun_anew(
+    model: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    make_shards(tmp_path / "in", 4)
+    out = tmp_path / "out"
+    words = (model, tmp_path / "in", "--out", out, "--batch-size", "10")
+    process = start(0.1, *words)
+    wait_for(lambda: (out / "s00.parquet").exists())
+    predictor = Predictor(model, device="cpu", threads=1)
+    with pytest.raises(InputError, match="a job that no process works on"):
+        score_files(predictor, tmp_path / "in", out, keep=["row"], overwrite=True)
+    assert process.wait() == 0
+    assert pq.read_table(out / "s03.parquet").column_names == ["score"]
+    # begun anew, nothing of it is left under a name that says it is whole
+    (tmp_path / "in" / "s01.parquet").write_bytes(b"no Parquet")
+    (tmp_path / "in" / "s02.parquet").unlink()
+    with pytest.raises(JobError):
+        score_files(predictor, tmp_path / "in", out, keep=["row"], overwrite=True)
+    assert visible(out) == ["s00.parquet", "s03.parquet"]
+    assert pq.read_table(out / "s03.parquet").column_names == ["row", "score"]
 
 
 def test_scoring_in_a_thread_works(model: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ FOLDER = "_din_score"
 FORMAT = 1
 BLOCK_BYTES = 1 << 20
 JOB_LOCK = 1 << 40  # the byte that is locked while job.json is made
+WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
 _OPEN: set[str] = set()
 _OPENING = threading.Lock()
 
@@ -43,13 +45,11 @@ def beside(target: Path) -> Path:
 
 def remove_unfinished(target: Path) -> None:
     """Remove what writers of `target` left that were killed; their lock is ours."""
-    for left in target.parent.glob(f".{glob_escape(target.name)}.*.tmp"):
-        left.unlink(missing_ok=True)
-
-
-def glob_escape(name: str) -> str:
-    """Escape a name for a pattern."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+    unfinished = re.compile(re.escape(f".{target.name}.") + r"\d+\.tmp")
+    if target.parent.is_dir():
+        for left in target.parent.iterdir():
+            if unfinished.fullmatch(left.name):
+                left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -136,6 +136,8 @@ class Ledger:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             with self._locked(JOB_LOCK):
                 self._begin(resume=resume, overwrite=overwrite)
+                # held until the end: it tells others that somebody works here
+                fcntl.lockf(self._handle, fcntl.LOCK_SH, 1, WORK_LOCK)
         except BaseException:
             self.close()
             raise
@@ -159,12 +161,34 @@ class Ledger:
             rule = "a folder without a job"
             fix = "Give --resume to go on with it, or --overwrite to begin anew."
             raise InputError(explain(rule, "one that has begun", str(self.out), fix))
+        if there:
+            self._remove_job(read_object(path))
         self._check_targets(overwrite=overwrite)
         for k in range(len(self._targets)):
             self._manifest(k).unlink(missing_ok=True)
             self.bad_rows(k).unlink(missing_ok=True)
         (self.folder / "manifest.json").unlink(missing_ok=True)
         write_beside(path, json.dumps(self._job, indent=1))
+
+    def _remove_job(self, old: dict[str, Any] | None) -> None:
+        """Remove all that another job has made, so that none of it is taken for ours.
+
+        Raises
+        ------
+        InputError
+            If a process works on it.
+        """
+        if not self._lock(WORK_LOCK, wait=False):
+            rule = "a job that no process works on, to begin anew"
+            raise InputError(explain(rule, "one at work", str(self.out)))
+        inputs = (old or {}).get("inputs")
+        for described in inputs if isinstance(inputs, list) else []:
+            name = described.get("output") if isinstance(described, dict) else None
+            target = PurePath(name) if isinstance(name, str) else PurePath()
+            if target.name and not target.is_absolute() and ".." not in target.parts:
+                (self.out / target).unlink(missing_ok=True)
+                (self.folder / "shards" / f"{target}.json").unlink(missing_ok=True)
+                (self.folder / "bad" / f"{target}.jsonl").unlink(missing_ok=True)
 
     def _check_targets(self, *, overwrite: bool) -> None:
         for target in map(self.target, range(len(self._targets))):
@@ -237,8 +261,8 @@ class Ledger:
 
     def forget(self, k: int) -> None:
         """Take back that shard k is whole, and remove what was left of it."""
-        self._manifest(k).unlink(missing_ok=True)
-        for path in (self.target(k), self.bad_rows(k), self._manifest(k)):
+        for path in (self._manifest(k), self.target(k), self.bad_rows(k)):
+            path.unlink(missing_ok=True)
             remove_unfinished(path)
 
     def finish_job(self) -> bool:

@@ -172,6 +172,8 @@ class Csv(_Text):
         if not self._head:
             raise unreadable(source, EOFError("no line of column names"))
         self._header = self._head[0].removeprefix(codecs.BOM_UTF8)
+        if b"\r" in self._header.rstrip(b"\r"):
+            raise unreadable(source, ValueError("line ends that are no line feeds"))
         self._head = self._head[1:]
         types = _text_types(spec)
         self._lists_of = {n: t for n, t in types.items() if pa.types.is_list(t)}
@@ -240,6 +242,9 @@ class JsonLines(_Text):
         self.schema = pa.schema([_settle_field(f, types) for f in found])
 
     def _read_table(self, lines: list[bytes], schema: pa.Schema | None) -> pa.Table:
+        if not all(line.lstrip().startswith(b"{") for line in lines):
+            message = "a line that is no object"
+            raise pa.ArrowInvalid(message)  # pyarrow would end the process
         text = b"\n".join([*lines, b""])
         read = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
         how = "infer" if schema is None else "ignore"

@@ -49,7 +49,7 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
     except BaseException as error:
         if file is not None:
             file.close()
-        if isinstance(error, OSError | EOFError | pa.ArrowException):
+        if isinstance(error, OSError | EOFError | UnicodeError | pa.ArrowException):
             raise unreadable(source, error) from None
         raise
 
@@ -66,7 +66,7 @@ class ParquetReader(Reader):
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         try:
             yield from cut(self._groups(list(columns), rows), rows)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
     def _groups(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -110,19 +110,24 @@ class ArrowReader(Reader):
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         try:
-            for batch in cut(self._all(columns), rows):
-                batch.validate(full=True)  # its offsets may be anything
-                yield batch
-        except (OSError, EOFError, pa.ArrowException) as error:
+            yield from cut(self._all(columns), rows)
+        except (OSError, EOFError, UnicodeError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
     def _all(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         if hasattr(self._reader, "num_record_batches"):
             for i in range(self._reader.num_record_batches):
-                yield self._reader.get_batch(i).select(list(columns))
+                yield _sound(self._reader.get_batch(i), columns)
         else:
             for batch in self._reader:
-                yield batch.select(list(columns))
+                yield _sound(batch, columns)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _sound(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """Take some columns: of a damaged file, their offsets may be anything."""
+    some = batch.select(list(columns))
+    some.validate(full=True)
+    return some

@@ -274,7 +274,7 @@ def read_footer(path: str | Path) -> pq.ParquetFile:
     """
     try:
         return pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
         raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
 
