@@ -31,6 +31,8 @@ __all__ = ["BatchScorer", "Scored"]
 
 # Candidates of the requests that are scored at a time: bounds memory.
 MOST_CANDIDATES = 1 << 15
+# That kept columns become when they are repeated for each candidate.
+MOST_BYTES = 1 << 24
 _ROW = re.compile(r"- at `([^`]*)`, row (\d+)")
 
 
@@ -147,6 +149,11 @@ class BatchScorer:
         if column not in batch.schema.names:
             yield batch
             return
+        if self._explode and batch.num_rows:
+            # what is repeated for each candidate is counted in bytes too
+            again = [n for n in self._keep if n in batch.schema.names]
+            size = sum(batch.column(n).nbytes for n in again if n not in self._parallel)
+            most = max(1, min(most, MOST_BYTES * batch.num_rows // max(1, size)))
         counts = pc.list_value_length(batch.column(column))
         lengths = np.asarray(pc.fill_null(counts, 0)).astype(np.int64)
         for first, stop in _slices(lengths, most):

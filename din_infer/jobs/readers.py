@@ -8,7 +8,6 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from din_infer.jobs import reader
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
 from din_infer.jobs.sources import Source, read_footer
@@ -16,8 +15,10 @@ from din_infer.spec import FeatureSpec
 
 __all__ = ["open_reader"]
 
-# Bytes that one encoded in a Parquet file may become: dictionaries repeat values.
-GROWTH = 4
+# Of one batch of Parquet, by what its row group has on average; and rows, since rows
+# with long histories may stand together in it.
+BATCH_VALUES = 1 << 18
+MOST_ROWS = 1024
 
 
 def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Reader:
@@ -75,14 +76,15 @@ class ParquetReader(Reader):
             about = metadata.row_group(group)
             if about.num_rows == 0:
                 continue
-            size = sum(
-                about.column(i).total_uncompressed_size
+            values = sum(
+                about.column(i).num_values
                 for i in range(about.num_columns)
                 if about.column(i).path_in_schema.split(".")[0] in columns
             )
-            fitting = reader.BATCH_BYTES * about.num_rows // max(1, GROWTH * size)
+            # values are counted, not bytes: encodings hide how large they become
+            fitting = BATCH_VALUES * about.num_rows // max(1, values)
             yield from self._file.iter_batches(
-                batch_size=max(1, min(rows, fitting)),
+                batch_size=max(1, min(rows, fitting, MOST_ROWS)),
                 row_groups=[group],
                 columns=columns,
                 use_threads=False,
