@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.draw import zipf
+from benchmarks.graphs import draw_weights
 from din_converter import DIN, convert, save
 from din_infer.spec import FeatureSpec
 
@@ -216,27 +216,8 @@ def write_model(shape: Shape, folder: Path) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(exist_ok=True)
-    model = _draw_model(shape)
+    model = draw_weights(DIN(make_spec(replace(shape, dtype="fp32"))), shape.seed)
     if shape.dtype == "fp32":
         save(model, path.with_suffix(".pt"))
     convert(model, path, embedding_dtype=shape.dtype)
     return path
-
-
-def _draw_model(shape: Shape) -> DIN:
-    model = DIN(make_spec(replace(shape, dtype="fp32")))
-    generator = torch.Generator().manual_seed(shape.seed)
-    for name, value in model.state_dict().items():
-        if not value.dtype.is_floating_point:
-            continue
-        noise = torch.randn(value.shape, generator=generator)
-        if name.endswith("running_var"):
-            value.copy_(0.5 + noise.abs())
-        elif name.startswith("tables."):
-            value.copy_(0.3 * noise)
-            value[0] = 0
-        elif value.ndim == 2:
-            value.copy_(1.5 * noise / value.shape[1] ** 0.5)
-        else:
-            value.copy_(0.3 * noise)
-    return model.eval()

@@ -30,6 +30,7 @@ __all__ = [
     "Sizes",
     "count_valid_pairs",
     "cut_attention",
+    "draw_weights",
     "exact_interest",
     "exact_model",
     "exact_score",
@@ -121,7 +122,11 @@ def make_model(
     `positions` is the longest history it allows. With `encoder` "hash" it takes
     strings.
     """
-    model = DIN(_spec(sizes, positions, encoder))
+    return draw_weights(DIN(_spec(sizes, positions, encoder)), seed)
+
+
+def draw_weights(model: DIN, seed: int) -> DIN:
+    """Give a DIN random weights and statistics, and set it to evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
         if not value.dtype.is_floating_point:

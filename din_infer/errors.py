@@ -4,7 +4,19 @@ Every message reads ``expected <rule>, got <value> - at `<place>```; a second se
 says how to mend it, where that is known.
 """
 
-__all__ = ["ConversionError", "DeviceError", "DinError", "InputError", "ModelError"]
+import re
+
+__all__ = [
+    "ROW",
+    "ConversionError",
+    "DeviceError",
+    "DinError",
+    "InputError",
+    "ModelError",
+]
+
+# Where `explain` says that a row is wrong: the column, the row.
+ROW = re.compile(r"- at `([^`]*)`, row (\d+)")
 
 
 class DinError(Exception):

@@ -250,8 +250,6 @@ def test_the_page_has_the_tables_of_the_results() -> None:
     text = PAGE.read_text(encoding="utf-8")
     names = {mark[2] for mark in paste.MARK.finditer(text)}
     assert names == {"job-avx512", "scaling-avx512"}
-    if not all((paste.RESULTS / f"{name}.md").exists() for name in names):
-        pytest.skip("the results are not there")
     assert paste.pasted(text) == text
 
 

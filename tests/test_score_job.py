@@ -245,7 +245,7 @@ def test_kept_columns_that_parquet_cannot_hold_fail_their_file(
     path = write_as(other, tmp_path / "in" / "b.arrow")
     with pytest.raises(JobError) as caught:
         score_files(predictor, tmp_path / "in", tmp_path / "out", keep=["row"])
-    rule = "expected columns of types that can be written as Parquet, got "
+    rule = "expected columns that Arrow can handle and Parquet can hold, got "
     assert str(caught.value).startswith(rule)
     assert str(caught.value).endswith(f" - at `{path}`")
     assert visible(tmp_path / "out") == ["a.arrow.parquet"]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from din_infer.encode import Stats
-from din_infer.errors import InputError, explain
+from din_infer.errors import ROW, InputError, explain
 from din_infer.jobs.forms import (
     SCORE,
     OnError,
@@ -25,6 +25,7 @@ from din_infer.jobs.forms import (
     output_schema,
     parallel_lists,
 )
+from din_infer.jobs.reader import one_batch
 from din_infer.predictor import Predictor
 
 __all__ = ["BatchScorer", "Scored"]
@@ -33,7 +34,6 @@ __all__ = ["BatchScorer", "Scored"]
 MOST_CANDIDATES = 1 << 15
 # That kept columns become when they are repeated for each candidate.
 MOST_BYTES = 1 << 24
-_ROW = re.compile(r"- at `([^`]*)`, row (\d+)")
 
 
 @dataclass
@@ -137,8 +137,7 @@ class BatchScorer:
         parts = [part for _, part, _ in made if part is not None]
         if len(parts) == 1:
             return Scored(parts[0], bad)
-        whole = pa.Table.from_batches(parts, self.schema).combine_chunks()
-        return Scored(_only_batch(whole), bad)
+        return Scored(one_batch(pa.Table.from_batches(parts, self.schema)), bad)
 
     def cut(self, batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
         """Cut a batch of requests, by their candidates: `most`, or one request, each.
@@ -154,9 +153,7 @@ class BatchScorer:
             again = [n for n in self._keep if n in batch.schema.names]
             size = sum(batch.column(n).nbytes for n in again if n not in self._parallel)
             most = max(1, min(most, MOST_BYTES * batch.num_rows // max(1, size)))
-        counts = pc.list_value_length(batch.column(column))
-        lengths = np.asarray(pc.fill_null(counts, 0)).astype(np.int64)
-        for first, stop in _slices(lengths, most):
+        for first, stop in _slices(_lengths_of(batch.column(column)), most):
             yield batch.slice(first, stop - first)
 
     def _attempt(
@@ -172,7 +169,7 @@ class BatchScorer:
             score = self._score_requests if self.is_requests else self._score_rows
             return [(start, score(ready, stats), "")]
         except InputError as error:
-            if self._on_error == "fail" or not _ROW.search(str(error)):
+            if self._on_error == "fail" or not ROW.search(str(error)):
                 raise
             if count == 1:
                 out = self._without_score(batch) if self._on_error == "null" else None
@@ -244,7 +241,7 @@ class BatchScorer:
             candidate = row - int(np.searchsorted(owners, request))
             return f"- at `{name}`, row {first + request}, candidate {candidate}"
 
-        return _ROW.sub(place, message)
+        return ROW.sub(place, message)
 
     def _lists(self, batch: pa.RecordBatch, column: str) -> Any:  # noqa: ANN401
         lists = batch.column(column)
@@ -267,8 +264,7 @@ class BatchScorer:
         if self._explode:
             columns |= dict.fromkeys(self._parallel)
         for column in columns:
-            counts = pc.list_value_length(self._lists(batch, column))
-            mine = np.asarray(pc.fill_null(counts, 0)).astype(np.int64)
+            mine = _lengths_of(batch.column(column))
             if lengths is None:
                 first, lengths = column, mine
             elif (mine != lengths).any():
@@ -282,10 +278,8 @@ class BatchScorer:
         """Return a kept column; of a field of structs, its lists."""
         if name in batch.schema.names:
             return batch.column(name)
-        lists = self._lists(batch, self._form.lists[name][0])
-        counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
-        offsets = _offsets(counts)
-        return pa.ListArray.from_arrays(offsets, self._flat(batch, name))
+        lengths = _lengths_of(batch.column(self._form.lists[name][0]))
+        return pa.ListArray.from_arrays(_offsets(lengths), self._flat(batch, name))
 
     def _exploded(
         self,
@@ -310,17 +304,16 @@ def _arrow(array: NDArray[Any], kind: pa.DataType) -> Any:  # noqa: ANN401
     return pa.Array.from_buffers(kind, len(array), [None, buffer])
 
 
+def _lengths_of(lists: Any) -> NDArray[np.int64]:  # noqa: ANN401
+    """Count the elements of every list; a null list has none, whatever lies there."""
+    counts = pc.fill_null(pc.list_value_length(lists), 0)
+    return np.asarray(counts).astype(np.int64)
+
+
 def _offsets(lengths: NDArray[np.integer[Any]]) -> Any:  # noqa: ANN401
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return _arrow(offsets.astype(np.int32), pa.int32())
-
-
-def _only_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.to_batches()
-    if batches:
-        return batches[0]
-    return pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def _slices(lengths: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
@@ -337,4 +330,4 @@ def _slices(lengths: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
 
 def _at_row(message: str, start: int) -> str:
     """Say the row of a batch, where the message says that of its slice at `start`."""
-    return _ROW.sub(lambda m: f"- at `{m[1]}`, row {int(m[2]) + start}", message)
+    return ROW.sub(lambda m: f"- at `{m[1]}`, row {int(m[2]) + start}", message)

@@ -251,10 +251,6 @@ class Ledger:
         self._old.discard(k)
         return found
 
-    def has_manifest(self, k: int) -> bool:
-        """Whether shard k was whole once."""
-        return self._manifest(k).is_file()
-
     def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
         """Say that shard k is whole: the last thing that is done for it."""
         write_beside(self._manifest(k), json.dumps(manifest, indent=1))

@@ -7,7 +7,7 @@ import pyarrow as pa
 from din_infer.errors import InputError, explain
 from din_infer.jobs.sources import Source
 
-__all__ = ["BATCH_BYTES", "Reader", "cut", "unreadable"]
+__all__ = ["BATCH_BYTES", "Reader", "cut", "one_batch", "unreadable"]
 
 # Of one batch, as it is read: what memory is bounded by.
 BATCH_BYTES = 1 << 23
@@ -92,4 +92,13 @@ def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch
 def _join(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(parts) == 1:
         return parts[0]
-    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+    return one_batch(pa.Table.from_batches(parts))
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """Make one batch of a table; ArrowInvalid if no batch can hold it."""
+    found = table.combine_chunks().to_batches()
+    if len(found) > 1:
+        message = f"{table.num_rows} rows with more bytes than a batch can hold"
+        raise pa.ArrowInvalid(message)
+    return found[0] if found else pa.RecordBatch.from_pylist([], schema=table.schema)

@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from din_infer.errors import InputError, explain
-from din_infer.jobs.reader import Reader, cut, unreadable
+from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
 from din_infer.spec import FeatureSpec
 
@@ -131,8 +131,7 @@ def _only(table: pa.Table, num_rows: int) -> pa.RecordBatch:
     if table.num_rows != num_rows:
         message = f"{table.num_rows} rows on {num_rows} lines"
         raise pa.ArrowInvalid(message)
-    found = table.combine_chunks().to_batches()
-    return found[0] if found else pa.RecordBatch.from_pylist([], schema=table.schema)
+    return one_batch(table)
 
 
 def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:

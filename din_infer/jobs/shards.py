@@ -276,7 +276,7 @@ class Run:
         except InputError as error:
             event.error = error
         except pa.ArrowException as error:
-            event.error = _no_parquet(shard, error)
+            event.error = _not_handled(shard, error)
         event.batch = None
         return event
 
@@ -299,7 +299,7 @@ class Run:
                         event.scorer.schema,
                     )
             except pa.ArrowException as error:
-                shard.error = _no_parquet(shard, error)
+                shard.error = _not_handled(shard, error)
         elif self._output is not None:
             self._write_batch(event, self._output)
 
@@ -363,8 +363,8 @@ class Run:
         self._summary.failed[str(shard.source)] = str(error)
 
 
-def _no_parquet(shard: Shard, error: Exception) -> InputError:
-    """Say that Arrow has types that it cannot handle, or Parquet not hold."""
+def _not_handled(shard: Shard, error: Exception) -> InputError:
+    """Say that Arrow cannot handle a type, or Parquet not hold it."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    rule = "columns of types that can be written as Parquet"
+    rule = "columns that Arrow can handle and Parquet can hold"
     return InputError(explain(rule, reason, str(shard.source)))

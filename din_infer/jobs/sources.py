@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import ROW, InputError, explain
 
 __all__ = [
     "FORMATS",
@@ -291,6 +291,6 @@ def name_row(message: str, start: int, source: str | Path) -> str:
     """Say the row of `source`, where the message says the row of a batch."""
 
     def absolute(found: re.Match[str]) -> str:
-        return f"{found[1]}{int(found[2]) + start}"
+        return f"- at `{found[1]}`, row {int(found[2]) + start}"
 
-    return re.sub(r"(- at `[^`]*`, row )(\d+)", absolute, message) + f" of {source}"
+    return ROW.sub(absolute, message) + f" of {source}"

@@ -2,20 +2,18 @@
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from din_infer.errors import InputError, ModelError, explain
+from din_infer.errors import ROW, InputError, ModelError, explain
 from din_infer.jobs.batches import BatchScorer
 from din_infer.predictor import Predictor
 
 __all__ = ["open_model", "score_batch"]
 
 _LOG = logging.getLogger(__name__)
-_ROW = re.compile(r"(- at `[^`]*`, row )(\d+)")
 # How much of a bad row's kept values an error shows.
 MOST_VALUES, MOST_CHARACTERS = 4, 60
 
@@ -91,7 +89,7 @@ def _named(message: str, batch: pa.RecordBatch, keep: Sequence[str]) -> str:
 
     A row's number within a batch of an engine is not enough to find it.
     """
-    found = _ROW.search(message)
+    found = ROW.search(message)
     if found is None:
         return message
     row = int(found[2])
