@@ -22,9 +22,9 @@ static void destroy(void *data) {
   din_free(k);
 }
 
-static void *create(din_op *op, const OrtKernelInfo *info, int use_bf16) {
+static void *create(din_op *op, const OrtKernelInfo *info, int precision) {
   kernel *k = din_allocate(op, 1, sizeof *k);
-  (void)use_bf16;
+  (void)precision;
   if (k) {
     k->isa = din_chosen_isa(op);
     k->batch.pooling = (din_pooling)din_attribute_choice(op, info, "pooling", POOLINGS);

@@ -35,7 +35,11 @@ const float *din_read_floats(din_reader *r, const char *name, size_t rank, int64
   const int64_t dims[2] = {rows, columns};
   din_tensor t = din_constant(r->op, r->info, r->next++, name);
   din_expect(r->op, &t, name, ORT_FLOAT, rank, rank == 1 ? &dims[1] : dims);
-  return din_failed(r->op) ? NULL : t.data;
+  if (din_failed(r->op) || r->fetch == NULL) return din_failed(r->op) ? NULL : t.data;
+  int64_t count = rank == 1 ? columns : rows * columns;
+  float *copy = din_keep(r, count);
+  if (copy) r->fetch(r->op, copy, t.data, count);
+  return din_failed(r->op) ? NULL : copy;
 }
 
 const float *din_read_matrix(din_reader *r, const char *name, int64_t in, int64_t out) {

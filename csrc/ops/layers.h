@@ -13,6 +13,9 @@ typedef struct din_kept {
 } din_kept;
 void din_release(din_kept *kept);
 
+/* Copies a constant to `to` from where the runtime keeps it, which may be a device. */
+typedef void (*din_fetch)(din_op *op, float *to, const void *from, int64_t count);
+
 /* Constants one after the other, each shape checked. */
 typedef struct din_reader {
   din_op *op;
@@ -20,13 +23,14 @@ typedef struct din_reader {
   const din_isa *isa;
   din_kept *kept;
   size_t next;
+  din_fetch fetch; /* NULL: they are in this memory */
 } din_reader;
 
 extern const char *const DIN_ACTIVATIONS[]; /* in the order of din_activation */
 
 /* Zeroed floats that live as long as the kernel; NULL when the op has failed. */
 float *din_keep(din_reader *r, int64_t count);
-/* The next constant: [columns], or [rows, columns] for rank 2; the runtime's memory. */
+/* The next constant: [columns], or [rows, columns] for rank 2; not the caller's. */
 const float *din_read_floats(din_reader *r, const char *name, size_t rank, int64_t rows,
                              int64_t columns);
 /* The next constant, packed. */

@@ -94,12 +94,31 @@ int din_run(din_op *op, const OrtKernelContext *context, const din_work *work,
 /* The instruction set that DIN_INFER_ISA names, or the machine's best. */
 const din_isa *din_chosen_isa(din_op *op);
 
+/* What LocalActivation multiplies in. */
+typedef enum din_precision {
+  DIN_FP32,
+  DIN_BF16,
+  DIN_TF32,
+  DIN_TF32X3,
+  DIN_NUM_PRECISIONS
+} din_precision;
+
 /* One kind of operator. */
 typedef struct din_kind {
-  void *(*create)(din_op *op, const OrtKernelInfo *info, int use_bf16);
+  void *(*create)(din_op *op, const OrtKernelInfo *info, int precision);
   void (*compute)(din_op *op, const void *kernel, OrtKernelContext *context);
   void (*destroy)(void *kernel);
 } din_kind;
-extern const din_kind din_local_activation, din_embedding_bag, din_tower_op;
+
+/* The device that a library's operators are for: provider_cpu.c or provider_cuda.c. */
+typedef struct din_provider {
+  const char *name; /* of the execution provider; NULL: the CPU's */
+  /* NULL where models' functions serve */
+  const din_kind *local_activation, *embedding_bag, *tower;
+  const char *const *precisions; /* by din_precision; NULL: not here */
+  /* Refuses what the machine cannot do. */
+  void (*check)(din_op *op, din_precision precision);
+} din_provider;
+extern const din_provider DIN_PROVIDER;
 
 #endif

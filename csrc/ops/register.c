@@ -18,8 +18,8 @@
 typedef struct din_registered {
   OrtCustomOp base; /* first: the runtime hands back a pointer to it */
   const char *name;
-  const din_kind *kind;
-  int use_bf16;
+  const din_kind *const *kind; /* of the provider's */
+  din_precision precision;
 } din_registered;
 
 typedef struct din_instance {
@@ -37,7 +37,7 @@ static const char *ORT_CALL get_name(const OrtCustomOp *op) {
 }
 static const char *ORT_CALL get_provider(const OrtCustomOp *op) {
   (void)op;
-  return NULL; /* the CPU's */
+  return DIN_PROVIDER.name;
 }
 /* One variadic input of any types: a kernel checks them by position, which lets one
    operator serve any number of fields and layers. */
@@ -84,7 +84,8 @@ static OrtStatus *ORT_CALL create(const OrtCustomOp *base, const OrtApi *api,
   din_op op = {api, r->name, NULL};
   din_instance *instance = din_allocate(&op, 1, sizeof *instance);
   if (instance) {
-    *instance = (din_instance){api, r, r->kind->create(&op, info, r->use_bf16)};
+    *instance =
+        (din_instance){api, r, (*r->kind)->create(&op, info, (int)r->precision)};
   }
   if (op.status) {
     din_free(instance);
@@ -97,17 +98,17 @@ static OrtStatus *ORT_CALL create(const OrtCustomOp *base, const OrtApi *api,
 static OrtStatus *ORT_CALL compute(void *data, OrtKernelContext *context) {
   din_instance *instance = data;
   din_op op = {instance->api, instance->op->name, NULL};
-  instance->op->kind->compute(&op, instance->kernel, context);
+  (*instance->op->kind)->compute(&op, instance->kernel, context);
   return op.status;
 }
 
 static void ORT_CALL destroy(void *data) {
   din_instance *instance = data;
-  instance->op->kind->destroy(instance->kernel);
+  (*instance->op->kind)->destroy(instance->kernel);
   din_free(instance);
 }
 
-#define OP(label, of_kind, bf16)                         \
+#define OP(label, of_kind, in)                           \
   {.base = {.version = ORT_API_VERSION,                  \
             .GetName = get_name,                         \
             .GetExecutionProviderType = get_provider,    \
@@ -126,41 +127,45 @@ static void ORT_CALL destroy(void *data) {
             .CreateKernelV2 = create,                    \
             .KernelComputeV2 = compute},                 \
    .name = (label),                                      \
-   .kind = &(of_kind),                                   \
-   .use_bf16 = (bf16)}
-#define EIGHT(label, a, b, c, d, e, f, g, h, kind, bf16)                         \
-  OP(label a, kind, bf16), OP(label b, kind, bf16), OP(label c, kind, bf16),     \
-      OP(label d, kind, bf16), OP(label e, kind, bf16), OP(label f, kind, bf16), \
-      OP(label g, kind, bf16), OP(label h, kind, bf16)
-#define NAMES(label, kind, bf16)                                          \
-  EIGHT(label, "", "_1", "_2", "_3", "_4", "_5", "_6", "_7", kind, bf16), \
-      EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, bf16)
-#define OPS(bf16)                                       \
-  NAMES("LocalActivation", din_local_activation, bf16), \
-      NAMES("EmbeddingBag", din_embedding_bag, bf16), OP("Tower", din_tower_op, bf16)
+   .kind = &DIN_PROVIDER.of_kind,                        \
+   .precision = (in)}
+#define EIGHT(label, a, b, c, d, e, f, g, h, kind, in)                     \
+  OP(label a, kind, in), OP(label b, kind, in), OP(label c, kind, in),     \
+      OP(label d, kind, in), OP(label e, kind, in), OP(label f, kind, in), \
+      OP(label g, kind, in), OP(label h, kind, in)
+#define NAMES(label, kind, in)                                          \
+  EIGHT(label, "", "_1", "_2", "_3", "_4", "_5", "_6", "_7", kind, in), \
+      EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, in)
+#define OPS(in)                                   \
+  NAMES("LocalActivation", local_activation, in), \
+      NAMES("EmbeddingBag", embedding_bag, in), OP("Tower", tower, in)
 
-static const din_registered FLOAT_OPS[] = {OPS(0)};
-static const din_registered BF16_OPS[] = {OPS(1)};
-#define NUM_OPS (sizeof FLOAT_OPS / sizeof FLOAT_OPS[0])
+#define NUM_OPS 33
+static const din_registered ALL_OPS[DIN_NUM_PRECISIONS][NUM_OPS] = {
+    {OPS(DIN_FP32)}, {OPS(DIN_BF16)}, {OPS(DIN_TF32)}, {OPS(DIN_TF32X3)}};
 
 /* The session's own option says which arithmetic: din_infer.precision = bf16. */
-static int reads_bf16(din_op *op, const OrtSessionOptions *options) {
+static din_precision read_precision(din_op *op, const OrtSessionOptions *options) {
   static const char key[] = "din_infer.precision";
-  char text[8] = "";
+  char text[8] = "", rule[64] = "";
   size_t size = sizeof text;
   int present = 0;
   din_check(op, op->api->HasSessionConfigEntry(options, key, &present));
-  if (op->status || !present) return 0;
+  if (op->status || !present) return DIN_FP32;
   OrtStatus *too_long = op->api->GetSessionConfigEntry(options, key, text, &size);
   if (too_long) {
     op->api->ReleaseStatus(too_long);
     memcpy(text, "another", sizeof text);
   }
-  if (strcmp(text, "bf16") == 0) return 1;
-  if (strcmp(text, "fp32") != 0) {
-    din_fail(op, "expected fp32 or bf16, got %s - at `%s`", text, key);
+  for (int p = 0; p < DIN_NUM_PRECISIONS; p++) {
+    const char *name = DIN_PROVIDER.precisions[p];
+    if (name == NULL) continue;
+    if (strcmp(text, name) == 0) return (din_precision)p;
+    strncat(rule, *rule ? " or " : "", sizeof rule - strlen(rule) - 1);
+    strncat(rule, name, sizeof rule - strlen(rule) - 1);
   }
-  return 0;
+  din_fail(op, "expected %s, got %s - at `%s`", rule, text, key);
+  return DIN_FP32;
 }
 
 /* Session options do not own their domains, so one domain serves every session of a
@@ -169,28 +174,28 @@ typedef struct din_domain {
   const OrtApi *api;
   OrtCustomOpDomain *domain;
 } din_domain;
-static _Atomic(din_domain *) known_domains[2];
+static _Atomic(din_domain *) known_domains[DIN_NUM_PRECISIONS];
 
-static OrtCustomOpDomain *make_domain(din_op *op, int use_bf16) {
-  const din_registered *ops = use_bf16 ? BF16_OPS : FLOAT_OPS;
+static OrtCustomOpDomain *make_domain(din_op *op, din_precision precision) {
   OrtCustomOpDomain *domain = NULL;
   din_check(op, op->api->CreateCustomOpDomain("din_infer", &domain));
   for (size_t i = 0; i < NUM_OPS && !op->status; i++) {
-    din_check(op, op->api->CustomOpDomain_Add(domain, &ops[i].base));
+    const din_registered *r = &ALL_OPS[precision][i];
+    if (*r->kind) din_check(op, op->api->CustomOpDomain_Add(domain, &r->base));
   }
   if (op->status && domain) op->api->ReleaseCustomOpDomain(domain);
   return op->status ? NULL : domain;
 }
 
-static OrtCustomOpDomain *find_domain(din_op *op, int use_bf16) {
-  din_domain *known = atomic_load(&known_domains[use_bf16]), *nothing = NULL;
+static OrtCustomOpDomain *find_domain(din_op *op, din_precision precision) {
+  din_domain *known = atomic_load(&known_domains[precision]), *nothing = NULL;
   if (known && known->api == op->api) return known->domain;
   din_domain *made = din_allocate(op, 1, sizeof *made);
   if (made == NULL) return NULL;
-  *made = (din_domain){op->api, make_domain(op, use_bf16)};
+  *made = (din_domain){op->api, make_domain(op, precision)};
   OrtCustomOpDomain *domain = made->domain;
   if (op->status ||
-      !atomic_compare_exchange_strong(&known_domains[use_bf16], &nothing, made)) {
+      !atomic_compare_exchange_strong(&known_domains[precision], &nothing, made)) {
     din_free(made); /* a second runtime's domain lives on with its sessions */
   }
   return domain;
@@ -205,13 +210,9 @@ EXPORT OrtStatus *ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
   /* An older runtime has no status to give either; the models' functions serve it. */
   if (api == NULL) return NULL;
   din_op op = {api, "RegisterCustomOps", NULL};
-  int use_bf16 = reads_bf16(&op, options);
-  if (!op.status) din_chosen_isa(&op);
-  if (!op.status && use_bf16 && din_find_half_isa() == NULL) {
-    din_fail(&op,
-             "expected a CPU with AMX, got one without - at `din_infer.precision`");
-  }
-  OrtCustomOpDomain *domain = op.status ? NULL : find_domain(&op, use_bf16);
+  din_precision precision = read_precision(&op, options);
+  if (!op.status) DIN_PROVIDER.check(&op, precision);
+  OrtCustomOpDomain *domain = op.status ? NULL : find_domain(&op, precision);
   if (!op.status) din_check(&op, api->AddCustomOpDomain(options, domain));
   return op.status;
 }

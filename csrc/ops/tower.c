@@ -43,7 +43,7 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
     return;
   }
   const int64_t any[2] = {-1, -1};
-  din_reader r = {op, info, k->isa, &k->kept, (size_t)t->num_blocks};
+  din_reader r = {op, info, k->isa, &k->kept, (size_t)t->num_blocks, NULL};
   din_tensor first = din_constant(op, info, r.next, "weight_1");
   din_expect(op, &first, "weight_1", ORT_FLOAT, 2, any);
   if (din_failed(op)) return;
@@ -58,9 +58,9 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
   k->pool = din_pool_create(op, din_tower_scratch(t, k->isa->width));
 }
 
-static void *create(din_op *op, const OrtKernelInfo *info, int use_bf16) {
+static void *create(din_op *op, const OrtKernelInfo *info, int precision) {
   kernel *k = din_allocate(op, 1, sizeof *k);
-  (void)use_bf16; /* bf16 is for the attention alone */
+  (void)precision; /* bf16 is for the attention alone */
   if (k) read_kernel(op, info, k);
   if (din_failed(op)) {
     destroy(k);

@@ -1,0 +1,19 @@
+#include "op.h"
+
+extern const din_kind din_local_activation, din_embedding_bag, din_tower_op;
+
+static const char *const PRECISIONS[DIN_NUM_PRECISIONS] = {[DIN_FP32] = "fp32",
+                                                           [DIN_BF16] = "bf16"};
+
+static void check(din_op *op, din_precision precision) {
+  din_chosen_isa(op);
+  if (!din_failed(op) && precision == DIN_BF16 && din_find_half_isa() == NULL) {
+    din_fail(op, "expected a CPU with AMX, got one without - at `din_infer.precision`");
+  }
+}
+
+const din_provider DIN_PROVIDER = {.local_activation = &din_local_activation,
+                                   .embedding_bag = &din_embedding_bag,
+                                   .tower = &din_tower_op,
+                                   .precisions = PRECISIONS,
+                                   .check = check};
