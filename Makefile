@@ -16,7 +16,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 SOURCES = pyproject.toml setup.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
 KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi wrong_calls repeats encoding_parts vocabulary)
-C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch]) tests/emulate_avx512.h
+C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
+	tests/emulate_avx512.h tests/cuda/emulation.h
 
 .PHONY: demo test sanitize lint format clean
 

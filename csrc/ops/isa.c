@@ -57,10 +57,6 @@ const din_isa *din_find_half_isa(void) {
 const din_isa *din_find_half_isa(void) { return NULL; }
 #endif
 
-int64_t din_half_size(int64_t in, int64_t strips, int64_t width) {
-  return din_round_up(in, 32) * strips * width;
-}
-
 int64_t din_attention_scratch(const din_attention *a, int64_t width) {
   int64_t units = din_round_up(a->mlp.layers[0].out, width), half = 0;
   if (a->mlp.layers[0].half_weight) {

@@ -152,7 +152,9 @@ static inline int64_t din_round_up(int64_t n, int64_t unit) {
 /* Floats of scratch memory per thread: O(D * H). */
 int64_t din_attention_scratch(const din_attention *attention, int64_t width);
 /* bf16 values that pack_half writes. */
-int64_t din_half_size(int64_t in, int64_t strips, int64_t width);
+static inline int64_t din_half_size(int64_t in, int64_t strips, int64_t width) {
+  return din_round_up(in, 32) * strips * width;
+}
 int64_t din_bag_scratch(int64_t dim, int64_t width);
 int64_t din_tower_scratch(const din_tower *tower, int64_t width);
 

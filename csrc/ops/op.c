@@ -376,15 +376,3 @@ int din_run(din_op *op, const OrtKernelContext *context, const din_work *work,
   if (failed == 1) *fault = c.fault;
   return failed == 1;
 }
-
-const din_isa *din_chosen_isa(din_op *op) {
-  const char *name = getenv("DIN_INFER_ISA");
-  const din_isa *isa = din_find_isa(name);
-  if (isa == NULL) {
-    din_fail(op,
-             "expected an instruction set of this machine (baseline, avx2, avx512),"
-             " got %s - at `DIN_INFER_ISA`",
-             name);
-  }
-  return isa;
-}

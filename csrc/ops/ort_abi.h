@@ -86,7 +86,10 @@ typedef struct OrtApi {
                                                            const char *name,
                                                            int64_t *out,
                                                            size_t *size); /* 163 */
-  OrtUnused unused_164[66];
+  OrtUnused unused_164[29];
+  OrtStatus *(ORT_CALL *KernelContext_GetGPUComputeStream)(
+      const OrtKernelContext *context, void **out); /* 193 */
+  OrtUnused unused_194[36];
   OrtStatus *(ORT_CALL *KernelInfo_GetInputCount)(const OrtKernelInfo *info,
                                                   size_t *out); /* 230 */
   OrtStatus *(ORT_CALL *KernelInfo_GetOutputCount)(const OrtKernelInfo *info,
@@ -128,6 +131,7 @@ ORT_PLACE(ReleaseStatus, 93);
 ORT_PLACE(ReleaseTensorTypeAndShapeInfo, 99);
 ORT_PLACE(ReleaseCustomOpDomain, 101);
 ORT_PLACE(KernelInfoGetAttributeArray_int64, 163);
+ORT_PLACE(KernelContext_GetGPUComputeStream, 193);
 ORT_PLACE(KernelInfo_GetInputCount, 230);
 ORT_PLACE(KernelInfo_GetOutputCount, 231);
 ORT_PLACE(HasSessionConfigEntry, 237);

@@ -1,6 +1,20 @@
+#include <stdlib.h>
+
 #include "op.h"
 
 extern const din_kind din_local_activation, din_embedding_bag, din_tower_op;
+
+const din_isa *din_chosen_isa(din_op *op) {
+  const char *name = getenv("DIN_INFER_ISA");
+  const din_isa *isa = din_find_isa(name);
+  if (isa == NULL) {
+    din_fail(op,
+             "expected an instruction set of this machine (baseline, avx2, avx512),"
+             " got %s - at `DIN_INFER_ISA`",
+             name);
+  }
+  return isa;
+}
 
 static const char *const PRECISIONS[DIN_NUM_PRECISIONS] = {[DIN_FP32] = "fp32",
                                                            [DIN_BF16] = "bf16"};

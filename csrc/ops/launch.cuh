@@ -1,0 +1,19 @@
+/* What every .cu file needs of CUDA's host side; tests/cuda/ emulates it. */
+#ifndef DIN_OPS_LAUNCH_CUH_
+#define DIN_OPS_LAUNCH_CUH_
+
+#ifndef DIN_EMULATE
+#include <cuda_runtime.h>
+#define DIN_SHARED_MEMORY(type, name) extern __shared__ type name[]
+#define DIN_LAUNCH(kernel, blocks, threads, shared_bytes, stream, argument) \
+  kernel<<<blocks, threads, shared_bytes, stream>>>(argument)
+#endif
+
+/* Returns what a call failed by. */
+#define DIN_TRY(call)                                             \
+  do {                                                            \
+    cudaError_t error_ = (call);                                  \
+    if (error_ != cudaSuccess) return cudaGetErrorString(error_); \
+  } while (0)
+
+#endif
