@@ -1,8 +1,8 @@
 """Build what is compiled: the Cython extension and the library of native operators.
 
-DIN_SANITIZE=1 builds with AddressSanitizer and UBSan, asserts on. The operators for CUDA
-are built where nvcc is found, on the PATH or in CUDA_HOME; DIN_NVCC names another, and
-DIN_NVCC= (empty) builds without.
+DIN_SANITIZE=1 builds with AddressSanitizer and UBSan, asserts on. The operators for
+CUDA are built where nvcc is found, on the PATH or in CUDA_HOME; DIN_NVCC names another,
+and DIN_NVCC= (empty) builds without.
 """
 
 import os

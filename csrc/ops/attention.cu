@@ -551,18 +551,16 @@ __device__ void write_results(const launch &p, const room &r, int64_t n,
   double factor = 1.0;
   if (p.softmax) factor = soft.sum > 0.0 ? 1.0 / soft.sum : 0.0;
   if (isnan(soft.sum)) factor = soft.sum; /* something was out of range */
-  for (int d = lane; d < p.width; d += DIN_LANES) {
-    interest[d] = float(r.total[d] * factor);
-  }
-  if (p.softmax && p.padding_row && h.length == 0 && h.good) {
-    int offset = 0;
-    for (int i = 0; i < p.num_fields; i++) {
-      const field &f = p.fields[i];
-      for (int d = lane; d < f.dim; d += DIN_LANES) {
-        interest[offset + d] = f.num_rows > 0 ? read_value(f, d) : NAN;
-      }
-      offset += f.dim;
+  bool fills = p.softmax && p.padding_row && h.length == 0 && !isnan(soft.sum);
+  int offset = 0;
+  for (int i = 0; i < p.num_fields; i++) {
+    const field &f = p.fields[i];
+    for (int d = lane; d < f.dim; d += DIN_LANES) {
+      float value = float(r.total[offset + d] * factor);
+      if (fills) value = f.num_rows > 0 ? read_value(f, d) : NAN;
+      interest[offset + d] = value;
     }
+    offset += f.dim;
   }
   if (p.weight == nullptr) return;
   float *weight = p.weight + n * p.num_positions;
