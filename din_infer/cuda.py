@@ -1,0 +1,404 @@
+"""The way of a batch to the card and back: ids are all that is copied, once a run.
+
+Integers travel as int32 and histories without their padding, as one block of pinned
+memory; the card widens them to the int64 that the graph takes. Where a run can be
+replayed (one request, native operators), its launches are captured in a CUDA graph for
+each size. The C side is csrc/ops/device.cu. Letters: B requests, N candidates, T
+positions, V behaviors in all.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from din_infer.errors import DeviceError, ModelError, explain
+from din_infer.spec import Input
+
+__all__ = ["Lane", "Pending"]
+
+ALIGNMENT = 64  # words: what the runtime's own kernels read at a time, and more
+ROOMS = 4  # runs under way at a time
+LARGEST = 2**31 - 1  # what an int32 holds
+# Replayed: at most this many candidates of one request, in this many sizes.
+MOST_CANDIDATES, FEWEST_CANDIDATES, FEWEST_BEHAVIORS = 4096, 16, 64
+MOST_GRAPHS = 64
+HOST_TABLE_BYTES = 1 << 24  # a table of the host's: 16 MiB and more
+
+Arrays = Mapping[str, NDArray[Any]]
+Address = ctypes.c_void_p
+OrtSession = Any  # an InferenceSession; the runtime has no types
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401
+    library = ctypes.CDLL(str(path))
+    count, text = ctypes.c_int64, ctypes.c_char_p
+    for name, result, arguments in (
+        ("din_lane_open", text, [ctypes.c_int, ctypes.POINTER(Address)]),
+        ("din_lane_stream", Address, [Address]),
+        ("din_lane_close", None, [Address]),
+        ("din_lane_enter", None, [Address, ctypes.c_size_t]),
+        ("din_room_open", text, [Address, ctypes.POINTER(Address)]),
+        ("din_room_close", None, [Address]),
+        ("din_room_reserve", text, [Address, count, count]),
+        ("din_room_places", None, [Address, Address * 5]),
+        ("din_room_send", text, [Address, count, count]),
+        ("din_room_fetch", text, [Address, count]),
+        ("din_room_wait", text, [Address]),
+        ("din_pack_ids", count, [Address, count, count, Address, Address]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _check(failed: bytes | None, place: str) -> None:
+    if failed is None:
+        return
+    text = failed.decode()
+    fix = ""
+    if "memory" in text:
+        fix = 'Score fewer rows at a time, or give tables="host".'
+    raise DeviceError(explain("a device that works", text, place, fix))
+
+
+@dataclass
+class _Plan:
+    """Where each input and output lies, in 32-bit words from the start."""
+
+    inputs: list[tuple[str, int, tuple[int, ...], bool]]  # name, at, shape, is integer
+    integers: int
+    words: int
+    outputs: list[tuple[str, int, tuple[int, ...]]]
+    floats: int
+    count: int  # N that were asked for
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Two plans of one key run at the same shapes and places."""
+        return (*((n, s) for n, _, s, _ in self.inputs), *(n for n, *_ in self.outputs))
+
+
+@dataclass
+class _Room:
+    """The memory of one run; see device.cu."""
+
+    handle: Address
+    places: list[int] = field(default_factory=list)
+    binding: Any = None
+    graph_id: int = -1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Pending:
+    """A run that was begun; `result` waits for it, once."""
+
+    def __init__(self, finish: Callable[[], list[NDArray[np.float32]]]) -> None:
+        self._finish = finish
+
+    def result(self) -> list[NDArray[np.float32]]:
+        """Return the outputs, [N] float32 each, owned by the caller."""
+        return self._finish()
+
+
+class Lane:
+    """Streams, memory and bindings of one model on one card.
+
+    Parameters
+    ----------
+    library : path
+        The operators for CUDA.
+    index : int
+        The card's number.
+    device_type : str
+        Of the memory that inputs and outputs are bound to.
+
+    Notes
+    -----
+    May be shared by threads: up to four runs are filled and fetched side by side, and
+    computed one after the other.
+    """
+
+    def __init__(
+        self,
+        library: Path,
+        index: int,
+        device_type: str = "cuda",
+    ) -> None:
+        self._library = _load(library)
+        self._index, self._device_type = index, device_type
+        self._lane = Address()
+        failed = self._library.din_lane_open(index, ctypes.byref(self._lane))
+        _check(failed, f"cuda:{index}")
+        self._launching = threading.Lock()
+        self._free = threading.Semaphore(ROOMS)
+        self._rooms: list[_Room] = []
+        self._replayed: dict[tuple[object, ...], _Room] = {}
+        self._lengths_of: dict[str, str] = {}
+        self._per_candidate: set[str] = set()
+        self.replays = False
+
+    def expect(self, inputs: Sequence[Input], packs: bool = True) -> None:
+        """Learn which inputs are ragged, and which have a row per candidate.
+
+        Without `packs`, with their padding all the same: models that explain need it.
+        """
+        for i in inputs:
+            ragged = i.rows is not None and len(i.shape) == 2
+            if packs and ragged and i.fixed_length is None:
+                name = str(i.shape[1]).removesuffix(".T") + ".lengths"
+                self._lengths_of[i.name] = name
+        self._per_candidate = {i.name for i in inputs if i.shape[0] == "N"}
+
+    @property
+    def stream(self) -> int:
+        """Address of the stream, which the session must compute on."""
+        return int(self._library.din_lane_stream(self._lane))
+
+    def memory_options(self) -> dict[str, str]:
+        """Make the provider's options for memory of this lane's: tables on the host."""
+        names = ("gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache")
+        functions = ("din_memory_take", "din_memory_give", "din_memory_tidy")
+        addresses = (
+            ctypes.cast(getattr(self._library, f), Address).value for f in functions
+        )
+        return dict(zip(names, map(str, addresses), strict=True))
+
+    def enter(self, *, loads: bool = False) -> None:
+        """Say whose memory this thread asks for; with `loads`, tables of the host's."""
+        most = ctypes.c_size_t(-1).value
+        self._library.din_lane_enter(self._lane, HOST_TABLE_BYTES if loads else most)
+
+    def submit(
+        self,
+        session: OrtSession,
+        inputs: Arrays,
+        names: Sequence[str],
+    ) -> Pending:
+        """Begin a run; `names` are outputs of shape [N].
+
+        Parameters
+        ----------
+        session : InferenceSession
+            On this card and this stream, with the native operators.
+        inputs : dict of arrays
+            Of the spec, checked: ids and lengths in their ranges.
+        names : sequence of str
+            The outputs.
+
+        Raises
+        ------
+        DeviceError
+            If the card has no memory for it, or fails.
+        ModelError
+            If the runtime cannot run the graph.
+        """
+        replays = self.replays and self._is_small(inputs)
+        plan = self._plan(inputs, names, replays)
+        if plan.count == 0:
+            empty = [np.zeros(0, np.float32) for _ in names]
+            return Pending(lambda: empty)
+        if replays:
+            made = self._replay(session, inputs, plan)
+            if made is not None:
+                return Pending(lambda: made)
+            plan = self._plan(inputs, names, False)
+        self._free.acquire()
+        room: _Room | None = None
+        try:
+            room = self._take_room()
+            self._fill(room, inputs, plan)
+            with self._launching:
+                self._launch(session, room, plan)
+        except BaseException:
+            self._leave(room)
+            raise
+        taken = room
+
+        def finish() -> list[NDArray[np.float32]]:
+            try:
+                return self._collect(taken, plan)
+            finally:
+                self._leave(taken)
+
+        return Pending(finish)
+
+    def _is_small(self, inputs: Arrays) -> bool:
+        one = all(
+            len(a) == 1 for n, a in inputs.items() if n not in self._per_candidate
+        )
+        return one and len(inputs["request_of_candidate"]) <= MOST_CANDIDATES
+
+    def _plan(self, inputs: Arrays, names: Sequence[str], replays: bool) -> _Plan:
+        count = len(inputs["request_of_candidate"])
+        rows = _bucket(count, FEWEST_CANDIDATES) if replays else count
+        packed_by = set(self._lengths_of.values())
+        placed, at = [], 0
+        for is_integer in (True, False):
+            for name, array in inputs.items():
+                if (array.dtype == np.int64) is not is_integer:
+                    continue
+                shape = array.shape
+                first = rows if name in self._per_candidate else shape[0]
+                if name in self._lengths_of:
+                    total = int(inputs[self._lengths_of[name]].sum())
+                    total = _bucket(total, FEWEST_BEHAVIORS) if replays else total
+                    shape = (1, total)
+                elif name in packed_by:
+                    shape = (first + 1,)
+                else:
+                    shape = (first, *shape[1:])
+                placed.append((name, at, shape, is_integer))
+                size = int(np.prod(shape))
+                at += (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT + ALIGNMENT
+            if is_integer:
+                integers = at
+        stride = (rows + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        outputs: list[tuple[str, int, tuple[int, ...]]] = [
+            (name, i * stride, (rows,)) for i, name in enumerate(names)
+        ]
+        return _Plan(placed, integers, at, outputs, stride * len(names), count)
+
+    def _open_room(self) -> _Room:
+        room = _Room(Address())
+        failed = self._library.din_room_open(self._lane, ctypes.byref(room.handle))
+        _check(failed, f"cuda:{self._index}")
+        return room
+
+    def _take_room(self) -> _Room:
+        with self._launching:
+            if self._rooms:
+                return self._rooms.pop()
+        return self._open_room()
+
+    def _leave(self, room: _Room | None) -> None:
+        if room is not None:
+            with self._launching:
+                self._rooms.append(room)
+        self._free.release()
+
+    def _fill(self, room: _Room, inputs: Arrays, plan: _Plan) -> None:
+        """Write the batch into pinned memory, narrow and without padding."""
+        words = _bucket(plan.words, 1)  # so that memory grows seldom
+        floats = _bucket(plan.floats, 1)
+        failed = self._library.din_room_reserve(room.handle, words, floats)
+        _check(failed, f"cuda:{self._index}")
+        places = (Address * 5)()
+        self._library.din_room_places(room.handle, places)
+        room.places = [int(p or 0) for p in places]
+        filled = _view(room.places[0], plan.words, np.int32)
+        packed_by = set(self._lengths_of.values())
+        for name, at, shape, is_integer in plan.inputs:
+            array = np.ascontiguousarray(inputs[name])
+            if name in self._lengths_of:
+                lengths = np.ascontiguousarray(inputs[self._lengths_of[name]])
+                self._library.din_pack_ids(
+                    array.ctypes.data,
+                    *array.shape,
+                    lengths.ctypes.data,
+                    room.places[0] + 4 * at,
+                )
+                continue
+            size = int(np.prod(shape))
+            here = filled[at : at + size]
+            if name in packed_by:
+                here[0] = 0
+                np.cumsum(array, out=here[1 : len(array) + 1])
+                here[len(array) + 1 :] = here[len(array)]
+                continue
+            here = here if is_integer else here.view(np.float32)
+            here[: array.size] = array.reshape(-1)
+            here[array.size :] = 0
+
+    def _bind(self, session: OrtSession, room: _Room, plan: _Plan) -> OrtSession:
+        _, narrow, wide, made, _ = room.places
+        binding = session.io_binding()
+        device = (self._device_type, self._index)
+        for name, at, shape, is_integer in plan.inputs:
+            where = wide + 8 * at if is_integer else narrow + 4 * at
+            dtype = np.int64 if is_integer else np.float32
+            binding.bind_input(name, *device, dtype, shape, where)
+        for name, at, shape in plan.outputs:
+            binding.bind_output(name, *device, np.float32, shape, made + 4 * at)
+        return binding
+
+    def _launch(
+        self,
+        session: OrtSession,
+        room: _Room,
+        plan: _Plan,
+        binding: OrtSession = None,
+    ) -> None:
+        import onnxruntime
+
+        place = f"cuda:{self._index}"
+        options = onnxruntime.RunOptions()
+        # the room's event is waited for instead
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        options.add_run_config_entry("gpu_graph_id", str(room.graph_id))
+        self.enter()
+        room.binding = binding or self._bind(session, room, plan)
+        failed = self._library.din_room_send(room.handle, plan.words, plan.integers)
+        _check(failed, place)
+        try:
+            session.run_with_iobinding(room.binding, options)
+        except Exception as error:  # the runtime's errors share no narrower base
+            reason = " ".join(str(error).split())
+            rule = "a graph that runs on the inputs of its spec"
+            raise ModelError(explain(rule, reason, place)) from None
+        _check(self._library.din_room_fetch(room.handle, plan.floats), place)
+
+    def _collect(self, room: _Room, plan: _Plan) -> list[NDArray[np.float32]]:
+        _check(self._library.din_room_wait(room.handle), f"cuda:{self._index}")
+        results = _view(room.places[4], plan.floats, np.float32)
+        return [results[at : at + plan.count].copy() for _, at, _ in plan.outputs]
+
+    def _replay(
+        self,
+        session: OrtSession,
+        inputs: Arrays,
+        plan: _Plan,
+    ) -> list[NDArray[np.float32]] | None:
+        """Run at fixed places; None where that is not to be had."""
+        with self._launching:
+            room = self._replayed.get(plan.key)
+            if room is None:
+                if len(self._replayed) >= MOST_GRAPHS:
+                    return None
+                room = self._open_room()
+                room.graph_id = len(self._replayed) + 1
+                self._replayed[plan.key] = room
+        with room.lock:
+            self._fill(room, inputs, plan)
+            try:
+                with self._launching:
+                    self._launch(session, room, plan, room.binding)
+            except ModelError:  # what cannot be captured still runs
+                self.replays = False
+                return None
+            return self._collect(room, plan)
+
+    def close(self) -> None:
+        """Free what is on the card; nothing may be under way."""
+        for room in (*self._rooms, *self._replayed.values()):
+            self._library.din_room_close(room.handle)
+        self._rooms, self._replayed = [], {}
+        if self._lane.value is not None:
+            self._library.din_lane_close(self._lane)
+            self._lane = Address()
+
+
+def _bucket(count: int, fewest: int) -> int:
+    """Round up to a power of two."""
+    return max(fewest, 1 << (max(count, 1) - 1).bit_length())
+
+
+def _view(address: int, count: int, dtype: type) -> NDArray[Any]:
+    memory = (ctypes.c_int32 * count).from_address(address)
+    words: NDArray[Any] = np.ctypeslib.as_array(memory)
+    return words.view(dtype)

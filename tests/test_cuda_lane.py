@@ -1,0 +1,174 @@
+"""The way of a batch to the card and back, with the card emulated: tests/cuda/."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from din_converter import convert
+from din_infer import DeviceError, Predictor
+from din_infer.cuda import Lane
+from din_infer.spec import FeatureSpec
+from tests.emulated_cuda import emulated_cuda
+from tests.models import SPECS, random_model, random_rows
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.register_custom_ops_library(str(emulated_cuda()))
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lane")
+
+
+class Card:
+    """A converted model, with and without the lane."""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:  # noqa: ANN401
+        path = folder / f"{name.replace(' ', '-').replace(',', '')}.onnx"
+        if not path.exists():
+            convert(random_model(SPECS[name]), path, **options)
+        self.predictor = Predictor(path, device="cpu")
+        self.spec: FeatureSpec = self.predictor.spec
+        self.session = open_session(path)
+        self.lane = Lane(emulated_cuda(), 0, device_type="cpu")
+        self.lane.expect(self.spec.inputs, packs=not options.get("explain"))
+
+    def encode(self, count: int, seed: int = 0) -> Arrays:
+        return self.spec.encode(random_rows(self.spec, count, seed))
+
+    def run(self, inputs: Arrays, *names: str) -> list[NDArray[np.float32]]:
+        return self.lane.submit(self.session, inputs, names or ("score",)).result()
+
+
+@pytest.fixture(params=SPECS)
+def card(folder: Path, request: pytest.FixtureRequest) -> Iterator[Card]:
+    made = Card(folder, request.param)
+    yield made
+    made.lane.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 70])
+def test_every_model_scores_the_same_through_the_lane(card: Card, count: int) -> None:
+    inputs = card.encode(count) if count else card.spec.encode([])
+    logit, score = card.run(inputs, "logit", "score")
+    for got, raw in ((logit, True), (score, False)):
+        wanted = card.predictor.score_encoded(inputs, raw=raw)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+        assert got.dtype == np.float32
+        assert got.flags.owndata
+
+
+@pytest.mark.parametrize("count", [1, 5, 17, 100])
+def test_requests_run_at_fixed_places(folder: Path, count: int) -> None:
+    """One request, in sizes that are replayed: candidates and ids are filled up."""
+    card = Card(folder, "paper")
+    card.lane.replays = True
+    users = random_rows(card.spec, 4, seed=1)
+    items = random_rows(card.spec, count, seed=2)
+    encode = card.spec.encoder.encode_requests
+    for user in (*users, *users):
+        inputs = encode([user], items, None)
+        wanted = card.predictor.score_encoded(inputs)
+        np.testing.assert_allclose(card.run(inputs)[0], wanted, rtol=1e-5, atol=1e-5)
+    assert 1 <= len(card.lane._replayed) <= 4
+    places = [room.places for room in card.lane._replayed.values()]
+    assert len({tuple(p) for p in places}) == len(places)
+    inputs = card.encode(30)  # many requests are not replayed
+    before = len(card.lane._replayed)
+    np.testing.assert_allclose(
+        card.run(inputs)[0], card.predictor.score_encoded(inputs), rtol=1e-5, atol=1e-5
+    )
+    assert len(card.lane._replayed) == before
+    card.lane.close()
+
+
+def test_what_cannot_be_captured_still_runs(folder: Path) -> None:
+    card = Card(folder, "paper")
+    card.lane.replays = True
+    inputs = card.encode(1)
+
+    class Refuses:
+        def io_binding(self) -> object:
+            return card.session.io_binding()
+
+        def run_with_iobinding(self, binding: object, options: Any) -> None:  # noqa: ANN401
+            if options.get_run_config_entry("gpu_graph_id") != "-1":
+                message = "CUDA failure 900: operation not permitted"
+                raise RuntimeError(message)
+            card.session.run_with_iobinding(binding, options)
+
+    (got,) = card.lane.submit(Refuses(), inputs, ["score"]).result()
+    np.testing.assert_allclose(got, card.predictor.score_encoded(inputs), atol=1e-6)
+    assert not card.lane.replays
+    card.lane.close()
+
+
+def test_models_that_explain_are_sent_with_their_padding(folder: Path) -> None:
+    convert(random_model(SPECS["paper"]), folder / "shown.onnx", explain=True)
+    card = Card(folder, "paper")
+    session = open_session(folder / "shown.onnx")
+    inputs = card.encode(9)
+    card.lane._lengths_of.clear()
+    (got,) = card.lane.submit(session, inputs, ["score"]).result()
+    np.testing.assert_allclose(got, card.predictor.score_encoded(inputs), atol=1e-6)
+    card.lane.close()
+
+
+def test_several_runs_are_under_way_at_a_time(folder: Path) -> None:
+    card = Card(folder, "paper")
+    batches = [card.encode(n, seed=n) for n in (3, 50, 1, 20)]
+    wanted = [card.predictor.score_encoded(b) for b in batches]
+    pending = [card.lane.submit(card.session, b, ["score"]) for b in batches]
+    for run, right in zip(pending, wanted, strict=True):
+        np.testing.assert_allclose(run.result()[0], right, rtol=1e-5, atol=1e-5)
+    assert len(card.lane._rooms) == 4
+    wrong: list[int] = []
+
+    def work(which: int) -> None:
+        for _ in range(5):
+            (got,) = card.run(batches[which])
+            if not np.allclose(got, wanted[which], rtol=1e-5, atol=1e-5):
+                wrong.append(which)
+
+    threads = [threading.Thread(target=work, args=(i % 4,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(card.lane._rooms) == 4
+    card.lane.close()
+
+
+def test_a_failing_card_names_itself_and_leaves_its_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(folder, "paper")
+    inputs = card.encode(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            card.lane._library, "din_room_send", lambda *_: b"out of memory", False
+        )
+        for _ in range(6):  # more than there are rooms
+            with pytest.raises(DeviceError) as caught:
+                card.run(inputs)
+    assert str(caught.value) == (
+        "expected a device that works, got out of memory - at `cuda:0`."
+        ' Score fewer rows at a time, or give tables="host".'
+    )
+    np.testing.assert_allclose(
+        card.run(inputs)[0], card.predictor.score_encoded(inputs), atol=1e-6
+    )
+    card.lane.close()
