@@ -81,7 +81,7 @@ def textbook_mlp(mlp: Mlp) -> nn.Sequential:
 
 def mask_of(behavior: Tensor, lengths: Tensor) -> Tensor:
     """Float [N, T]: 1 where the position is a behavior."""
-    positions = torch.arange(behavior.shape[1])
+    positions = torch.arange(behavior.shape[1], device=lengths.device)
     return (positions < lengths.unsqueeze(1)).to(behavior.dtype)
 
 

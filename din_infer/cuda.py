@@ -228,6 +228,19 @@ class Lane:
 
         return Pending(finish)
 
+    def run_once(
+        self, session: OrtSession, inputs: Arrays, names: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Run on the caller's arrays as they are, padded; nothing is replayed."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", "-1")
+        with self._launching:
+            self.enter()
+            made: list[NDArray[np.float32]] = session.run(list(names), inputs, options)
+        return made
+
     def _is_small(self, inputs: Arrays) -> bool:
         one = all(
             len(a) == 1 for n, a in inputs.items() if n not in self._per_candidate

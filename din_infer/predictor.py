@@ -8,12 +8,14 @@ side.
 import json
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from din_infer.cuda import Pending
 from din_infer.describe import describe, describe_inputs
 from din_infer.encode import Counts, Stats
 from din_infer.encoded import check_encoded, check_inputs, read_inputs
@@ -27,11 +29,13 @@ from din_infer.warmup import inputs_of_pages, inputs_of_shapes
 
 __all__ = ["Predictor"]
 
-GOLDEN_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2}
+GOLDEN_TOLERANCE = {"fp32": 1e-5, "tf32x3": 1e-5, "tf32": 5e-3, "bf16": 2e-2}
 # Rows per run: enough to fill the cores, few enough that the graph's widest tensor
 # stays near the caches: [rows, tower] with the native operators, else [rows, D, H].
-FUSED_BATCH_SIZE = 1024
-DEFAULT_BATCH_SIZE = 256
+# A card takes more rows to fill.
+FUSED_BATCH_SIZE = {"cpu": 1024, "cuda": 32768}
+DEFAULT_BATCH_SIZE = {"cpu": 256, "cuda": 4096}
+RUNS_AHEAD = 2  # of the one whose scores are awaited
 Inputs = Mapping[str, NDArray[Any]]
 Slices = Iterator[tuple[slice | NDArray[np.int64], dict[str, NDArray[Any]]]]
 
@@ -50,11 +54,15 @@ class Predictor:
     fused : bool
         Use the native operators; False runs the functions inside the model, which
         compute the same, slower. `fused` tells whether they are in use: a package
-        built without them, or a session on CUDA, has none.
-    precision : {"fp32", "bf16"}
-        "bf16" multiplies the layers of the attention in bfloat16, on CPUs with AMX: an
-        interest of the paper's unit is within 5e-3 (norm) of fp32's. Golden rows are
-        then checked to 2e-2.
+        built without them has none.
+    precision : {"fp32", "tf32x3", "tf32", "bf16"}
+        What the layers of the attention multiply in: "bf16" on CPUs with AMX and on
+        CUDA, where an interest of the paper's unit is within 5e-3 (norm) of fp32's;
+        "tf32" (1e-3) and "tf32x3" (1e-6) on CUDA's tensor cores. Golden rows are then
+        checked to 2e-2, 5e-3 and 1e-5.
+    tables : {"device", "host"}
+        On CUDA, "host" leaves tables of 16 MiB and more in pinned memory of the host,
+        and the card reads their rows from there: for tables larger than the card.
 
     Raises
     ------
@@ -77,11 +85,17 @@ class Predictor:
         threads: int | None = None,
         fused: bool = True,
         precision: str = "fp32",
+        tables: str = "device",
     ) -> None:
         where = os.path.abspath(path)  # noqa: PTH100
-        self._options = (where, device, threads, fused, precision)
+        self._options = (where, device, threads, fused, precision, tables)
         self._session = Session(
-            path, device=device, threads=threads, fused=fused, precision=precision
+            path,
+            device=device,
+            threads=threads,
+            fused=fused,
+            precision=precision,
+            tables=tables,
         )
         self._spec, self._inputs = self._read_contract(str(path))
         wanted = tuple(i.name for i in self._inputs)
@@ -94,6 +108,8 @@ class Predictor:
             rule = "the graph outputs logit and score"
             present = ", ".join(self._session.output_names)
             raise ModelError(explain(rule, present, str(path)))
+        if self._spec is not None:
+            self._session.expect(self._inputs)
         self._lock = threading.Lock()
         self._stats = Stats()
         self._check_golden(str(path))
@@ -142,7 +158,7 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """What the attention multiplies in: "fp32" or "bf16"."""
+        """What the attention multiplies in: "fp32", "tf32x3", "tf32" or "bf16"."""
         return self._session.precision
 
     @property
@@ -375,9 +391,28 @@ class Predictor:
         return self._run(check_encoded(self._spec, inputs), raw, batch_size)
 
     def iter_score(self, batches: Iterable[object]) -> Iterator[NDArray[np.float32]]:
-        """Score a stream of batches, one result per batch, in order."""
-        for batch in batches:
-            yield self.score(batch)
+        """Score a stream of batches, one result per batch, in order.
+
+        On CUDA the next batch is encoded while the card works on this one.
+        """
+        if self.device == "cpu":
+            for batch in batches:
+                yield self.score(batch)
+            return
+        from din_infer.jobs.pipeline import ahead
+
+        def encoded() -> Iterator[tuple[dict[str, Any], Stats]]:
+            for batch in batches:
+                counted = Stats()
+                yield (
+                    self.spec.encoder.encode(
+                        batch, counted, self.threads, merge_repeats=True
+                    ),
+                    counted,
+                )
+
+        for inputs, counted in ahead(encoded(), depth=1):
+            yield self._finish(inputs, counted, False, None)
 
     def explain(self, batch: object) -> Explanation:
         """Score a table as `score` does, and show the weight of every behavior.
@@ -494,7 +529,8 @@ class Predictor:
     ) -> list[NDArray[np.float32]]:
         """Run the graph in slices; returns outputs [N] or [N, T], as `names` lists."""
         if batch_size is None:
-            batch_size = FUSED_BATCH_SIZE if self.fused else DEFAULT_BATCH_SIZE
+            sizes = FUSED_BATCH_SIZE if self.fused else DEFAULT_BATCH_SIZE
+            batch_size = sizes[self.device.partition(":")[0]]
         elif not (is_whole(batch_size) and batch_size >= 1):
             rule = "a whole number of at least 1"
             raise InputError(explain(rule, repr(batch_size), "batch_size"))
@@ -503,10 +539,22 @@ class Predictor:
             return self._session.run(inputs, names)
         made = [np.zeros((count, *self._width(n, inputs)), np.float32) for n in names]
         slices = self._slices if self.fused else self._slices_by_length
-        for chosen, part in slices(inputs, batch_size):
-            for whole, some in zip(made, self._session.run(part, names), strict=True):
+        begun: deque[tuple[slice | NDArray[np.int64], Pending]] = deque()
+
+        def finish() -> None:
+            chosen, run = begun.popleft()
+            for whole, some in zip(made, run.result(), strict=True):
                 # a slice may be narrower than its batch: behind it is padding
                 whole[(chosen, *(slice(n) for n in some.shape[1:]))] = some
+
+        try:
+            for chosen, part in slices(inputs, batch_size):
+                begun.append((chosen, self._session.submit(part, names)))
+                if len(begun) > RUNS_AHEAD:
+                    finish()
+        finally:
+            while begun:
+                finish()
         return made
 
     def _width(self, output: str, inputs: Inputs) -> tuple[int, ...]:

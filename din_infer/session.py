@@ -14,91 +14,55 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from din_infer.cuda import LARGEST, Lane, Pending
+from din_infer.device import (
+    INSTALL_CPU,
+    INSTALL_GPU,
+    Noise,
+    available_cpus,
+    captured,
+    check_memory,
+    check_placement,
+    cuda_failure,
+    find_card,
+    import_runtime,
+    parse_device,
+    release_of,
+    say_again,
+    why_on_cpu,
+)
 from din_infer.errors import DeviceError, ModelError, explain, is_whole
+from din_infer.spec import Input
 
-__all__ = ["Session", "available_cpus", "ops_library"]
+__all__ = ["INSTALL_CPU", "Session", "available_cpus", "ops_library"]
 
 FORMAT = "1"
-OLDEST_RUNTIME = [1, 20]
-PRECISIONS = ("fp32", "bf16")
-INSTALL_CPU = 'Run: pip install "din-infer[cpu]"'
-INSTALL_GPU = 'Run: pip install "din-infer[gpu]" (and no other onnxruntime)'
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32x3", "tf32", "bf16")}
+TABLES = ("device", "host")
+# What an operator says of a model that its kernels cannot hold: the functions can.
+TOO_WIDE = re.compile(
+    r"expected (?:layers that fit into a multiprocessor|at most \d+ (?:fields of a"
+    r" sequence|hidden layers)|behaviors of at most|tables of at most)[^`]*"
+)
+# What the runtime prints before it goes on without CUDA.
+NO_PROVIDER = re.compile("Failed to (?:load library|create CUDAExecutionProvider)")
+SIGNATURES = 16  # of each operator that a library registers; others run as functions
 # Building a session with custom-op domains is not thread-safe in ONNX Runtime (#27089).
 _BUILDING = threading.Lock()
 
 
-def available_cpus() -> int:
-    """Count the CPUs this process may use: affinity and cgroup quota, at least 1."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        count = os.cpu_count() or 1
-    for quota_file, period_file in (
-        ("/sys/fs/cgroup/cpu.max", ""),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            words = Path(quota_file).read_text().split()
-            words += Path(period_file).read_text().split() if period_file else []
-            quota, period = int(words[0]), int(words[1])
-        except (OSError, ValueError, IndexError):  # no such controller, or no limit
-            continue
-        if quota > 0 and period > 0:
-            count = min(count, max(1, quota // period))
-    return max(1, count)
+def ops_library(device: str = "cpu") -> Path | None:
+    """Find the native operators for "cpu" or "cuda" in this package; None if not built.
 
-
-def ops_library() -> Path | None:
-    """Find the library of native operators inside this package; None if not built.
-
-    Any ONNX Runtime from 1.20 on can register it, from any language:
+    Any ONNX Runtime from 1.20 on can register them, from any language:
     ``SessionOptions.register_custom_ops_library``.
     """
-    for name in ("_ops.so", "_ops.dll"):
-        path = Path(__file__).absolute().with_name(name)
+    stem = "_ops_cuda" if device == "cuda" else "_ops"
+    for suffix in (".so", ".dll"):
+        path = Path(__file__).absolute().with_name(stem + suffix)
         if path.is_file():
             return path
     return None
-
-
-def _import_runtime() -> Any:  # noqa: ANN401
-    from importlib import metadata  # slow to import, and needed only here
-
-    installed = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            metadata.distribution(name)
-            installed.append(name)
-        except metadata.PackageNotFoundError:
-            continue
-    if len(installed) == 2:
-        fix = (
-            "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one extra"
-        )
-        message = explain(
-            "one ONNX Runtime", " and ".join(installed), "environment", fix
-        )
-        raise DeviceError(message)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        message = explain("an ONNX Runtime", str(error), "environment", INSTALL_CPU)
-        raise DeviceError(message) from None
-    release = onnxruntime.__version__
-    if [int(part) for part in release.split(".")[:2]] < OLDEST_RUNTIME:
-        oldest = ".".join(map(str, OLDEST_RUNTIME))
-        rule = f"ONNX Runtime {oldest} or newer"
-        raise DeviceError(explain(rule, release, "environment", INSTALL_CPU))
-    return onnxruntime
-
-
-def _parse_device(device: str) -> tuple[str, int]:
-    kind, colon, number = str(device).partition(":")
-    right = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda")
-    if not right or (colon and not number.isdecimal()):
-        rule = "auto, cpu, cuda or cuda:<number>"
-        raise DeviceError(explain(rule, repr(device), "device"))
-    return kind, int(number or 0)
 
 
 class Session:
@@ -114,19 +78,24 @@ class Session:
     threads : int, optional
         Intra-op threads; all CPUs this process may use by default.
     fused : bool
-        Run LocalActivation, EmbeddingBag and Tower on the native operators of this
-        package; False runs the functions inside the model. `fused` tells what is so: a
-        package built without them, or a session on CUDA, has none.
-    precision : {"fp32", "bf16"}
-        "bf16" multiplies the layers of LocalActivation in bfloat16 on AMX.
+        Run LocalActivation and EmbeddingBag (and Tower, on the CPU) on the native
+        operators of this package; False runs the functions inside the model. `fused`
+        tells what is so: a package built without them has none, and a model too wide
+        for the card's kernels runs on its functions, with a warning.
+    precision : {"fp32", "tf32x3", "tf32", "bf16"}
+        What the layers of LocalActivation multiply in: fp32 or bf16 (AMX) on the CPU,
+        any on CUDA.
+    tables : {"device", "host"}
+        Where tables of 16 MiB and more lie, on CUDA: "host" is pinned memory that the
+        card reads rows from.
 
     Raises
     ------
     ModelError
         If the file cannot be loaded or was not written by din-convert.
     DeviceError
-        If there is no ONNX Runtime, or two, or the device cannot be used; if
-        `precision` is "bf16" and the session is not on a CPU with AMX.
+        If there is no ONNX Runtime, or two, or the device cannot be used; if it lacks
+        what `precision` or `tables` needs.
     """
 
     def __init__(
@@ -137,82 +106,198 @@ class Session:
         threads: int | None = None,
         fused: bool = True,
         precision: str = "fp32",
+        tables: str = "device",
     ) -> None:
         self.path = Path(path).absolute()
-        kind, index = _parse_device(device)
+        kind, index = parse_device(device)
         if threads is not None and not (is_whole(threads) and threads >= 1):
             raise DeviceError(explain("at least 1 thread", repr(threads), "threads"))
-        if precision not in PRECISIONS:
-            rule = " or ".join(PRECISIONS)
-            raise DeviceError(explain(rule, repr(precision), "precision"))
+        possible = PRECISIONS["cpu" if kind == "cpu" else "cuda"]
+        for value, choices, name in (
+            (precision, possible, "precision"),
+            (tables, TABLES, "tables"),
+        ):
+            if value not in choices:
+                rule = " or ".join(choices)
+                raise DeviceError(explain(rule, repr(value), name))
         self.threads = threads or available_cpus()
-        self.precision = precision
-        runtime = _import_runtime()
+        self.precision, self.tables = precision, tables
+        self._wants_fused = fused
+        runtime = import_runtime()
         if not self.path.is_file():
             got = "a folder" if self.path.is_dir() else "no such file"
             raise ModelError(explain("a model file", got, str(path)))
-        has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
-        if kind == "cuda" and not has_cuda:
-            rule = "an ONNX Runtime built for CUDA"
-            got = f"onnxruntime {runtime.__version__} without it"
-            raise DeviceError(explain(rule, got, "device", INSTALL_GPU))
-        self.device = f"cuda:{index}" if kind != "cpu" and has_cuda else "cpu"
-        ops = ops_library() if fused else None
-        self._session = self._build(runtime, index, ops)
-        if self.device != "cpu" and self._provider() != "CUDAExecutionProvider":
-            self._refuse_cpu(kind)
-            self.device = "cpu"
-            self._session = self._build(runtime, index, ops)
-        self.fused = ops is not None and self.device == "cpu"
-        if precision != "fp32" and not self.fused:
-            rule = "the native operators on a CPU with AMX"
-            got = f"fused={fused} on {self.device}"
-            raise DeviceError(explain(rule, got, "precision"))
+        self.device, self.fused = "cpu", False
+        self._lane: Lane | None = None
+        self._per_run = False
+        if not self._open_cuda(runtime, kind, index):
+            self._open_cpu(runtime)
         self.metadata = self._read_metadata()
         self.input_names = tuple(i.name for i in self._session.get_inputs())
         self.output_names = tuple(o.name for o in self._session.get_outputs())
         self._pid = os.getpid()
 
-    def _build(self, runtime: Any, index: int, ops: Path | None) -> Any:  # noqa: ANN401
+    def _open_cpu(self, runtime: Any) -> None:  # noqa: ANN401
+        for value, choices, name in (
+            (self.precision, PRECISIONS["cpu"], "precision"),
+            (self.tables, ("device",), "tables"),
+        ):
+            if value not in choices:
+                rule = f"{' or '.join(choices)} on the CPU"
+                fix = 'device="cuda" has it.'
+                raise DeviceError(explain(rule, repr(value), name, fix))
+        ops = ops_library() if self._wants_fused else None
+        if self.precision != "fp32" and ops is None:
+            rule = "the native operators on a CPU with AMX"
+            got = f"fused={self._wants_fused} on cpu"
+            raise DeviceError(explain(rule, got, "precision"))
+        options = self._options(runtime, ops)
+        self._session = self._build(runtime, options, ["CPUExecutionProvider"])
+        self.fused = ops is not None
+
+    def _open_cuda(self, runtime: Any, kind: str, index: int) -> bool:  # noqa: ANN401
+        """Open on CUDA; False where `auto` is to take the CPU."""
+        if kind == "cpu":
+            return False
+        has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+        if not has_cuda:
+            rule = "an ONNX Runtime built for CUDA"
+            got = f"onnxruntime {runtime.__version__} without it"
+            if kind == "cuda":
+                raise DeviceError(explain(rule, got, "device", INSTALL_GPU))
+            return False
+        try:
+            self._try_cuda(runtime, index)
+        except DeviceError as error:
+            self._close_lane()
+            if kind == "cuda":
+                raise
+            warnings.warn(f"scoring on the CPU: {error}", stacklevel=4)
+            return False
+        self.device = f"cuda:{index}"
+        return True
+
+    def _try_cuda(self, runtime: Any, index: int) -> None:  # noqa: ANN401
+        card = find_card(index, release_of(runtime))
+        if self.tables == "device":
+            check_memory(card, self.path)
+        ops = ops_library("cuda") if self._wants_fused else None
+        if ops is None and (self.precision != "fp32" or self.tables == "host"):
+            rule = "the native operators for CUDA"
+            built = "built with them" if self._wants_fused else f"fused={False}"
+            got = f"a package not {built}" if self._wants_fused else built
+            name = "tables" if self.tables == "host" else "precision"
+            raise DeviceError(explain(rule, got, name))
+        with _BUILDING, captured() as noise:
+            preload = getattr(runtime, "preload_dlls", None)
+            if preload is not None:
+                preload()
+        loading = noise.text
+        if ops is not None:
+            self._lane = Lane(ops, index)
+        try:
+            self._build_cuda(runtime, index, ops, loading)
+        except ModelError as error:
+            wide = TOO_WIDE.search(str(error))
+            if not wide or self.precision != "fp32" or self.tables == "host":
+                raise
+            self._close_lane()
+            message = f"running the model's functions: {wide[0].removesuffix(' - at ')}"
+            warnings.warn(message, stacklevel=5)
+            self._build_cuda(runtime, index, None, loading)
+
+    def _build_cuda(
+        self,
+        runtime: Any,  # noqa: ANN401
+        index: int,
+        ops: Path | None,
+        loading: str,
+    ) -> None:
+        # TF32 is on by default and costs three digits
+        settings = {"device_id": str(index), "use_tf32": "0"}
+        if self._lane is not None:
+            settings["user_compute_stream"] = str(self._lane.stream)
+            if self.tables == "host":
+                settings |= self._lane.memory_options()
+        graphs = {"enable_cuda_graph": "1"}
+        # replayed launches need fixed memory, which memory_options does not give
+        attempts = [settings | graphs] if self._lane and self.tables == "device" else []
+        for attempt in (*attempts, settings):
+            options = self._options(runtime, ops)
+            options.add_session_config_entry(
+                "session.record_ep_graph_assignment_info", "1"
+            )
+            providers = [("CUDAExecutionProvider", attempt), "CPUExecutionProvider"]
+            noise = Noise()
+            try:
+                with _BUILDING, captured() as noise:
+                    if self._lane is not None:
+                        self._lane.enter(loads=self.tables == "host")
+                    self._session = self._make(runtime, options, providers)
+            except ModelError as error:
+                noise.used = True
+                if attempt is not settings:
+                    continue
+                if NO_PROVIDER.search(noise.text):
+                    raise why_on_cpu(noise, "the CPU") from None
+                raise cuda_failure(f"{error} {noise.text}", index) or error from None
+            finally:
+                say_again(noise)
+            if self._provider() != "CUDAExecutionProvider":
+                raise why_on_cpu(Noise(noise.text or loading), self._provider())
+            check_placement(self._session, index)
+            if self._lane is not None:
+                self._lane.replays = attempt is not settings
+            self.fused = ops is not None
+            return
+
+    def _close_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+        self._lane = None
+
+    def _options(self, runtime: Any, ops: Path | None) -> Any:  # noqa: ANN401
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if self.device != "cpu":
-            # TF32 is on by default and costs three digits
-            settings = {"device_id": str(index), "use_tf32": "0"}
-            providers.insert(0, ("CUDAExecutionProvider", settings))
-        if ops is not None and self.device == "cpu":
-            self._register(options, ops)
+        if ops is not None:
+            options.add_session_config_entry("din_infer.precision", self.precision)
+            try:
+                with _BUILDING:
+                    options.register_custom_ops_library(os.fspath(ops))
+            except Exception as error:  # the runtime's errors share no narrower base
+                # the operators' own sentence stands behind the runtime's prefix
+                text = re.sub(r"^.*?(?=expected )", "", str(error))
+                raise DeviceError(text) from None
+        return options
+
+    def _build(self, runtime: Any, options: Any, providers: list[Any]) -> Any:  # noqa: ANN401
+        with _BUILDING:
+            return self._make(runtime, options, providers)
+
+    def _make(self, runtime: Any, options: Any, providers: list[Any]) -> Any:  # noqa: ANN401
         try:
-            with _BUILDING:
-                return runtime.InferenceSession(
-                    os.fspath(self.path), options, providers=providers
-                )
+            return runtime.InferenceSession(
+                os.fspath(self.path), options, providers=providers
+            )
         except Exception as error:  # the runtime's errors share no narrower base
             reason = " ".join(str(error).split())
             rule = "a model file that ONNX Runtime can load"
             raise ModelError(explain(rule, reason, str(self.path))) from None
 
-    def _register(self, options: Any, ops: Path) -> None:  # noqa: ANN401
-        options.add_session_config_entry("din_infer.precision", self.precision)
-        try:
-            with _BUILDING:
-                options.register_custom_ops_library(os.fspath(ops))
-        except Exception as error:  # the runtime's errors share no narrower base
-            # the operators' own sentence stands behind the runtime's prefix
-            raise DeviceError(re.sub(r"^.*?(?=expected )", "", str(error))) from None
-
     def _provider(self) -> str:
         return str(self._session.get_providers()[0])
 
-    def _refuse_cpu(self, kind: str) -> None:
-        got = f"a session on {self._provider()}"
-        message = explain("a session on CUDA", got, "device", INSTALL_GPU)
-        if kind == "cuda":
-            raise DeviceError(message)
-        warnings.warn(f"scoring on the CPU: {message}", stacklevel=4)
+    def expect(self, inputs: Sequence[Input]) -> None:
+        """Learn the spec's inputs, so that a card is sent what it needs of them."""
+        if self._lane is None:
+            return
+        ragged = [i for i in inputs if i.rows is not None and len(i.shape) == 2]
+        narrow = all(i.rows is None or i.rows <= LARGEST for i in inputs)
+        self._per_run = narrow and len(ragged) <= SIGNATURES
+        explains = any(n.endswith(".activation_weight") for n in self.output_names)
+        self._lane.expect(inputs, packs=not explains)
 
     def _read_metadata(self) -> dict[str, str]:
         found = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -227,15 +312,16 @@ class Session:
             raise ModelError(explain(f"format {FORMAT}", number, place, fix))
         return found
 
-    def run(
+    def submit(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
-    ) -> list[NDArray[np.float32]]:
-        """Run the graph once; thread-safe, releases the GIL.
+    ) -> Pending:
+        """Begin to run the graph; on the CPU it is finished at once.
 
         Raises
         ------
         DeviceError
-            In a process forked after the session was made: its threads are not here.
+            In a process forked after the session was made: its threads are not here. If
+            the card fails, or has no memory left.
         ModelError
             If the runtime cannot run the graph on these inputs.
         """
@@ -244,10 +330,36 @@ class Session:
             fix = "Make a Predictor in each process, or start workers with spawn."
             message = explain(rule, "a forked child", "Predictor", fix)
             raise DeviceError(message)
+        if (
+            self._lane is not None
+            and self._per_run
+            and {"logit", "score"} >= {*outputs}
+        ):
+            return self._lane.submit(self._session, inputs, outputs)
+        made = self._run(inputs, outputs)
+        return Pending(lambda: made)
+
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Run the graph once; thread-safe, releases the GIL. Raises as `submit`."""
+        return self.submit(inputs, outputs).result()
+
+    def _run(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
         try:
-            result: list[NDArray[np.float32]] = self._session.run(list(outputs), inputs)
+            if self._lane is None:
+                made = self._session.run(list(outputs), inputs)
+            else:
+                made = self._lane.run_once(self._session, inputs, outputs)
+            result: list[NDArray[np.float32]] = made
         except Exception as error:  # the runtime's errors share no narrower base
-            rule = "a graph that runs on the inputs of its spec"
             reason = " ".join(str(error).split())
+            if self.device != "cpu":
+                failure = cuda_failure(reason, int(self.device.partition(":")[2]))
+                if failure is not None:
+                    raise failure from None
+            rule = "a graph that runs on the inputs of its spec"
             raise ModelError(explain(rule, reason, str(self.path))) from None
         return result

@@ -1,7 +1,7 @@
 """Session-wide settings: hypothesis profiles, and no silent skips where data is there.
 
 DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it where
-every test can run (deselect, as with ``-m "not gpu"``, what cannot).
+every test can run. Tests that need a card are left out where there is none.
 HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (100, repeatable) or
 "few" (10, repeatable: under sanitizers).
 DIN_TEST_BUILD names a folder with other builds of what is compiled, to be tested in
@@ -38,6 +38,21 @@ settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
 settings.register_profile("few", deadline=None, max_examples=10, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave tests that need a card out where the runtime has no CUDA."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if needing:
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
+
 
 _skipped: dict[str, str] = {}
 

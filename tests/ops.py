@@ -25,6 +25,7 @@ from din_infer.session import ops_library
 from din_infer.spec import FeatureSpec, Tower
 
 Arrays = dict[str, NDArray[Any]]
+PROVIDERS: list[Any] = ["CPUExecutionProvider"]
 TYPES = {
     np.dtype(np.int64): TensorProto.INT64,
     np.dtype(np.float32): TensorProto.FLOAT,
@@ -111,7 +112,7 @@ def session(
         options.add_session_config_entry("din_infer.precision", precision)
     if fused:
         options.register_custom_ops_library(str(library()))
-    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, PROVIDERS)
 
 
 def refused(text: str) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""The operators for CUDA against their float64 twins, in an emulation of the card.
+"""The operators for CUDA against their float64 twins, emulated, and on a card.
 
 Long because every mode, precision and edge is a case of its own.
 """
@@ -6,12 +6,14 @@ Long because every mode, precision and edge is a case of its own.
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from din_infer.session import ops_library
 from tests import ops, reference_ops
 from tests.emulated_cuda import emulated_cuda
 from tests.ops import (
@@ -29,9 +31,26 @@ from tests.test_ops import ACTIVATIONS, MODES, relative, twin
 TOLERANCES = {"fp32": 2e-6, "tf32x3": 6e-6, "tf32": 4e-3, "bf16": 2e-2}
 
 
-@pytest.fixture(autouse=True)
-def _emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "library", emulated_cuda)
+@pytest.fixture(
+    autouse=True, params=["emulated", pytest.param("card", marks=pytest.mark.gpu)]
+)
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The emulation; and a card, where there is one."""
+    if request.param == "emulated":
+        monkeypatch.setattr(ops, "library", emulated_cuda)
+    else:
+        settings = ("CUDAExecutionProvider", {"use_tf32": "0"})
+        monkeypatch.setattr(ops, "PROVIDERS", [settings, "CPUExecutionProvider"])
+        monkeypatch.setattr(ops, "library", lambda: ops_library("cuda"))
+    return str(request.param)
+
+
+@pytest.fixture
+def small(where: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Give the emulated card another amount of shared memory."""
+    if where != "emulated":
+        pytest.skip("a card has what it has")
+    return lambda size: monkeypatch.setenv("DIN_EMULATE_SHARED", str(size))
 
 
 def check(graph: Graph, feeds: Arrays, precision: str = "fp32") -> None:
@@ -102,18 +121,18 @@ def test_layers_of_every_width(hidden: list[int], precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_weights_that_do_not_fit_into_shared_memory(
-    precision: str, monkeypatch: pytest.MonkeyPatch
+    precision: str, small: Callable[[int], None]
 ) -> None:
     """Then columns are folded a few at a time, and layers read from global memory."""
-    monkeypatch.setenv("DIN_EMULATE_SHARED", "40000")
+    small(40000)
     graph = attention_graph(hidden=[100, 90], dims=(64,), softmax=True)
     check(graph, attention_feeds(graph, 3, 3, 35, lengths="max"), precision)
 
 
 def test_layers_that_no_multiprocessor_holds_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    small: Callable[[int], None],
 ) -> None:
-    monkeypatch.setenv("DIN_EMULATE_SHARED", "4000")
+    small(4000)
     graph = attention_graph(hidden=[100], dims=(64,))
     wanted = (
         "expected layers that fit into a multiprocessor, got wider ones"

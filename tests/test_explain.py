@@ -114,8 +114,8 @@ def test_weights_do_not_depend_on_slices(
 ) -> None:
     predictor = Predictor(paper._options[0], device="cpu", fused=fused)
     whole = predictor.explain(rows)
-    monkeypatch.setattr(predictor_module, "FUSED_BATCH_SIZE", 7)
-    monkeypatch.setattr(predictor_module, "DEFAULT_BATCH_SIZE", 7)
+    monkeypatch.setattr(predictor_module, "FUSED_BATCH_SIZE", {"cpu": 7})
+    monkeypatch.setattr(predictor_module, "DEFAULT_BATCH_SIZE", {"cpu": 7})
     for one, other in zip(whole, predictor.explain(rows), strict=True):
         a, b = one.sequences[0], other.sequences[0]
         np.testing.assert_allclose(a.weights, b.weights, atol=1e-6)

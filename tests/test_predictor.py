@@ -475,41 +475,6 @@ def test_cuda_without_cuda_is_refused(paper: Predictor) -> None:
     )
 
 
-class _CpuInDisguise:
-    """A runtime that lists CUDA and then makes a CPU session, as the real one does."""
-
-    def __init__(self, real: Any) -> None:  # noqa: ANN401
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return getattr(self._real, name)
-
-    @staticmethod
-    def get_available_providers() -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: ANN401, ARG002
-        return self._real.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-
-
-def test_a_silent_cpu_session_is_never_taken_for_cuda(
-    paper: Predictor, monkeypatch: pytest.MonkeyPatch, rows: Rows
-) -> None:
-    import onnxruntime
-
-    from din_infer import session
-
-    monkeypatch.setattr(session, "_import_runtime", lambda: _CpuInDisguise(onnxruntime))
-    with pytest.raises(DeviceError, match="got a session on CPUExecutionProvider"):
-        Predictor(paper._options[0], device="cuda")
-    with pytest.warns(UserWarning, match="scoring on the CPU: expected a session on"):
-        fallen = Predictor(paper._options[0], device="auto")
-    assert fallen.device == "cpu"
-    np.testing.assert_array_equal(fallen.score(rows), paper.score(rows))
-
-
 def test_two_runtimes_or_none_are_refused(
     paper: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

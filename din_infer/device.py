@@ -1,0 +1,357 @@
+"""Which runtime and which device: what is missing is named, with what mends it.
+
+A runtime built for CUDA makes a CPU session, and prints a line, where a library or a
+card is missing. So the driver is asked first, what the runtime prints is read, and
+where a session's nodes were placed is looked at.
+"""
+
+import ctypes
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from din_infer.errors import DeviceError, explain
+
+__all__ = [
+    "INSTALL_CPU",
+    "INSTALL_GPU",
+    "Card",
+    "Noise",
+    "available_cpus",
+    "captured",
+    "check_memory",
+    "check_placement",
+    "cuda_failure",
+    "find_card",
+    "import_runtime",
+    "parse_device",
+    "release_of",
+    "say_again",
+    "why_on_cpu",
+]
+
+OLDEST_RUNTIME = [1, 20]
+FIRST_WITH_CUDA_13 = [1, 27]
+INSTALL_CPU = 'Run: pip install "din-infer[cpu]"'
+INSTALL_GPU = 'Run: pip install "din-infer[gpu]" (and no other onnxruntime)'
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+NO_DEVICE = 100
+MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+MARGIN_BYTES = 256 << 20  # for a run's own tensors and the runtime's libraries
+GIB = float(1 << 30)
+
+
+def available_cpus() -> int:
+    """Count the CPUs this process may use: affinity and cgroup quota, at least 1."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        count = os.cpu_count() or 1
+    for quota_file, period_file in (
+        ("/sys/fs/cgroup/cpu.max", ""),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            words = Path(quota_file).read_text().split()
+            words += Path(period_file).read_text().split() if period_file else []
+            quota, period = int(words[0]), int(words[1])
+        except (OSError, ValueError, IndexError):  # no such controller, or no limit
+            continue
+        if quota > 0 and period > 0:
+            count = min(count, max(1, quota // period))
+    return max(1, count)
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """Split "auto", "cpu", "cuda" or "cuda:<number>" into its kind and number."""
+    kind, colon, number = str(device).partition(":")
+    right = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda")
+    if not right or (colon and not (number.isascii() and number.isdecimal())):
+        rule = "auto, cpu, cuda or cuda:<number>"
+        raise DeviceError(explain(rule, repr(device), "device"))
+    return kind, int(number or 0)
+
+
+def release_of(runtime: Any) -> list[int]:  # noqa: ANN401
+    """Return the runtime's release, [major, minor]."""
+    return [int(part) for part in runtime.__version__.split(".")[:2]]
+
+
+def import_runtime() -> Any:  # noqa: ANN401
+    """Import the one ONNX Runtime there is.
+
+    Raises
+    ------
+    DeviceError
+        If there is none, or two, or one that is too old.
+    """
+    from importlib import metadata  # slow to import, and needed only here
+
+    installed = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            metadata.distribution(name)
+            installed.append(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if len(installed) == 2:
+        fix = (
+            "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one extra"
+        )
+        message = explain(
+            "one ONNX Runtime", " and ".join(installed), "environment", fix
+        )
+        raise DeviceError(message)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        message = explain("an ONNX Runtime", str(error), "environment", INSTALL_CPU)
+        raise DeviceError(message) from None
+    if release_of(onnxruntime) < OLDEST_RUNTIME:
+        oldest = ".".join(map(str, OLDEST_RUNTIME))
+        rule = f"ONNX Runtime {oldest} or newer"
+        release = onnxruntime.__version__
+        raise DeviceError(explain(rule, release, "environment", INSTALL_CPU))
+    return onnxruntime
+
+
+# ---- the card ----
+
+
+@dataclass(frozen=True)
+class Card:
+    """One CUDA device, as its driver describes it."""
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    total_bytes: int
+    free_bytes: int
+    driver: tuple[int, int]  # the newest CUDA that the driver knows
+
+
+def load_driver() -> Any:  # noqa: ANN401
+    """Load the driver's library; OSError where there is none."""
+    return ctypes.CDLL(DRIVER)
+
+
+def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
+    """Ask the driver for a card that this runtime can use.
+
+    Raises
+    ------
+    DeviceError
+        If there is no driver, no such card, or a driver older than the runtime's CUDA.
+    """
+    place = f"cuda:{index}"
+    try:
+        driver = load_driver()
+    except OSError:
+        fix = "Install NVIDIA's driver; in a container, start it with its GPUs."
+        got = f"no {DRIVER}"
+        raise DeviceError(explain("NVIDIA's driver", got, place, fix)) from None
+    version, count = ctypes.c_int(), ctypes.c_int()
+    _ask(driver, "cuDriverGetVersion", place, ctypes.byref(version))
+    needed = 13 if list(runtime_release) >= FIRST_WITH_CUDA_13 else 12
+    known = version.value // 1000, version.value % 1000 // 10
+    if known[0] < needed:
+        rule = f"a driver for CUDA {needed} or newer"
+        fix = "Update NVIDIA's driver"
+        fix += ", or install onnxruntime-gpu 1.26." if known[0] == 12 else "."
+        raise DeviceError(explain(rule, f"one for {known[0]}.{known[1]}", place, fix))
+    code = int(driver.cuInit(0))
+    if code not in (0, NO_DEVICE):
+        _refuse(driver, "cuInit", code, place)
+    if code == 0:
+        _ask(driver, "cuDeviceGetCount", place, ctypes.byref(count))
+    if index >= count.value:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        got = f"{count.value} cards" if count.value else "no card"
+        fix = ""
+        if count.value == 0 or visible is not None:
+            fix = "Is the card visible here?"
+        if visible is not None:
+            fix = f"CUDA_VISIBLE_DEVICES is {visible!r}."
+        raise DeviceError(explain(f"a card number {index}", got, place, fix))
+    return _describe(driver, index, known, place)
+
+
+def _describe(driver: Any, index: int, known: tuple[int, int], place: str) -> Card:  # noqa: ANN401
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    name = ctypes.create_string_buffer(256)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    _ask(driver, "cuDeviceGet", place, ctypes.byref(device), index)
+    _ask(driver, "cuDeviceGetName", place, name, 256, device)
+    for value, attribute in ((major, MAJOR), (minor, MINOR)):
+        _ask(
+            driver,
+            "cuDeviceGetAttribute",
+            place,
+            ctypes.byref(value),
+            attribute,
+            device,
+        )
+    _ask(driver, "cuDevicePrimaryCtxRetain", place, ctypes.byref(context), device)
+    try:
+        _ask(driver, "cuCtxPushCurrent_v2", place, context)
+        try:
+            sizes = ctypes.byref(free), ctypes.byref(total)
+            _ask(driver, "cuMemGetInfo_v2", place, *sizes)
+        finally:
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+    text = name.value.decode(errors="replace")
+    capability = major.value, minor.value
+    return Card(index, text, capability, total.value, free.value, known)
+
+
+def _ask(driver: Any, function: str, place: str, *arguments: Any) -> None:  # noqa: ANN401
+    code = int(getattr(driver, function)(*arguments))
+    if code != 0:
+        _refuse(driver, function, code, place)
+
+
+def _refuse(driver: Any, function: str, code: int, place: str) -> None:  # noqa: ANN401
+    text = ctypes.c_char_p()
+    driver.cuGetErrorString(code, ctypes.byref(text))
+    said = (text.value or b"an unknown error").decode(errors="replace")
+    rule = f"{function} of the driver to succeed"
+    raise DeviceError(explain(rule, f"error {code}, {said}", place))
+
+
+def check_memory(card: Card, path: Path) -> None:
+    """Refuse a model whose weights the card has no room for.
+
+    Raises
+    ------
+    DeviceError
+        With both sizes, and what can be done.
+    """
+    files = [path, *path.parent.glob(f"{path.stem}-*.data")]
+    needed = sum(f.stat().st_size for f in files)
+    if needed + MARGIN_BYTES <= card.free_bytes:
+        return
+    rule = f"{(needed + MARGIN_BYTES) / GIB:.2f} GiB free for the weights"
+    got = f"{card.free_bytes / GIB:.2f} GiB of {card.total_bytes / GIB:.2f} GiB"
+    fix = 'Convert with --embedding-dtype fp16, or give tables="host".'
+    raise DeviceError(explain(rule, got, f"cuda:{card.index} ({card.name})", fix))
+
+
+# ---- what the runtime says ----
+
+
+@dataclass
+class Noise:
+    """What was printed while it was captured; `used`: an error says it already."""
+
+    text: str = ""
+    used: bool = False
+
+
+@contextmanager
+def captured() -> Iterator[Noise]:
+    """Capture what C code prints to file descriptors 1 and 2.
+
+    The caller holds a lock, since descriptors belong to the process, and gives what no
+    error is made of to `say_again`.
+    """
+    noise = Noise()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # none, or closed
+            continue
+    with tempfile.TemporaryFile() as file:
+        kept: list[tuple[int, int]] = []
+        try:
+            for descriptor in (1, 2):
+                try:
+                    kept.append((descriptor, os.dup(descriptor)))
+                except OSError:  # a service without it
+                    continue
+                os.dup2(file.fileno(), descriptor)
+            yield noise
+        finally:
+            for descriptor, copy in kept:
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            file.seek(0)
+            printed = file.read()
+            noise.text = re.sub(r"\x1b\[[0-9;]*m", "", printed.decode(errors="replace"))
+
+
+def say_again(noise: Noise) -> None:
+    """Write what was captured, and made no error of, to descriptor 2."""
+    if noise.text and not noise.used:
+        with_end = noise.text if noise.text.endswith("\n") else noise.text + "\n"
+        try:
+            os.write(2, with_end.encode())
+        except OSError:  # nobody listens
+            return
+
+
+def why_on_cpu(noise: Noise, provider: str) -> DeviceError:
+    """Make the error of a session that was to be on CUDA and is not."""
+    noise.used = True
+    rule, fix = "a session on CUDA", INSTALL_GPU
+    missing = re.search(
+        r"([\w.+-]+\.(?:so[\w.]*|dll)): cannot open shared object", noise.text
+    ) or re.search(r'error 126.*"([^"]+\.dll)"', noise.text)
+    if missing:
+        rule = f"the library {missing[1]}, which the runtime's CUDA needs"
+        return DeviceError(explain(rule, "none", "device", fix))
+    failure = re.search(r"CUDA (?:failure|error) \d+: [^;\n]*", noise.text)
+    lines = [line.strip() for line in noise.text.splitlines() if line.strip()]
+    got = f"one on {provider}"
+    if failure or lines:
+        got += f": {failure[0].strip() if failure else lines[-1][-300:]}"
+    return DeviceError(explain(rule, got, "device", fix))
+
+
+def cuda_failure(reason: str, index: int) -> DeviceError | None:
+    """Make a DeviceError of what the runtime raised, if it is about the card."""
+    place = f"cuda:{index}"
+    if re.search(
+        r"out of memory|failed to allocate memory|bad allocation", reason, re.I
+    ):
+        fix = (
+            "Free the card, score fewer rows at a time, convert with"
+            ' --embedding-dtype fp16, or give tables="host".'
+        )
+        return DeviceError(explain("memory on the card", "none left", place, fix))
+    found = re.search(
+        r"(?:CUDA|CUDNN|CUBLAS|cudart|cuDNN|cuBLAS)\w* (?:failure|error)[^;\n]*", reason
+    )
+    if found:
+        return DeviceError(explain("a card that works", found[0][:300].strip(), place))
+    return None
+
+
+def check_placement(session: Any, index: int) -> None:  # noqa: ANN401
+    """Refuse a session with products or operators of this package on the CPU.
+
+    Shapes are computed there in any session, which costs nothing. Runtimes before 1.24
+    do not tell.
+    """
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    if tell is None:
+        return
+    heavy = [
+        f"{node.op_type} {node.name}".strip()
+        for part in tell()
+        if part.ep_name == "CPUExecutionProvider"
+        for node in part.get_nodes()
+        if node.domain == "din_infer" or node.op_type in ("MatMul", "Gemm")
+    ]
+    if heavy:
+        got = f"{len(heavy)} on the CPU: {', '.join(heavy[:3])}"
+        rule = "every product and attention on CUDA"
+        raise DeviceError(explain(rule, got, f"cuda:{index}"))
