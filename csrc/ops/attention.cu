@@ -115,8 +115,11 @@ __device__ const float *find(const launch &p, const float *shared, int64_t place
   return place < p.shared_floats ? shared + place : p.weights + place;
 }
 
+__device__ float to_float(float x) { return x; }
+__device__ float to_float(uint16_t half) { return from_half(half); }
+
 __device__ float read_value(const field &f, int64_t at) {
-  if (f.is_half) return from_half(static_cast<const uint16_t *>(f.rows)[at]);
+  if (f.is_half) return to_float(static_cast<const uint16_t *>(f.rows)[at]);
   return static_cast<const float *>(f.rows)[at];
 }
 
@@ -159,19 +162,26 @@ __device__ bool read_query(const launch &p, int64_t n, float *query, int lane) {
   return good;
 }
 
+__device__ float4 add_product(float4 sum, float4 x, float4 y) {
+  return make_float4(fmaf(x.x, y.x, sum.x), fmaf(x.y, y.y, sum.y),
+                     fmaf(x.z, y.z, sum.z), fmaf(x.w, y.w, sum.w));
+}
+
 /* first [columns] = bias_1 + query . weight_query */
 __device__ void start_layers(const launch &p, const float *shared, const room &r,
                              int lane) {
-  const float *weight = find(p, shared, p.query);
-  const float *bias = find(p, shared, p.layers[0].bias);
-  int columns = p.layers[0].columns;
-  for (int column = lane; column < columns; column += DIN_LANES) {
-    float sum = bias[column];
+  int quads = p.layers[0].columns / 4;
+  const float4 *weight = reinterpret_cast<const float4 *>(find(p, shared, p.query));
+  const float4 *bias =
+      reinterpret_cast<const float4 *>(find(p, shared, p.layers[0].bias));
+  for (int quad = lane; quad < quads; quad += DIN_LANES) {
+    float4 sum = bias[quad];
 #pragma unroll 8
     for (int d = 0; d < p.width; d++) {
-      sum = fmaf(r.query[d], weight[d * columns + column], sum);
+      float q = r.query[d];
+      sum = add_product(sum, make_float4(q, q, q, q), weight[d * quads + quad]);
     }
-    r.first[column] = sum;
+    reinterpret_cast<float4 *>(r.first)[quad] = sum;
   }
 }
 
@@ -181,21 +191,25 @@ __device__ void fold(const launch &p, const float *shared, const room &r, int ch
                      int lane) {
   const layer_place &l = p.layers[0];
   int tiles = chunk + 1 < l.chunks ? l.tiles : l.last_tiles;
-  int64_t start = chunk * A::size(l.depth, l.tiles);
-  const float *behavior = find(p, shared, l.weight) + start;
-  const float *product = find(p, shared, p.product) + start;
-  const float *outer = p.weights + p.outer + start;
-  int row = 8 * tiles; /* values of 8, or 1, rows of the weight */
-  for (int k = 0; k < l.depth; k++) {
-    for (int column = lane; column < row; column += DIN_LANES) {
-      int64_t at = A::place(k, column, tiles);
-      float w = behavior[at];
-      if (p.has_product) w = fmaf(r.query[k], product[at], w);
-      for (int i = 0; p.has_outer && i < p.width; i++) {
-        w = fmaf(r.query[i], outer[i * p.outer_size + at], w);
-      }
-      r.folded[(p.folds_once ? start : 0) + at] = A::round(w);
+  int64_t start = chunk * A::size(l.depth, l.tiles) / 4;
+  int quads = int(A::size(l.depth, tiles) / 4), block = A::BLOCK * 8 * tiles;
+  const float4 *behavior =
+      reinterpret_cast<const float4 *>(find(p, shared, l.weight)) + start;
+  const float4 *product =
+      reinterpret_cast<const float4 *>(find(p, shared, p.product)) + start;
+  const float4 *outer = reinterpret_cast<const float4 *>(p.weights + p.outer) + start;
+  float4 *folded = reinterpret_cast<float4 *>(r.folded) + (p.folds_once ? start : 0);
+  int k = 0, rest = 4 * lane; /* the block of K, and the place in it */
+  for (int at = lane; at < quads; at += DIN_LANES, rest += 4 * DIN_LANES) {
+    while (rest >= block) rest -= block, k += A::BLOCK;
+    float4 w = behavior[at];
+    if (p.has_product) w = add_product(w, A::factors(r.query + k, rest), product[at]);
+    for (int i = 0; p.has_outer && i < p.width; i++) {
+      float q = r.query[i];
+      w = add_product(w, make_float4(q, q, q, q), outer[i * (p.outer_size / 4) + at]);
     }
+    folded[at] =
+        make_float4(A::round(w.x), A::round(w.y), A::round(w.z), A::round(w.w));
   }
 }
 
@@ -367,10 +381,12 @@ __device__ float run_layers(const launch &p, const float *shared, const room &r,
     bool last = l + 1 == p.num_layers;
     const float *dot = last ? find(p, shared, p.dot) : nullptr;
     for (int chunk = 0; chunk < place.chunks; chunk++) {
-      if (A::FOLDS && l == 0 && !p.folds_once) {
-        __syncwarp();
-        fold<A>(p, shared, r, chunk, lane.id);
-        __syncwarp();
+      if constexpr (A::FOLDS) {
+        if (l == 0 && !p.folds_once) {
+          __syncwarp();
+          fold<A>(p, shared, r, chunk, lane.id);
+          __syncwarp();
+        }
       }
       int tiles = chunk + 1 < place.chunks ? place.tiles : place.last_tiles;
       const float *here = by_rows ? nullptr : dot;
@@ -421,22 +437,64 @@ __device__ float run_layers(const launch &p, const float *shared, const room &r,
   return score * p.scale;
 }
 
+/* total [dim] of one field += sum over rows of score * behavior: fours of columns,
+   several rows at a time */
+__device__ void add_quads(const field &f, const int *ids, const float *score, int rows,
+                          double *total, int lane) {
+  int quads = f.dim / 4, peers = DIN_LANES / quads, quad = lane % quads;
+  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 4
+  for (int row = lane / quads; row < rows; row += peers) {
+    if (ids[row] < 0) continue;
+    const float4 *from =
+        static_cast<const float4 *>(f.rows) + int64_t(ids[row]) * quads;
+    float s = score[row];
+    sum = add_product(sum, make_float4(s, s, s, s), from[quad]);
+  }
+  __syncwarp();
+  for (int bit = DIN_LANES / 2; bit >= quads; bit /= 2) {
+    sum.x += __shfl_xor_sync(ALL_LANES, sum.x, bit);
+    sum.y += __shfl_xor_sync(ALL_LANES, sum.y, bit);
+    sum.z += __shfl_xor_sync(ALL_LANES, sum.z, bit);
+    sum.w += __shfl_xor_sync(ALL_LANES, sum.w, bit);
+  }
+  if (lane >= quads) return;
+  total += 4 * quad;
+  total[0] += double(sum.x), total[1] += double(sum.y);
+  total[2] += double(sum.z), total[3] += double(sum.w);
+}
+
+template <typename T>
+__device__ void add_columns(const field &f, const T *table, const int *ids,
+                            const float *score, int rows, double *total, int lane) {
+  for (int d = lane; d < f.dim; d += DIN_LANES) {
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int row = 0; row < rows; row++) {
+      if (ids[row] < 0) continue;
+      sum = fmaf(score[row], to_float(table[int64_t(ids[row]) * f.dim + d]), sum);
+    }
+    total[d] += double(sum);
+  }
+}
+
 /* total [D] += sum over rows of score * behavior, read again: they are near. */
 __device__ void add_behaviors(const launch &p, const room &r, int rows, int lane) {
-  int offset = 0;
+  double *total = r.total;
   for (int i = 0; i < p.num_fields; i++) {
     const field &f = p.fields[i];
     const int *ids = r.ids + i * DIN_ROWS;
-    for (int d = lane; d < f.dim; d += DIN_LANES) {
-      float sum = 0.0f;
-#pragma unroll 8
-      for (int row = 0; row < rows; row++) {
-        if (ids[row] < 0) continue;
-        sum = fmaf(r.score[row], read_value(f, int64_t(ids[row]) * f.dim + d), sum);
-      }
-      r.total[offset + d] += double(sum);
+    int quads = f.dim / 4;
+    if (f.is_half) {
+      add_columns(f, static_cast<const uint16_t *>(f.rows), ids, r.score, rows, total,
+                  lane);
+    } else if (f.dim % 4 == 0 && quads <= DIN_LANES && DIN_LANES % quads == 0) {
+      add_quads(f, ids, r.score, rows, total, lane);
+    } else {
+      add_columns(f, static_cast<const float *>(f.rows), ids, r.score, rows, total,
+                  lane);
     }
-    offset += f.dim;
+    total += f.dim;
   }
 }
 
@@ -478,8 +536,10 @@ __device__ bool attend_rows(const launch &p, const float *shared, const room &r,
                             softmax &soft, din_lane<A> lane) {
   bool good = read_query(p, n, r.query, lane.id);
   start_layers(p, shared, r, lane.id);
-  if (A::FOLDS && p.folds_once) {
-    for (int c = 0; c < p.layers[0].chunks; c++) fold<A>(p, shared, r, c, lane.id);
+  if constexpr (A::FOLDS) {
+    for (int c = 0; p.folds_once && c < p.layers[0].chunks; c++) {
+      fold<A>(p, shared, r, c, lane.id);
+    }
   }
   __syncwarp();
   for (int64_t row = first; row < last; row += DIN_ROWS) {

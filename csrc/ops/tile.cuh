@@ -41,6 +41,12 @@ struct din_fp32 {
   static __device__ int column(int lane, int) { return lane % 8; }
   /* lanes that hold the same rows differ in these bits */
   static constexpr int ROW_PEERS = 8;
+  /* K is packed in blocks of so many; the values of q for the four weights that stand
+     `rest` behind a block's first, a multiple of 4 */
+  static constexpr int BLOCK = 1;
+  static __device__ float4 factors(const float *q, int) {
+    return make_float4(q[0], q[0], q[0], q[0]);
+  }
 
   static __device__ float sigmoid(float z) { return 1.0f / (1.0f + exp2f(z)); }
   static __device__ float round(float x) { return x; }
@@ -112,6 +118,11 @@ struct din_tf32 : din_mma {
   static __device__ __host__ int64_t size(int64_t k, int64_t tiles) {
     return k * 8 * tiles;
   }
+  static constexpr int BLOCK = 8;
+  static __device__ float4 factors(const float *q, int rest) {
+    q += rest / 2 % 4;
+    return make_float4(q[0], q[4], q[1], q[5]);
+  }
   static __device__ float sigmoid(float z) { return 1.0f / (1.0f + exp2f(z)); }
   static __device__ float round(float x) { return THREE ? x : to_tf32(x); }
 
@@ -176,7 +187,6 @@ struct din_bf16 : din_mma {
     /* z = -x log2(e); sigmoid(x) = (1 + tanh(x / 2)) / 2 */
     return fmaf(0.5f, fast_tanh(z * -0.34657359f), 0.5f);
   }
-  static __device__ float round(float x) { return x; }
 
   template <int TILES, bool SCALED>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
