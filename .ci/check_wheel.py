@@ -1,6 +1,7 @@
 """Check what a user gets from the wheel alone: imports, hashes, names what it lacks."""
 
 import ctypes
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,12 @@ ops = ops_library()
 assert ops is not None
 assert ops.parent == installed.parent, ops
 ctypes.CDLL(str(ops)).RegisterCustomOps  # noqa: B018 - it loads, and has its door
+
+cuda = ops_library("cuda")
+nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+assert (cuda is not None) == (nvcc is not None), (cuda, nvcc)
+if cuda is not None:  # it loads without a driver, so that errors can be told
+    ctypes.CDLL(str(cuda)).RegisterCustomOps  # noqa: B018
 
 message = ""
 try:

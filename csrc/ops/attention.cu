@@ -23,7 +23,6 @@
 #include "tile.cuh"
 
 #define MAX_LAYERS 16
-#define MAX_WARPS 8
 #define CHUNK_ROWS 256
 #define LOG2E 1.44269504088896341f
 #define RING 64       /* counters of launches at work at a time */
@@ -662,7 +661,7 @@ __device__ void attend_item(const launch &p, const float *shared, const room &r,
 }
 
 template <typename A>
-__global__ void __launch_bounds__(MAX_WARPS *DIN_LANES) attend_kernel(const launch p) {
+__global__ void __launch_bounds__(A::WARPS *DIN_LANES) attend_kernel(const launch p) {
   DIN_SHARED_MEMORY(float4, memory);
   float *shared = reinterpret_cast<float *>(memory);
   const float4 *weights = reinterpret_cast<const float4 *>(p.weights);
@@ -844,7 +843,8 @@ namespace {
 
 /* Warps per block, and how much of the weights goes to shared memory: the most warps
    that run at a time, then the most weights. */
-const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &ends) {
+const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &ends,
+                          int most_warps) {
   int device = 0, limit = 0, processors = 0;
   DIN_TRY(cudaGetDevice(&device));
   DIN_TRY(
@@ -854,7 +854,7 @@ const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &end
                                limit));
   int best = 0;
   for (int64_t end : ends) {
-    for (int warps = 1; warps <= MAX_WARPS; warps++) {
+    for (int warps = 1; warps <= most_warps; warps++) {
       int64_t floats = end + int64_t(warps) * c->model.room_floats;
       int blocks = 0;
       if (floats * 4 > limit) break;
@@ -914,7 +914,7 @@ const char *create(din_cuda_attention *c, const din_attention *a) {
     }
     if ((ends[0] + p.room_floats) * 4 <= limit || most == 2) break;
   }
-  const char *failed = choose_launch(c, ends);
+  const char *failed = choose_launch(c, ends, A::WARPS);
   if (failed) return failed;
   size_t bytes = weights.weights.size() * sizeof(float);
   DIN_TRY(cudaMalloc(reinterpret_cast<void **>(&c->weights), bytes));

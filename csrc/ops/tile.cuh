@@ -30,6 +30,7 @@ struct din_lane {
 struct din_fp32 {
   static constexpr int LANE_ROWS = 8, LANE_COLS = 1, UNIT = 8, PAD = 4;
   static constexpr bool FOLDS = true, ROUNDS = false;
+  static constexpr int WARPS = 8; /* of a block at most: registers for each */
   typedef float weight;
   static __device__ __host__ int64_t place(int64_t k, int64_t column, int64_t tiles) {
     return k * 8 * tiles + column;
@@ -109,6 +110,7 @@ template <bool THREE>
 struct din_tf32 : din_mma {
   static constexpr int UNIT = 8, PAD = 4;
   static constexpr bool FOLDS = true, ROUNDS = !THREE;
+  static constexpr int WARPS = 8;
   typedef float weight;
   /* [K / 8][tile][lane][2]: rows t and t + 4 of column g */
   static __device__ __host__ int64_t place(int64_t k, int64_t column, int64_t tiles) {
@@ -173,6 +175,7 @@ struct din_tf32 : din_mma {
 struct din_bf16 : din_mma {
   static constexpr int UNIT = 16, PAD = 8;
   static constexpr bool FOLDS = false, ROUNDS = false;
+  static constexpr int WARPS = 12; /* its warps need little shared memory */
   typedef uint16_t weight;
   /* [K / 16][tile][lane][4]: rows 2t, 2t + 1, 2t + 8, 2t + 9 of column g */
   static __device__ __host__ int64_t place(int64_t k, int64_t column, int64_t tiles) {
