@@ -182,6 +182,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="between the elements of a list in CSV (default: %(default)s)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add(
+        "--precision",
+        default="fp32",
+        help="of the attention: fp32, bf16 (AMX, CUDA), tf32x3, tf32 (CUDA)"
+        " (default: %(default)s)",
+    )
+    add(
+        "--tables",
+        default="device",
+        help="host: tables larger than the card stay in the host's memory"
+        " (default: %(default)s)",
+    )
     add("--threads", type=positive, help="default: all CPUs this process may use")
     add(
         "--batch-size",
@@ -219,7 +231,13 @@ def _score(arguments: argparse.Namespace) -> int:
     from din_infer.session import available_cpus
 
     threads = arguments.threads or available_cpus()
-    predictor = Predictor(arguments.model, device=arguments.device, threads=1)
+    predictor = Predictor(
+        arguments.model,
+        device=arguments.device,
+        threads=1,
+        precision=arguments.precision,
+        tables=arguments.tables,
+    )
     try:
         summary = score_files(
             predictor,

@@ -18,6 +18,7 @@ import pytest
 
 from din_converter import convert
 from din_infer import DeviceError, ModelError, Predictor, device, session
+from din_infer.cli import main
 from din_infer.device import Card, Noise, captured, find_card, parse_device
 from tests.emulated_cuda import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
@@ -523,6 +524,28 @@ def test_a_model_too_wide_for_the_card_runs_on_its_functions(
     np.testing.assert_allclose(got.score(rows), own.score(rows), atol=1e-6)
     with pytest.raises(ModelError, match="fit into a multiprocessor"):
         Predictor(model, device="cuda", precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "wanted"),
+    [
+        ("--precision", "tf32", "expected fp32 or bf16, got 'tf32' - at `precision`"),
+        ("--tables", "host", "expected device on the CPU, got 'host' - at `tables`."),
+    ],
+)
+def test_din_score_says_it_too(
+    flag: str,
+    value: str,
+    wanted: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    words = [str(model), "rows.parquet", "--out", str(out), "--device", "cpu"]
+    assert main([*words, flag, value]) != 0
+    assert wanted in capsys.readouterr().err
+    assert not out.exists()
 
 
 # ---- what is printed ----
