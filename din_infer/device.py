@@ -172,7 +172,7 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
         _ask(driver, "cuDeviceGetCount", place, ctypes.byref(count))
     if index >= count.value:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        got = f"{count.value} cards" if count.value else "no card"
+        got = {0: "no card", 1: "1 card"}.get(count.value, f"{count.value} cards")
         fix = ""
         if count.value == 0 or visible is not None:
             fix = "Is the card visible here?"
@@ -235,8 +235,13 @@ def check_memory(card: Card, path: Path) -> None:
     DeviceError
         With both sizes, and what can be done.
     """
-    files = [path, *path.parent.glob(f"{path.stem}-*.data")]
-    needed = sum(f.stat().st_size for f in files)
+    try:
+        graph = path.read_bytes()
+        # of this graph's only: a model converted again leaves its older data there
+        data = [f for f in path.parent.glob("*.data") if os.fsencode(f.name) in graph]
+        needed = len(graph) + sum(f.stat().st_size for f in data)
+    except OSError:  # which the runtime will say of the file
+        return
     if needed + MARGIN_BYTES <= card.free_bytes:
         return
     rule = f"{(needed + MARGIN_BYTES) / GIB:.2f} GiB free for the weights"
@@ -256,19 +261,23 @@ class Noise:
     used: bool = False
 
 
-@contextmanager
-def captured() -> Iterator[Noise]:
-    """Capture what C code prints to file descriptors 1 and 2.
-
-    The caller holds a lock, since descriptors belong to the process, and gives what no
-    error is made of to `say_again`.
-    """
-    noise = Noise()
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):  # none, or closed
             continue
+
+
+@contextmanager
+def captured() -> Iterator[Noise]:
+    """Capture what is printed to file descriptors 1 and 2, by C code and Python.
+
+    The caller holds a lock, since descriptors belong to the process, and gives what no
+    error is made of to `say_again`.
+    """
+    noise = Noise()
+    _flush()
     with tempfile.TemporaryFile() as file:
         kept: list[tuple[int, int]] = []
         try:
@@ -280,6 +289,7 @@ def captured() -> Iterator[Noise]:
                 os.dup2(file.fileno(), descriptor)
             yield noise
         finally:
+            _flush()  # the runtime's Python prints too, into a buffer
             for descriptor, copy in kept:
                 os.dup2(copy, descriptor)
                 os.close(copy)

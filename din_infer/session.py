@@ -194,7 +194,7 @@ class Session:
                 preload()
         loading = noise.text
         if ops is not None:
-            self._lane = Lane(ops, index)
+            self._lane = self._open_lane(ops, index)
         try:
             self._build_cuda(runtime, index, ops, loading)
         except ModelError as error:
@@ -205,6 +205,7 @@ class Session:
             message = f"running the model's functions: {wide[0].removesuffix(' - at ')}"
             warnings.warn(message, stacklevel=5)
             self._build_cuda(runtime, index, None, loading)
+        say_again(Noise(loading))
 
     def _build_cuda(
         self,
@@ -234,6 +235,9 @@ class Session:
                     if self._lane is not None:
                         self._lane.enter(loads=self.tables == "host")
                     self._session = self._make(runtime, options, providers)
+                if self._provider() != "CUDAExecutionProvider":
+                    noise.text = noise.text or loading
+                    raise why_on_cpu(noise, self._provider())
             except ModelError as error:
                 noise.used = True
                 if attempt is not settings:
@@ -243,13 +247,19 @@ class Session:
                 raise cuda_failure(f"{error} {noise.text}", index) or error from None
             finally:
                 say_again(noise)
-            if self._provider() != "CUDAExecutionProvider":
-                raise why_on_cpu(Noise(noise.text or loading), self._provider())
             check_placement(self._session, index)
             if self._lane is not None:
                 self._lane.replays = attempt is not settings
             self.fused = ops is not None
             return
+
+    @staticmethod
+    def _open_lane(ops: Path, index: int) -> Lane:
+        try:
+            return Lane(ops, index)
+        except (OSError, AttributeError) as error:  # not loadable, or of another build
+            rule, fix = "the native operators of this din-infer", "Reinstall din-infer."
+            raise DeviceError(explain(rule, error, str(ops), fix)) from None
 
     def _close_lane(self) -> None:
         if self._lane is not None:

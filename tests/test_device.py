@@ -96,6 +96,11 @@ DRIVERS: dict[str, tuple[tuple[int, ...], int, str]] = {
         2,
         "expected a card number 2, got 2 cards - at `cuda:2`",
     ),
+    "one card": (
+        (13000, 1, 0),
+        1,
+        "expected a card number 1, got 1 card - at `cuda:1`",
+    ),
     "old driver": (
         (12040, 1, 0),
         0,
@@ -164,15 +169,14 @@ def test_devices_are_split() -> None:
     assert parse_device("auto") == ("auto", 0)
 
 
-def test_weights_must_fit(
-    model: Path, says: Callable[..., None], tmp_path: Path
-) -> None:
-    del model
+def test_weights_must_fit(says: Callable[..., None], tmp_path: Path) -> None:
     says(13000, 1, 0, 1 << 30)
     path = tmp_path / "big.onnx"
-    path.write_bytes(b"x")
-    with (tmp_path / "big-1234.data").open("wb") as data:
-        data.truncate(3 << 30)  # sparse
+    path.write_bytes(b"data in big-1234.data")
+    others = ("big-5678.data", "big-er-1234.data")  # of an older graph, another model
+    for name in ("big-1234.data", *others):
+        with (tmp_path / name).open("wb") as data:
+            data.truncate(3 << 30)  # sparse
     card = find_card(0)
     with pytest.raises(DeviceError) as caught:
         device.check_memory(card, path)
@@ -183,6 +187,7 @@ def test_weights_must_fit(
     )
     says(13000, 1, 0, 4 << 30)
     device.check_memory(find_card(0), path)
+    device.check_memory(card, tmp_path / "none.onnx")  # the runtime says it
 
 
 # ---- the runtime ----
@@ -350,7 +355,7 @@ def test_cuda_never_scores_on_the_cpu(
     rows = random_rows(fallen.spec, 20)
     own = Predictor(model, device="cpu")
     np.testing.assert_array_equal(fallen.score(rows), own.score(rows))
-    assert capfd.readouterr().out == ""
+    assert capfd.readouterr() == ("", "")  # the error says it
 
 
 def test_a_file_that_is_wrong_is_wrong_on_cuda_too(
@@ -388,7 +393,23 @@ def test_a_session_on_cuda_scores_through_the_lane(
     assert name == "CUDAExecutionProvider"
     assert settings["use_tf32"] == "0"
     assert int(settings["user_compute_stream"]) != 0
-    assert "a warning" in capfd.readouterr().err
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "a warning" in err
+    assert "Failed to load libcublasLt.so.13" in err  # and it was not needed
+
+
+def test_placement_is_read_from_the_runtimes_own_objects(model: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    made = onnxruntime.InferenceSession(
+        str(model), options, providers=["CPUExecutionProvider"]
+    )
+    if not hasattr(made, "get_provider_graph_assignment_info"):
+        device.check_placement(made, 0)
+        return
+    with pytest.raises(DeviceError, match=r"got \d+ on the CPU: MatMul _inlfunc_Local"):
+        device.check_placement(made, 0)
 
 
 def test_a_session_that_cannot_replay_is_made_without(
@@ -420,6 +441,22 @@ def test_tables_of_the_host(model: Path, disguise: Callable[..., Disguised]) -> 
     assert len(addresses - {0}) == 3
     assert "enable_cuda_graph" not in settings
     assert got._session.tables == "host"
+
+
+def test_a_model_that_does_not_fit_lies_on_the_host(
+    model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disguise(claims="CUDAExecutionProvider")
+    full = Card(0, "Fake 0", (9, 0), 1 << 36, 1 << 20, (13, 0))
+    monkeypatch.setattr(session, "find_card", lambda *_: full)
+    with pytest.raises(DeviceError) as caught:
+        Predictor(model, device="cuda")
+    assert str(caught.value) == (
+        "expected 0.25 GiB free for the weights, got 0.00 GiB of 64.00 GiB"
+        " - at `cuda:0 (Fake 0)`. Convert with --embedding-dtype fp16, or give"
+        ' tables="host".'
+    )
+    assert Predictor(model, device="cuda", tables="host").device == "cuda:0"
 
 
 def test_memory_for_the_runtime(disguise: Callable[..., Disguised]) -> None:
@@ -507,6 +544,33 @@ def test_a_package_built_without_the_operators(
         Predictor(model, device="cuda", precision="tf32")
 
 
+@pytest.mark.parametrize("content", [b"no library", None])
+def test_operators_of_another_build_are_told(
+    content: bytes | None,
+    model: Path,
+    driver: Path,
+    disguise: Callable[..., Disguised],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    disguise(claims="CUDAExecutionProvider")
+    path = tmp_path / "_ops_cuda.so"
+    path.write_bytes(content or driver.read_bytes())
+    own = session.ops_library
+    monkeypatch.setattr(
+        session, "ops_library", lambda kind="cpu": path if kind == "cuda" else own(kind)
+    )
+    with pytest.raises(DeviceError) as caught:
+        Predictor(model, device="cuda")
+    said = "undefined symbol: din_lane_open" if content is None else "file too short"
+    assert str(caught.value) == (
+        f"expected the native operators of this din-infer, got {path}: {said}"
+        f" - at `{path}`. Reinstall din-infer."
+    )
+    with pytest.warns(UserWarning, match="scoring on the CPU: expected the native"):
+        assert Predictor(model, device="auto").device == "cpu"
+
+
 def test_a_model_too_wide_for_the_card_runs_on_its_functions(
     model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -571,6 +635,21 @@ def test_what_c_code_prints_is_captured(capfd: pytest.CaptureFixture[str]) -> No
     device.say_again(Noise("five"))
     device.say_again(Noise("six", used=True))
     assert capfd.readouterr() == ("", "five\n")
+
+
+def test_what_python_buffers_is_captured(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `preload_dlls` prints, into a pipe."""
+    with open(1, "w", closefd=False) as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        stream.write("before\n")
+        with captured() as noise:
+            stream.write("within\n")
+        stream.flush()
+        monkeypatch.undo()
+    assert noise.text == "within\n"
+    assert capfd.readouterr().out == "before\n"
 
 
 def test_captures_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ NEEDED_BY = {
     "ReleaseTensorTypeAndShapeInfo": "attention",
     "ReleaseCustomOpDomain": "",  # only when a runtime refuses an operator's domain
     "KernelInfoGetAttributeArray_int64": "attention",
+    "KernelContext_GetGPUComputeStream": "",  # of CUDA; tests/test_cuda_ops.py calls it
     "KernelInfo_GetInputCount": "attention",
     "KernelInfo_GetOutputCount": "attention",
     "HasSessionConfigEntry": "attention",
