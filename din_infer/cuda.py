@@ -39,7 +39,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401
     library = ctypes.CDLL(str(path))
     count, text = ctypes.c_int64, ctypes.c_char_p
     for name, result, arguments in (
-        ("din_lane_open", text, [ctypes.c_int, ctypes.POINTER(Address)]),
+        ("din_lane_open", text, [ctypes.c_int, ctypes.c_int, ctypes.POINTER(Address)]),
         ("din_lane_stream", Address, [Address]),
         ("din_lane_close", None, [Address]),
         ("din_lane_enter", None, [Address, ctypes.c_size_t]),
@@ -117,6 +117,8 @@ class Lane:
         The card's number.
     device_type : str
         Of the memory that inputs and outputs are bound to.
+    own_stream : bool
+        False computes on the default stream, as a session with `memory_options` does.
 
     Notes
     -----
@@ -129,11 +131,14 @@ class Lane:
         library: Path,
         index: int,
         device_type: str = "cuda",
+        own_stream: bool = True,
     ) -> None:
         self._library = _load(library)
         self._index, self._device_type = index, device_type
         self._lane = Address()
-        failed = self._library.din_lane_open(index, ctypes.byref(self._lane))
+        failed = self._library.din_lane_open(
+            index, int(own_stream), ctypes.byref(self._lane)
+        )
         _check(failed, f"cuda:{index}")
         self._launching = threading.Lock()
         self._free = threading.Semaphore(ROOMS)
@@ -158,7 +163,7 @@ class Lane:
     @property
     def stream(self) -> int:
         """Address of the stream, which the session must compute on."""
-        return int(self._library.din_lane_stream(self._lane))
+        return int(self._library.din_lane_stream(self._lane) or 0)
 
     def memory_options(self) -> dict[str, str]:
         """Make the provider's options for memory of this lane's: tables on the host."""
@@ -299,7 +304,8 @@ class Lane:
         """Write the batch into pinned memory, narrow and without padding."""
         words = _bucket(plan.words, 1)  # so that memory grows seldom
         floats = _bucket(plan.floats, 1)
-        failed = self._library.din_room_reserve(room.handle, words, floats)
+        with self._launching:  # while launches are captured, nothing may be allocated
+            failed = self._library.din_room_reserve(room.handle, words, floats)
         _check(failed, f"cuda:{self._index}")
         places = (Address * 5)()
         self._library.din_room_places(room.handle, places)

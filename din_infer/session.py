@@ -216,10 +216,12 @@ class Session:
     ) -> None:
         # TF32 is on by default and costs three digits
         settings = {"device_id": str(index), "use_tf32": "0"}
-        if self._lane is not None:
+        if self._lane is not None and self.tables == "host":
+            settings |= (
+                self._lane.memory_options()
+            )  # no stream beside: ORT refuses both
+        elif self._lane is not None:
             settings["user_compute_stream"] = str(self._lane.stream)
-            if self.tables == "host":
-                settings |= self._lane.memory_options()
         graphs = {"enable_cuda_graph": "1"}
         # replayed launches need fixed memory, which memory_options does not give
         attempts = [settings | graphs] if self._lane and self.tables == "device" else []

@@ -272,7 +272,11 @@ def disguise(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Disguised]:
 
         monkeypatch.setattr(session, "ops_library", library)
         real = session.Lane
-        monkeypatch.setattr(session, "Lane", lambda *a: real(*a, device_type="cpu"))
+
+        def lane(*arguments: Any, **options: Any) -> session.Lane:  # noqa: ANN401
+            return real(*arguments, **options, device_type="cpu")
+
+        monkeypatch.setattr(session, "Lane", lane)
         return runtime
 
     return make
@@ -439,7 +443,11 @@ def test_tables_of_the_host(model: Path, disguise: Callable[..., Disguised]) -> 
     names = ("gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache")
     addresses = {int(settings[name]) for name in names}
     assert len(addresses - {0}) == 3
-    assert "enable_cuda_graph" not in settings
+    # the runtime refuses either beside an allocator
+    assert not {"enable_cuda_graph", "user_compute_stream"} & set(settings)
+    rows = random_rows(got.spec, 9)
+    own = Predictor(model, device="cpu")
+    np.testing.assert_allclose(got.score(rows), own.score(rows), atol=1e-5)
     assert got._session.tables == "host"
 
 

@@ -90,13 +90,16 @@ const char *take_all(din_room *r, int64_t words, int64_t floats) {
 
 }  // namespace
 
-EXPORT const char *din_lane_open(int device, din_lane **out) {
+/* Without `own_stream` it computes on the default stream. */
+EXPORT const char *din_lane_open(int device, int own_stream, din_lane **out) {
   din_lane *lane = new (std::nothrow) din_lane();
   if (lane == nullptr) return "out of memory";
   *out = lane;
   lane->device = device;
   DIN_TRY(cudaSetDevice(device));
-  DIN_TRY(cudaStreamCreateWithFlags(&lane->compute, cudaStreamNonBlocking));
+  if (own_stream) {
+    DIN_TRY(cudaStreamCreateWithFlags(&lane->compute, cudaStreamNonBlocking));
+  }
   DIN_TRY(cudaStreamCreateWithFlags(&lane->copy, cudaStreamNonBlocking));
   return nullptr;
 }
