@@ -402,12 +402,15 @@ class Lane:
                 return None
             return self._collect(room, plan)
 
-    def close(self) -> None:
-        """Free what is on the card; nothing may be under way."""
+    def close(self, *, streams: bool = True) -> None:
+        """Free what is on the card; nothing may be under way.
+
+        Without `streams`, those stay: for a session that is still to be destroyed.
+        """
         for room in (*self._rooms, *self._replayed.values()):
             self._library.din_room_close(room.handle)
         self._rooms, self._replayed = [], {}
-        if self._lane.value is not None:
+        if streams and self._lane.value is not None:
             self._library.din_lane_close(self._lane)
             self._lane = Address()
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from din_infer.errors import DeviceError, explain
 
@@ -40,6 +40,7 @@ OLDEST_RUNTIME = [1, 20]
 FIRST_WITH_CUDA_13 = [1, 27]
 INSTALL_CPU = 'Run: pip install "din-infer[cpu]"'
 INSTALL_GPU = 'Run: pip install "din-infer[gpu]" (and no other onnxruntime)'
+INSTALL_DRIVER = "Install NVIDIA's driver; in a container, start it with its GPUs."
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
@@ -153,9 +154,9 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
     try:
         driver = load_driver()
     except OSError:
-        fix = "Install NVIDIA's driver; in a container, start it with its GPUs."
         got = f"no {DRIVER}"
-        raise DeviceError(explain("NVIDIA's driver", got, place, fix)) from None
+        rule = "NVIDIA's driver"
+        raise DeviceError(explain(rule, got, place, INSTALL_DRIVER)) from None
     version, count = ctypes.c_int(), ctypes.c_int()
     _ask(driver, "cuDriverGetVersion", place, ctypes.byref(version))
     needed = 13 if list(runtime_release) >= FIRST_WITH_CUDA_13 else 12
@@ -269,6 +270,11 @@ def _flush() -> None:
             continue
 
 
+def _scratch() -> IO[bytes]:
+    in_memory = getattr(os, "memfd_create", None)  # Linux, whose disk may be read-only
+    return os.fdopen(in_memory("din"), "w+b") if in_memory else tempfile.TemporaryFile()
+
+
 @contextmanager
 def captured() -> Iterator[Noise]:
     """Capture what is printed to file descriptors 1 and 2, by C code and Python.
@@ -278,7 +284,7 @@ def captured() -> Iterator[Noise]:
     """
     noise = Noise()
     _flush()
-    with tempfile.TemporaryFile() as file:
+    with _scratch() as file:
         kept: list[tuple[int, int]] = []
         try:
             for descriptor in (1, 2):
@@ -317,12 +323,17 @@ def why_on_cpu(noise: Noise, provider: str) -> DeviceError:
     ) or re.search(r'error 126.*"([^"]+\.dll)"', noise.text)
     if missing:
         rule = f"the library {missing[1]}, which the runtime's CUDA needs"
+        if missing[1] == DRIVER:
+            fix = INSTALL_DRIVER
         return DeviceError(explain(rule, "none", "device", fix))
-    failure = re.search(r"CUDA (?:failure|error) \d+: [^;\n]*", noise.text)
+    found = re.search(r"CUDA (?:failure|error) \d+: [^;\n]*", noise.text)
+    found = found or re.search(r"(?<= with error: )[^\n]+", noise.text)
     lines = [line.strip() for line in noise.text.splitlines() if line.strip()]
     got = f"one on {provider}"
-    if failure or lines:
-        got += f": {failure[0].strip() if failure else lines[-1][-300:]}"
+    if found or lines:
+        # without the time and the place in the runtime's source
+        said = found[0] if found else re.sub(r"^.*?\[\w:onnx[^]]*\] ", "", lines[-1])
+        got += f": {said[:300].strip()}"
     return DeviceError(explain(rule, got, "device", fix))
 
 

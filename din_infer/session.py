@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,8 @@ class Session:
             warnings.warn(f"scoring on the CPU: {error}", stacklevel=4)
             return False
         self.device = f"cuda:{index}"
+        if self._lane is not None:
+            weakref.finalize(self, self._lane.close, streams=False).atexit = False
         return True
 
     def _try_cuda(self, runtime: Any, index: int) -> None:  # noqa: ANN401
@@ -182,12 +185,12 @@ class Session:
         if self.tables == "device":
             check_memory(card, self.path)
         ops = ops_library("cuda") if self._wants_fused else None
-        if ops is None and (self.precision != "fp32" or self.tables == "host"):
-            rule = "the native operators for CUDA"
-            built = "built with them" if self._wants_fused else f"fused={False}"
-            got = f"a package not {built}" if self._wants_fused else built
-            name = "tables" if self.tables == "host" else "precision"
-            raise DeviceError(explain(rule, got, name))
+        needs_ops = self.precision != "fp32" or self.tables == "host"
+        if ops is None and needs_ops:
+            got = (
+                "a package not built with them" if self._wants_fused else "fused=False"
+            )
+            raise self._without_ops(got)
         with _BUILDING, captured() as noise:
             preload = getattr(runtime, "preload_dlls", None)
             if preload is not None:
@@ -199,11 +202,14 @@ class Session:
             self._build_cuda(runtime, index, ops, loading)
         except ModelError as error:
             wide = TOO_WIDE.search(str(error))
-            if not wide or self.precision != "fp32" or self.tables == "host":
+            if not wide:
                 raise
+            said = wide[0].removesuffix(" - at ")
+            if needs_ops:
+                got = f"a model too wide for them ({said})"
+                raise self._without_ops(got) from None
             self._close_lane()
-            message = f"running the model's functions: {wide[0].removesuffix(' - at ')}"
-            warnings.warn(message, stacklevel=5)
+            warnings.warn(f"running the model's functions: {said}", stacklevel=5)
             self._build_cuda(runtime, index, None, loading)
         say_again(Noise(loading))
 
@@ -217,9 +223,8 @@ class Session:
         # TF32 is on by default and costs three digits
         settings = {"device_id": str(index), "use_tf32": "0"}
         if self._lane is not None and self.tables == "host":
-            settings |= (
-                self._lane.memory_options()
-            )  # no stream beside: ORT refuses both
+            # the runtime then computes on the default stream, and refuses another
+            settings |= self._lane.memory_options()
         elif self._lane is not None:
             settings["user_compute_stream"] = str(self._lane.stream)
         graphs = {"enable_cuda_graph": "1"}
@@ -255,10 +260,13 @@ class Session:
             self.fused = ops is not None
             return
 
-    @staticmethod
-    def _open_lane(ops: Path, index: int) -> Lane:
+    def _without_ops(self, got: str) -> DeviceError:
+        name = "tables" if self.tables == "host" else "precision"
+        return DeviceError(explain("the native operators for CUDA", got, name))
+
+    def _open_lane(self, ops: Path, index: int) -> Lane:
         try:
-            return Lane(ops, index)
+            return Lane(ops, index, own_stream=self.tables != "host")
         except (OSError, AttributeError) as error:  # not loadable, or of another build
             rule, fix = "the native operators of this din-infer", "Reinstall din-infer."
             raise DeviceError(explain(rule, error, str(ops), fix)) from None

@@ -46,8 +46,16 @@ def pytest_collection_modifyitems(
     """Leave tests that need a card out where the runtime has no CUDA."""
     import onnxruntime
 
+    from din_infer.device import find_card, release_of
+    from din_infer.errors import DeviceError
+
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return
+        try:
+            find_card(0, release_of(onnxruntime))
+        except DeviceError:
+            pass
+        else:
+            return
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if needing:
         config.hook.pytest_deselected(items=needing)

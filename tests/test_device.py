@@ -4,9 +4,11 @@ Long because each way to fail is a case of its own; none needs a card.
 """
 
 import ctypes
+import gc
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,6 +212,7 @@ class Disguised:
         self.prints, self.raises, self.places = prints, raises, places
         self.claims = claims
         self.asked: list[Any] = []
+        self.lanes: list[dict[str, Any]] = []
 
     __version__ = "1.31.1"
 
@@ -274,6 +277,7 @@ def disguise(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Disguised]:
         real = session.Lane
 
         def lane(*arguments: Any, **options: Any) -> session.Lane:  # noqa: ANN401
+            runtime.lanes.append(options)
             return real(*arguments, **options, device_type="cpu")
 
         monkeypatch.setattr(session, "Lane", lane)
@@ -286,6 +290,19 @@ MISSING = (
     "\x1b[1;31m[E:onnxruntime] Failed to load library"
     " /x/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open"
     " shared object file: No such file or directory\n\x1b[m"
+)
+# As onnxruntime-gpu 1.31 prints them.
+LOG = "\x1b[1;31m2026-11-27 01:32:05.67 [{}:onnxruntime:Default, x.cc:1 f] {}\n\x1b[m"
+DAMAGED = (
+    "/o/x.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library"
+    " /x/libonnxruntime_providers_cuda.so with error: /x/libcublasLt.so.13: file too"
+    " short"
+)
+ADVICE = (
+    "Failed to create CUDAExecutionProvider. Require cuDNN 9.* and CUDA 13.*. Please"
+    " install all dependencies as mentioned in the GPU requirements page"
+    " (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html"
+    "#requirements), make sure they're in the PATH, and that your GPU is supported."
 )
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "a CPU session": (
@@ -312,6 +329,18 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
         {"prints": "x\nCUDA failure 35: CUDA driver version is insufficient ; GPU=0\n"},
         "expected a session on CUDA, got one on CPUExecutionProvider: CUDA failure 35:"
         " CUDA driver version is insufficient - at `device`." + GPU,
+    ),
+    "a damaged library": (
+        {"prints": LOG.format("E", DAMAGED) + LOG.format("W", ADVICE)},
+        "expected a session on CUDA, got one on CPUExecutionProvider:"
+        " /x/libcublasLt.so.13: file too short - at `device`." + GPU,
+    ),
+    "advice alone": (
+        {"prints": LOG.format("W", ADVICE)},
+        "expected a session on CUDA, got one on CPUExecutionProvider: "
+        + ADVICE[:300]
+        + " - at `device`."
+        + GPU,
     ),
     "an error of the card": (
         {"raises": "CUDA failure 700: an illegal memory access ; GPU=0"},
@@ -416,6 +445,20 @@ def test_placement_is_read_from_the_runtimes_own_objects(model: Path) -> None:
         device.check_placement(made, 0)
 
 
+def test_a_predictor_that_goes_frees_its_memory(
+    model: Path, disguise: Callable[..., Disguised]
+) -> None:
+    disguise(claims="CUDAExecutionProvider")
+    got = Predictor(model, device="cuda")
+    lane = got._session._lane
+    assert lane is not None
+    assert lane._rooms or lane._replayed  # of the golden rows
+    del got
+    gc.collect()
+    assert not lane._rooms
+    assert not lane._replayed
+
+
 def test_a_session_that_cannot_replay_is_made_without(
     model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +488,10 @@ def test_tables_of_the_host(model: Path, disguise: Callable[..., Disguised]) -> 
     assert len(addresses - {0}) == 3
     # the runtime refuses either beside an allocator
     assert not {"enable_cuda_graph", "user_compute_stream"} & set(settings)
+    # it then computes on the default stream: so must the lane, or ids come too late
+    assert runtime.lanes == [{"own_stream": False}]
+    Predictor(model, device="cuda")
+    assert runtime.lanes[1:] == [{"own_stream": True}]
     rows = random_rows(got.spec, 9)
     own = Predictor(model, device="cpu")
     np.testing.assert_allclose(got.score(rows), own.score(rows), atol=1e-5)
@@ -594,8 +641,17 @@ def test_a_model_too_wide_for_the_card_runs_on_its_functions(
     rows = random_rows(got.spec, 9)
     own = Predictor(model, device="cpu", fused=False)
     np.testing.assert_allclose(got.score(rows), own.score(rows), atol=1e-6)
-    with pytest.raises(ModelError, match="fit into a multiprocessor"):
-        Predictor(model, device="cuda", precision="bf16")
+    for how, name in (
+        ({"precision": "tf32"}, "precision"),
+        ({"tables": "host"}, "tables"),
+    ):
+        with pytest.raises(DeviceError) as caught:
+            Predictor(model, device="cuda", **how)
+        assert str(caught.value) == (
+            "expected the native operators for CUDA, got a model too wide for them"
+            " (expected layers that fit into a multiprocessor, got wider ones)"
+            f" - at `{name}`"
+        )
 
 
 @pytest.mark.parametrize(
@@ -658,6 +714,16 @@ def test_what_python_buffers_is_captured(
         monkeypatch.undo()
     assert noise.text == "within\n"
     assert capfd.readouterr().out == "before\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="in memory on Linux alone")
+def test_captures_without_a_folder_to_write_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+    with captured() as noise:
+        os.write(2, b"x")
+    assert noise.text == "x"
 
 
 def test_captures_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:

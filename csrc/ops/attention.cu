@@ -852,24 +852,24 @@ const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &end
   DIN_TRY(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
   DIN_TRY(cudaFuncSetAttribute(c->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                limit));
-  int best = 0;
+  int best = 0; /* warps at a time on a multiprocessor */
   for (int64_t end : ends) {
+    int most = 0, most_blocks = 0, most_warps_of_block = 0;
     for (int warps = 1; warps <= most_warps; warps++) {
-      int64_t floats = end + int64_t(warps) * c->model.room_floats;
+      int64_t bytes = 4 * (end + int64_t(warps) * c->model.room_floats);
       int blocks = 0;
-      if (floats * 4 > limit) break;
+      if (bytes > limit) break;
       DIN_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-          &blocks, c->kernel, warps * DIN_LANES, size_t(floats) * 4));
-      int at_a_time = blocks * warps;
-      /* a quarter of the warps is a fair price for weights near by */
-      bool more = c->model.shared_floats == int(end) ? at_a_time > best
-                                                     : 4 * at_a_time >= 3 * best;
-      if (at_a_time == 0 || !more) continue;
-      best = at_a_time > best ? at_a_time : best;
-      c->warps = warps, c->blocks = blocks * processors;
-      c->model.shared_floats = int(end);
-      c->shared_bytes = size_t(floats) * 4;
+          &blocks, c->kernel, warps * DIN_LANES, size_t(bytes)));
+      if (blocks * warps < most || blocks == 0) continue;
+      most = blocks * warps, most_blocks = blocks, most_warps_of_block = warps;
     }
+    /* a quarter of the warps is a fair price for weights near by */
+    if (most == 0 || 4 * most < 3 * best) break;
+    best = most > best ? most : best;
+    c->warps = most_warps_of_block, c->blocks = most_blocks * processors;
+    c->model.shared_floats = int(end);
+    c->shared_bytes = 4 * (size_t(end) + size_t(c->warps) * c->model.room_floats);
   }
   if (best == 0)
     return "expected layers that fit into a multiprocessor, got wider ones";
