@@ -3,13 +3,16 @@
 Integers travel as int32 and histories without their padding, as one block of pinned
 memory; the card widens them to the int64 that the graph takes. Where a run can be
 replayed (one request, native operators), its launches are captured in a CUDA graph for
-each size. The C side is csrc/ops/device.cu. Letters: B requests, N candidates, T
-positions, V behaviors in all.
+each size. The C side is csrc/ops/device.cu. Above 400 lines: how a run is laid out,
+filled, launched and fetched is read best in one place.
+
+Letters: B requests, N candidates, T positions, V behaviors in all.
 """
 
 import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from din_infer.device import cuda_failure
 from din_infer.errors import DeviceError, ModelError, explain
 from din_infer.spec import Input
 
-__all__ = ["Lane", "Pending"]
+__all__ = ["LARGEST", "LAUNCHING", "Lane", "Pending"]
 
 ALIGNMENT = 64  # words: what the runtime's own kernels read at a time, and more
-ROOMS = 4  # runs under way at a time
 LARGEST = 2**31 - 1  # what an int32 holds
 # Replayed: at most this many candidates of one request, in this many sizes.
 MOST_CANDIDATES, FEWEST_CANDIDATES, FEWEST_BEHAVIORS = 4096, 16, 64
-MOST_GRAPHS = 64
+MOST_GRAPHS, MOST_REFUSALS = 64, 3
 HOST_TABLE_BYTES = 1 << 24  # a table of the host's: 16 MiB and more
+
+# Held while launches go out, whoever's card they are for: the runtime captures them in
+# a mode in which no other thread may ask the driver for anything.
+LAUNCHING = threading.Lock()
 
 Arrays = Mapping[str, NDArray[Any]]
 Address = ctypes.c_void_p
@@ -122,8 +129,8 @@ class Lane:
 
     Notes
     -----
-    May be shared by threads: up to four runs are filled and fetched side by side, and
-    computed one after the other.
+    May be shared by threads: runs are filled and fetched side by side, and computed one
+    after the other.
     """
 
     def __init__(
@@ -140,10 +147,12 @@ class Lane:
             index, int(own_stream), ctypes.byref(self._lane)
         )
         _check(failed, f"cuda:{index}")
-        self._launching = threading.Lock()
-        self._free = threading.Semaphore(ROOMS)
+        self._own_stream = own_stream
+        self._replayer: ThreadPoolExecutor | None = None
+        self._refusals = 0
         self._rooms: list[_Room] = []
         self._replayed: dict[tuple[object, ...], _Room] = {}
+        self._graphs = 0  # numbers given
         self._lengths_of: dict[str, str] = {}
         self._per_candidate: set[str] = set()
         self.replays = False
@@ -213,23 +222,20 @@ class Lane:
             if made is not None:
                 return Pending(lambda: made)
             plan = self._plan(inputs, names, False)
-        self._free.acquire()
-        room: _Room | None = None
+        room = self._take_room()
         try:
-            room = self._take_room()
             self._fill(room, inputs, plan)
-            with self._launching:
+            with LAUNCHING:
                 self._launch(session, room, plan)
         except BaseException:
             self._leave(room)
             raise
-        taken = room
 
         def finish() -> list[NDArray[np.float32]]:
             try:
-                return self._collect(taken, plan)
+                return self._collect(room, plan)
             finally:
-                self._leave(taken)
+                self._leave(room)
 
         return Pending(finish)
 
@@ -241,7 +247,7 @@ class Lane:
 
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", "-1")
-        with self._launching:
+        with LAUNCHING:
             self.enter()
             made: list[NDArray[np.float32]] = session.run(list(names), inputs, options)
         return made
@@ -289,22 +295,20 @@ class Lane:
         return room
 
     def _take_room(self) -> _Room:
-        with self._launching:
+        with LAUNCHING:
             if self._rooms:
                 return self._rooms.pop()
         return self._open_room()
 
-    def _leave(self, room: _Room | None) -> None:
-        if room is not None:
-            with self._launching:
-                self._rooms.append(room)
-        self._free.release()
+    def _leave(self, room: _Room) -> None:
+        with LAUNCHING:
+            self._rooms.append(room)
 
     def _fill(self, room: _Room, inputs: Arrays, plan: _Plan) -> None:
         """Write the batch into pinned memory, narrow and without padding."""
         words = _bucket(plan.words, 1)  # so that memory grows seldom
         floats = _bucket(plan.floats, 1)
-        with self._launching:  # while launches are captured, nothing may be allocated
+        with LAUNCHING:  # while launches are captured, nothing may be allocated
             failed = self._library.din_room_reserve(room.handle, words, floats)
         _check(failed, f"cuda:{self._index}")
         places = (Address * 5)()
@@ -357,8 +361,8 @@ class Lane:
 
         place = f"cuda:{self._index}"
         options = onnxruntime.RunOptions()
-        # the room's event is waited for instead
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self._own_stream:  # the room's event is waited for instead
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         options.add_run_config_entry("gpu_graph_id", str(room.graph_id))
         self.enter()
         room.binding = binding or self._bind(session, room, plan)
@@ -368,8 +372,9 @@ class Lane:
             session.run_with_iobinding(room.binding, options)
         except Exception as error:  # the runtime's errors share no narrower base
             reason = " ".join(str(error).split())
+            failure = cuda_failure(reason, self._index)
             rule = "a graph that runs on the inputs of its spec"
-            raise ModelError(explain(rule, reason, place)) from None
+            raise failure or ModelError(explain(rule, reason, place)) from None
         _check(self._library.din_room_fetch(room.handle, plan.floats), place)
 
     def _collect(self, room: _Room, plan: _Plan) -> list[NDArray[np.float32]]:
@@ -384,29 +389,53 @@ class Lane:
         plan: _Plan,
     ) -> list[NDArray[np.float32]] | None:
         """Run at fixed places; None where that is not to be had."""
-        with self._launching:
+        with LAUNCHING:
             room = self._replayed.get(plan.key)
             if room is None:
                 if len(self._replayed) >= MOST_GRAPHS:
                     return None
                 room = self._open_room()
-                room.graph_id = len(self._replayed) + 1
+                self._graphs += 1
+                room.graph_id = self._graphs
                 self._replayed[plan.key] = room
         with room.lock:
             self._fill(room, inputs, plan)
             try:
-                with self._launching:
-                    self._launch(session, room, plan, room.binding)
-            except ModelError:  # what cannot be captured still runs
-                self.replays = False
+                # the runtime keeps what it captured for the thread that ran it
+                self._replaying().submit(
+                    self._launch_alone, session, room, plan
+                ).result()
+            except (DeviceError, ModelError):  # what cannot be captured still runs
+                self._give_up(plan, room)
                 return None
             return self._collect(room, plan)
+
+    def _launch_alone(self, session: OrtSession, room: _Room, plan: _Plan) -> None:
+        with LAUNCHING:
+            self._launch(session, room, plan, room.binding)
+
+    def _replaying(self) -> ThreadPoolExecutor:
+        with LAUNCHING:
+            if self._replayer is None:
+                self._replayer = ThreadPoolExecutor(1, "din-replays")
+            return self._replayer
+
+    def _give_up(self, plan: _Plan, room: _Room) -> None:
+        """Capture this size anew another time; after some refusals, nothing more."""
+        with LAUNCHING:
+            self._refusals += 1
+            self.replays = self._refusals < MOST_REFUSALS
+            self._replayed.pop(plan.key, None)
+            room.graph_id, room.binding = -1, None
+            self._rooms.append(room)
 
     def close(self, *, streams: bool = True) -> None:
         """Free what is on the card; nothing may be under way.
 
         Without `streams`, those stay: for a session that is still to be destroyed.
         """
+        if self._replayer is not None:
+            self._replayer.shutdown(wait=False)
         for room in (*self._rooms, *self._replayed.values()):
             self._library.din_room_close(room.handle)
         self._rooms, self._replayed = [], {}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer.cuda import LARGEST, Lane, Pending
+from din_infer.cuda import LARGEST, LAUNCHING, Lane, Pending
 from din_infer.device import (
     INSTALL_CPU,
     INSTALL_GPU,
@@ -47,9 +47,16 @@ TOO_WIDE = re.compile(
 )
 # What the runtime prints before it goes on without CUDA.
 NO_PROVIDER = re.compile("Failed to (?:load library|create CUDAExecutionProvider)")
+PLUGIN = "cuda-plugin-ep"  # another way of streams, which nothing here was tested with
 SIGNATURES = 16  # of each operator that a library registers; others run as functions
 # Building a session with custom-op domains is not thread-safe in ONNX Runtime (#27089).
 _BUILDING = threading.Lock()
+
+
+def get_build_info(runtime: Any) -> str:  # noqa: ANN401
+    """Return how the runtime was built, "" where it does not tell."""
+    tell = getattr(runtime, "get_build_info", None)
+    return str(tell()) if tell is not None else ""
 
 
 def ops_library(device: str = "cpu") -> Path | None:
@@ -191,6 +198,9 @@ class Session:
                 "a package not built with them" if self._wants_fused else "fused=False"
             )
             raise self._without_ops(got)
+        if self.tables == "host" and PLUGIN in get_build_info(runtime):
+            rule, got = "a runtime with CUDA built in", "one that loads it as a plugin"
+            raise DeviceError(explain(rule, got, "tables"))
         with _BUILDING, captured() as noise:
             preload = getattr(runtime, "preload_dlls", None)
             if preload is not None:
@@ -238,7 +248,7 @@ class Session:
             providers = [("CUDAExecutionProvider", attempt), "CPUExecutionProvider"]
             noise = Noise()
             try:
-                with _BUILDING, captured() as noise:
+                with LAUNCHING, _BUILDING, captured() as noise:
                     if self._lane is not None:
                         self._lane.enter(loads=self.tables == "host")
                     self._session = self._make(runtime, options, providers)

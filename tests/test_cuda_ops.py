@@ -338,6 +338,39 @@ def test_more_fields_than_the_card_takes_are_refused() -> None:
         graph.run(attention_feeds(graph, 1, 1, 1))
 
 
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("what", ["request", "length", "candidate", "mask"])
+def test_what_is_wrong_with_a_cut_history_is_not_lost(what: str, softmax: bool) -> None:
+    """A chunk without any row that can be read says so to the one that adds up."""
+    graph = attention_graph(dims=(4,), hidden=[4], softmax=softmax, explain=False)
+    feeds = attention_feeds(graph, 3, 3, 700, lengths="max")
+    if what == "mask":
+        graph = with_mask(graph)
+        feeds["mask"] = np.ones((3, 700), np.float32)
+        del feeds["lengths"]
+        feeds["mask"][1, 300:] = 0
+        feeds["mask"][1, 600] = 2
+    elif what == "candidate":
+        feeds["lengths"][1] = 0
+        feeds["candidate_ids_0"][1] = 99
+    else:
+        feeds["request_of_candidate" if what == "request" else "lengths"][1] = 10**6
+    (got,) = graph.run(feeds)
+    assert np.isnan(got).all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("length", [0, 100, 600, 1000])
+def test_one_long_packed_history_is_cut_too(length: int) -> None:
+    graph = attention_graph(dims=(4,), hidden=[8], softmax=True, explain=False)
+    feeds = attention_feeds(graph, 5, 1, 1000)
+    feeds["lengths"][0] = length
+    (got,) = graph.run(pack(feeds))
+    assert relative(got, twin(graph, feeds)[0]) < 2e-6
+    more = pack(feeds)  # as requests that are replayed are filled up
+    more["ids_0"] = np.append(more["ids_0"], np.full((1, 1024), 10**9), axis=1)
+    np.testing.assert_allclose(graph.run(more)[0], got, rtol=1e-6, atol=1e-6)
+
+
 def random_case(rng: np.random.Generator) -> tuple[Graph, NDArray[np.int64]]:
     kinds = np.array(["dice", "prelu", "relu", "silu", "row_dice"])
     graph = attention_graph(

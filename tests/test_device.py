@@ -514,6 +514,20 @@ def test_a_model_that_does_not_fit_lies_on_the_host(
     assert Predictor(model, device="cuda", tables="host").device == "cuda:0"
 
 
+def test_tables_of_the_host_need_a_runtime_that_was_tested(
+    model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disguise(claims="CUDAExecutionProvider")
+    monkeypatch.setattr(session, "get_build_info", lambda _: "x, cuda-plugin-ep=1.30")
+    assert Predictor(model, device="cuda").fused
+    with pytest.raises(DeviceError) as caught:
+        Predictor(model, device="cuda", tables="host")
+    assert str(caught.value) == (
+        "expected a runtime with CUDA built in, got one that loads it as a plugin"
+        " - at `tables`"
+    )
+
+
 def test_memory_for_the_runtime(disguise: Callable[..., Disguised]) -> None:
     """Of the functions that tables="host" gives it: every size, from every thread."""
     disguise()

@@ -24,6 +24,7 @@
 
 #define MAX_LAYERS 16
 #define CHUNK_ROWS 256
+#define AT_A_TIME 4 /* loads of a lane from the tables */
 #define LOG2E 1.44269504088896341f
 #define RING 64       /* counters of launches at work at a time */
 #define CAPTURED 4032 /* counters of launches in captured graphs: theirs for good */
@@ -198,9 +199,11 @@ __device__ void fold(const launch &p, const float *shared, const room &r, int ch
       reinterpret_cast<const float4 *>(find(p, shared, p.product)) + start;
   const float4 *outer = reinterpret_cast<const float4 *>(p.weights + p.outer) + start;
   float4 *folded = reinterpret_cast<float4 *>(r.folded) + (p.folds_once ? start : 0);
-  int k = 0, rest = 4 * lane; /* the block of K, and the place in it */
-  for (int at = lane; at < quads; at += DIN_LANES, rest += 4 * DIN_LANES) {
-    while (rest >= block) rest -= block, k += A::BLOCK;
+  /* the block of K, and the place in it */
+  int k = 4 * lane / block * A::BLOCK, rest = 4 * lane % block;
+  const int blocks_on = 4 * DIN_LANES / block, places_on = 4 * DIN_LANES % block;
+#pragma unroll 4
+  for (int at = lane; at < quads; at += DIN_LANES) {
     float4 w = behavior[at];
     if (p.has_product) w = add_product(w, A::factors(r.query + k, rest), product[at]);
     for (int i = 0; p.has_outer && i < p.width; i++) {
@@ -209,6 +212,8 @@ __device__ void fold(const launch &p, const float *shared, const room &r, int ch
     }
     folded[at] =
         make_float4(A::round(w.x), A::round(w.y), A::round(w.z), A::round(w.w));
+    k += blocks_on * A::BLOCK, rest += places_on;
+    if (rest >= block) rest -= block, k += A::BLOCK;
   }
 }
 
@@ -232,14 +237,26 @@ __device__ bool read_behaviors(const launch &p, const room &r, int64_t at, int r
     if (!f.is_half && f.dim % 4 == 0 && offset % 4 == 0) {
       int quads = f.dim / 4, row = lane / quads, quad = lane % quads;
       int down = DIN_LANES / quads, right = DIN_LANES % quads;
-      while (row < rows) {
-        const float4 *from =
-            static_cast<const float4 *>(f.rows) + int64_t(ids[row]) * quads;
-        float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (ids[row] >= 0) value = from[quad];
-        *reinterpret_cast<float4 *>(r.x + row * p.ld + offset + 4 * quad) = value;
-        row += down, quad += right;
-        if (quad >= quads) quad -= quads, row++;
+      const float4 *table = static_cast<const float4 *>(f.rows);
+      while (row < rows) { /* several on their way before the first is used */
+        float4 values[AT_A_TIME];
+        int places[AT_A_TIME];
+#pragma unroll
+        for (int n = 0; n < AT_A_TIME; n++) {
+          places[n] = -1;
+          if (row >= rows) continue;
+          int id_of_row = ids[row];
+          values[n] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+          if (id_of_row >= 0) values[n] = table[int64_t(id_of_row) * quads + quad];
+          places[n] = row * p.ld + offset + 4 * quad;
+          row += down, quad += right;
+          if (quad >= quads) quad -= quads, row++;
+        }
+#pragma unroll
+        for (int n = 0; n < AT_A_TIME; n++) {
+          if (places[n] < 0) continue;
+          *reinterpret_cast<float4 *>(r.x + places[n]) = values[n];
+        }
       }
     } else {
       for (int row = 0; row < rows; row++) {
@@ -294,7 +311,7 @@ __device__ void activate(int kind, const float4 *parameters, din_lane<A> lane,
 template <typename A, int TILES>
 __device__ void run_chunk(const launch &p, const float *shared, const room &r, int l,
                           int chunk, const float *in, float *out, const float *dot,
-                          bool half, din_lane<A> lane, float (&sums)[A::LANE_ROWS]) {
+                          int rows, din_lane<A> lane, float (&sums)[A::LANE_ROWS]) {
   constexpr int COLUMNS = TILES * A::LANE_COLS;
   typedef const typename A::weight *weights;
   const layer_place &place = p.layers[l];
@@ -312,16 +329,16 @@ __device__ void run_chunk(const launch &p, const float *shared, const room &r, i
   if (A::FOLDS && l == 0) {
     const float *w = r.folded + (p.folds_once ? start : 0);
     A::template multiply<TILES, false>(acc, in, p.ld, reinterpret_cast<weights>(w),
-                                       place.depth, nullptr, half, lane.id);
+                                       place.depth, nullptr, rows, lane.id);
   } else {
     const float *w = find(p, shared, place.weight) + start;
     A::template multiply<TILES, false>(acc, in, p.ld, reinterpret_cast<weights>(w),
-                                       place.depth, nullptr, half, lane.id);
+                                       place.depth, nullptr, rows, lane.id);
     if (!A::FOLDS && l == 0 && p.has_product) {
       w = find(p, shared, p.product) + start;
       A::template multiply<TILES, !A::FOLDS>(acc, in, p.ld,
                                              reinterpret_cast<weights>(w), place.depth,
-                                             r.query, half, lane.id);
+                                             r.query, rows, lane.id);
     }
   }
   const float4 *parameters =
@@ -339,7 +356,7 @@ __device__ void run_chunk(const launch &p, const float *shared, const room &r, i
   __syncwarp(); /* `out` may be `in` */
 #pragma unroll
   for (int i = 0; i < A::LANE_ROWS; i++) {
-    if (i >= A::LANE_ROWS / 2 && half) break;
+    if (i >= A::LANE_ROWS / 2 && rows <= DIN_ROWS / 2) break;
     float *row = out + lane.row(i) * p.ld + column;
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
@@ -360,7 +377,7 @@ __device__ float run_row_dice(const launch &p, const layer_place &place, float *
   }
   float factor = -LOG2E / sqrtf(squares + float(place.units) * p.epsilon);
   for (int u = 0; u < place.units; u++) {
-    float share = 1.0f / (1.0f + exp2f((x[u] - mean) * factor));
+    float share = __fdividef(1.0f, 1.0f + exp2f((x[u] - mean) * factor));
     x[u] *= fmaf(parameters[u].y, share, parameters[u].x);
     if (dot) product = fmaf(x[u], dot[u], product);
   }
@@ -373,7 +390,7 @@ __device__ float run_layers(const launch &p, const float *shared, const room &r,
                             int rows, din_lane<A> lane) {
   float *in = r.x, *out = r.y;
   float sums[A::LANE_ROWS] = {};
-  bool half = rows <= DIN_ROWS / 2, by_rows = p.activation == DIN_ROW_DICE;
+  bool by_rows = p.activation == DIN_ROW_DICE;
   float score = 0.0f;
   for (int l = 0; l < p.num_layers; l++) {
     const layer_place &place = p.layers[l];
@@ -391,7 +408,7 @@ __device__ float run_layers(const launch &p, const float *shared, const room &r,
       const float *here = by_rows ? nullptr : dot;
 #define CASE(n)                                                               \
   case n:                                                                     \
-    run_chunk<A, n>(p, shared, r, l, chunk, in, out, here, half, lane, sums); \
+    run_chunk<A, n>(p, shared, r, l, chunk, in, out, here, rows, lane, sums); \
     break
       switch (tiles) {
         CASE(2);
@@ -430,7 +447,7 @@ __device__ float run_layers(const launch &p, const float *shared, const room &r,
   if (p.output_activation == DIN_RELU) {
     score = fmaxf(score, 0.0f);
   } else if (p.output_activation != DIN_NONE) {
-    float share = 1.0f / (1.0f + exp2f(score * -LOG2E));
+    float share = __fdividef(1.0f, 1.0f + exp2f(score * -LOG2E));
     score = p.output_activation == DIN_SILU ? score * share : share;
   }
   return score * p.scale;
@@ -592,7 +609,10 @@ __device__ bool join_chunks(const launch &p, const room &r, int64_t n, int chunk
   for (int c = 0; c < p.chunks; c++) {
     double mine_highest = __ldcg(all + c * size), down = 1.0;
     if (p.softmax) {
-      if (mine_highest == -INFINITY) continue; /* an empty chunk */
+      if (mine_highest == -INFINITY) { /* an empty chunk, or the mark of a bad one */
+        sum += __ldcg(all + c * size + 1);
+        continue;
+      }
       down = exp(mine_highest - highest);
     }
     sum += __ldcg(all + c * size + 1) * down;
@@ -924,6 +944,7 @@ const char *create(din_cuda_attention *c, const din_attention *a) {
   bytes = (RING + CAPTURED) * sizeof(counter);
   DIN_TRY(cudaMalloc(reinterpret_cast<void **>(&c->counters), bytes));
   DIN_TRY(cudaMemset(c->counters, 0, bytes));
+  DIN_TRY(cudaStreamSynchronize(nullptr)); /* the runtime's streams do not wait */
   return nullptr;
 }
 
@@ -1000,7 +1021,8 @@ extern "C" const char *din_cuda_attend(const din_cuda_attention *c,
   p.mask = b->mask, p.interest = b->interest, p.weight = b->weight;
   int64_t warps = int64_t(c->blocks) * c->warps;
   p.chunks = 1;
-  if (!b->packed && b->num_positions > 2 * CHUNK_ROWS &&
+  bool knows_longest = !b->packed || b->num_requests == 1;
+  if (knows_longest && b->num_positions > 2 * CHUNK_ROWS &&
       b->num_candidates < 4 * warps) {
     p.chunks = int((b->num_positions + CHUNK_ROWS - 1) / CHUNK_ROWS);
   }

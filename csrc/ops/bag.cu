@@ -27,19 +27,22 @@ __device__ float pool(const din_bag_batch &b, const int64_t *ids, int64_t count,
   const din_table &t = b.table;
   double total = 0.0;
   float highest = -INFINITY;
+  bool good = true;
   for (int64_t start = 0; start < count; start += PIECE) {
     int64_t stop = count < start + PIECE ? count : start + PIECE;
     float sum = 0.0f;
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t i = start; i < stop; i++) {
       int64_t id = ids[i];
-      if (static_cast<uint64_t>(id) >= static_cast<uint64_t>(t.num_rows)) return NAN;
-      float value = read_value(t, id * t.dim + column);
+      bool here = static_cast<uint64_t>(id) < static_cast<uint64_t>(t.num_rows);
+      float value = here ? read_value(t, id * t.dim + column) : 0.0f;
+      good = good && here;
       sum += value;
       highest = i == 0 || value > highest ? value : highest;
     }
     total += double(sum);
   }
+  if (!good) return NAN;
   if (count == 0) return b.empty;
   if (b.pooling == DIN_MAX) return highest;
   return float(b.pooling == DIN_MEAN ? total / double(count) : total);

@@ -43,6 +43,22 @@ extern "C" const char *din_cuda_fetch(void *to, const void *from, size_t bytes) 
 
 namespace {
 
+/* While another thread captures launches, the driver would refuse this one's calls. */
+struct beside_captures {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  beside_captures() { cudaThreadExchangeStreamCaptureMode(&mode); }
+  ~beside_captures() { cudaThreadExchangeStreamCaptureMode(&mode); }
+};
+
+/* Keeps what is freed for the next run, instead of giving it back at each wait. */
+const char *keep_memory(int device) {
+  cudaMemPool_t pool;
+  uint64_t most = UINT64_MAX;
+  DIN_TRY(cudaDeviceGetDefaultMemPool(&pool, device));
+  DIN_TRY(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &most));
+  return nullptr;
+}
+
 struct widening {
   const int32_t *from;
   int64_t *to;
@@ -97,6 +113,8 @@ EXPORT const char *din_lane_open(int device, int own_stream, din_lane **out) {
   *out = lane;
   lane->device = device;
   DIN_TRY(cudaSetDevice(device));
+  const char *failed = keep_memory(device);
+  if (failed) return failed;
   if (own_stream) {
     DIN_TRY(cudaStreamCreateWithFlags(&lane->compute, cudaStreamNonBlocking));
   }
@@ -117,6 +135,7 @@ EXPORT void din_lane_close(din_lane *lane) {
 EXPORT const char *din_room_open(din_lane *lane, din_room **out) {
   din_room *r = new (std::nothrow) din_room();
   if (r == nullptr) return "out of memory";
+  beside_captures relaxed;
   *out = r;
   r->lane = lane;
   DIN_TRY(cudaSetDevice(lane->device));
@@ -128,6 +147,7 @@ EXPORT const char *din_room_open(din_lane *lane, din_room **out) {
 
 EXPORT void din_room_close(din_room *r) {
   if (r == nullptr) return;
+  beside_captures relaxed;
   cudaSetDevice(r->lane->device);
   release(r);
   if (r->copied) cudaEventDestroy(r->copied);
@@ -140,6 +160,7 @@ EXPORT const char *din_room_reserve(din_room *r, int64_t words, int64_t floats) 
   if (words <= r->words && floats <= r->floats) return nullptr;
   if (words < r->words) words = r->words;
   if (floats < r->floats) floats = r->floats;
+  beside_captures relaxed;
   DIN_TRY(cudaSetDevice(r->lane->device));
   release(r);
   const char *failed = take_all(r, words, floats);
@@ -186,6 +207,7 @@ EXPORT const char *din_room_fetch(din_room *r, int64_t floats) {
 
 /* Waits until the results are here. */
 EXPORT const char *din_room_wait(din_room *r) {
+  beside_captures relaxed;
   DIN_TRY(cudaEventSynchronize(r->done));
   return nullptr;
 }
@@ -226,6 +248,7 @@ thread_local size_t host_from = SIZE_MAX;
    memory of the host, which the card reads where it lies. */
 EXPORT void din_lane_enter(din_lane *lane, size_t bytes) {
   entered = lane, host_from = bytes;
+  cudaSetDevice(lane->device);
 }
 
 EXPORT void *din_memory_take(size_t bytes) {

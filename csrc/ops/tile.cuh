@@ -49,36 +49,31 @@ struct din_fp32 {
     return make_float4(q[0], q[0], q[0], q[0]);
   }
 
-  static __device__ float sigmoid(float z) { return 1.0f / (1.0f + exp2f(z)); }
+  static __device__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + exp2f(z)); }
   static __device__ float round(float x) { return x; }
 
   template <int TILES, bool SCALED>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
                                   const float *a, int ld, const float *w, int depth,
-                                  const float *, bool half, int lane) {
+                                  const float *, int rows, int lane) {
     const float *first = a + (lane / 8) * ld;
     w += lane % 8;
     for (int k = 0; k < depth; k += 4, w += 4 * 8 * TILES) {
-      float4 x[LANE_ROWS];
       float b[4][TILES];
-#pragma unroll
-      for (int r = 0; r < LANE_ROWS / 2; r++) {
-        x[r] = *reinterpret_cast<const float4 *>(first + 4 * r * ld + k);
-      }
 #pragma unroll
       for (int i = 0; i < 4; i++) {
 #pragma unroll
         for (int t = 0; t < TILES; t++) b[i][t] = w[(i * TILES + t) * 8];
       }
 #pragma unroll
-      for (int r = 0; r < LANE_ROWS / 2; r++) add<TILES>(acc[r], x[r], b);
-      if (half) continue;
-#pragma unroll
-      for (int r = LANE_ROWS / 2; r < LANE_ROWS; r++) {
-        x[r] = *reinterpret_cast<const float4 *>(first + 4 * r * ld + k);
+      for (int r = 0; r < LANE_ROWS; r += 2) { /* 8 rows of the warp */
+        if (4 * r >= rows) break;
+        const float *x = first + 4 * r * ld + k;
+        float4 upper = *reinterpret_cast<const float4 *>(x);
+        float4 lower = *reinterpret_cast<const float4 *>(x + 4 * ld);
+        add<TILES>(acc[r], upper, b);
+        add<TILES>(acc[r + 1], lower, b);
       }
-#pragma unroll
-      for (int r = LANE_ROWS / 2; r < LANE_ROWS; r++) add<TILES>(acc[r], x[r], b);
     }
   }
 
@@ -125,13 +120,14 @@ struct din_tf32 : din_mma {
     q += rest / 2 % 4;
     return make_float4(q[0], q[4], q[1], q[5]);
   }
-  static __device__ float sigmoid(float z) { return 1.0f / (1.0f + exp2f(z)); }
+  static __device__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + exp2f(z)); }
   static __device__ float round(float x) { return THREE ? x : to_tf32(x); }
 
   template <int TILES, bool SCALED>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
                                   const float *a, int ld, const float *w, int depth,
-                                  const float *, bool half, int lane) {
+                                  const float *, int rows, int lane) {
+    const bool half = rows <= 16;
     const float *first = a + lane / 4 * ld + lane % 4;
     const float2 *b = reinterpret_cast<const float2 *>(w) + lane;
     for (int k = 0; k < depth; k += 8, b += TILES * DIN_LANES) {
@@ -194,7 +190,8 @@ struct din_bf16 : din_mma {
   template <int TILES, bool SCALED>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
                                   const float *a, int ld, const uint16_t *w, int depth,
-                                  const float *scale, bool half, int lane) {
+                                  const float *scale, int rows, int lane) {
+    const bool half = rows <= 16;
     const float *first = a + lane / 4 * ld + 2 * (lane % 4);
     const uint2 *b = reinterpret_cast<const uint2 *>(w) + lane;
     for (int k = 0; k < depth; k += 16, b += TILES * DIN_LANES) {

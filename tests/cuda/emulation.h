@@ -247,6 +247,7 @@ template <typename T>
 T __ldcg(const T *at) {
   return *at;
 }
+inline float __fdividef(float x, float y) { return x / y; }
 inline uint32_t __float_as_uint(float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -395,6 +396,19 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
   static char one;
   return *out = &one, cudaSuccess;
+}
+typedef int cudaStreamCaptureMode;
+enum { cudaStreamCaptureModeRelaxed = 2 };
+inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *) {
+  return cudaSuccess;
+}
+typedef void *cudaMemPool_t;
+enum { cudaMemPoolAttrReleaseThreshold };
+inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {
+  return *out = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, int, void *) {
+  return cudaSuccess;
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
