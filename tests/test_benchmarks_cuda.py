@@ -1,0 +1,49 @@
+"""benchmarks.cuda where there is no card: the harness and its comparison with torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import cuda
+from tests.emulated_cuda import emulated_cuda
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.cuda", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_kernels_are_compared_and_timed(tmp_path: Path) -> None:
+    emulated_cuda()  # or skipped
+    sizes = ("--n", "8", "--t", "20", "--rows", "200", "--pool", "1", "--rounds", "1")
+    done = run("--emulate", *sizes, "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    assert "times mean nothing" in done.stdout
+    found = json.loads((tmp_path / "out.json").read_text())
+    rows = found["attention"]["rows"]
+    padded = {f"{p}-padded" for p in cuda.PRECISIONS}
+    assert set(rows) == set(cuda.PRECISIONS) | padded
+    for name, row in rows.items():
+        assert 0 < row["error"] <= cuda.PRECISIONS[name.removesuffix("-padded")]
+
+
+def test_an_output_that_is_off_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulated_cuda()
+    monkeypatch.setattr(cuda, "PRECISIONS", dict.fromkeys(cuda.PRECISIONS, 1e-12))
+    words = ["--emulate", "--n", "4", "--t", "9", "--rows", "50", "--pool", "1"]
+    monkeypatch.setattr(sys, "argv", ["cuda", *words, "--rounds", "1"])
+    with pytest.raises(SystemExit, match="fp32 is off by"):
+        cuda.main()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_without_a_card_it_says_so() -> None:
+    done = run("--n", "8")
+    assert done.returncode == 1
+    assert done.stderr == "benchmarks.cuda: needs a card, or --emulate\n"
