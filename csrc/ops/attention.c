@@ -174,3 +174,15 @@ void din_attention_read(din_op *op, const OrtKernelInfo *info, const din_isa *is
   read_weights(&r, k, interactions, num_hidden);
   din_read_end(&r, num_inputs);
 }
+
+void din_read_ids(din_op *op, const OrtKernelContext *context, const char *label,
+                  size_t first, int64_t count, size_t rank, const int64_t *dims,
+                  const int64_t **out) {
+  char name[MAX_NAME];
+  for (int64_t i = 0; i < count && !din_failed(op); i++) {
+    snprintf(name, sizeof name, "%s_%lld", label, (long long)i);
+    din_tensor t = din_input(op, context, first + (size_t)i, name);
+    din_expect(op, &t, name, ORT_INT64, rank, dims);
+    out[i] = t.data;
+  }
+}

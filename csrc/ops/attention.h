@@ -25,5 +25,9 @@ typedef struct din_attention_op {
 void din_attention_read(din_op *op, const OrtKernelInfo *info, const din_isa *isa,
                         din_fetch fetch, din_attention_op *out);
 void din_attention_release(din_attention_op *k);
+/* Inputs `label`_0 .. of a run, from input `first` on, each int64 of these dims. */
+void din_read_ids(din_op *op, const OrtKernelContext *context, const char *label,
+                  size_t first, int64_t count, size_t rank, const int64_t *dims,
+                  const int64_t **out);
 
 #endif

@@ -1,13 +1,10 @@
 /* The operators as ONNX Runtime's CUDA provider runs them: shapes are checked here, on
    the host; ids, lengths and requests lie on the device, where what is out of range
    makes NaN of its candidate or row. Histories may be packed: see cuda.h. */
-#include <stdio.h>
 #include <string.h>
 
 #include "attention.h"
 #include "cuda.h"
-
-#define MAX_NAME 40
 
 /* [in, units] -> [in, units rounded up to 8] */
 static void pack(const float *src, int64_t in, int64_t out, float *dst) {
@@ -95,18 +92,6 @@ static void *create_attention(din_op *op, const OrtKernelInfo *info, int precisi
   return k;
 }
 
-static void read_ids(din_op *op, const OrtKernelContext *context, const char *label,
-                     size_t first, int64_t count, size_t rank, const int64_t *dims,
-                     const int64_t **out) {
-  char name[MAX_NAME];
-  for (int64_t i = 0; i < count && !din_failed(op); i++) {
-    snprintf(name, sizeof name, "%s_%lld", label, (long long)i);
-    din_tensor t = din_input(op, context, first + (size_t)i, name);
-    din_expect(op, &t, name, ORT_INT64, rank, dims);
-    out[i] = t.data;
-  }
-}
-
 static void read_tables(din_op *op, const OrtKernelContext *context,
                         const din_table *shapes, const char *name, size_t first,
                         int64_t count, din_table *out) {
@@ -143,9 +128,9 @@ static void compute_attention(din_op *op, const void *data, OrtKernelContext *co
   }
   b.num_candidates = request.dims[0], b.num_positions = first.dims[1];
   b.request_of_candidate = request.data;
-  read_ids(op, context, "ids", 2, fields, 2, first.dims, b.ids);
-  read_ids(op, context, "candidate_ids", 2 + (size_t)fields, candidate_fields, 1,
-           &b.num_candidates, b.candidate_ids);
+  din_read_ids(op, context, "ids", 2, fields, 2, first.dims, b.ids);
+  din_read_ids(op, context, "candidate_ids", 2 + (size_t)fields, candidate_fields, 1,
+               &b.num_candidates, b.candidate_ids);
   size_t at = 2 + (size_t)(fields + candidate_fields);
   read_tables(op, context, k->read.shapes, "table_0", at, fields, b.tables);
   read_tables(op, context, k->read.shapes + fields, "candidate_table_0",

@@ -84,18 +84,6 @@ static int64_t cost_of(const void *data, int64_t n) {
 }
 #define CHUNK_COST 512 /* some 100 microseconds for a usual model */
 
-static void read_ids(din_op *op, const OrtKernelContext *context, const char *label,
-                     size_t first, int64_t count, size_t rank, const int64_t *dims,
-                     const int64_t **out) {
-  char name[MAX_NAME];
-  for (int64_t i = 0; i < count && !din_failed(op); i++) {
-    snprintf(name, sizeof name, "%s_%lld", label, (long long)i);
-    din_tensor t = din_input(op, context, first + (size_t)i, name);
-    din_expect(op, &t, name, ORT_INT64, rank, dims);
-    out[i] = t.data;
-  }
-}
-
 static void read_batch_tables(din_op *op, const OrtKernelContext *context,
                               const kernel *k, size_t first, din_table *tables) {
   const din_attention *a = &k->read.attention;
@@ -190,9 +178,9 @@ static void read_batch(din_op *op, const OrtKernelContext *context, const kernel
   b->num_positions = first.dims[1];
   b->request_of_candidate = request.data, b->lengths = valid.data;
   const int64_t history[2] = {b->num_requests, b->num_positions};
-  read_ids(op, context, "ids", 2, fields, 2, history, m->ids);
-  read_ids(op, context, "candidate_ids", 2 + (size_t)fields, candidate_fields, 1,
-           &b->num_candidates, m->ids + fields);
+  din_read_ids(op, context, "ids", 2, fields, 2, history, m->ids);
+  din_read_ids(op, context, "candidate_ids", 2 + (size_t)fields, candidate_fields, 1,
+               &b->num_candidates, m->ids + fields);
   size_t at = 2 + (size_t)(fields + candidate_fields);
   read_batch_tables(op, context, k, at, m->tables);
   if (k->read.masks && !din_failed(op)) {
