@@ -63,7 +63,7 @@ __all__ = ["main"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "csrc" / "ops"
-# in the order of din_arithmetic, with what each may be off by: |error| / |exact|
+# in the order of din_precision, with what each may be off by: |error| / |exact|
 PRECISIONS = {"fp32": 1e-6, "bf16": 1e-2, "tf32": 3e-3, "tf32x3": 1e-5}
 PEAK_OF = {"fp32": "fp32", "bf16": "bf16", "tf32": "tf32", "tf32x3": "tf32"}
 ID_FIELDS = (("hist_goods_id", "goods_id"), ("hist_cate_id", "cate_id"))

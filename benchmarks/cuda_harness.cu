@@ -30,7 +30,7 @@ floats pad(const float *src, int64_t in, int64_t out, float factor, float offset
    bias, Dice's scale, shift, alpha, and the next layer's weight; the last bias. */
 EXPORT const char *harness_create(int64_t width, const int64_t *hidden,
                                   int64_t num_fields,
-                                  const float *const *weights, int arithmetic,
+                                  const float *const *weights, int precision,
                                   din_cuda_attention **out) {
   const float log2e = 1.44269504088896341f;
   const int64_t slots[] = {0, 1, 2, 3};
@@ -57,7 +57,7 @@ EXPORT const char *harness_create(int64_t width, const int64_t *hidden,
   a.mlp.num_layers = 2, a.mlp.layers = layers, a.mlp.activation = DIN_DICE;
   a.mlp.dot = dot.data(), a.mlp.dot_bias = weights[13][0];
   a.weight_query = first[0].data(), a.weight_product = first[2].data();
-  return din_cuda_attention_create(&a, din_arithmetic(arithmetic), out);
+  return din_cuda_attention_create(&a, din_precision(precision), out);
 }
 
 EXPORT void harness_destroy(din_cuda_attention *a) { din_cuda_attention_destroy(a); }

@@ -57,21 +57,18 @@ def _load(path: Path) -> Any:  # noqa: ANN401
         ("din_room_send", text, [Address, count, count]),
         ("din_room_fetch", text, [Address, count]),
         ("din_room_wait", text, [Address]),
-        ("din_pack_ids", count, [Address, count, count, Address, Address]),
+        ("din_pack_ids", None, [Address, count, count, Address, Address]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
 
 
-def _check(failed: bytes | None, place: str) -> None:
-    if failed is None:
-        return
-    text = failed.decode()
-    fix = ""
-    if "memory" in text:
-        fix = 'Score fewer rows at a time, or give tables="host".'
-    raise DeviceError(explain("a device that works", text, place, fix))
+def _check(failed: bytes | None, index: int) -> None:
+    if failed is not None:
+        text, place = failed.decode(), f"cuda:{index}"
+        error = DeviceError(explain("a card that works", text, place))
+        raise cuda_failure(text, index) or error
 
 
 @dataclass
@@ -146,7 +143,7 @@ class Lane:
         failed = self._library.din_lane_open(
             index, int(own_stream), ctypes.byref(self._lane)
         )
-        _check(failed, f"cuda:{index}")
+        _check(failed, index)
         self._own_stream = own_stream
         self._replayer: ThreadPoolExecutor | None = None
         self._refusals = 0
@@ -291,7 +288,7 @@ class Lane:
     def _open_room(self) -> _Room:
         room = _Room(Address())
         failed = self._library.din_room_open(self._lane, ctypes.byref(room.handle))
-        _check(failed, f"cuda:{self._index}")
+        _check(failed, self._index)
         return room
 
     def _take_room(self) -> _Room:
@@ -310,7 +307,7 @@ class Lane:
         floats = _bucket(plan.floats, 1)
         with LAUNCHING:  # while launches are captured, nothing may be allocated
             failed = self._library.din_room_reserve(room.handle, words, floats)
-        _check(failed, f"cuda:{self._index}")
+        _check(failed, self._index)
         places = (Address * 5)()
         self._library.din_room_places(room.handle, places)
         room.places = [int(p or 0) for p in places]
@@ -367,7 +364,7 @@ class Lane:
         self.enter()
         room.binding = binding or self._bind(session, room, plan)
         failed = self._library.din_room_send(room.handle, plan.words, plan.integers)
-        _check(failed, place)
+        _check(failed, self._index)
         try:
             session.run_with_iobinding(room.binding, options)
         except Exception as error:  # the runtime's errors share no narrower base
@@ -375,10 +372,10 @@ class Lane:
             failure = cuda_failure(reason, self._index)
             rule = "a graph that runs on the inputs of its spec"
             raise failure or ModelError(explain(rule, reason, place)) from None
-        _check(self._library.din_room_fetch(room.handle, plan.floats), place)
+        _check(self._library.din_room_fetch(room.handle, plan.floats), self._index)
 
     def _collect(self, room: _Room, plan: _Plan) -> list[NDArray[np.float32]]:
-        _check(self._library.din_room_wait(room.handle), f"cuda:{self._index}")
+        _check(self._library.din_room_wait(room.handle), self._index)
         results = _view(room.places[4], plan.floats, np.float32)
         return [results[at : at + plan.count].copy() for _, at, _ in plan.outputs]
 
@@ -399,6 +396,8 @@ class Lane:
                 room.graph_id = self._graphs
                 self._replayed[plan.key] = room
         with room.lock:
+            if self._replayed.get(plan.key) is not room:  # given up while this waited
+                return None
             self._fill(room, inputs, plan)
             try:
                 # the runtime keeps what it captured for the thread that ran it

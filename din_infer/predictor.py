@@ -203,10 +203,7 @@ class Predictor:
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
         """Score as `score` does, and add this batch's counts to `stats` as well."""
-        counted = Stats()
-        inputs = self.spec.encoder.encode(
-            batch, counted, self.threads, merge_repeats=True
-        )
+        inputs, counted = self._encode(batch)
         scores = self._finish(inputs, counted, raw, batch_size)
         stats.merge(counted)
         return scores
@@ -399,23 +396,12 @@ class Predictor:
 
         On CUDA the next batch is encoded while the card works on this one.
         """
-        if self.device == "cpu":
-            for batch in batches:
-                yield self.score(batch)
-            return
-        from din_infer.jobs.pipeline import ahead
+        encoded: Iterator[tuple[dict[str, Any], Stats]] = map(self._encode, batches)
+        if self.device != "cpu":
+            from din_infer.jobs.pipeline import ahead
 
-        def encoded() -> Iterator[tuple[dict[str, Any], Stats]]:
-            for batch in batches:
-                counted = Stats()
-                yield (
-                    self.spec.encoder.encode(
-                        batch, counted, self.threads, merge_repeats=True
-                    ),
-                    counted,
-                )
-
-        for inputs, counted in ahead(encoded(), depth=1):
+            encoded = ahead(encoded, depth=1)
+        for inputs, counted in encoded:
             yield self._finish(inputs, counted, False, None)
 
     def explain(self, batch: object) -> Explanation:
@@ -495,6 +481,11 @@ class Predictor:
         if self._spec is None:
             return describe_inputs(self._inputs)
         return describe(self._spec)
+
+    def _encode(self, batch: object) -> tuple[dict[str, Any], Stats]:
+        counted = Stats()
+        encode = self.spec.encoder.encode
+        return encode(batch, counted, self.threads, merge_repeats=True), counted
 
     def _finish(
         self,

@@ -1,6 +1,7 @@
 """The way of a batch to the card and back, with the card emulated: tests/cuda/."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,41 @@ def test_what_cannot_be_captured_still_runs(folder: Path) -> None:
     card.lane.close()
 
 
+def test_threads_that_meet_refusals_do_not_share_a_room(folder: Path) -> None:
+    """Of those that wait for a size's room, one may give it up to the others' pool."""
+    card = Card(folder, "paper")
+    card.lane.replays = True
+    batch = card.encode(1)
+    wanted = card.predictor.score_encoded(batch)
+
+    class Refuses:
+        io_binding = card.session.io_binding
+
+        def run_with_iobinding(self, binding: object, options: Any) -> None:  # noqa: ANN401
+            if options.get_run_config_entry("gpu_graph_id") != "-1":
+                time.sleep(0.02)  # the others come to wait
+                message = "CUDA failure 900: operation not permitted"
+                raise RuntimeError(message)
+            card.session.run_with_iobinding(binding, options)
+
+    made: list[NDArray[np.float32]] = []
+
+    def work() -> None:
+        made.extend(card.lane.submit(Refuses(), batch, ["score"]).result())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 4
+    for got in made:
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    handles = [room.handle.value for room in card.lane._rooms]
+    assert len(set(handles)) == len(handles)
+    card.lane.close()
+
+
 def test_models_that_explain_are_sent_with_their_padding(folder: Path) -> None:
     convert(random_model(SPECS["paper"]), folder / "shown.onnx", explain=True)
     card = Card(folder, "paper")
@@ -168,8 +204,9 @@ def test_a_failing_card_names_itself_and_leaves_its_room(
             with pytest.raises(DeviceError) as caught:
                 card.run(inputs)
     assert str(caught.value) == (
-        "expected a device that works, got out of memory - at `cuda:0`."
-        ' Score fewer rows at a time, or give tables="host".'
+        "expected memory on the card, got none left - at `cuda:0`. Free the card, score"
+        " fewer rows at a time, convert with --embedding-dtype fp16, or give"
+        ' tables="host".'
     )
     np.testing.assert_allclose(
         card.run(inputs)[0], card.predictor.score_encoded(inputs), atol=1e-6

@@ -49,11 +49,6 @@ struct counter {
   unsigned next, gone;
 };
 
-/* The partial sum of a chunk, then [D] double. */
-struct partial {
-  double highest, sum;
-};
-
 struct launch {
   /* the model */
   const float *weights;
@@ -69,14 +64,14 @@ struct launch {
   int slots[DIN_MAX_FIELDS];
   /* the batch */
   field fields[DIN_MAX_FIELDS], candidate_fields[DIN_MAX_FIELDS];
-  int64_t num_candidates, num_requests, num_positions;
+  int64_t num_requests, num_positions;
   int packed, chunks;
   unsigned num_items;
   const int64_t *request_of_candidate, *lengths;
   const float *mask;
   float *interest, *weight;
   counter *work;
-  double *partials;
+  double *partials; /* of each chunk: highest, sum, [D] */
   unsigned *arrived;
 };
 
@@ -191,8 +186,8 @@ __device__ void fold(const launch &p, const float *shared, const room &r, int ch
                      int lane) {
   const layer_place &l = p.layers[0];
   int tiles = chunk + 1 < l.chunks ? l.tiles : l.last_tiles;
-  int64_t start = chunk * A::size(l.depth, l.tiles) / 4;
-  int quads = int(A::size(l.depth, tiles) / 4), block = A::BLOCK * 8 * tiles;
+  int64_t start = chunk * din_count_weights(l.depth, l.tiles) / 4;
+  int quads = int(din_count_weights(l.depth, tiles) / 4), block = A::BLOCK * 8 * tiles;
   const float4 *behavior =
       reinterpret_cast<const float4 *>(find(p, shared, l.weight)) + start;
   const float4 *product =
@@ -316,7 +311,7 @@ __device__ void run_chunk(const launch &p, const float *shared, const room &r, i
   typedef const typename A::weight *weights;
   const layer_place &place = p.layers[l];
   const float *init = l ? find(p, shared, place.bias) : r.first;
-  int64_t start = chunk * (A::size(place.depth, place.tiles) *
+  int64_t start = chunk * (din_count_weights(place.depth, place.tiles) *
                            int64_t(sizeof(typename A::weight)) / 4);
   int column = chunk * 8 * place.tiles;
   float acc[A::LANE_ROWS][COLUMNS];
@@ -754,8 +749,9 @@ template <typename A>
 int64_t pack(packer &to, const layer_place &l, const float *src, int64_t in,
              int64_t stride, bool folds) {
   constexpr bool wide = sizeof(typename A::weight) == sizeof(float);
-  int64_t chunk_size = A::size(l.depth, l.tiles);
-  int64_t values = chunk_size * (l.chunks - 1) + A::size(l.depth, l.last_tiles);
+  int64_t chunk_size = din_count_weights(l.depth, l.tiles);
+  int64_t values =
+      chunk_size * (l.chunks - 1) + din_count_weights(l.depth, l.last_tiles);
   int64_t place = to.add(wide ? values : values / 2);
   float *floats = to.weights.data() + place;
   uint16_t *halves = reinterpret_cast<uint16_t *>(floats);
@@ -864,11 +860,8 @@ namespace {
 /* Warps per block, and how much of the weights goes to shared memory: the most warps
    that run at a time, then the most weights. */
 const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &ends,
-                          int most_warps) {
-  int device = 0, limit = 0, processors = 0;
-  DIN_TRY(cudaGetDevice(&device));
-  DIN_TRY(
-      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+                          int most_warps, int device, int limit) {
+  int processors = 0;
   DIN_TRY(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
   DIN_TRY(cudaFuncSetAttribute(c->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                limit));
@@ -934,7 +927,7 @@ const char *create(din_cuda_attention *c, const din_attention *a) {
     }
     if ((ends[0] + p.room_floats) * 4 <= limit || most == 2) break;
   }
-  const char *failed = choose_launch(c, ends, A::WARPS);
+  const char *failed = choose_launch(c, ends, A::WARPS, device, limit);
   if (failed) return failed;
   size_t bytes = weights.weights.size() * sizeof(float);
   DIN_TRY(cudaMalloc(reinterpret_cast<void **>(&c->weights), bytes));
@@ -955,7 +948,7 @@ field make_field(const din_table &t, const int64_t *ids) {
 }  // namespace
 
 extern "C" const char *din_cuda_attention_create(const din_attention *a,
-                                                 din_arithmetic arithmetic,
+                                                 din_precision precision,
                                                  din_cuda_attention **out) {
   if (a->num_fields > DIN_MAX_FIELDS || a->num_slots > DIN_MAX_FIELDS) {
     return "expected at most 24 fields of a sequence, got more";
@@ -978,11 +971,11 @@ extern "C" const char *din_cuda_attention_create(const din_attention *a,
   const char *failed = nullptr;
   /* outer products make a weight of each candidate's own, which only fp32 folds */
   try {
-    if (p.has_outer || arithmetic == DIN_IN_FP32) {
+    if (p.has_outer || precision == DIN_FP32) {
       failed = create<din_fp32>(c, a);
-    } else if (arithmetic == DIN_IN_BF16) {
+    } else if (precision == DIN_BF16) {
       failed = create<din_bf16>(c, a);
-    } else if (arithmetic == DIN_IN_TF32) {
+    } else if (precision == DIN_TF32) {
       failed = create<din_tf32<false>>(c, a);
     } else {
       failed = create<din_tf32<true>>(c, a);
@@ -1015,7 +1008,7 @@ extern "C" const char *din_cuda_attend(const din_cuda_attention *c,
   for (int i = 0; i < DIN_MAX_FIELDS; i++) {
     p.candidate_fields[i] = make_field(b->candidate_tables[i], b->candidate_ids[i]);
   }
-  p.num_candidates = b->num_candidates, p.num_requests = b->num_requests;
+  p.num_requests = b->num_requests;
   p.num_positions = b->num_positions, p.packed = b->packed;
   p.request_of_candidate = b->request_of_candidate, p.lengths = b->lengths;
   p.mask = b->mask, p.interest = b->interest, p.weight = b->weight;

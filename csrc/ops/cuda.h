@@ -9,13 +9,6 @@
 extern "C" {
 #endif
 
-typedef enum din_arithmetic {
-  DIN_IN_FP32,   /* fused multiply-add of CUDA cores */
-  DIN_IN_BF16,   /* tensor cores; products exact, sums in float */
-  DIN_IN_TF32,   /* tensor cores, 11 bits of each factor */
-  DIN_IN_TF32X3, /* three products of such halves: 22 bits */
-} din_arithmetic;
-
 #define DIN_MAX_FIELDS 24 /* behavior fields, and slots of a query */
 
 /* One LocalActivation on one device. */
@@ -43,7 +36,7 @@ const char *din_cuda_fetch(void *to, const void *from, size_t bytes);
 /* Packs the weights of `attention`, whose matrices are [in, units rounded up to 8], and
    copies them to the current device. */
 const char *din_cuda_attention_create(const din_attention *attention,
-                                      din_arithmetic arithmetic,
+                                      din_precision precision,
                                       din_cuda_attention **out);
 void din_cuda_attention_destroy(din_cuda_attention *attention);
 

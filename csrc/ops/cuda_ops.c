@@ -68,11 +68,6 @@ static void destroy_attention(void *data) {
 }
 
 static void *create_attention(din_op *op, const OrtKernelInfo *info, int precision) {
-  static const din_arithmetic arithmetic[DIN_NUM_PRECISIONS] = {
-      [DIN_FP32] = DIN_IN_FP32,
-      [DIN_BF16] = DIN_IN_BF16,
-      [DIN_TF32] = DIN_IN_TF32,
-      [DIN_TF32X3] = DIN_IN_TF32X3};
   attention_kernel *k = din_allocate(op, 1, sizeof *k);
   if (k) din_attention_read(op, info, &CUDA_PACKING, fetch, &k->read);
   for (int64_t i = 0; !din_failed(op) && i < k->read.attention.num_fields; i++) {
@@ -82,8 +77,8 @@ static void *create_attention(din_op *op, const OrtKernelInfo *info, int precisi
     }
   }
   if (!din_failed(op)) {
-    check_cuda(op, din_cuda_attention_create(&k->read.attention, arithmetic[precision],
-                                             &k->cuda));
+    check_cuda(op, din_cuda_attention_create(&k->read.attention,
+                                             (din_precision)precision, &k->cuda));
   }
   if (din_failed(op)) {
     destroy_attention(k);

@@ -212,17 +212,13 @@ EXPORT const char *din_room_wait(din_room *r) {
   return nullptr;
 }
 
-/* out = the first lengths[b] ids of each row, or all without lengths; returns how many.
+/* out = the first lengths[row] ids of each row.
    @pre ids lie in [0, 2^31), lengths in [0, positions] */
-EXPORT int64_t din_pack_ids(const int64_t *ids, int64_t rows, int64_t positions,
-                            const int64_t *lengths, int32_t *out) {
-  int32_t *at = out;
+EXPORT void din_pack_ids(const int64_t *ids, int64_t rows, int64_t positions,
+                         const int64_t *lengths, int32_t *out) {
   for (int64_t row = 0; row < rows; row++, ids += positions) {
-    int64_t count = lengths ? lengths[row] : positions;
-    for (int64_t t = 0; t < count; t++) at[t] = int32_t(ids[t]);
-    at += count;
+    for (int64_t t = 0; t < lengths[row]; t++) *out++ = int32_t(ids[t]);
   }
-  return at - out;
 }
 
 /* ---- memory for the runtime, tables on the host ---- */
@@ -278,4 +274,5 @@ EXPORT void din_memory_give(void *memory) {
   }
 }
 
+/* The runtime wants three functions; the pool keeps what it keeps. */
 EXPORT void din_memory_tidy(void) {}

@@ -27,6 +27,16 @@ typedef enum din_activation {
   DIN_ROW_DICE,
 } din_activation;
 
+/* What LocalActivation multiplies in. On CUDA: fp32 on its cores; on tensor cores bf16;
+   tf32, 11 bits of each factor; or three products of such parts, 22 bits. */
+typedef enum din_precision {
+  DIN_FP32,
+  DIN_BF16,
+  DIN_TF32,
+  DIN_TF32X3,
+  DIN_NUM_PRECISIONS
+} din_precision;
+
 typedef enum din_pooling { DIN_SUM, DIN_MEAN, DIN_MAX } din_pooling;
 
 /* An embedding table: [num_rows, dim], float, or IEEE half where `is_half`. */

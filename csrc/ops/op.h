@@ -94,15 +94,6 @@ int din_run(din_op *op, const OrtKernelContext *context, const din_work *work,
 /* The instruction set that DIN_INFER_ISA names, or the machine's best. */
 const din_isa *din_chosen_isa(din_op *op);
 
-/* What LocalActivation multiplies in. */
-typedef enum din_precision {
-  DIN_FP32,
-  DIN_BF16,
-  DIN_TF32,
-  DIN_TF32X3,
-  DIN_NUM_PRECISIONS
-} din_precision;
-
 /* One kind of operator. */
 typedef struct din_kind {
   void *(*create)(din_op *op, const OrtKernelInfo *info, int precision);

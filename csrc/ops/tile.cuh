@@ -18,6 +18,11 @@
 #define DIN_LANES 32
 #define ALL_LANES 0xffffffffu
 
+/* Weights of K rows and so many tiles. */
+static __device__ __host__ inline int64_t din_count_weights(int64_t k, int64_t tiles) {
+  return k * 8 * tiles;
+}
+
 template <typename A>
 struct din_lane {
   int id;
@@ -34,9 +39,6 @@ struct din_fp32 {
   typedef float weight;
   static __device__ __host__ int64_t place(int64_t k, int64_t column, int64_t tiles) {
     return k * 8 * tiles + column;
-  }
-  static __device__ __host__ int64_t size(int64_t k, int64_t tiles) {
-    return k * 8 * tiles;
   }
   static __device__ int row(int lane, int r) { return lane / 8 + 4 * r; }
   static __device__ int column(int lane, int) { return lane % 8; }
@@ -112,9 +114,6 @@ struct din_tf32 : din_mma {
     int64_t lane = column % 8 * 4 + k % 4;
     return ((k / 8 * tiles + column / 8) * DIN_LANES + lane) * 2 + k % 8 / 4;
   }
-  static __device__ __host__ int64_t size(int64_t k, int64_t tiles) {
-    return k * 8 * tiles;
-  }
   static constexpr int BLOCK = 8;
   static __device__ float4 factors(const float *q, int rest) {
     q += rest / 2 % 4;
@@ -178,9 +177,6 @@ struct din_bf16 : din_mma {
     int64_t lane = column % 8 * 4 + k % 8 / 2;
     int64_t at = k % 16 / 8 * 2 + k % 2;
     return ((k / 16 * tiles + column / 8) * DIN_LANES + lane) * 4 + at;
-  }
-  static __device__ __host__ int64_t size(int64_t k, int64_t tiles) {
-    return k * 8 * tiles;
   }
   static __device__ float sigmoid(float z) {
     /* z = -x log2(e); sigmoid(x) = (1 + tanh(x / 2)) / 2 */

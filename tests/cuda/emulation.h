@@ -5,7 +5,8 @@
    and one of the two orders reads what is not there yet. A warp whose lanes wait at
    different places ends the process with both places.
 
-   Device memory is this memory. Times mean nothing. x86-64 alone. */
+   Device memory is this memory. Times mean nothing. x86-64 alone. Above 400 lines: one
+   header is all that is included in CUDA's place. */
 #pragma once
 
 #include <math.h>
