@@ -119,38 +119,27 @@ def test_what_cannot_be_captured_still_runs(folder: Path) -> None:
     card.lane.close()
 
 
-def test_threads_that_meet_refusals_do_not_share_a_room(folder: Path) -> None:
-    """Of those that wait for a size's room, one may give it up to the others' pool."""
+def test_a_room_that_was_given_up_is_not_used_by_who_waited_for_it(
+    folder: Path,
+) -> None:
+    """Another thread may have taken it from the pool meanwhile."""
     card = Card(folder, "paper")
     card.lane.replays = True
     batch = card.encode(1)
-    wanted = card.predictor.score_encoded(batch)
-
-    class Refuses:
-        io_binding = card.session.io_binding
-
-        def run_with_iobinding(self, binding: object, options: Any) -> None:  # noqa: ANN401
-            if options.get_run_config_entry("gpu_graph_id") != "-1":
-                time.sleep(0.02)  # the others come to wait
-                message = "CUDA failure 900: operation not permitted"
-                raise RuntimeError(message)
-            card.session.run_with_iobinding(binding, options)
-
+    (wanted,) = card.run(batch)
+    (room,) = card.lane._replayed.values()
     made: list[NDArray[np.float32]] = []
-
-    def work() -> None:
-        made.extend(card.lane.submit(Refuses(), batch, ["score"]).result())
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 4
-    for got in made:
-        np.testing.assert_allclose(got, wanted, atol=1e-6)
-    handles = [room.handle.value for room in card.lane._rooms]
-    assert len(set(handles)) == len(handles)
+    waiting = threading.Thread(target=lambda: made.extend(card.run(batch)))
+    with room.lock:
+        waiting.start()
+        time.sleep(0.3)
+        assert waiting.is_alive()
+        card.lane._give_up(card.lane._plan(batch, ["score"], True), room)
+        card.lane._rooms.remove(room)  # as another thread takes it
+    waiting.join()
+    np.testing.assert_array_equal(made, [wanted])
+    assert room.binding is None
+    card.lane._rooms.append(room)
     card.lane.close()
 
 
