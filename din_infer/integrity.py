@@ -1,0 +1,168 @@
+"""Digests of a model's files: every byte when asked, a sample of them at every load.
+
+An ``.onnx`` ends with a metadata entry about all bytes before it; of a data file the
+graph's metadata tells size, digest and, per tensor, a sample. The formats are in
+docs/loading.md.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+__all__ = [
+    "DATA_KEY",
+    "FILE_KEY",
+    "Place",
+    "Record",
+    "digest_of",
+    "sample_of",
+    "samples_of",
+    "sealed",
+]
+
+DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
+FILE_KEY = "din_infer.file"  # the last entry of an .onnx, about the bytes before it
+# 128 KiB of a file are read at each load, in blocks that no hole of 0.8 % of the file
+# can lie between.
+SAMPLE_BLOCKS = 128
+BLOCK_BYTES = 1024
+READ_BYTES = 1 << 22
+Read = Callable[[int, int], bytes]  # offset, length -> bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of a tensor lie in a file."""
+
+    tensor: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a file: bytes, SHA-256, and samples by tensor.
+
+    A sample is (number of blocks, digest). Of an ``.onnx`` there is one, named "".
+    """
+
+    num_bytes: int
+    sha256: str
+    samples: Mapping[str, tuple[int, str]]
+
+    def to_json(self) -> str:
+        """Write it as the metadata holds it."""
+        content = {
+            "bytes": self.num_bytes,
+            "sha256": self.sha256,
+            "samples": {k: list(v) for k, v in self.samples.items()},
+        }
+        return json.dumps(content, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        """Read what `to_json` wrote; ValueError, naming nothing, for anything else."""
+        try:
+            content = json.loads(text)
+            size, sha256 = content["bytes"], content["sha256"]
+            samples = {k: (n, digest) for k, (n, digest) in content["samples"].items()}
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        counts = [n for n, _ in samples.values()]
+        digests = [sha256, *(digest for _, digest in samples.values())]
+        right = all(type(n) is int and 0 <= n <= SAMPLE_BLOCKS for n in counts)
+        right = right and all(isinstance(d, str) for d in digests)
+        if not right or type(size) is not int:
+            message = "digests of another form"
+            raise ValueError(message)
+        return cls(size, sha256, samples)
+
+
+def sample_of(read: Read, offset: int, length: int, blocks: int) -> str:
+    """Digest `blocks` blocks of 1 KiB, spread evenly from the first to the last byte.
+
+    Parameters
+    ----------
+    read : callable
+        (offset, length) -> bytes.
+    offset, length : int
+        Of the bytes to sample, in the file.
+    blocks : int
+        Block i of n begins at ``(length - 1024) * i // (n - 1)``; the only one at 0.
+        What is no longer than a block is read whole.
+
+    Returns
+    -------
+    str
+        BLAKE2b of 8 bytes, as hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    last = max(length - BLOCK_BYTES, 0)
+    for i in range(blocks):
+        at = last * i // max(blocks - 1, 1)
+        digest.update(read(offset + at, min(BLOCK_BYTES, length - at)))
+    return digest.hexdigest()
+
+
+def samples_of(read: Read, places: list[Place]) -> dict[str, tuple[int, str]]:
+    """Sample every tensor: its share of 128 blocks, at least its first and last."""
+    total = sum(p.length for p in places)
+    samples = {}
+    for p in places:
+        share = -(-SAMPLE_BLOCKS * p.length // total) if total else 0
+        blocks = min(max(share, 2), -(-p.length // BLOCK_BYTES), SAMPLE_BLOCKS)
+        samples[p.tensor] = (blocks, sample_of(read, p.offset, p.length, blocks))
+    return samples
+
+
+def digest_of(
+    file: BinaryIO, length: int, progress: Callable[[int], object] | None = None
+) -> str:
+    """SHA-256 of the next `length` bytes, as hexadecimal digits.
+
+    Parameters
+    ----------
+    file : binary file
+        Read from where it stands; a shorter file gives the digest of what is there.
+    length : int
+        Bytes to read.
+    progress : callable, optional
+        Called with the number of bytes of each step.
+    """
+    digest = hashlib.sha256()
+    for block in _blocks(file, length):
+        digest.update(block)
+        if progress is not None:
+            progress(len(block))
+    return digest.hexdigest()
+
+
+def _blocks(file: BinaryIO, length: int) -> Iterator[bytes]:
+    while length > 0 and (block := file.read(min(READ_BYTES, length))):
+        length -= len(block)
+        yield block
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def sealed(model: bytes) -> bytes:
+    """Append the entry about all bytes of a serialized model to it.
+
+    Protobuf takes fields in any order: every reader finds one metadata entry more.
+    """
+    whole = [Place("", 0, len(model))]
+    samples = samples_of(lambda at, n: model[at : at + n], whole)
+    record = Record(len(model), hashlib.sha256(model).hexdigest(), samples)
+    texts = [FILE_KEY.encode(), record.to_json().encode()]
+    # StringStringEntryProto: key = 1, value = 2; ModelProto.metadata_props = 14
+    tagged = zip((b"\x0a", b"\x12"), texts, strict=True)
+    entry = b"".join(tag + _varint(len(t)) + t for tag, t in tagged)
+    return model + b"\x72" + _varint(len(entry)) + entry
