@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from din_infer.device import cuda_failure
 from din_infer.errors import DeviceError, ModelError, explain
+from din_infer.forking import Lock
 from din_infer.spec import Input
 
 __all__ = ["LARGEST", "LAUNCHING", "Lane", "Pending"]
@@ -35,7 +36,7 @@ HOST_TABLE_BYTES = 1 << 24  # a table of the host's: 16 MiB and more
 
 # Held while launches go out, whoever's card they are for: the runtime captures them in
 # a mode in which no other thread may ask the driver for anything.
-LAUNCHING = threading.Lock()
+LAUNCHING = Lock()
 
 Arrays = Mapping[str, NDArray[Any]]
 Address = ctypes.c_void_p

@@ -46,6 +46,10 @@ NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 MARGIN_BYTES = 256 << 20  # for a run's own tensors and the runtime's libraries
 GIB = float(1 << 30)
+# ONNX Runtime's wheels for Linux send usage data from 1.29 on, by default, and write to
+# the home folder when they are imported. It reads this then, and takes 1 or nothing.
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+os.environ.setdefault(TELEMETRY, "1")
 
 
 def available_cpus() -> int:
@@ -119,6 +123,8 @@ def import_runtime() -> Any:  # noqa: ANN401
         rule = f"ONNX Runtime {oldest} or newer"
         release = onnxruntime.__version__
         raise DeviceError(explain(rule, release, "environment", INSTALL_CPU))
+    if os.environ[TELEMETRY] == "1":  # it may have been imported before this was set
+        onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
@@ -228,21 +234,14 @@ def _refuse(driver: Any, function: str, code: int, place: str) -> None:  # noqa:
     raise DeviceError(explain(rule, f"error {code}, {said}", place))
 
 
-def check_memory(card: Card, path: Path) -> None:
-    """Refuse a model whose weights the card has no room for.
+def check_memory(card: Card, needed: int) -> None:
+    """Refuse a model, of `needed` bytes, that the card has no room for.
 
     Raises
     ------
     DeviceError
         With both sizes, and what can be done.
     """
-    try:
-        graph = path.read_bytes()
-        # of this graph's only: a model converted again leaves its older data there
-        data = [f for f in path.parent.glob("*.data") if os.fsencode(f.name) in graph]
-        needed = len(graph) + sum(f.stat().st_size for f in data)
-    except OSError:  # which the runtime will say of the file
-        return
     if needed + MARGIN_BYTES <= card.free_bytes:
         return
     rule = f"{(needed + MARGIN_BYTES) / GIB:.2f} GiB free for the weights"

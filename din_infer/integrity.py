@@ -17,13 +17,16 @@ __all__ = [
     "Place",
     "Record",
     "digest_of",
+    "entry",
     "sample_of",
     "samples_of",
     "sealed",
+    "tagged",
 ]
 
 DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
 FILE_KEY = "din_infer.file"  # the last entry of an .onnx, about the bytes before it
+METADATA = 14  # ModelProto.metadata_props
 # 128 KiB of a file are read at each load, in blocks that no hole of 0.8 % of the file
 # can lie between.
 SAMPLE_BLOCKS = 128
@@ -145,12 +148,21 @@ def _blocks(file: BinaryIO, length: int) -> Iterator[bytes]:
         yield block
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
+def tagged(number: int, value: bytes) -> bytes:
+    """Encode a field of protobuf whose value is bytes: tag, length, value."""
+    head = bytearray()
+    for rest in (number << 3 | 2, len(value)):
+        more = rest
+        while more > 0x7F:
+            head.append(more & 0x7F | 0x80)
+            more >>= 7
+        head.append(more)
+    return bytes(head) + value
+
+
+def entry(key: str, value: str) -> bytes:
+    """Encode a StringStringEntryProto of onnx.proto."""
+    return tagged(1, key.encode()) + tagged(2, value.encode())
 
 
 def sealed(model: bytes) -> bytes:
@@ -161,8 +173,4 @@ def sealed(model: bytes) -> bytes:
     whole = [Place("", 0, len(model))]
     samples = samples_of(lambda at, n: model[at : at + n], whole)
     record = Record(len(model), hashlib.sha256(model).hexdigest(), samples)
-    texts = [FILE_KEY.encode(), record.to_json().encode()]
-    # StringStringEntryProto: key = 1, value = 2; ModelProto.metadata_props = 14
-    tagged = zip((b"\x0a", b"\x12"), texts, strict=True)
-    entry = b"".join(tag + _varint(len(t)) + t for tag, t in tagged)
-    return model + b"\x72" + _varint(len(entry)) + entry
+    return model + tagged(METADATA, entry(FILE_KEY, record.to_json()))

@@ -22,6 +22,7 @@ from din_infer.encoded import check_encoded, check_inputs, read_inputs
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, explain, is_whole
 from din_infer.explain import Explanation, explained
+from din_infer.model_file import Source
 from din_infer.raw_values import readable
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec, Input
@@ -46,8 +47,9 @@ class Predictor:
 
     Parameters
     ----------
-    path : path
-        The ``.onnx`` that din-convert wrote; its data file lies beside it.
+    path : path, bytes or binary file
+        The ``.onnx`` that din-convert wrote; its data file lies beside it. In memory, a
+        model has no folder: convert it with ``--single-file``.
     device : {"auto", "cpu", "cuda", "cuda:<number>"}
         "cuda" never scores on the CPU: it raises. "auto" may fall back and says so.
     threads : int, optional
@@ -64,32 +66,47 @@ class Predictor:
     tables : {"device", "host"}
         On CUDA, "host" leaves tables of 16 MiB and more in pinned memory of the host,
         and the card reads their rows from there: for tables larger than the card.
+    verify : bool
+        Compare every byte of the model's files with the digests in it; False compares
+        sizes and a sample (128 KiB of each file), which takes less than a millisecond.
+    mmap : bool
+        Map the data file, which all processes then share; nobody may cut it while it is
+        in use. False reads it into this process's own memory, which needs twice its
+        size while it is loaded.
+    data_root : path, optional
+        A folder that the data file may be in, or in folders of it, where links lead
+        there. Otherwise it must be in the folder of the ``.onnx``, links followed.
 
     Raises
     ------
     ModelError
         If the file is not a model that din-convert wrote, is damaged, or this machine
-        does not reproduce its golden scores within 1e-5.
+        does not reproduce its golden scores within 1e-5; if its data file is missing,
+        cut, elsewhere, or of another model.
     DeviceError
         If there is no usable ONNX Runtime, the device cannot be used, or the machine
         lacks what `precision` needs.
 
     Notes
     -----
-    May be shared by threads. Pickles as path and options. Use in a forked child raises.
+    May be shared by threads. Use in a forked child raises; a new one works there.
+    Pickles as path, options and model id: another model at that path is then a
+    ModelError.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Source,
         device: str = "auto",
         threads: int | None = None,
         fused: bool = True,
         precision: str = "fp32",
         tables: str = "device",
+        *,
+        verify: bool = False,
+        mmap: bool = True,
+        data_root: str | os.PathLike[str] | None = None,
     ) -> None:
-        where = os.path.abspath(path)  # noqa: PTH100
-        self._options = (where, device, threads, fused, precision, tables)
         self._session = Session(
             path,
             device=device,
@@ -97,23 +114,37 @@ class Predictor:
             fused=fused,
             precision=precision,
             tables=tables,
+            verify=verify,
+            mmap=mmap,
+            data_root=data_root,
         )
-        self._spec, self._inputs = self._read_contract(str(path))
+        self._options = {
+            "device": device,
+            "threads": threads,
+            "fused": fused,
+            "precision": precision,
+            "tables": tables,
+            "verify": verify,
+            "mmap": mmap,
+            "data_root": None if data_root is None else os.path.abspath(data_root),  # noqa: PTH100
+        }
+        self._place = place = self._session.file.place
+        self._spec, self._inputs = self._read_contract(place)
         wanted = tuple(i.name for i in self._inputs)
         if self._session.input_names != wanted:
             got = ", ".join(self._session.input_names)
             rule = "the graph inputs " + ", ".join(wanted)
-            raise ModelError(explain(rule, got, str(path)))
+            raise ModelError(explain(rule, got, place))
         missing = {"logit", "score"} - set(self._session.output_names)
         if missing and self._spec is not None:
             rule = "the graph outputs logit and score"
             present = ", ".join(self._session.output_names)
-            raise ModelError(explain(rule, present, str(path)))
+            raise ModelError(explain(rule, present, place))
         if self._spec is not None:
             self._session.expect(self._inputs)
         self._lock = threading.Lock()
         self._stats = Stats()
-        self._check_golden(str(path))
+        self._check_golden(place)
 
     def _read_contract(self, path: str) -> tuple[FeatureSpec | None, tuple[Input, ...]]:
         """Read the spec and its inputs, or those of a torch module, which has none."""
@@ -131,11 +162,16 @@ class Predictor:
     def spec(self) -> FeatureSpec:
         """The feature spec; a converted torch module has none (ModelError)."""
         if self._spec is None:
-            path, *_ = self._options
             rule = "a model with a feature spec"
             fix = "Give its own inputs to score_encoded."
-            raise ModelError(explain(rule, "a torch module's graph", path, fix))
+            raise ModelError(explain(rule, "a torch module's graph", self._place, fix))
         return self._spec
+
+    @property
+    def path(self) -> str | None:
+        """The absolute path of the ``.onnx``; None for a model in memory."""
+        path = self._session.file.path
+        return None if path is None else os.fspath(path)
 
     @property
     def model_id(self) -> str:
@@ -502,7 +538,7 @@ class Predictor:
     def _explaining(self) -> list[str]:
         """Name the outputs that explain: score, then each sequence's weights."""
         weights = [f"{s.name}.activation_weight" for s in self.spec.behavior]
-        path, *_ = self._options
+        path = self._place
         if self.spec.model.type != "din" or not weights:
             rule = "a DIN with behavior sequences to explain"
             got = f"model.type {self.spec.model.type!r}" if weights else "no sequence"
@@ -679,9 +715,21 @@ class Predictor:
             fix = "The file is damaged, or this machine computes something else."
             raise ModelError(explain(rule, "another", place, fix))
 
-    def __reduce__(self) -> tuple[type["Predictor"], tuple[Any, ...]]:
-        return Predictor, self._options
+    def __reduce__(self) -> tuple[Any, ...]:
+        file = self._session.file
+        source = file.content if self.path is None else self.path
+        return _same_model, (source, self._options, self.model_id)
 
     def __repr__(self) -> str:
-        path, *_ = self._options
-        return f"Predictor({path!r}, device={self.device!r}, threads={self.threads})"
+        shown = self._place if self.path is None else repr(self.path)
+        return f"Predictor({shown}, device={self.device!r}, threads={self.threads})"
+
+
+def _same_model(source: Source, options: dict[str, Any], model_id: str) -> Predictor:
+    """Make a pickled Predictor again; ModelError if its file is another model now."""
+    made = Predictor(source, **options)
+    if made.model_id != model_id:
+        rule = f"the model {model_id} that was pickled"
+        fix = "Make a new Predictor of the model that is meant."
+        raise ModelError(explain(rule, made.model_id, made._place, fix))
+    return made

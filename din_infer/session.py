@@ -5,7 +5,6 @@ What is stale or of another kind is refused here: the runtime, the file, its for
 
 import os
 import re
-import threading
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -33,11 +32,12 @@ from din_infer.device import (
     why_on_cpu,
 )
 from din_infer.errors import DeviceError, ModelError, explain, is_whole
+from din_infer.forking import Lock, leave_to_parent
+from din_infer.model_file import ModelFile, Source
 from din_infer.spec import Input
 
 __all__ = ["INSTALL_CPU", "Session", "available_cpus", "ops_library"]
 
-FORMAT = "1"
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32x3", "tf32", "bf16")}
 TABLES = ("device", "host")
 # What an operator says of a model that its kernels cannot hold: the functions can.
@@ -50,7 +50,8 @@ NO_PROVIDER = re.compile("Failed to (?:load library|create CUDAExecutionProvider
 PLUGIN = "cuda-plugin-ep"  # another way of streams, which nothing here was tested with
 SIGNATURES = 16  # of each operator that a library registers; others run as functions
 # Building a session with custom-op domains is not thread-safe in ONNX Runtime (#27089).
-_BUILDING = threading.Lock()
+# The runtime's own locks are not free in a child forked while it builds one.
+_BUILDING = Lock(forks_wait=True)
 
 
 def get_build_info(runtime: Any) -> str:  # noqa: ANN401
@@ -78,7 +79,7 @@ class Session:
 
     Parameters
     ----------
-    path : path
+    source : path, bytes or binary file
         The ``.onnx``; its data file, if any, lies beside it.
     device : {"auto", "cpu", "cuda", "cuda:<number>"}
         "cuda" raises when the finished session is not on CUDA; "auto" takes CUDA where
@@ -96,6 +97,12 @@ class Session:
     tables : {"device", "host"}
         Where tables of 16 MiB and more lie, on CUDA: "host" is pinned memory that the
         card reads rows from.
+    verify : bool
+        Check every byte of the model's files against their digests, not a sample.
+    mmap : bool
+        Map the data file; False reads it into this process's own memory.
+    data_root : path, optional
+        A folder that the data file may be in, other than the model's own.
 
     Raises
     ------
@@ -108,15 +115,17 @@ class Session:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        source: Source,
         *,
         device: str = "auto",
         threads: int | None = None,
         fused: bool = True,
         precision: str = "fp32",
         tables: str = "device",
+        verify: bool = False,
+        mmap: bool = True,
+        data_root: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.path = Path(path).absolute()
         kind, index = parse_device(device)
         if threads is not None and not (is_whole(threads) and threads >= 1):
             raise DeviceError(explain("at least 1 thread", repr(threads), "threads"))
@@ -131,16 +140,21 @@ class Session:
         self.threads = threads or available_cpus()
         self.precision, self.tables = precision, tables
         self._wants_fused = fused
-        runtime = import_runtime()
-        if not self.path.is_file():
-            got = "a folder" if self.path.is_dir() else "no such file"
-            raise ModelError(explain("a model file", got, str(path)))
+        with _BUILDING:  # so that no child inherits half an import
+            runtime = import_runtime()
+        self.file = ModelFile.read(source, data_root=data_root)
+        if verify:
+            self.file.check_all()
+        else:
+            self.file.check_sample()
+        self._mmap = mmap
         self.device, self.fused = "cpu", False
         self._lane: Lane | None = None
         self._per_run = False
         if not self._open_cuda(runtime, kind, index):
             self._open_cpu(runtime)
-        self.metadata = self._read_metadata()
+        leave_to_parent(self._session)
+        self.metadata = self.file.metadata
         self.input_names = tuple(i.name for i in self._session.get_inputs())
         self.output_names = tuple(o.name for o in self._session.get_outputs())
         self._pid = os.getpid()
@@ -190,7 +204,7 @@ class Session:
     def _try_cuda(self, runtime: Any, index: int) -> None:  # noqa: ANN401
         card = find_card(index, release_of(runtime))
         if self.tables == "device":
-            check_memory(card, self.path)
+            check_memory(card, self.file.num_bytes)
         ops = ops_library("cuda") if self._wants_fused else None
         needs_ops = self.precision != "fp32" or self.tables == "host"
         if ops is None and needs_ops:
@@ -307,14 +321,14 @@ class Session:
             return self._make(runtime, options, providers)
 
     def _make(self, runtime: Any, options: Any, providers: list[Any]) -> Any:  # noqa: ANN401
+        file = self.file
         try:
-            return runtime.InferenceSession(
-                os.fspath(self.path), options, providers=providers
-            )
+            with file.handed(options, release_of(runtime), mmap=self._mmap) as model:
+                return runtime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # the runtime's errors share no narrower base
             reason = " ".join(str(error).split())
             rule = "a model file that ONNX Runtime can load"
-            raise ModelError(explain(rule, reason, str(self.path))) from None
+            raise ModelError(explain(rule, reason, file.place)) from None
 
     def _provider(self) -> str:
         return str(self._session.get_providers()[0])
@@ -328,19 +342,6 @@ class Session:
         self._per_run = narrow and len(ragged) <= SIGNATURES
         explains = any(n.endswith(".activation_weight") for n in self.output_names)
         self._lane.expect(inputs, packs=not explains)
-
-    def _read_metadata(self) -> dict[str, str]:
-        found = dict(self._session.get_modelmeta().custom_metadata_map)
-        number = found.get("din_infer.format")
-        if number is None:
-            rule = "a model that din-convert wrote"
-            got = "an ONNX file without din_infer metadata"
-            raise ModelError(explain(rule, got, str(self.path)))
-        if number != FORMAT:
-            fix = "Use the din-infer version that wrote it, or a newer one."
-            place = f"{self.path}: din_infer.format"
-            raise ModelError(explain(f"format {FORMAT}", number, place, fix))
-        return found
 
     def submit(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
@@ -391,5 +392,5 @@ class Session:
                 if failure is not None:
                     raise failure from None
             rule = "a graph that runs on the inputs of its spec"
-            raise ModelError(explain(rule, reason, str(self.path))) from None
+            raise ModelError(explain(rule, reason, self.file.place)) from None
         return result

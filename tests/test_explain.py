@@ -112,7 +112,7 @@ def test_weights_equal_torch(name: str, fused: bool, folder: Path) -> None:
 def test_weights_do_not_depend_on_slices(
     paper: Predictor, rows: Rows, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = Predictor(paper._options[0], device="cpu", fused=fused)
+    predictor = Predictor(paper.path, device="cpu", fused=fused)
     whole = predictor.explain(rows)
     monkeypatch.setattr(predictor_module, "FUSED_BATCH_SIZE", {"cpu": 7})
     monkeypatch.setattr(predictor_module, "DEFAULT_BATCH_SIZE", {"cpu": 7})
@@ -959,7 +959,7 @@ Say = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def say(paper: Predictor, events: Path, capsys: pytest.CaptureFixture[str]) -> Say:
     def run(*words: object) -> tuple[int, str, str]:
-        status = explain_main([paper._options[0], str(events), *map(str, words)])
+        status = explain_main([paper.path, str(events), *map(str, words)])
         return status, *capsys.readouterr()
 
     return run
@@ -1061,7 +1061,7 @@ def test_a_wrong_row_is_named_as_it_stands_in_the_file(
     wrong[23]["cate_id"] = 10**6
     path = tmp_path / "wrong.parquet"
     pq.write_table(pa.Table.from_pylist(wrong), path, row_group_size=6)
-    words = [str(paper._options[0]), str(path), "--row", "30", "--row", "22:25"]
+    words = [str(paper.path), str(path), "--row", "30", "--row", "22:25"]
     assert explain_main([*words, "--out", str(tmp_path / "w.html")]) == 1
     assert capsys.readouterr().err == (
         "din-explain: expected an id in [0, 50), got 1000000 - at `cate_id`, row 23"

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from din_converter import convert
 from din_infer import ModelError, Predictor
-from din_infer.jobs.model_file import ModelFile
+from din_infer.model_file import ModelFile
 from tests.engines import make_model
 from tests.models import SPECS, random_model
 
@@ -28,7 +28,8 @@ def test_a_file_says_what_its_predictor_says(model: Path) -> None:
 
 
 def test_data_files_are_those_of_the_graph(model: Path) -> None:
-    (data,) = ModelFile.read(model).data_paths
+    ((name, data),) = ModelFile.read(model).data.items()
+    assert name == data.name
     assert data.parent == model.parent
     assert [p for p in model.parent.iterdir() if p != model] == [data]
 
@@ -36,7 +37,7 @@ def test_data_files_are_those_of_the_graph(model: Path) -> None:
 def test_a_small_model_has_no_data_file(tmp_path: Path) -> None:
     convert(random_model(SPECS["candidate only"]), tmp_path / "small.onnx")
     known = ModelFile.read(tmp_path / "small.onnx")
-    assert known.data_paths == ()
+    assert known.data == {}
     assert known.spec.columns == ("goods_id",)
 
 
@@ -48,26 +49,26 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
             ModelFile.read(path)
         return str(error.value)
 
-    assert refused() == (
-        f"expected a model file, got No such file or directory - at `{path}`"
-    )
+    assert refused() == (f"expected a model file, got no such file - at `{path}`")
     path.mkdir()
     assert refused() == f"expected a model file, got a folder - at `{path}`"
     path.rmdir()
     path.write_bytes(b"\xff" * 100)
     assert refused() == (
-        f"expected a model that din-convert wrote, got no ONNX file - at `{path}`"
+        "expected a model that din-convert wrote, got a damaged file, or no ONNX file"
+        f" - at `{path}`"
     )
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     node = helper.make_node("Identity", ["x"], ["y"])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     onnx.save(helper.make_model(helper.make_graph([node], "g", [value], [out])), path)
-    assert refused() == (
-        "expected a model with a feature spec, which din-convert wrote, got an ONNX"
-        f" file without one - at `{path}`"
+    without = (
+        "expected a model that din-convert wrote, got an ONNX file without din_infer"
+        f" metadata - at `{path}`"
     )
+    assert refused() == without
     path.write_bytes(b"")
-    assert "without one" in refused()
+    assert refused() == without
 
 
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.none() | st.integers(0, 255))

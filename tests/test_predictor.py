@@ -164,7 +164,7 @@ def test_row_order_batch_size_and_behavior_order_leave_scores(
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_leave_scores(paper: Predictor, rows: Rows, threads: int) -> None:
-    other = Predictor(paper._options[0], device="cpu", threads=threads)
+    other = Predictor(paper.path, device="cpu", threads=threads)
     assert other.threads == threads
     np.testing.assert_allclose(other.score(rows), paper.score(rows), atol=1e-6)
 
@@ -341,7 +341,7 @@ def test_attended_padding_wants_its_full_length() -> None:
 
 
 def test_stats_count_per_field(paper: Predictor) -> None:
-    fresh = Predictor(paper._options[0], device="cpu")
+    fresh = Predictor(paper.path, device="cpu")
     assert fresh.stats == {}
     rows = random_rows(fresh.spec, 3)
     rows[0] |= {
@@ -455,7 +455,7 @@ def test_a_forked_child_is_refused(paper: Predictor, rows: Rows) -> None:
 )
 def test_wrong_devices_are_refused(paper: Predictor, device: str, message: str) -> None:
     with pytest.raises(DeviceError) as caught:
-        Predictor(paper._options[0], device=device)
+        Predictor(paper.path, device=device)
     assert str(caught.value) == message
 
 
@@ -464,10 +464,10 @@ def test_cuda_without_cuda_is_refused(paper: Predictor) -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         with pytest.raises(DeviceError, match="at `cuda:99`"):
-            Predictor(paper._options[0], device="cuda:99")
+            Predictor(paper.path, device="cuda:99")
         return
     with pytest.raises(DeviceError) as caught:
-        Predictor(paper._options[0], device="cuda")
+        Predictor(paper.path, device="cuda")
     assert str(caught.value) == (
         f"expected an ONNX Runtime built for CUDA, got onnxruntime"
         f" {onnxruntime.__version__} without it - at `device`."
@@ -482,7 +482,7 @@ def test_two_runtimes_or_none_are_refused(
 
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
     with pytest.raises(DeviceError) as caught:
-        Predictor(paper._options[0])
+        Predictor(paper.path)
     assert str(caught.value) == (
         "expected one ONNX Runtime, got onnxruntime and onnxruntime-gpu - at"
         " `environment`. Run: pip uninstall -y onnxruntime onnxruntime-gpu, then"
@@ -491,7 +491,7 @@ def test_two_runtimes_or_none_are_refused(
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DeviceError, match=r'Run: pip install "din-infer\[cpu\]"'):
-        Predictor(paper._options[0])
+        Predictor(paper.path)
 
 
 def plain_onnx() -> bytes:
@@ -507,9 +507,9 @@ def plain_onnx() -> bytes:
 
 
 def test_files_that_are_no_model_are_refused(paper: Predictor, tmp_path: Path) -> None:
-    good = Path(paper._options[0]).read_bytes()
+    good = Path(paper.path).read_bytes()
     path = tmp_path / "m.onnx"
-    rule = "expected a model file that ONNX Runtime can load, got "
+    rule = "expected a model that din-convert wrote, got a damaged file, or no ONNX"
     for content in (b"", b"not a model", good[:100], good[: len(good) // 2], good[:-1]):
         path.write_bytes(content)
         with pytest.raises(ModelError) as caught:
@@ -560,7 +560,7 @@ def edit_metadata(source: str, target: Path, key: str, value: str | None) -> Non
 def test_golden_rows_that_are_not_reproduced_are_refused(
     paper: Predictor, tmp_path: Path
 ) -> None:
-    source, path = paper._options[0], tmp_path / "m.onnx"
+    source, path = paper.path, tmp_path / "m.onnx"
     golden = json.loads(paper._session.metadata["din_infer.golden"])
     golden["scores"][4] += 2e-5
     edit_metadata(source, path, "din_infer.golden", json.dumps(golden))
@@ -578,7 +578,7 @@ def test_golden_rows_that_are_not_reproduced_are_refused(
 def test_a_spec_that_does_not_fit_the_graph_is_refused(
     paper: Predictor, tmp_path: Path
 ) -> None:
-    source, path = paper._options[0], tmp_path / "m.onnx"
+    source, path = paper.path, tmp_path / "m.onnx"
     edit_metadata(source, path, "din_infer.spec", None)
     with pytest.raises(ModelError, match="expected a spec in the model, got none"):
         Predictor(path)
@@ -617,7 +617,7 @@ def test_importing_loads_neither_torch_nor_onnx_nor_pyarrow() -> None:
 def test_native_operators_and_functions_score_alike(
     paper: Predictor, rows: Rows
 ) -> None:
-    plain = Predictor(paper._options[0], device="cpu", fused=False)
+    plain = Predictor(paper.path, device="cpu", fused=False)
     assert paper.fused
     assert not plain.fused
     assert paper.precision == plain.precision == "fp32"
@@ -629,7 +629,7 @@ def test_native_operators_and_functions_score_alike(
 
 
 def test_a_pickled_predictor_keeps_its_options(paper: Predictor, rows: Rows) -> None:
-    plain = Predictor(paper._options[0], device="cpu", threads=1, fused=False)
+    plain = Predictor(paper.path, device="cpu", threads=1, fused=False)
     again = pickle.loads(pickle.dumps(plain))
     assert (again.fused, again.threads, again.precision) == (False, 1, "fp32")
     np.testing.assert_array_equal(again.score(rows), plain.score(rows))
@@ -654,7 +654,7 @@ def test_slices_copy_no_history(paper: Predictor, rows: Rows) -> None:
 
 
 def test_bf16_where_it_cannot_be_is_refused(paper: Predictor) -> None:
-    path = paper._options[0]
+    path = paper.path
     with pytest.raises(DeviceError) as caught:
         Predictor(path, device="cpu", precision="fp16")
     assert str(caught.value) == "expected fp32 or bf16, got 'fp16' - at `precision`"
@@ -671,12 +671,12 @@ def test_bf16_scores_where_the_cpu_has_amx_and_else_says_so(
 ) -> None:
     info = Path("/proc/cpuinfo")
     if info.exists() and "amx_bf16" in info.read_text().split():
-        half = Predictor(paper._options[0], device="cpu", precision="bf16")
+        half = Predictor(paper.path, device="cpu", precision="bf16")
         np.testing.assert_allclose(half.score(rows), paper.score(rows), atol=2e-2)
         assert (half.score(rows) != paper.score(rows)).any()
         return
     with pytest.raises(DeviceError) as caught:
-        Predictor(paper._options[0], device="cpu", precision="bf16")
+        Predictor(paper.path, device="cpu", precision="bf16")
     assert str(caught.value) == (
         "expected a CPU with AMX, got one without - at `din_infer.precision`"
     )
@@ -686,7 +686,7 @@ def test_a_package_without_native_operators_scores_by_functions(
     paper: Predictor, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("din_infer.session.ops_library", lambda: None)
-    plain = Predictor(paper._options[0], device="cpu")
+    plain = Predictor(paper.path, device="cpu")
     assert not plain.fused
     np.testing.assert_allclose(plain.score(rows), paper.score(rows), atol=1e-5)
 
@@ -696,7 +696,7 @@ def test_a_runtime_that_is_too_old_is_refused(
 ) -> None:
     monkeypatch.setattr("onnxruntime.__version__", "1.19.2")
     with pytest.raises(DeviceError) as caught:
-        Predictor(paper._options[0], device="cpu")
+        Predictor(paper.path, device="cpu")
     assert str(caught.value).startswith(
         "expected ONNX Runtime 1.20 or newer, got 1.19.2 - at `environment`"
     )

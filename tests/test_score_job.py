@@ -572,7 +572,7 @@ def test_bad_rows_are_left_out_or_null_and_listed(
     assert manifest["rows_written"] == 194
     assert manifest["bad_rows"] == 6
     # what is counted is what a table without those rows has
-    counted = Predictor(predictor._options[0], device="cpu", threads=1)
+    counted = Predictor(predictor.path, device="cpu", threads=1)
     counted.score(table.take(good))
     assert summary.fields == counted.stats == manifest["fields"]
     summary = score_files(predictor, path, tmp_path / "n", on_error="null", **options)

@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
 from din_infer.errors import InputError, explain
+from din_infer.forking import Lock
 
 __all__ = ["FOLDER", "Ledger", "file_digest", "write_beside"]
 
@@ -26,7 +26,8 @@ BLOCK_BYTES = 1 << 20
 JOB_LOCK = 1 << 40  # the byte that is locked while job.json is made
 WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
 _OPEN: set[str] = set()
-_OPENING = threading.Lock()
+_OPENING = Lock()
+os.register_at_fork(after_in_child=_OPEN.clear)  # those are the parent's
 
 
 def file_digest(path: Path) -> str:

@@ -23,7 +23,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
 from din_infer.errors import ModelError, explain
-from din_infer.jobs.model_file import ModelFile
+from din_infer.model_file import ModelFile
 from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec
 
@@ -150,12 +150,13 @@ def _prepared(
 ) -> Iterator[dict[str, Any]]:
     """Check a model, and make the arguments that MLflow saves it by."""
     known = ModelFile.read(model)
-    Predictor(known.path, device="cpu")
+    path = Path(model).absolute()
+    Predictor(path, device="cpu")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "din")
         folder.mkdir()
-        for source in (known.path, *known.data_paths):
-            _place(source, folder / source.name)
+        for name, source in {path.name: path, **known.data}.items():
+            _place(source, folder / name)
         given = {
             "loader_module": __name__,
             "data_path": os.fspath(folder),

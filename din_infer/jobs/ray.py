@@ -16,8 +16,8 @@ from ray.data import ActorPoolStrategy, Dataset
 from din_infer.errors import InputError, explain
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError, output_schema
-from din_infer.jobs.model_file import ModelFile
 from din_infer.jobs.workers import open_model, score_batch
+from din_infer.model_file import ModelFile
 
 __all__ = ["Scorer", "score_dataset"]
 

@@ -17,8 +17,8 @@ from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
 from din_infer.errors import InputError, explain
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError, find_form, output_schema
-from din_infer.jobs.model_file import ModelFile
 from din_infer.jobs.workers import open_model, score_batch
+from din_infer.model_file import ModelFile
 from din_infer.predictor import Predictor
 
 __all__ = ["score_dataframe", "scorer"]
@@ -200,13 +200,13 @@ def _ship(df: DataFrame, model: ModelFile) -> str:
         rule = "a session that has a SparkContext, to ship the model"
         fix = "Put the model where all workers see it, and leave out ship."
         raise InputError(explain(rule, "Spark Connect", "df", fix))
-    name = f"{model.path.stem}-{model.model_id}.onnx"
+    name = f"{Path(model.place).stem}-{model.model_id}.onnx"
     # Spark deletes this folder when the context stops
     folder = Path(SparkFiles.getRootDirectory(), "din-infer")
     folder.mkdir(exist_ok=True)
     for source, target in (
-        *((path, folder / path.name) for path in model.data_paths),
-        (model.path, folder / name),
+        *((path, folder / stored) for stored, path in model.data.items()),
+        (Path(model.place), folder / name),
     ):
         if not target.exists():
             shutil.copyfile(source, target)

@@ -1,0 +1,70 @@
+"""What a forked child may not inherit as it was: locks, and sessions.
+
+A lock that another thread holds stays locked in the child for ever. A session has
+threads, which are not in the child: to destroy it waits for them for ever.
+"""
+
+import ctypes
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Lock", "leave_to_parent"]
+
+
+class Lock:
+    """A reentrant lock that is free in a forked child.
+
+    Parameters
+    ----------
+    forks_wait : bool
+        A fork waits until no other thread holds it. For work inside a library whose own
+        locks would be inherited as they are.
+    """
+
+    def __init__(self, *, forks_wait: bool = False) -> None:
+        self._lock = threading.RLock()
+        if not hasattr(os, "fork"):
+            return
+        if forks_wait:
+            os.register_at_fork(
+                before=lambda: self._lock.acquire(),
+                after_in_parent=lambda: self._lock.release(),
+                after_in_child=self._renew,
+            )
+        else:
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+_SESSIONS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def leave_to_parent(session: object) -> None:
+    """Let a forked child never destroy this object."""
+    _SESSIONS.add(session)
+
+
+def _leave_sessions() -> None:
+    # one reference that nobody gives back, not even the interpreter's end
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "fork"):
+    os.register_at_fork(after_in_child=_leave_sessions)

@@ -1,0 +1,553 @@
+"""A model before a runtime sees it: metadata, weights and where they lie, its digests.
+
+An `.onnx` is one protobuf message; only its metadata and the places of its weights are
+looked at, without a runtime and without reading the weights.
+"""
+
+import io
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from din_infer.errors import ModelError, explain
+from din_infer.integrity import (
+    DATA_KEY,
+    FILE_KEY,
+    Place,
+    Record,
+    digest_of,
+    entry,
+    sample_of,
+    tagged,
+)
+from din_infer.spec import FeatureSpec
+
+__all__ = ["ModelFile", "Source"]
+
+FORMAT = "1"
+# Fields of onnx.proto.
+MODEL_GRAPH, MODEL_METADATA = 7, 14
+GRAPH_INITIALIZER, TENSOR_NAME, TENSOR_EXTERNAL_DATA = 5, 8, 13
+KEY, VALUE = 1, 2
+# Wire types of protobuf, and the bytes of those that are of one size.
+VARINT, BYTES = 0, 2
+FIXED = {1: 8, 5: 4}
+VARINT_BYTES = 10
+MOST_LINKS = 40  # as Linux follows
+# The first releases of ONNX Runtime that take, by measurement of 1.20.1 to 1.32.0, the
+# folder of a graph that is given as bytes; and a data file's bytes.
+TAKES_FOLDER, TAKES_BYTES = [1, 21], [1, 24]
+FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
+DAMAGED = "The file is damaged: copy it again, or convert the model again."
+IN_MEMORY = "the model in memory"
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A field of a message whose value is bytes: where it and its value begin."""
+
+    number: int
+    at: int
+    start: int
+    end: int
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for i in range(VARINT_BYTES):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 0x7F) << 7 * i
+        if byte[0] < 0x80:
+            return value
+    message = "a number without an end"
+    raise ValueError(message)
+
+
+def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
+    """Iterate over the fields of a message that are messages or strings."""
+    while at < end:
+        begin = at
+        file.seek(at)
+        tag = _varint(file)
+        kind = tag & 7
+        if kind == VARINT:
+            _varint(file)
+            at = file.tell()
+        elif kind == BYTES:
+            size = _varint(file)
+            start = file.tell()
+            at = start + size
+            if at <= end:
+                yield _Field(tag >> 3, begin, start, at)
+        elif kind in FIXED:
+            at = file.tell() + FIXED[kind]
+        else:
+            message = f"wire type {kind}"
+            raise ValueError(message)
+    if at != end:
+        message = "a field beyond the end"
+        raise ValueError(message)
+
+
+def _read(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
+
+
+def _entry(file: BinaryIO, f: _Field) -> tuple[str, str]:
+    """Read a StringStringEntryProto."""
+    found = {KEY: b"", VALUE: b""}
+    for part in _fields(file, f.start, f.end):
+        if part.number in found:
+            found[part.number] = _read(file, part.start, part.end)
+    return found[KEY].decode(), found[VALUE].decode()
+
+
+@dataclass(frozen=True)
+class _External:
+    """An initializer that lies in a data file of this name."""
+
+    place: Place
+    name: str
+
+
+def _external(file: BinaryIO, tensor: _Field) -> _External | None:
+    """Read where an initializer lies; None where that is the graph itself."""
+    label, entries = "", {}
+    for part in _fields(file, tensor.start, tensor.end):
+        if part.number == TENSOR_NAME:
+            label = _read(file, part.start, part.end).decode()
+        elif part.number == TENSOR_EXTERNAL_DATA:
+            key, value = _entry(file, part)
+            if key in entries:
+                message = f"two of {key}"
+                raise ValueError(message)
+            entries[key] = value
+    if not entries:
+        return None
+    offset, length = (int(entries.get(k, "0")) for k in ("offset", "length"))
+    if min(offset, length) < 0:
+        message = "a tensor before the beginning"
+        raise ValueError(message)
+    return _External(Place(label, offset, length), entries.get("location", ""))
+
+
+@dataclass
+class _Header:
+    """What is read of an .onnx; `sealed` bytes stand before its last metadata entry."""
+
+    num_bytes: int
+    sealed: int
+    metadata: dict[str, str]
+    externals: list[_External]
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> "_Header":
+        size = file.seek(0, io.SEEK_END)
+        header = cls(size, -1, {}, [])
+        for f in _fields(file, 0, size):
+            if f.number == MODEL_METADATA:
+                key, value = _entry(file, f)
+                header.metadata[key] = value
+                header.sealed = f.at if key == FILE_KEY and f.end == size else -1
+            elif f.number == MODEL_GRAPH:
+                for tensor in _fields(file, f.start, f.end):
+                    if tensor.number == GRAPH_INITIALIZER:
+                        external = _external(file, tensor)
+                        header.externals += [external] if external else []
+        return header
+
+
+def _renamed(
+    file: BinaryIO, at: int, end: int, path: Sequence[int], name: str
+) -> bytes:
+    """Return a message with another name of the data file; `path` leads to entries."""
+    out = b""
+    for f in _fields(file, at, end):
+        if f.number != path[0]:
+            continue
+        if len(path) > 1:
+            value = _renamed(file, f.start, f.end, path[1:], name)
+        elif _entry(file, f)[0] == "location":
+            value = entry("location", name)
+        else:
+            continue
+        out += _read(file, at, f.at) + tagged(f.number, value)
+        at = f.end
+    return out + _read(file, at, end)
+
+
+def _links(path: Path) -> list[Path]:
+    """List the folders of a path, of what it is a link to, and so on to the file."""
+    folders = [path.parent.resolve()]
+    for _ in range(MOST_LINKS):
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+        folders.append(path.parent.resolve())
+    return folders
+
+
+def _regular_file(path: Path, place: str) -> Path:
+    """Follow links to a regular file; ModelError where there is none."""
+    try:
+        target = path.resolve(strict=True)
+        mode = target.stat().st_mode
+    except (OSError, RuntimeError, ValueError) as error:
+        got = str(getattr(error, "strerror", None) or error)
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            got = "no such file"
+            if path.is_symlink():
+                got = f"a link to {path.readlink()}, where no file is"
+        raise ModelError(explain("a model file", got, place)) from None
+    if not stat.S_ISREG(mode):
+        got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise ModelError(explain("a model file", got, place))
+    return target
+
+
+def _bytes_of(source: object) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    content = source.read() if hasattr(source, "read") else None
+    if not isinstance(content, bytes):
+        rule = "a path, bytes or a binary file"
+        raise TypeError(explain(rule, type(source).__name__, "model"))
+    return content
+
+
+@dataclass
+class ModelFile:
+    """A model: its metadata, the data file that belongs to it, and what both must be.
+
+    `path` is absolute, as it was given; None for a model in memory, whose `content` is
+    kept. `target` is `path` with links followed. `data` has, by the name that the graph
+    has for it, the data file, with links followed.
+    """
+
+    place: str
+    path: Path | None
+    target: Path | None
+    content: bytes | None = field(repr=False)
+    data: dict[str, Path] = field(default_factory=dict)
+    _header: _Header = field(repr=False, kw_only=True)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the graph."""
+        return self._header.metadata
+
+    @property
+    def model_id(self) -> str:
+        """Digest of the graph, with its spec, and its weights."""
+        return self.metadata.get("din_infer.model_id", "")
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the model's files together."""
+        data = sum(p.stat().st_size for p in self.data.values())
+        return self._header.num_bytes + data
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        """The feature spec.
+
+        Raises
+        ------
+        ModelError
+            If there is none, or it is not a spec that this version reads.
+        """
+        if "din_infer.spec" not in self.metadata:
+            rule = "a model with a feature spec, which din-convert wrote"
+            raise ModelError(explain(rule, "an ONNX file without one", self.place))
+        return FeatureSpec.from_json(self.metadata["din_infer.spec"])
+
+    @classmethod
+    def read(
+        cls, source: Source, *, data_root: str | os.PathLike[str] | None = None
+    ) -> "ModelFile":
+        """Read what a model says of itself, and find its data file.
+
+        Parameters
+        ----------
+        source : path, bytes or binary file
+            The ``.onnx``; links are followed. Of a file, what is left to read.
+        data_root : path, optional
+            A folder that the data file may lie in, or in folders of it, if links lead
+            there. Without it, it lies in the folder of the ``.onnx`` itself, links
+            followed.
+
+        Raises
+        ------
+        ModelError
+            If there is no such file, it is not a model that din-convert wrote, or of
+            another format; if its data file is missing, cut or elsewhere.
+        """
+        path = target = content = None
+        if isinstance(source, str | os.PathLike):
+            place = os.fsdecode(source)
+            path = Path(os.path.abspath(place))  # noqa: PTH100 - links stay
+            target = _regular_file(path, place)
+        else:
+            place, content = IN_MEMORY, _bytes_of(source)
+        try:
+            with _opened(target, content) as file:
+                header = _Header.read(file)
+        except OSError as error:
+            got = str(error.strerror)
+            raise ModelError(explain("a model file", got, place)) from None
+        except ValueError:
+            rule = "a model that din-convert wrote"
+            got = "a damaged file, or no ONNX file"
+            raise ModelError(explain(rule, got, place)) from None
+        model = cls(place, path, target, content, _header=header)
+        model._check_format()
+        model._find_data(Path(data_root).resolve() if data_root is not None else None)
+        return model
+
+    def _check_format(self) -> None:
+        number = self.metadata.get("din_infer.format")
+        if number is None:
+            rule = "a model that din-convert wrote"
+            got = "an ONNX file without din_infer metadata"
+            raise ModelError(explain(rule, got, self.place))
+        if number != FORMAT:
+            fix = "Use the din-infer version that wrote it, or a newer one."
+            place = f"{self.place}: din_infer.format"
+            raise ModelError(explain(f"format {FORMAT}", number, place, fix))
+
+    # ---- the data file ----
+
+    def _find_data(self, root: Path | None) -> None:
+        for name in dict.fromkeys(e.name for e in self._header.externals):
+            if self.target is None or self.path is None:
+                rule = "a model with its weights inside"
+                fix = "Convert it with din-convert --single-file."
+                raise ModelError(explain(rule, f"weights in {name}", self.place, fix))
+            if not name or Path(name).name != name or name in (".", ".."):
+                rule = "a data file's name, without folders"
+                place = f"{self.place}: external data"
+                raise ModelError(explain(rule, repr(name), place))
+            folders = [self.target.parent, *_links(self.path)]
+            self.data[name] = self._data_file(name, folders, root)
+        for e in self._header.externals:
+            size = self.data[e.name].stat().st_size
+            needed = e.place.offset + e.place.length
+            if size < needed:
+                rule = f"at least {needed:,} bytes"
+                place = str(self.data[e.name])
+                raise ModelError(explain(rule, f"{size:,}", place, DAMAGED))
+
+    def _data_file(self, name: str, folders: list[Path], root: Path | None) -> Path:
+        """Return the file of a name beside the model, links followed and checked."""
+        beside = folders[0] / name
+        for folder in folders:
+            path = folder / name
+            try:
+                found = path.resolve(strict=True)
+                kind = found.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, RuntimeError) as error:  # no right to, or links in a ring
+                rule, got = f"{name}, which can be read", getattr(error, "strerror", "")
+                got = str(got or error)
+                raise ModelError(explain(rule, got, str(path))) from None
+            if not stat.S_ISREG(kind):
+                got = "a folder" if stat.S_ISDIR(kind) else "no regular file"
+                raise ModelError(explain(f"the data file {name}", got, str(path)))
+            inside = found.parent == folders[0]
+            if inside or (root is not None and found.is_relative_to(root)):
+                return found
+            where = folders[0] if root is None else f"{folders[0]} or {root}"
+            rule = f"a data file in {where}"
+            fix = "Name a folder that holds it as data_root." if root is None else ""
+            raise ModelError(explain(rule, f"a link to {found}", str(path), fix))
+        rule = f"{name} beside {os.path.basename(self.place)}"  # noqa: PTH119
+        fix = f"Its weights are in {name}: put both files into one folder."
+        similar = self._same_size(folders[0])
+        if similar:
+            fix = f"{similar} has its size: if it was renamed, name it {name} again."
+        raise ModelError(explain(rule, "no such file", str(beside), fix))
+
+    def _same_size(self, folder: Path) -> str | None:
+        record = self._data_record()
+        if record is None:
+            return None
+        for other in sorted(folder.glob("*")):
+            if other.is_file() and other.stat().st_size == record.num_bytes:
+                return other.name
+        return None
+
+    # ---- digests ----
+
+    def _record(self, key: str) -> Record | None:
+        text = self.metadata.get(key)
+        if text is None:
+            return None
+        try:
+            return Record.from_json(text)
+        except ValueError:
+            rule, place = "digests as din-convert writes them", f"{self.place}: {key}"
+            raise ModelError(explain(rule, "others", place, DAMAGED)) from None
+
+    def _data_record(self) -> Record | None:
+        return self._record(DATA_KEY)
+
+    def check_sample(self) -> None:
+        """Compare sizes, and 128 KiB of each file, with what din-convert wrote.
+
+        A file whose metadata has no digests, or that another program has written anew,
+        passes.
+
+        Raises
+        ------
+        ModelError
+            Naming the file, and the tensor that has changed.
+        """
+        record = self._record(FILE_KEY)
+        if record is not None and record.num_bytes == self._header.sealed:
+            with self._open() as file:
+                whole = [Place("", 0, record.num_bytes)]
+                self._compare_samples(file, record, whole, self.place)
+        record = self._data_record()
+        for name, path in self.data.items():
+            if record is not None:
+                _check_size(path, record)
+                places = [e.place for e in self._header.externals if e.name == name]
+                with path.open("rb") as file:
+                    self._compare_samples(file, record, places, str(path))
+
+    def _compare_samples(
+        self, file: BinaryIO, record: Record, places: Sequence[Place], where: str
+    ) -> None:
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        for p in places:
+            blocks, digest = record.samples.get(p.tensor, (0, ""))
+            if blocks and sample_of(read, p.offset, p.length, blocks) != digest:
+                got = f"other bytes in {p.tensor}" if p.tensor else "other bytes"
+                _refuse(got, where)
+
+    def check_all(self, progress: Progress | None = None) -> None:
+        """Compare every byte of the model's files with what din-convert wrote.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the number of bytes of each step; `num_bytes` is their sum.
+
+        Raises
+        ------
+        ModelError
+            Naming the file that differs; or if the model has no digests, since an older
+            din-convert wrote it, or another program has written it anew.
+        """
+        record = self._record(FILE_KEY)
+        if record is None or record.num_bytes != self._header.sealed:
+            rule = "a model as din-convert wrote it, with digests"
+            got = "none" if record is None else "a file written anew since"
+            fix = "Convert the model again."
+            raise ModelError(explain(rule, got, self.place, fix))
+        with self._open() as file:
+            if digest_of(file, self._header.sealed, progress) != record.sha256:
+                _refuse("other bytes", self.place)
+        record = self._data_record()
+        for path in self.data.values():
+            if record is None:
+                rule, place = "the data file's digest", f"{self.place}: {DATA_KEY}"
+                raise ModelError(explain(rule, "none", place, "Convert it again."))
+            _check_size(path, record)
+            with path.open("rb") as file:
+                if digest_of(file, record.num_bytes, progress) != record.sha256:
+                    _refuse("other bytes", str(path))
+
+    def _open(self) -> BinaryIO:
+        return _opened(self.target, self.content)
+
+    # ---- the way to the runtime ----
+
+    @contextmanager
+    def handed(
+        self,
+        options: Any,  # noqa: ANN401
+        release: Sequence[int],
+        *,
+        mmap: bool,
+    ) -> Iterator[str | bytes]:
+        """Yield what an InferenceSession takes for this model, while it is made.
+
+        Parameters
+        ----------
+        options : onnxruntime.SessionOptions
+            Entries may be added.
+        release : [major, minor] of the runtime
+        mmap : bool
+            The runtime maps the data file; otherwise it has a copy of its own.
+
+        Yields
+        ------
+        str or bytes
+            A path, or the graph.
+        """
+        if self.target is None:
+            yield self.content or b""
+            return
+        beside = all(p == self.target.parent / n for n, p in self.data.items())
+        if not self.data or (beside and mmap):
+            yield os.fspath(self.target)
+        elif mmap and list(release) >= TAKES_FOLDER:
+            (path,) = self.data.values()
+            options.add_session_config_entry(FOLDER_ENTRY, os.fspath(path.parent))
+            yield self._graph_over(path.name)
+        elif not mmap and list(release) >= TAKES_BYTES:
+            contents = [p.read_bytes() for p in self.data.values()]
+            options.add_external_initializers_from_files_in_memory(
+                list(self.data), contents, [len(c) for c in contents]
+            )
+            yield os.fspath(self.target)
+        else:
+            with tempfile.TemporaryDirectory(prefix="din-infer-") as scratch:
+                place = Path(scratch, "model.onnx")
+                shutil.copyfile(self.target, place)
+                for name, path in self.data.items():
+                    if mmap:
+                        (place.parent / name).symlink_to(path)
+                    else:  # the runtime maps it, and nobody else has it
+                        shutil.copyfile(path, place.parent / name)
+                yield os.fspath(place)
+
+    def _graph_over(self, name: str) -> bytes:
+        """Return the graph over a data file of this name."""
+        with self._open() as file:
+            path = (MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_EXTERNAL_DATA)
+            return _renamed(file, 0, self._header.num_bytes, path, name)
+
+
+def _opened(target: Path | None, content: bytes | None) -> BinaryIO:
+    return io.BytesIO(content or b"") if target is None else target.open("rb")
+
+
+def _check_size(path: Path, record: Record) -> None:
+    size = path.stat().st_size
+    if size != record.num_bytes:
+        rule = f"{record.num_bytes:,} bytes"
+        raise ModelError(explain(rule, f"{size:,}", str(path), DAMAGED))
+
+
+def _refuse(got: str, place: str) -> None:
+    rule = "the bytes that din-convert wrote"
+    raise ModelError(explain(rule, got, place, DAMAGED))
