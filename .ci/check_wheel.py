@@ -39,7 +39,7 @@ for source in (repository, repository / "converter"):
         shipped = installed.parents[1] / file.relative_to(source)
         assert shipped.is_file(), f"not in the wheel: {shipped}"
 
-for command in ("score", "train", "convert", "explain", "inspect"):
+for command in ("score", "train", "convert", "explain", "inspect", "verify"):
     path = Path(sys.executable).with_name(f"din-{command}")
     subprocess.run([path, "--help"], check=True, stdout=subprocess.DEVNULL)
 

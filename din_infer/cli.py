@@ -1,4 +1,4 @@
-"""The commands din-score, din-explain and din-inspect, and how all report errors."""
+"""The commands of the runtime, and how all commands report errors."""
 
 import argparse
 import json
@@ -12,7 +12,14 @@ from pathlib import Path
 from din_infer.errors import DinError
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 
-__all__ = ["command_errors", "explain_main", "inspect_main", "main", "positive"]
+__all__ = [
+    "command_errors",
+    "explain_main",
+    "inspect_main",
+    "main",
+    "positive",
+    "verify_main",
+]
 
 EXAMPLES = """\
 examples:
@@ -69,6 +76,19 @@ where the data has them. Values that din-train would refuse, since the spec make
 or missing ones errors, are counted. Exit status: 0 inspected, whatever was found, 1 an
 error (said on stderr), 2 wrong usage.
 """
+VERIFY_EXAMPLES = """\
+examples:
+  din-verify model.onnx
+      reads model.onnx and its data file, and compares every byte with the digests that
+      din-convert left in them: after a copy, a download, a restored backup
+  din-verify model.onnx --data-root /data/cache
+      where links lead to a data file in another folder
+  din-verify model.onnx --json
+
+Needs no ONNX Runtime, and scores nothing. Exit status: 0 every byte is as it was
+written, 1 it is not, or the model has no digests (said on stderr), 2 wrong usage.
+"""
+SHOWN_BYTES = 1 << 28  # which take half a second
 MOST_ROWS = 1000  # of one --row: more is not for looking
 
 
@@ -400,3 +420,63 @@ def _inspect(arguments: argparse.Namespace) -> int:
         if arguments.plot:
             print(f"\nwrote {arguments.plot}")
     return 0
+
+
+def verify_main(argv: Sequence[str] | None = None) -> int:
+    """Run din-verify; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="din-verify",
+        description="Compare every byte of a model with what din-convert wrote.",
+        epilog=VERIFY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
+    add(
+        "--data-root",
+        metavar="DIR",
+        type=Path,
+        help="where the data file may be, too, if links lead there",
+    )
+    add("--json", action="store_true", help="print what was read as JSON on stdout")
+    add("--quiet", action="store_true", help="no progress")
+    arguments = parser.parse_args(argv)
+    return command_errors("din-verify", "batch", lambda: _verify(arguments))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from din_infer.model_file import ModelFile
+
+    model = ModelFile.read(arguments.model, data_root=arguments.data_root)
+    with _reading(model.num_bytes, arguments.quiet) as progress:
+        model.check_all(progress)
+    files = {str(path): path.stat().st_size for path in model.files}
+    if arguments.json:
+        print(json.dumps({"model_id": model.model_id, "files": files}))
+        return 0
+    for path, size in files.items():
+        print(f"{size:>15,} bytes  {path}")
+    print(f"every byte is as din-convert wrote it; model id {model.model_id}")
+    return 0
+
+
+@contextmanager
+def _reading(num_bytes: int, quiet: bool) -> Iterator[Callable[[int], object]]:
+    """Show how much has been read, on a terminal, if it takes a while."""
+    done = shown = 0
+
+    def progress(step: int) -> None:
+        nonlocal done, shown
+        done += step
+        percent = 100 * done // max(num_bytes, 1)
+        if percent > shown:
+            shown = percent
+            print(f"\r{percent:3d} %", end="", file=sys.stderr, flush=True)
+
+    if quiet or not sys.stderr.isatty() or num_bytes < SHOWN_BYTES:
+        yield lambda step: None  # noqa: ARG005
+        return
+    try:
+        yield progress
+    finally:
+        print("\r     \r", end="", file=sys.stderr, flush=True)

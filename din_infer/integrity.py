@@ -32,7 +32,7 @@ METADATA = 14  # ModelProto.metadata_props
 SAMPLE_BLOCKS = 128
 BLOCK_BYTES = 1024
 READ_BYTES = 1 << 22
-Read = Callable[[int, int], bytes]  # offset, length -> bytes
+Read = Callable[[int, int], bytes | memoryview]  # offset, length -> bytes
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ looked at, without a runtime and without reading the weights.
 """
 
 import io
+import mmap
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from din_infer.errors import ModelError, explain
 from din_infer.integrity import (
@@ -49,11 +50,11 @@ DAMAGED = "The file is damaged: copy it again, or convert the model again."
 IN_MEMORY = "the model in memory"
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+View = memoryview | mmap.mmap
 Progress = Callable[[int], object]
 
 
-@dataclass(frozen=True)
-class _Field:
+class _Field(NamedTuple):
     """A field of a message whose value is bytes: where it and its value begin."""
 
     number: int
@@ -62,37 +63,34 @@ class _Field:
     end: int
 
 
-def _varint(file: BinaryIO) -> int:
+def _varint(view: View, at: int) -> tuple[int, int]:
+    """Read a number; returns it and the place behind it."""
     value = 0
     for i in range(VARINT_BYTES):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << 7 * i
-        if byte[0] < 0x80:
-            return value
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return value, at
     message = "a number without an end"
     raise ValueError(message)
 
 
-def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
+def _fields(view: View, at: int, end: int) -> Iterator[_Field]:
     """Iterate over the fields of a message that are messages or strings."""
     while at < end:
         begin = at
-        file.seek(at)
-        tag = _varint(file)
+        tag, at = _varint(view, at)
         kind = tag & 7
         if kind == VARINT:
-            _varint(file)
-            at = file.tell()
+            _, at = _varint(view, at)
         elif kind == BYTES:
-            size = _varint(file)
-            start = file.tell()
+            size, start = _varint(view, at)
             at = start + size
             if at <= end:
                 yield _Field(tag >> 3, begin, start, at)
         elif kind in FIXED:
-            at = file.tell() + FIXED[kind]
+            at += FIXED[kind]
         else:
             message = f"wire type {kind}"
             raise ValueError(message)
@@ -101,18 +99,13 @@ def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
         raise ValueError(message)
 
 
-def _read(file: BinaryIO, start: int, end: int) -> bytes:
-    file.seek(start)
-    return file.read(end - start)
-
-
-def _entry(file: BinaryIO, f: _Field) -> tuple[str, str]:
+def _entry(view: View, f: _Field) -> tuple[str, str]:
     """Read a StringStringEntryProto."""
-    found = {KEY: b"", VALUE: b""}
-    for part in _fields(file, f.start, f.end):
+    found = {KEY: "", VALUE: ""}
+    for part in _fields(view, f.start, f.end):
         if part.number in found:
-            found[part.number] = _read(file, part.start, part.end)
-    return found[KEY].decode(), found[VALUE].decode()
+            found[part.number] = str(view[part.start : part.end], "utf-8")
+    return found[KEY], found[VALUE]
 
 
 @dataclass(frozen=True)
@@ -123,14 +116,14 @@ class _External:
     name: str
 
 
-def _external(file: BinaryIO, tensor: _Field) -> _External | None:
+def _external(view: View, tensor: _Field) -> _External | None:
     """Read where an initializer lies; None where that is the graph itself."""
     label, entries = "", {}
-    for part in _fields(file, tensor.start, tensor.end):
+    for part in _fields(view, tensor.start, tensor.end):
         if part.number == TENSOR_NAME:
-            label = _read(file, part.start, part.end).decode()
+            label = str(view[part.start : part.end], "utf-8")
         elif part.number == TENSOR_EXTERNAL_DATA:
-            key, value = _entry(file, part)
+            key, value = _entry(view, part)
             if key in entries:
                 message = f"two of {key}"
                 raise ValueError(message)
@@ -154,39 +147,37 @@ class _Header:
     externals: list[_External]
 
     @classmethod
-    def read(cls, file: BinaryIO) -> "_Header":
-        size = file.seek(0, io.SEEK_END)
+    def read(cls, view: View) -> "_Header":
+        size = len(view)
         header = cls(size, -1, {}, [])
-        for f in _fields(file, 0, size):
+        for f in _fields(view, 0, size):
             if f.number == MODEL_METADATA:
-                key, value = _entry(file, f)
+                key, value = _entry(view, f)
                 header.metadata[key] = value
                 header.sealed = f.at if key == FILE_KEY and f.end == size else -1
             elif f.number == MODEL_GRAPH:
-                for tensor in _fields(file, f.start, f.end):
+                for tensor in _fields(view, f.start, f.end):
                     if tensor.number == GRAPH_INITIALIZER:
-                        external = _external(file, tensor)
+                        external = _external(view, tensor)
                         header.externals += [external] if external else []
         return header
 
 
-def _renamed(
-    file: BinaryIO, at: int, end: int, path: Sequence[int], name: str
-) -> bytes:
+def _renamed(view: View, at: int, end: int, path: Sequence[int], name: str) -> bytes:
     """Return a message with another name of the data file; `path` leads to entries."""
     out = b""
-    for f in _fields(file, at, end):
+    for f in _fields(view, at, end):
         if f.number != path[0]:
             continue
         if len(path) > 1:
-            value = _renamed(file, f.start, f.end, path[1:], name)
-        elif _entry(file, f)[0] == "location":
+            value = _renamed(view, f.start, f.end, path[1:], name)
+        elif _entry(view, f)[0] == "location":
             value = entry("location", name)
         else:
             continue
-        out += _read(file, at, f.at) + tagged(f.number, value)
+        out += bytes(view[at : f.at]) + tagged(f.number, value)
         at = f.end
-    return out + _read(file, at, end)
+    return out + bytes(view[at:end])
 
 
 def _links(path: Path) -> list[Path]:
@@ -255,6 +246,11 @@ class ModelFile:
         return self.metadata.get("din_infer.model_id", "")
 
     @property
+    def files(self) -> list[Path]:
+        """The ``.onnx``, links followed, and its data file."""
+        return [*([self.target] if self.target else []), *self.data.values()]
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the model's files together."""
         data = sum(p.stat().st_size for p in self.data.values())
@@ -303,12 +299,12 @@ class ModelFile:
         else:
             place, content = IN_MEMORY, _bytes_of(source)
         try:
-            with _opened(target, content) as file:
-                header = _Header.read(file)
+            with _viewed(target, content) as view:
+                header = _Header.read(view)
         except OSError as error:
             got = str(error.strerror)
             raise ModelError(explain("a model file", got, place)) from None
-        except ValueError:
+        except (ValueError, IndexError):
             rule = "a model that din-convert wrote"
             got = "a damaged file, or no ONNX file"
             raise ModelError(explain(rule, got, place)) from None
@@ -382,11 +378,10 @@ class ModelFile:
         raise ModelError(explain(rule, "no such file", str(beside), fix))
 
     def _same_size(self, folder: Path) -> str | None:
-        record = self._data_record()
-        if record is None:
-            return None
-        for other in sorted(folder.glob("*")):
-            if other.is_file() and other.stat().st_size == record.num_bytes:
+        """Name a file that is as long as the data file must be."""
+        ends = [e.place.offset + e.place.length for e in self._header.externals]
+        for other in sorted(folder.iterdir()):
+            if other.is_file() and other.stat().st_size == max(ends):
                 return other.name
         return None
 
@@ -418,23 +413,22 @@ class ModelFile:
         """
         record = self._record(FILE_KEY)
         if record is not None and record.num_bytes == self._header.sealed:
-            with self._open() as file:
-                whole = [Place("", 0, record.num_bytes)]
-                self._compare_samples(file, record, whole, self.place)
+            whole = [Place("", 0, record.num_bytes)]
+            with _viewed(self.target, self.content) as view:
+                self._compare_samples(view, record, whole, self.place)
         record = self._data_record()
         for name, path in self.data.items():
             if record is not None:
                 _check_size(path, record)
                 places = [e.place for e in self._header.externals if e.name == name]
-                with path.open("rb") as file:
-                    self._compare_samples(file, record, places, str(path))
+                with _viewed(path, None) as view:
+                    self._compare_samples(view, record, places, str(path))
 
     def _compare_samples(
-        self, file: BinaryIO, record: Record, places: Sequence[Place], where: str
+        self, view: View, record: Record, places: Sequence[Place], where: str
     ) -> None:
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
+        def read(offset: int, length: int) -> memoryview | bytes:
+            return view[offset : offset + length]
 
         for p in places:
             blocks, digest = record.samples.get(p.tensor, (0, ""))
@@ -462,7 +456,8 @@ class ModelFile:
             got = "none" if record is None else "a file written anew since"
             fix = "Convert the model again."
             raise ModelError(explain(rule, got, self.place, fix))
-        with self._open() as file:
+        target, content = self.target, self.content or b""
+        with target.open("rb") if target else io.BytesIO(content) as file:
             if digest_of(file, self._header.sealed, progress) != record.sha256:
                 _refuse("other bytes", self.place)
         record = self._data_record()
@@ -475,9 +470,6 @@ class ModelFile:
                 if digest_of(file, record.num_bytes, progress) != record.sha256:
                     _refuse("other bytes", str(path))
 
-    def _open(self) -> BinaryIO:
-        return _opened(self.target, self.content)
-
     # ---- the way to the runtime ----
 
     @contextmanager
@@ -486,7 +478,7 @@ class ModelFile:
         options: Any,  # noqa: ANN401
         release: Sequence[int],
         *,
-        mmap: bool,
+        mapped: bool,
     ) -> Iterator[str | bytes]:
         """Yield what an InferenceSession takes for this model, while it is made.
 
@@ -495,7 +487,7 @@ class ModelFile:
         options : onnxruntime.SessionOptions
             Entries may be added.
         release : [major, minor] of the runtime
-        mmap : bool
+        mapped : bool
             The runtime maps the data file; otherwise it has a copy of its own.
 
         Yields
@@ -507,13 +499,13 @@ class ModelFile:
             yield self.content or b""
             return
         beside = all(p == self.target.parent / n for n, p in self.data.items())
-        if not self.data or (beside and mmap):
+        if not self.data or (beside and mapped):
             yield os.fspath(self.target)
-        elif mmap and list(release) >= TAKES_FOLDER:
+        elif mapped and list(release) >= TAKES_FOLDER:
             (path,) = self.data.values()
             options.add_session_config_entry(FOLDER_ENTRY, os.fspath(path.parent))
             yield self._graph_over(path.name)
-        elif not mmap and list(release) >= TAKES_BYTES:
+        elif not mapped and list(release) >= TAKES_BYTES:
             contents = [p.read_bytes() for p in self.data.values()]
             options.add_external_initializers_from_files_in_memory(
                 list(self.data), contents, [len(c) for c in contents]
@@ -524,7 +516,7 @@ class ModelFile:
                 place = Path(scratch, "model.onnx")
                 shutil.copyfile(self.target, place)
                 for name, path in self.data.items():
-                    if mmap:
+                    if mapped:
                         (place.parent / name).symlink_to(path)
                     else:  # the runtime maps it, and nobody else has it
                         shutil.copyfile(path, place.parent / name)
@@ -532,13 +524,23 @@ class ModelFile:
 
     def _graph_over(self, name: str) -> bytes:
         """Return the graph over a data file of this name."""
-        with self._open() as file:
-            path = (MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_EXTERNAL_DATA)
-            return _renamed(file, 0, self._header.num_bytes, path, name)
+        path = (MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_EXTERNAL_DATA)
+        with _viewed(self.target, self.content) as view:
+            return _renamed(view, 0, len(view), path, name)
 
 
-def _opened(target: Path | None, content: bytes | None) -> BinaryIO:
-    return io.BytesIO(content or b"") if target is None else target.open("rb")
+@contextmanager
+def _viewed(path: Path | None, content: bytes | None) -> Iterator[View]:
+    """Look at a file's bytes, mapped, or at those in memory."""
+    if path is None:
+        yield memoryview(content or b"")
+        return
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
+            yield memoryview(b"")
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
 
 
 def _check_size(path: Path, record: Record) -> None:

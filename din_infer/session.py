@@ -323,7 +323,7 @@ class Session:
     def _make(self, runtime: Any, options: Any, providers: list[Any]) -> Any:  # noqa: ANN401
         file = self.file
         try:
-            with file.handed(options, release_of(runtime), mmap=self._mmap) as model:
+            with file.handed(options, release_of(runtime), mapped=self._mmap) as model:
                 return runtime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # the runtime's errors share no narrower base
             reason = " ".join(str(error).split())
