@@ -284,7 +284,8 @@ def test_a_folder_that_cannot_be_searched_is_told(copy: Path, tmp_path: Path) ->
     store.mkdir()
     data.rename(store / data.name)
     data.symlink_to(store / data.name)
-    for folder in (tmp_path, *tmp_path.parents):  # others may come as far as here
+    copy.chmod(0o644)
+    for folder in copy.parents:  # others may come as far as here
         if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
             folder.chmod(folder.stat().st_mode | 0o011)
     store.chmod(0)
