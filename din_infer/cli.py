@@ -146,6 +146,15 @@ def positive(text: str) -> int:
     return value
 
 
+def _add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        type=Path,
+        help="where the model's data file may be, too, if links lead there",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build din-score's argument parser."""
     parser = argparse.ArgumentParser(
@@ -214,6 +223,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="host: tables larger than the card stay in the host's memory"
         " (default: %(default)s)",
     )
+    add("--verify", action="store_true", help="check every byte of the model first")
+    _add_data_root(parser)
     add("--threads", type=positive, help="default: all CPUs this process may use")
     add(
         "--batch-size",
@@ -257,6 +268,8 @@ def _score(arguments: argparse.Namespace) -> int:
         threads=1,
         precision=arguments.precision,
         tables=arguments.tables,
+        verify=arguments.verify,
+        data_root=arguments.data_root,
     )
     try:
         summary = score_files(
@@ -339,6 +352,7 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
         help="of --where: the first N rows (default: %(default)s)",
     )
     add("--out", type=Path, help="weights.html, .png or .svg; without it a table")
+    _add_data_root(parser)
     arguments = parser.parse_args(argv)
     return command_errors("din-explain", "cpu,batch,plot", lambda: _explain(arguments))
 
@@ -349,7 +363,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     if arguments.out:
         check_suffix(arguments.out)
-    predictor = Predictor(arguments.model, device="cpu")
+    root = arguments.data_root
+    predictor = Predictor(arguments.model, device="cpu", data_root=root)
     if arguments.where:
         limit = arguments.limit
         rows = find_rows(arguments.input, arguments.where, limit + 1)
@@ -432,12 +447,7 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
-    add(
-        "--data-root",
-        metavar="DIR",
-        type=Path,
-        help="where the data file may be, too, if links lead there",
-    )
+    _add_data_root(parser)
     add("--json", action="store_true", help="print what was read as JSON on stdout")
     add("--quiet", action="store_true", help="no progress")
     arguments = parser.parse_args(argv)

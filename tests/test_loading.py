@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from din_converter import convert
 from din_infer import ModelError, Predictor
+from din_infer.cli import main as score_main
 from din_infer.cli import verify_main
 from din_infer.model_file import ModelFile
 from tests.models import random_model
@@ -648,3 +649,17 @@ def test_a_runtime_that_was_imported_before_is_told_to_be_silent(
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
     Predictor(made, device="cpu")
     assert told == ["silent"]
+
+
+def test_commands_take_the_folder_of_the_data(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, rows = data_of(copy), tmp_path / "rows.jsonl"
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    words = [str(copy), str(rows), "--out", str(tmp_path / "out"), "--quiet"]
+    assert score_main(words) == 1
+    assert "Name a folder that holds it as data_root." in capsys.readouterr().err
+    assert score_main([*words, "--data-root", str(tmp_path), "--verify"]) == 0
+    assert verify_main([str(copy), "--data-root", str(tmp_path)]) == 0
