@@ -279,7 +279,7 @@ except ModelError as error:
 
 
 @linux
-def test_a_folder_that_cannot_be_searched_is_told(copy: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_searched_is_told(copy: Path) -> None:
     data = data_of(copy)
     store = copy.parent / "store"
     store.mkdir()
