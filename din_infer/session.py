@@ -153,7 +153,7 @@ class Session:
         self._per_run = False
         if not self._open_cuda(runtime, kind, index):
             self._open_cpu(runtime)
-        leave_to_parent(self._session)
+        leave_to_parent(self)
         self.metadata = self.file.metadata
         self.input_names = tuple(i.name for i in self._session.get_inputs())
         self.output_names = tuple(o.name for o in self._session.get_outputs())

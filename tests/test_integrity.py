@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -26,13 +27,16 @@ def read(at: int, length: int) -> bytes:
     return DATA[at : at + length]
 
 
+def reader(content: bytearray) -> Callable[[int, int], bytes]:
+    return lambda at, length: bytes(content[at : at + length])
+
+
 def test_a_sample_reads_the_first_and_the_last_byte() -> None:
     wanted = sample_of(read, 5_000, 300_000, 7)
     for position in (5_000, 304_999):
         changed = bytearray(DATA)
         changed[position] ^= 1
-        found = sample_of(lambda a, n: bytes(changed[a : a + n]), 5_000, 300_000, 7)
-        assert found != wanted
+        assert sample_of(reader(changed), 5_000, 300_000, 7) != wanted
 
 
 @pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 2048, 100_000])
@@ -56,9 +60,7 @@ def test_a_hole_of_one_percent_lies_on_a_sample() -> None:
     for start in range(0, size - size // 100, 20_011):
         holed = bytearray(DATA)
         holed[start : start + size // 100] = bytes(size // 100)
-        assert (
-            sample_of(lambda a, n: bytes(holed[a : a + n]), 0, size, blocks) != wanted
-        )
+        assert sample_of(reader(holed), 0, size, blocks) != wanted
 
 
 def test_digest_of_reads_as_many_bytes_as_asked() -> None:

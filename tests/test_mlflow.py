@@ -158,7 +158,7 @@ def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         save_model(tmp_path / "saved", path)
     assert str(error.value) == (
-        f"expected a model file, got No such file or directory - at `{path}`"
+        f"expected a model file, got no such file - at `{path}`"
     )
     assert not (tmp_path / "saved").exists()
 

@@ -1023,6 +1023,20 @@ def test_a_killed_job_goes_on_to_the_same_bytes(
     assert KILLS < 50 or middle >= 40, middle
 
 
+def test_what_killed_writers_of_the_job_left_is_removed(
+    model: Path, tmp_path: Path
+) -> None:
+    make_shards(tmp_path / "in", 2, 10)
+    words = [str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--quiet"]) == 0
+    whole = contents(tmp_path / "out")
+    for name in ("job.json", "manifest.json"):
+        (tmp_path / "out" / "_din_score" / f".{name}.15120.tmp").write_text("{")
+    assert contents(tmp_path / "out") != whole
+    assert main([*words, "--quiet", "--resume"]) == 0
+    assert contents(tmp_path / "out") == whole
+
+
 def test_processes_share_a_folder_without_doing_a_shard_twice(
     model: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

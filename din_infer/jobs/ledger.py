@@ -136,6 +136,9 @@ class Ledger:
             path = self.folder / "lock"
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             with self._locked(JOB_LOCK):
+                remove_unfinished(self.folder / "job.json")  # written under this lock
+                if self._lock(WORK_LOCK, wait=False):  # nobody else works here
+                    remove_unfinished(self.folder / "manifest.json")
                 self._begin(resume=resume, overwrite=overwrite)
                 # held until the end: it tells others that somebody works here
                 fcntl.lockf(self._handle, fcntl.LOCK_SH, 1, WORK_LOCK)
