@@ -44,7 +44,7 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	PATH="$(BIN):$$PATH" cython-lint din_infer/_kernels.pyx
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
-	for file in csrc/*.c csrc/ops/*.c; do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
+	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
 
 format: $(VENV)/linted-with
