@@ -173,4 +173,8 @@ if sys.platform != "win32":
 if sys.platform == "linux" and not SANITIZE and find_nvcc():
     extensions.append(extension(OPS_CUDA, "csrc/ops"))
 
-setup(ext_modules=extensions, cmdclass={"build_ext": build_ext_and_ops})
+setup(
+    ext_modules=extensions,
+    cmdclass={"build_ext": build_ext_and_ops},
+    options={"build_ext": {"parallel": True}},
+)

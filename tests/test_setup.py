@@ -34,7 +34,7 @@ echo made > "$2"
 
 
 def build(
-    folder: Path, nvcc: Path, strict: bool = False
+    folder: Path, nvcc: Path | str, strict: bool = False
 ) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DIN_")}
     environment["DIN_NVCC"] = str(nvcc)
@@ -104,6 +104,13 @@ def test_strictly_a_failing_nvcc_ends_the_build(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"first\n{NEW}\n")
     assert done.stderr.endswith(f"CompileError: {NEW}\n")
+
+
+def test_no_nvcc_is_asked_where_none_is_named(tmp_path: Path) -> None:
+    done = build(tmp_path, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("strict", [False, True])
