@@ -7,6 +7,12 @@ VENV ?= .venv
 DATA ?=
 # Index of CPU-only torch builds, for machines where the default gives CUDA ones.
 TORCH_INDEX ?=
+# The CUDA compiler, to build the operators for CUDA too: three minutes more. Tests
+# compile the same sources for this processor.
+DIN_NVCC ?=
+export DIN_NVCC
+# Processes that run tests side by side, a file each.
+JOBS ?= 2
 # The oldest supported ONNX Runtime: every model must load in it too.
 OLDEST = onnxruntime==1.20.1
 
@@ -15,25 +21,43 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES = pyproject.toml setup.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
+# of its own where operators for CUDA are asked for
+INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi wrong_calls repeats encoding_parts vocabulary)
+# of `make test-as`
+CPU = avx2
+TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
-	tests/emulate_avx512.h tests/cuda/emulation.h
+	tests/emulate_avx512.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test sanitize lint format clean
+.PHONY: demo test test-isas test-as sanitize lint format clean
 
-demo: $(VENV)/installed  ## generate (or DATA=folder), train, convert, score
+demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
 test: $(VENV)/tested-with .oldest  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-isas: $(VENV)/tested-with  ## what names no instruction set, on each but the best
+	for isa in $$($(BIN)/python -c "from tests import ops; print(*ops.machine_isas()[:-1])"); \
+	do DIN_INFER_ISA=$$isa HYPOTHESIS_PROFILE=few $(PYTEST) --quiet \
+		-k "not baseline and not avx2 and not avx512 and not amx" \
+		tests/test_ops.py $(KERNEL_TESTS) || exit 1; done
+
+test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseline
+	mkdir -p build
+	$(CC) -std=c11 -Wall -Wextra -Werror -O1 -shared -fPIC \
+		-o build/mask_cpu.so tests/mask_cpu.c -ldl
+	DIN_MASK_CPU=$(CPU) LD_PRELOAD=$(CURDIR)/build/mask_cpu.so $(PYTEST) $(TESTS)
 
 sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
-	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force --parallel 2 \
+	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force \
 		--build-lib build/sanitized --build-temp build/sanitized
 	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest -q -s tests/test_ops.py $(KERNEL_TESTS)
+		$(PYTEST) -q -s tests/test_ops.py $(KERNEL_TESTS)
 
 lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .
@@ -44,7 +68,7 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	PATH="$(BIN):$$PATH" cython-lint din_infer/_kernels.pyx
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
-	for file in csrc/*.c csrc/ops/*.c; do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
+	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
 
 format: $(VENV)/linted-with
@@ -57,11 +81,11 @@ $(VENV)/made:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-$(VENV)/installed: $(VENV)/made $(SOURCES)
+$(INSTALLED): $(VENV)/made $(SOURCES)
 	$(PIP) --editable ".[cpu,batch,convert]"
 	touch $@
 
-$(VENV)/tested-with: $(VENV)/installed
+$(VENV)/tested-with: $(INSTALLED)
 	$(PIP) --group test
 	touch $@
 
@@ -69,7 +93,7 @@ $(VENV)/linted-with: $(VENV)/tested-with
 	$(PIP) --group lint
 	touch $@
 
-.oldest: $(VENV)/installed
+.oldest: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade --target .oldest --no-deps $(OLDEST)
 	touch $@
 

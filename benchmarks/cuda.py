@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,8 @@ Run = Callable[[], Any]
 def build(folder: Path, emulate: bool) -> Any:  # noqa: ANN401
     """Compile the kernels and the harness into one library."""
     library = folder / "harness.so"
-    sources = [SOURCES / "attention.cu", SOURCES / "bag.cu", SOURCES / "device.cu"]
+    listed = tomllib.loads((ROOT / "csrc" / "libraries.toml").read_text())["ops_cuda"]
+    sources = [ROOT / name for name in listed if name.endswith(".cu")]
     sources.append(ROOT / "benchmarks" / "cuda_harness.cu")
     if emulate:
         command = [

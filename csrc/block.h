@@ -73,6 +73,9 @@ typedef struct {
 /* Return the i-th instruction set of this machine, best first, or NULL. */
 const din_block_isa *din_block_isa_at(int32_t i);
 
+/* Return the one of a name, the best for NULL or "", or NULL where it is not here. */
+const din_block_isa *din_find_block_isa(const char *name);
+
 #ifdef __cplusplus
 }
 #endif

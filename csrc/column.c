@@ -98,7 +98,8 @@ static int64_t offset_at(const din_values *v, int64_t i) {
                                 : (int64_t)din_read_i32(v->data, i + v->offset);
 }
 
-int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
+int64_t din_check_values(const din_values *v, int64_t first, int64_t stop,
+                         const din_block_isa *isa) {
   assert(0 <= first && first <= stop && stop <= v->length);
   if (first == stop) {
     return -1;
@@ -112,7 +113,6 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
   /* The bytes' size is unknown, but no bytes at all is known. */
   const int has_bytes = v->bytes != NULL || offset_at(v, first) == offset_at(v, stop);
   if (offset_at(v, first) >= 0 && has_bytes) {
-    const din_block_isa *isa = din_block_isa_at(0);
     const uint8_t *offsets = v->data;
     offsets += (first + v->offset) * (v->type == DIN_BYTES64 ? 8 : 4);
     const int rise = v->type == DIN_BYTES64 ? isa->rise64(offsets, stop - first)
@@ -133,8 +133,8 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop) {
 }
 
 /* The highest of some indices, nulls too, negative ones read as very high. */
-static uint64_t highest_index(const din_values *v, int64_t first, int64_t n) {
-  const din_block_isa *isa = din_block_isa_at(0);
+static uint64_t highest_index(const din_values *v, int64_t first, int64_t n,
+                              const din_block_isa *isa) {
   const uint8_t *data = v->data;
   first += v->offset;
   switch (v->type) {
@@ -152,17 +152,19 @@ static uint64_t highest_index(const din_values *v, int64_t first, int64_t n) {
   }
 }
 
-int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop) {
+int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop,
+                          const din_block_isa *isa) {
   const din_values *dictionary = &c->dictionary;
   const int whole = dictionary->length <= stop - first;
   if (whole && stop > first) {
-    const int64_t bad = din_check_values(dictionary, 0, dictionary->length);
+    const int64_t bad = din_check_values(dictionary, 0, dictionary->length, isa);
     if (bad >= 0) {
       return first;
     }
   }
   if (whole && stop > first &&
-      highest_index(&c->values, first, stop - first) < (uint64_t)dictionary->length) {
+      highest_index(&c->values, first, stop - first, isa) <
+          (uint64_t)dictionary->length) {
     return -1;
   }
   for (int64_t i = first; i < stop; ++i) {
@@ -173,7 +175,7 @@ int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop) {
     if (index < 0 || index >= dictionary->length) {
       return i;
     }
-    if (!whole && din_check_values(dictionary, index, index + 1) >= 0) {
+    if (!whole && din_check_values(dictionary, index, index + 1, isa) >= 0) {
       return i;
     }
   }

@@ -9,6 +9,8 @@
 
 #include <stdint.h>
 
+#include "block.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -90,7 +92,8 @@ int64_t din_check_rows(const din_column *column, int64_t *first, int64_t *stop);
  * @pre 0 <= first <= stop <= length, and data holds offset + stop fixed-width entries
  *      (+ 1 for offsets)
  */
-int64_t din_check_values(const din_values *values, int64_t first, int64_t stop);
+int64_t din_check_values(const din_values *values, int64_t first, int64_t stop,
+                         const din_block_isa *isa);
 
 /*
  * Check that the indices [first, stop) lie inside the dictionary, and its entries in
@@ -98,7 +101,8 @@ int64_t din_check_values(const din_values *values, int64_t first, int64_t stop);
  *
  * @pre as din_check_values, for both
  */
-int64_t din_check_indices(const din_column *column, int64_t first, int64_t stop);
+int64_t din_check_indices(const din_column *column, int64_t first, int64_t stop,
+                          const din_block_isa *isa);
 
 /* Write the number of elements of each row; a null row has none. @pre rows checked */
 void din_row_lengths(const din_column *column, int64_t *lengths);

@@ -30,6 +30,7 @@ class Vocabulary:
 
 class Encoder:
     dtype: str
+    isa: str
     def __init__(
         self,
         type: str,

@@ -27,11 +27,12 @@ from libc.stdint cimport (
     uint32_t,
     uint64_t,
 )
+from libc.stdlib cimport getenv
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import DeviceError, InputError, explain
 
 # Rows, or elements, of one column: their sizes in bytes still fit.
 cdef int64_t MAX_ROWS = INT64_MAX // 64
@@ -98,6 +99,7 @@ cdef extern from "block.h" nogil:
         const char *name
 
     const din_block_isa *din_block_isa_at(int32_t) noexcept
+    const din_block_isa *din_find_block_isa(const char *) noexcept
 
 
 cdef extern from "column.h" nogil:
@@ -148,8 +150,10 @@ cdef extern from "column.h" nogil:
         din_values dictionary
 
     int64_t din_check_rows(const din_column *, int64_t *, int64_t *) noexcept
-    int64_t din_check_values(const din_values *, int64_t, int64_t) noexcept
-    int64_t din_check_indices(const din_column *, int64_t, int64_t) noexcept
+    int64_t din_check_values(
+        const din_values *, int64_t, int64_t, const din_block_isa *) noexcept
+    int64_t din_check_indices(
+        const din_column *, int64_t, int64_t, const din_block_isa *) noexcept
     void din_row_lengths(const din_column *, int64_t *) noexcept
     int64_t din_count_valid(const din_column *, int64_t, int64_t) noexcept
     int64_t din_count_valid_rows(const din_column *) noexcept
@@ -438,6 +442,7 @@ cdef class Column:
         cdef int64_t first = 0
         cdef int64_t stop = 0
         cdef int64_t bad
+        cdef const din_block_isa *isa = _find_isa(None)
         with nogil:
             bad = din_check_rows(c, &first, &stop)
         if bad >= 0:
@@ -447,9 +452,9 @@ cdef class Column:
                 explain(rule, "others", self.name, within=f"row {row}"))
         with nogil:
             if c.has_dictionary:
-                bad = din_check_indices(c, first, stop)
+                bad = din_check_indices(c, first, stop, isa)
             else:
-                bad = din_check_values(&c.values, first, stop)
+                bad = din_check_values(&c.values, first, stop, isa)
         if bad >= 0:
             rule = "values inside their buffers"
             if c.has_dictionary:
@@ -1573,12 +1578,17 @@ def isas():
 
 
 cdef const din_block_isa *_find_isa(str name) except NULL:
-    if name is None:
-        return din_block_isa_at(0)
-    known = isas()
-    if name not in known:
-        raise InputError(explain("one of " + ", ".join(known), repr(name), "isa"))
-    return din_block_isa_at(known.index(name))
+    """Find the one that is named, here or in DIN_INFER_ISA; else the best."""
+    cdef const char *chosen = getenv("DIN_INFER_ISA")
+    cdef const din_block_isa *isa
+    if name is not None:
+        chosen = PyUnicode_AsUTF8AndSize(name, NULL)
+    isa = din_find_block_isa(chosen)
+    if isa == NULL:
+        place = "DIN_INFER_ISA" if name is None else "isa"
+        rule = f"an instruction set of this machine ({', '.join(reversed(isas()))})"
+        raise DeviceError(explain(rule, chosen.decode(errors="replace"), place))
+    return isa
 
 
 cdef class Vocabulary:
@@ -1641,6 +1651,7 @@ cdef class Encoder:
     cdef din_encoder c
     cdef str rule
     cdef readonly str dtype
+    cdef readonly str isa
     cdef list owners
 
     def __cinit__(
@@ -1658,6 +1669,7 @@ cdef class Encoder:
         self.c.unseen = _UNSEEN[unseen]
         self.c.hash = HASHES[hash]
         self.c.isa = _find_isa(isa)
+        self.isa = self.c.isa.name.decode()
         self.c.seed = seed
         self.c.int_as_text = int_as == "text"
         self.c.num_rows = rows

@@ -1,50 +1,60 @@
-"""The library of native operators with AVX-512 and AMX emulated in plain C.
+"""The libraries of csrc/ with instructions that few machines have in plain C.
 
-For the code that few machines can run: its logic and its rounding are tested on all
-x86-64 machines, its instructions where they exist.
+Their logic and their rounding are tested on all x86-64 machines, beside the
+instructions themselves where those exist.
 """
 
-import functools
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
-import pytest
+from tests.compiled import FLAGS, ROOT, compiled, compilers, sources_of
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "csrc" / "ops"
-# __m512 as an argument of an inlined function: no binary interface is concerned
-FLAGS = ["-std=c11", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+EMULATED = ["-fvisibility=hidden", "-DDIN_EMULATE"]
 
 
-@functools.cache
+def emulated_blocks() -> Path:
+    """Encoding, and a `din_block_emulated` beside each `din_block_<isa>`."""
+    cc = compilers()[".c"]
+    command = [cc, "-std=c11", *FLAGS, "-c"]
+    commands = [[*command, str(path)] for path in sources_of("kernels")]
+    renamed = ["-DDIN_EMULATE", "-Ddin_block_avx512=din_block_emulated"]
+    commands.append([*command, *renamed, str(ROOT / "csrc" / "block_avx512.c")])
+    return compiled("emulated_blocks", commands, [cc])
+
+
 def emulated_library() -> Path:
-    """Compile it once a run; skips the test on other machines than x86-64."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if platform.machine() != "x86_64" or compiler is None:
-        pytest.skip("needs an x86-64 machine with a C compiler")
-    folder = Path(tempfile.mkdtemp(prefix="din-emulated-"))
-    flags = [*FLAGS, "-DDIN_EMULATE", f"-I{SOURCES}"]
-    if "fma" in Path("/proc/cpuinfo").read_text().split():
+    """The native operators, AVX-512 and AMX emulated."""
+    from tests.ops import machine_isas
+
+    cc = compilers()[".c"]
+    flags = ["-std=c11", *FLAGS, *EMULATED]
+    if "avx2" in machine_isas():
         flags += ["-mfma", "-mavx2"]  # else fmaf is computed in software
     sanitize: list[str] = []
     if os.environ.get("DIN_SANITIZE") == "1":
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    flags += sanitize
     header = ["-include", str(ROOT / "tests" / "emulate_avx512.h")]
-    objects = []
-    for source in sorted(SOURCES.glob("*.c")):
-        emulates = source.stem in ("isa_avx512", "isa_amx")
-        target = folder / f"{source.stem}.o"
-        command = [compiler, *flags, *(header if emulates else [])]
-        subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True)
-        objects.append(str(target))
-    library = folder / "libdin_emulated.so"
-    subprocess.run(
-        [compiler, "-shared", *sanitize, "-o", str(library), *objects, "-lm"],
-        check=True,
-    )
-    return library
+    commands = []
+    for path in sources_of("ops"):
+        emulates = path.stem in ("isa_avx512", "isa_amx")
+        command = [cc, *flags, *sanitize, *(header if emulates else [])]
+        commands.append([*command, "-c", str(path)])
+    return compiled("emulated_ops", commands, [cc, *sanitize])
+
+
+def emulated_cuda() -> Path:
+    """The operators for CUDA, compiled for this processor: see tests/cuda/emulation.h.
+
+    What they compute, and that their lanes meet where they must, is tested through ONNX
+    Runtime's CPU provider; their speed, and the card itself, where there is one.
+    """
+    by_suffix = compilers()
+    header = ["-include", str(ROOT / "tests" / "cuda" / "emulation.h")]
+    commands = []
+    for path in sources_of("ops_cuda"):
+        flags = ["-std=c11"]
+        if path.suffix == ".cu":
+            flags = ["-std=c++17", *header, "-Wno-unknown-pragmas", "-x", "c++"]
+        command = [by_suffix[path.suffix], *FLAGS, *EMULATED, "-g", *flags]
+        commands.append([*command, "-c", str(path)])
+    return compiled("emulated_ops_cuda", commands, [by_suffix[".cu"]])

@@ -5,6 +5,7 @@ as din-convert writes it.
 """
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -113,6 +114,33 @@ def session(
     if fused:
         options.register_custom_ops_library(str(library()))
     return onnxruntime.InferenceSession(model, options, PROVIDERS)
+
+
+def _runs(isa: str, precision: str | None, otherwise: str) -> bool:
+    feeds = {"ids": np.zeros((1, 1), np.int64), "lengths": np.array([1])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIN_INFER_ISA", isa)
+        try:
+            bag_graph().session(feeds, precision=precision)
+        except Exception as error:
+            if otherwise not in str(error):
+                raise
+            return False
+    return True
+
+
+@functools.cache
+def machine_isas() -> tuple[str, ...]:
+    """The instruction sets that the operators find here."""
+    otherwise = "expected an instruction set of this machine"
+    names = ("baseline", "avx2", "avx512")
+    return tuple(name for name in names if _runs(name, None, otherwise))
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether the operators find AMX here."""
+    return _runs("", "bf16", "expected a CPU with AMX")
 
 
 def refused(text: str) -> AbstractContextManager[Any]:

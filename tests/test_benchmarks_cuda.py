@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import cuda
-from tests.emulated_cuda import emulated_cuda
+from tests.emulated import emulated_cuda
 
 ROOT = Path(__file__).resolve().parents[1]
 

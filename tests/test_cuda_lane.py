@@ -15,7 +15,7 @@ from din_converter import convert
 from din_infer import DeviceError, Predictor
 from din_infer.cuda import Lane
 from din_infer.spec import FeatureSpec
-from tests.emulated_cuda import emulated_cuda
+from tests.emulated import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
 
 Arrays = dict[str, NDArray[Any]]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from din_infer.session import ops_library
 from tests import ops, reference_ops
-from tests.emulated_cuda import emulated_cuda
+from tests.emulated import emulated_cuda
 from tests.ops import (
     Arrays,
     Graph,
@@ -295,7 +295,7 @@ def test_bags_of_what_is_out_of_range() -> None:
 REVERSED = """
 import numpy as np
 from tests import ops
-from tests.emulated_cuda import emulated_cuda
+from tests.emulated import emulated_cuda
 from tests.ops import attention_feeds, attention_graph
 ops.library = emulated_cuda
 made = []

@@ -22,7 +22,7 @@ from din_converter import convert
 from din_infer import DeviceError, ModelError, Predictor, device, session
 from din_infer.cli import main
 from din_infer.device import Card, Noise, captured, find_card, parse_device
-from tests.emulated_cuda import emulated_cuda
+from tests.emulated import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
 
 ROOT = Path(__file__).parent

@@ -26,7 +26,7 @@ from sklearn.feature_extraction import FeatureHasher
 from din_infer import _kernels
 from din_infer.columns import to_column
 from din_infer.encode import hash_buckets
-from din_infer.errors import InputError
+from din_infer.errors import DeviceError, InputError
 from tests.encoding import encode_lists
 from tests.reference_hash import (
     BITS,
@@ -818,3 +818,30 @@ def test_hash_buckets_refuses_wrong_arguments(
     with pytest.raises(InputError) as caught:
         hash_buckets(["a"], **{"num_buckets": 9, **kwargs})
     assert str(caught.value) == message
+
+
+@each_isa
+def test_the_environment_chooses_the_instruction_set(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"rows": 9}
+    monkeypatch.setenv("DIN_INFER_ISA", isa)
+    assert _kernels.Encoder("hash", "string", **options).isa == isa
+    other = ISAS[ISAS.index(isa) - 1]
+    assert _kernels.Encoder("hash", "string", isa=other, **options).isa == other
+    monkeypatch.setenv("DIN_INFER_ISA", "")
+    assert _kernels.Encoder("hash", "string", **options).isa == ISAS[0]
+
+
+@pytest.mark.parametrize("name", ["sse9", "AVX2", "avx512,avx2"])
+def test_an_unknown_instruction_set_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIN_INFER_ISA", name)
+    with pytest.raises(DeviceError) as caught:
+        hash_buckets(["a"], 9)
+    known = ", ".join(reversed(ISAS))
+    assert str(caught.value) == (
+        f"expected an instruction set of this machine ({known}), got {name}"
+        " - at `DIN_INFER_ISA`"
+    )

@@ -29,6 +29,7 @@ from din_infer.describe import describe
 from din_infer.encode import Stats
 from din_infer.encoded import check_encoded
 from din_infer.spec import ANY_LENGTH, FeatureSpec
+from tests import ops
 from tests.models import SPECS, random_model, random_rows
 
 Rows = list[dict[str, Any]]
@@ -669,8 +670,7 @@ def test_bf16_where_it_cannot_be_is_refused(paper: Predictor) -> None:
 def test_bf16_scores_where_the_cpu_has_amx_and_else_says_so(
     paper: Predictor, rows: Rows
 ) -> None:
-    info = Path("/proc/cpuinfo")
-    if info.exists() and "amx_bf16" in info.read_text().split():
+    if ops.has_amx():
         half = Predictor(paper.path, device="cpu", precision="bf16")
         np.testing.assert_allclose(half.score(rows), paper.score(rows), atol=2e-2)
         assert (half.score(rows) != paper.score(rows)).any()

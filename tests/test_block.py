@@ -1,25 +1,20 @@
-"""The AVX-512 blocks with their few intrinsics in plain C, on machines without them.
+"""What each instruction set does with a block, called by itself.
 
-What the vectors do is what is tested here; on a machine with AVX-512 the instructions
-themselves are tested by test_hash.py, as every instruction set of the machine is.
+AVX-512's few intrinsics are tested in plain C on all x86-64 machines, beside the
+instructions where those exist; whole columns are test_hash.py's.
 """
 
 import ctypes
-import functools
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from din_infer import _kernels
+from tests.emulated import emulated_blocks
 from tests.reference_hash import BITS, HASHES, SEEDS, reduce
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = list(HASHES)
 KINDS = ["offset", "mod", "pmod", "abs", "raw"]
 
@@ -63,26 +58,14 @@ class Isa(ctypes.Structure):
     )
 
 
-@functools.cache
 def library() -> ctypes.CDLL:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or os.name == "nt":
-        pytest.skip("needs a C compiler")
-    path = Path(tempfile.mkdtemp(prefix="din-blocks-")) / "blocks.so"
-    sources = sorted(
-        map(str, [*ROOT.glob("csrc/block*.c"), *ROOT.glob("csrc/hash*.c")])
-    )
-    flags = ["-std=c11", "-O1", "-fPIC", "-shared", "-Wno-psabi", "-DDIN_EMULATE"]
-    subprocess.run([compiler, *flags, *sources, "-o", str(path)], check=True)
-    return ctypes.CDLL(str(path))
+    return ctypes.CDLL(str(emulated_blocks()))
 
 
-@pytest.fixture
-def isa() -> Isa:
-    try:
-        return Isa.in_dll(library(), "din_block_avx512")
-    except ValueError:
-        pytest.skip("needs an x86-64 machine")
+@pytest.fixture(params=[*_kernels.isas(), "avx512 emulated"])
+def isa(request: pytest.FixtureRequest) -> Isa:
+    name = request.param.replace("avx512 emulated", "emulated")
+    return Isa.in_dll(library(), f"din_block_{name}")
 
 
 def laid_out(keys: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
