@@ -144,18 +144,19 @@ def test_the_tower_is_one_node(tmp_path: Path) -> None:
 def test_every_way_to_run_the_file_is_proven(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, model = verify.sessions, random_model(SPECS["paper"])
+    real, model = verify.open_way, random_model(SPECS["paper"])
     other = random_model(SPECS["paper"], seed=1)
     report = convert(other, tmp_path / "other.onnx")
     native = ("native",) if Session(tmp_path / "other.onnx", device="cpu").fused else ()
     assert report.ways == (*native, "function bodies")
     assert all(f"{way}: logits within " in str(report) for way in report.ways)
 
-    def one_wrong(path: Path) -> dict[str, Session]:
-        wrong = Session(tmp_path / "other.onnx", device="cpu")
-        return {**real(path), "another way": wrong}
+    def one_wrong(path: Path, way: str) -> Session:
+        return real(tmp_path / "other.onnx" if way == "another way" else path, way)
 
-    monkeypatch.setattr(verify, "sessions", one_wrong)
+    every = (*report.ways, "another way")
+    monkeypatch.setattr(verify, "ways", lambda _: every)
+    monkeypatch.setattr(verify, "open_way", one_wrong)
     with pytest.raises(ConversionError, match=r"`batch N=1 B=1 T=zero, another way, r"):
         convert(model, tmp_path / "m.onnx")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from din_converter.model import ClickModel, build_model
+from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.errors import ModelError, explain
 from din_infer.spec import FeatureSpec
 
@@ -65,12 +65,9 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
         place = f"{path}: format"
         raise ModelError(explain(f"format {FORMAT}", repr(content["format"]), place))
     spec = FeatureSpec.from_json(content["spec"])
-    with torch.device("meta"):  # shapes first: a wrong file must not cost memory
-        wanted = build_model(spec).state_dict()
-    _compare(wanted, content["state_dict"], path)
-    model = build_model(spec)
-    model.load_state_dict(content["state_dict"])
-    return model.eval()
+    model = hollow_model(spec)
+    _compare(model.state_dict(), content["state_dict"], path)
+    return fill(model, content["state_dict"])
 
 
 def read_weights(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401

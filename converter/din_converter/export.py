@@ -3,7 +3,6 @@
 One file above 400 lines: one door for every kind of model, one way to write the file.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from din_converter.fusing.cost import Block
 from din_converter.graph import build_graph
 from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel
+from din_converter.precision import computing_in
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
 from din_converter.verify import (
@@ -221,11 +221,12 @@ def _convert_spec(
         rule = "a DIN with behavior sequences to explain"
         got = f"model.type {model.spec.model.type!r}"
         raise ConversionError(errors.explain(rule, got, "explain"))
-    exact = copy.deepcopy(model).double().eval().cpu()
-    for name, tensor in exact.state_dict().items():
-        if not torch.isfinite(tensor).all():
+    for name, tensor in model.state_dict().items():
+        # the extremes are NaN where any value is, and take no memory
+        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             rule = "finite weights"
             raise ConversionError(errors.explain(rule, "NaN or infinity", name))
+    exact = computing_in(torch.float64, model)
     proto, weights = build_graph(
         exact, explain=explain, embedding_dtype=embedding_dtype
     )
@@ -244,7 +245,7 @@ def _convert_spec(
     longest = _longest(spec, batch)
     rows = max(1, min(256, PAIRS_TIMED // max(longest, 1)))
     batch = random_inputs(spec, rng, rows, rows, "max")
-    single = copy.deepcopy(exact).float()
+    single = computing_in(torch.float32, model)
 
     def measure(draft: Path) -> tuple[list[Case], Timing]:
         cases = check_parity(exact, draft)

@@ -8,7 +8,9 @@ W·[q, k, q-k, q*k] + b = (Wq+Wd)·q + [(Wk-Wd) + Wp·diag(q)]·k + b, and whate
 tower reads twice, sliced or through a projection into its first weight matrix.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from torch import nn
+from torch import Tensor, nn
 
 from din_converter.functions import (
     DOMAIN,
@@ -46,6 +48,7 @@ __all__ = ["IR_VERSION", "build_graph"]
 
 IR_VERSION = 10
 FP16_LARGEST = 65504.0
+BLOCK_VALUES = 1 << 20  # of a table at a time: 8 MiB in float64
 Array = NDArray[np.float64]
 
 
@@ -66,15 +69,14 @@ def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
     return scale, shift
 
 
-def _to_fp16(value: Array, table: str) -> NDArray[np.float16]:
-    """Round a table; raises ConversionError where a value is outside fp16's range."""
+def _check_fp16(value: Array, table: str, first: int) -> None:
+    """Refuse a block of rows, from `first` on, with a value outside fp16's range."""
     outside = np.abs(value) > FP16_LARGEST
     if outside.any():
         row, column = np.argwhere(outside)[0]
         rule = f"a value in [-{FP16_LARGEST:g}, {FP16_LARGEST:g}], as fp16 needs"
         got, place = f"{value[row, column]:.9g}", f"table {table}"
-        raise ConversionError(explain(rule, got, place, within=f"row {row}"))
-    return value.astype(np.float16)
+        raise ConversionError(explain(rule, got, place, within=f"row {first + row}"))
 
 
 @dataclass
@@ -136,11 +138,19 @@ class _Graph:
             self.weights[name] = np.ascontiguousarray(value, dtype=np.float32)
         return name
 
-    def _embeddings(self, name: str, value: Array) -> str:
-        """Add the initializer of a table, in the dtype asked for."""
-        if self.embedding_dtype == "fp16" and name not in self.weights:
-            self.weights[name] = _to_fp16(value, name.split(".", 2)[2])
-        return self.weight(name, value)
+    def _embeddings(
+        self, table: str, rows: int, dim: int, read: Callable[[Tensor], Tensor]
+    ) -> NDArray[Any]:
+        """Make a table in the dtype asked for, block by block of what `read` gives."""
+        fp16 = self.embedding_dtype == "fp16"
+        out = np.empty((rows, dim), np.float16 if fp16 else np.float32)
+        step = max(1, BLOCK_VALUES // dim)
+        for first in range(0, rows, step):
+            value = _array(read(torch.arange(first, min(first + step, rows))))
+            if fp16:
+                _check_fp16(value, table, first)
+            out[first : first + step] = value
+        return out
 
     def read_rows(self, table: str, ids: str) -> str:
         """Read rows of a table as float32."""
@@ -149,14 +159,26 @@ class _Graph:
         return self.g.add("Gather", table, ids)
 
     def table(self, model: ClickModel, name: str) -> str:
-        embedding: nn.Embedding = model.tables[key_of(name)]  # type: ignore[assignment]
-        return self._embeddings(f"weights.table.{name}", _array(embedding.weight))
+        label = f"weights.table.{name}"
+        if label not in self.weights:
+            table: nn.Embedding = model.tables[key_of(name)]  # type: ignore[assignment]
+            weight = table.weight.detach().cpu()
+            if self.embedding_dtype == "fp32":  # float32 is taken as it lies in memory
+                self.weights[label] = weight.float().contiguous().numpy()
+            else:
+                rows, dim = weight.shape
+                made = self._embeddings(name, rows, dim, weight.__getitem__)
+                self.weights[label] = made
+        return label
 
     def derived_table(self, model: ClickModel, name: str) -> str:
         """Materialize a derived field: one pooled row per id of its source."""
         label = f"weights.derived.{name}"
         if label not in self.weights:
-            self._embeddings(label, _array(model.derived_rows(name)))
+            derived = next(d for d in self.spec.derived if d.name == name)
+            read = partial(model.derived_rows, name)
+            made = self._embeddings(name, len(derived.lookup), derived.dim, read)
+            self.weights[label] = made
         return label
 
     def behavior_table(self, model: ClickModel, f: BehaviorField) -> str:
@@ -397,7 +419,7 @@ def build_graph(
     Parameters
     ----------
     model : DIN or BaseModel
-        Read, never changed.
+        Read, never changed; derived fields are pooled in its precision.
     explain : bool
         Add the outputs ``<sequence>.activation_weight``, float32 [N, T].
     embedding_dtype : {"fp32", "fp16"}
@@ -408,7 +430,7 @@ def build_graph(
     ModelProto
         Opset 18, IR version 10, without its initializers' data.
     dict of str to float32 or float16 array
-        The initializers' data, by name.
+        The initializers' data, by name. A float32 table shares memory with `model`.
 
     Raises
     ------

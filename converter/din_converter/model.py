@@ -5,6 +5,7 @@ Letters: B requests, N candidates, T positions, D width of a behavior, V valid p
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,19 +43,16 @@ class _DerivedLookup(nn.Module):
         self.pooling, self.empty = derived.pooling, derived.empty
         flat = [v for row in derived.lookup for v in row]
         ids = encode_values(flat, derived.encoder, derived.dtype, derived.name)
-        counts = torch.tensor([len(row) for row in derived.lookup], dtype=torch.int64)
-        starts = torch.cumsum(counts, 0) - counts
-        for name, value in (
-            ("ids", torch.from_numpy(ids)),
-            ("counts", counts),
-            ("starts", starts),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        counts = np.array([len(row) for row in derived.lookup], np.int64)
+        starts = np.cumsum(counts) - counts
         weights = None
         if derived.weights is not None:
-            values = [w for row in derived.weights for w in row]
-            weights = torch.tensor(values, dtype=torch.float64)
-        self.register_buffer("weights", weights, persistent=False)
+            weights = np.array([w for row in derived.weights for w in row], np.float64)
+        named = {"ids": ids, "counts": counts, "starts": starts, "weights": weights}
+        for name, value in named.items():
+            # torch.from_numpy holds values on the meta device too: see `hollow_model`
+            tensor = None if value is None else torch.from_numpy(value)
+            self.register_buffer(name, tensor, persistent=False)
 
     def elements(self, source_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Find what int64 [rows] look up: row and element of `ids`, int64 [V] each."""
@@ -204,10 +202,9 @@ class ClickModel(nn.Module):
             )
         return vectors
 
-    def derived_rows(self, name: str) -> Tensor:
-        """Pool a derived field for every id of its source, float [rows, dim]."""
+    def derived_rows(self, name: str, ids: Tensor) -> Tensor:
+        """Pool a derived field for ids of its source, int64 [n], as float [n, dim]."""
         derived = next(d for d in self.spec.derived if d.name == name)
-        ids = torch.arange(len(derived.lookup))
         with torch.no_grad():
             rows: Tensor = self.lookups[key_of(name)](ids, self._table(derived.table))
         return rows
@@ -386,3 +383,28 @@ class BaseModel(ClickModel):
 def build_model(spec: FeatureSpec) -> ClickModel:
     """Build what `spec.model.type` names: `DIN` or `BaseModel`, freshly initialized."""
     return (BaseModel if spec.model.type == "base" else DIN)(spec)
+
+
+def hollow_model(spec: FeatureSpec) -> ClickModel:
+    """Build a model whose weights have shapes but no memory, until `fill` gives them.
+
+    Nothing is drawn, and no memory is taken that a checkpoint's weights replace.
+    """
+    with torch.device("meta"):
+        return build_model(spec)
+
+
+def fill(model: ClickModel, weights: Mapping[str, Tensor]) -> ClickModel:
+    """Give a hollow model its weights, and put it in evaluation mode.
+
+    Parameters
+    ----------
+    model : DIN or BaseModel
+        As `hollow_model` made it.
+    weights : dict of Tensor
+        For every key of its state_dict, of that shape. float32 tensors that lie in one
+        piece become the model's own; others are copied.
+    """
+    own = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    model.load_state_dict({k: v.contiguous() for k, v in own.items()}, assign=True)
+    return model.eval()

@@ -35,7 +35,7 @@ from torch.utils import _pytree as pytree
 
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View
-from din_converter.verify import TOLERANCE, Case, sessions
+from din_converter.verify import TOLERANCE, Case, open_way, ways
 from din_infer.errors import ConversionError, explain
 
 __all__ = [
@@ -594,7 +594,8 @@ def check_outputs(
         If an output differs by more than 1e-5 · max(1, |output|).
     """
     cases = []
-    for way, session in sessions(path).items():
+    for way in ways(path):
+        session = open_way(path, way)
         for name, inputs, wanted in truth:
             got = session.run(inputs, names)
             worst = 0.0

@@ -1,6 +1,5 @@
 """Tables in fp16: the model they make, and what their rounding costs."""
 
-import copy
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -11,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from din_converter.model import ClickModel, key_of
+from din_converter.model import ClickModel
+from din_converter.precision import Table, computing_in
 from din_converter.verify import random_inputs, torch_logits
 from din_infer.errors import InputError, explain
 from din_infer.metrics import auc
@@ -69,40 +70,45 @@ class Rounding:
         )
 
 
-class _DerivedRows(nn.Module):
-    """A derived field that reads rows pooled beforehand."""
+class _RoundedTable(Table):
+    """A table whose rows are rounded to fp16 when they are read."""
 
-    rows: Tensor
+    def forward(self, ids: Tensor) -> Tensor:
+        """Read rows: int64 of any shape to floats with one axis more."""
+        return _round(functional.embedding(ids, self.weight)).to(self.dtype)
 
-    def __init__(self, rows: Tensor) -> None:
+
+class _RoundedLookup(nn.Module):
+    """A derived field: pooled from unrounded rows, and rounded once."""
+
+    def __init__(self, lookup: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("rows", rows, persistent=False)
+        self.lookup = lookup
 
-    def forward(self, source_ids: Tensor, table: nn.Embedding) -> Tensor:  # noqa: ARG002
+    def forward(self, source_ids: Tensor, table: Table) -> Tensor:
         """Look up int64 [rows]; returns float [rows, dim]."""
-        return self.rows[source_ids]
+        return _round(self.lookup(source_ids, Table(table.weight, table.dtype)))
 
 
 def round_tables(model: ClickModel) -> ClickModel:
-    """Copy a float64 model with its tables rounded to fp16.
+    """Copy a model to float64, with tables that are rounded to fp16 as they are read.
 
     Derived fields are pooled from unrounded tables and rounded once, as in the graph.
     """
-    rounded = copy.deepcopy(model)
-    for d in model.spec.derived:
-        rows = _round(model.derived_rows(d.name))
-        rounded.lookups[key_of(d.name)] = _DerivedRows(rows)
-    for parameter in rounded.tables.parameters():
-        parameter.data = _round(parameter)
+    rounded = computing_in(torch.float64, model)
+    for key, lookup in rounded.lookups.items():
+        rounded.lookups[key] = _RoundedLookup(lookup)
+    for key, table in rounded.tables.items():
+        rounded.tables[key] = _RoundedTable(table.weight, table.dtype)  # type: ignore[arg-type]
     return rounded
 
 
-def _round(tensor: Tensor) -> Tensor:
+def _round(rows: Tensor) -> Tensor:
     # NumPy rounds float64 to fp16 once; torch does it by way of float32. A table that
     # no part of the graph reads may overflow.
     with np.errstate(over="ignore"):
-        half = tensor.detach().numpy().astype(np.float16)
-    return torch.from_numpy(half).to(tensor.dtype)
+        half = rows.detach().numpy().astype(np.float16)
+    return torch.from_numpy(half).to(rows.dtype)
 
 
 def measure_rounding(

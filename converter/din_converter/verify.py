@@ -4,7 +4,6 @@ Adversarial batches of encoded ids go through torch in float64 and through ONNX 
 golden rows of raw values go into the file for every later load to check.
 """
 
-import copy
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from din_converter.model import ClickModel
+from din_converter.precision import computing_in
 from din_infer.errors import ConversionError, InputError, explain
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Behavior, Encoder, FeatureSpec, MultiHot
@@ -27,7 +27,8 @@ __all__ = [
     "check_parity",
     "edge_batches",
     "golden_rows",
-    "sessions",
+    "open_way",
+    "ways",
 ]
 
 TOLERANCE = 1e-5
@@ -155,52 +156,61 @@ def check_parity(model: ClickModel, path: Path) -> list[Case]:
         If a logit differs by more than 1e-5 · max(1, |logit|) or a score by more than
         1e-5; names the batch, the way, the row and both values.
     """
-    ways = sessions(path)
-    outputs = ways["function bodies"].output_names
-    explained = [o for o in outputs if o.endswith(WEIGHT)]
+    truth = [torch_logits(model, inputs) for _, inputs in edge_batches(model.spec)]
+    return [
+        case
+        for way in ways(path)
+        for case in _check_way(model, truth, way, open_way(path, way))
+    ]
+
+
+def _check_way(
+    model: ClickModel, truth: list[NDArray[np.float64]], way: str, session: Session
+) -> list[Case]:
+    """Compare a session with what torch gave for every edge batch."""
+    explained = [o for o in session.output_names if o.endswith(WEIGHT)]
     relative = model.spec.model.link == "identity"
     cases = []
-    for name, inputs in edge_batches(model.spec):
-        wanted = torch_logits(model, inputs)
+    for (name, inputs), wanted in zip(edge_batches(model.spec), truth, strict=True):
         linked = link(model.spec, wanted)
         bound = np.maximum(1.0, np.abs(linked)) if relative else np.ones_like(linked)
         shown = torch_weights(model, inputs) if explained else {}
-        for way, session in ways.items():
-            place = f"{name}, {way}"
-            logits, scores, *weights = session.run(
-                inputs, ("logit", "score", *explained)
+        place = f"{name}, {way}"
+        logits, scores, *weights = session.run(inputs, ("logit", "score", *explained))
+        for output, weight in zip(explained, weights, strict=True):
+            right = shown[output.removesuffix(WEIGHT)]
+            unit = np.maximum(1.0, np.abs(right))
+            _check(place, output, weight.ravel(), right.ravel(), unit.ravel())
+        try:
+            _check(place, "logit", logits, wanted, np.maximum(1.0, np.abs(wanted)))
+        except ConversionError as error:
+            single = torch_logits(computing_in(torch.float32, model), inputs)
+            off = float(np.abs(single - wanted).max(initial=0.0))
+            more = f"torch in float32 is itself off by up to {off:.1e} in this"
+            message = f"{error}. {more} batch."
+            raise ConversionError(message) from None
+        _check(place, "score", scores, linked, bound)
+        cases.append(
+            Case(
+                name,
+                way,
+                len(logits),
+                float(np.abs(logits - wanted).max(initial=0.0)),
+                float(np.abs(scores - linked).max(initial=0.0)),
             )
-            for output, weight in zip(explained, weights, strict=True):
-                right = shown[output.removesuffix(WEIGHT)]
-                unit = np.maximum(1.0, np.abs(right))
-                _check(place, output, weight.ravel(), right.ravel(), unit.ravel())
-            try:
-                _check(place, "logit", logits, wanted, np.maximum(1.0, np.abs(wanted)))
-            except ConversionError as error:
-                single = torch_logits(copy.deepcopy(model).float(), inputs)
-                off = float(np.abs(single - wanted).max(initial=0.0))
-                more = f"torch in float32 is itself off by up to {off:.1e} in this"
-                message = f"{error}. {more} batch."
-                raise ConversionError(message) from None
-            _check(place, "score", scores, linked, bound)
-            cases.append(
-                Case(
-                    name,
-                    way,
-                    len(logits),
-                    float(np.abs(logits - wanted).max(initial=0.0)),
-                    float(np.abs(scores - linked).max(initial=0.0)),
-                )
-            )
+        )
     return cases
 
 
-def sessions(path: Path) -> dict[str, Session]:
-    """Open a model in every way this build can run it."""
-    bodies = Session(path, device="cpu", fused=False)
-    native = Session(path, device="cpu", fused=True)
-    ways = {"native": native} if native.fused else {}
-    return {**ways, "function bodies": bodies}
+def ways(path: Path) -> tuple[str, ...]:
+    """Name every way in which this build can run a model."""
+    native = ("native",) if open_way(path, "native").fused else ()
+    return (*native, "function bodies")
+
+
+def open_way(path: Path, way: str) -> Session:
+    """Open a model to run it in one way: each session maps the tables once more."""
+    return Session(path, device="cpu", fused=way == "native")
 
 
 def _check(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from din_converter.model import ClickModel, build_model
+from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.errors import ConversionError, explain
 from din_infer.spec import FeatureSpec
 
@@ -105,9 +105,10 @@ def assemble(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ClickMod
         Under the keys of the model's own state_dict, without ``num_batches_tracked``.
         A tensor of one value (a single slope or alpha) is repeated for its units.
     """
-    model = build_model(FeatureSpec.from_dict(dict(spec)))
+    model = hollow_model(FeatureSpec.from_dict(dict(spec)))
     state = model.state_dict()
-    given = {k: v for k, v in state.items() if k.endswith(".num_batches_tracked")}
+    counts = (k for k in state if k.endswith(".num_batches_tracked"))
+    given = {k: torch.zeros((), dtype=torch.int64) for k in counts}
     for key, value in weights.items():
         wanted = state[key].shape
         given[key] = (
@@ -115,5 +116,4 @@ def assemble(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ClickMod
             if value.numel() == 1
             else value.reshape(wanted)
         )
-    model.load_state_dict(given)
-    return model.eval()
+    return fill(model, given)
