@@ -243,7 +243,7 @@ def test_wrong_columns_and_models_are_said_before_anything_runs(
         score_dataframe(df.drop("age"), model)
     with pytest.raises(InputError, match="expected the columns nothing, got only user"):
         score_dataframe(df, model, keep=["nothing"])
-    with pytest.raises(ModelError, match="expected a model file, got No such file"):
+    with pytest.raises(ModelError, match="expected a model file, got no such file"):
         score_dataframe(df, tmp_path / "model.onnx")
 
 
