@@ -19,8 +19,8 @@
 
 typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
 static sigaction_fn *real_sigaction;
-static struct sigaction
-    theirs; /* whoever else wants SIGSEGV gets what is not cpuid's */
+/* of whoever else wants SIGSEGV: gets what is not cpuid's */
+static struct sigaction theirs;
 static int hides_avx512, hides_avx2;
 
 #define BIT(n) (1u << (n))

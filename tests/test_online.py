@@ -134,8 +134,11 @@ def columns_of(rows: Rows) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def assert_near(got: NDArray[Any], wanted: NDArray[Any]) -> None:
-    atol = 1e-6 * max(1.0, float(np.abs(wanted).max(initial=0)))
+def assert_near(got: NDArray[Any], wanted: NDArray[Any], fused: bool = True) -> None:
+    # products of the runtime are added up in another order for a batch of 1: 1.05e-6
+    # was seen in 1,456 random examples; native operators gave the same bits in all
+    bound = 1e-6 if fused else 1e-5
+    atol = bound * max(1.0, float(np.abs(wanted).max(initial=0)))
     np.testing.assert_allclose(got, wanted, atol=atol, rtol=0)
 
 
@@ -172,12 +175,12 @@ def test_encoded_requests_score_as_raw_ones_and_as_the_exploded_table(
     exploded = [users[b] | c for b, c in zip(of_candidate, items, strict=True)]
     assert got.shape == (len(owners),)
     if exploded:
-        assert_near(got, p.score(exploded, raw=raw))
+        assert_near(got, p.score(exploded, raw=raw), fused)
         for size in (1, 7):
             small = p.score_requests(
                 encoded, items, of_candidate, raw=raw, batch_size=size
             )
-            assert_near(small, got)
+            assert_near(small, got, fused)
     if num_requests == 1:
         alone = p.score_requests(encoded, items, raw=raw)
         np.testing.assert_array_equal(alone, got)

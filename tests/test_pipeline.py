@@ -75,5 +75,5 @@ def test_work_that_fails_raises_in_its_place_and_ends_the_rest() -> None:
     assert [next(made) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(made)
-    assert closed.wait(5)
+    assert closed.wait(60)
     assert len(begun) < 10

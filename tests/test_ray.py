@@ -252,7 +252,7 @@ def test_threads_are_the_cpus_of_the_actor(model: Path) -> None:
 
     def threads(cpus: float, **given: int) -> int:
         actor = ray.remote(num_cpus=cpus)(Probe).remote(str(model), **given)
-        count: int = ray.get(actor.threads.remote(), timeout=60)
+        count: int = ray.get(actor.threads.remote(), timeout=300)
         ray.kill(actor)
         return count
 

@@ -936,7 +936,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     stop = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < stop
@@ -958,10 +958,10 @@ def test_signals_leave_whole_files_alone(
     make_shards(tmp_path / "in", 6)
     out = tmp_path / "out"
     words = (model, tmp_path / "in", "--out", out, "--batch-size", "10", "--resume")
-    process = start(0.03, *words)
+    process = start(0.1, *words)
     wait_for(lambda: (out / "s01.parquet").exists())
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == status
     assert err == f"din-score: {word}\n"
     left = [p.name for p in out.rglob("*") if p.is_file() and p.suffix == ".tmp"]
@@ -1050,7 +1050,7 @@ def test_processes_share_a_folder_without_doing_a_shard_twice(
     processes[0].communicate()
     done = []
     for process in processes[1:]:
-        said, err = process.communicate(timeout=60)
+        said, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         summary = json.loads(said)
         done += summary["files"]
@@ -1069,9 +1069,9 @@ def test_a_job_at_work_is_not_begun_anew(
     make_shards(tmp_path / "in", 4)
     out = tmp_path / "out"
     words = (model, tmp_path / "in", "--out", out, "--batch-size", "10")
+    predictor = Predictor(model, device="cpu", threads=1)
     process = start(0.1, *words)
     wait_for(lambda: (out / "s00.parquet").exists())
-    predictor = Predictor(model, device="cpu", threads=1)
     with pytest.raises(InputError, match="a job that no process works on"):
         score_files(predictor, tmp_path / "in", out, keep=["row"], overwrite=True)
     assert process.wait() == 0
