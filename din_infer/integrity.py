@@ -7,6 +7,7 @@ docs/loading.md.
 
 import hashlib
 import json
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -19,7 +20,9 @@ __all__ = [
     "digest_of",
     "sample_of",
     "samples_of",
+    "seal_of",
     "sealed",
+    "varint",
 ]
 
 DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
@@ -145,7 +148,8 @@ def _blocks(file: BinaryIO, length: int) -> Iterator[bytes]:
         yield block
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Encode a number as protobuf does."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -158,11 +162,16 @@ def sealed(model: bytes) -> bytes:
 
     Protobuf takes fields in any order: every reader finds one metadata entry more.
     """
+    return model + seal_of(model)
+
+
+def seal_of(model: bytes | mmap.mmap) -> bytes:
+    """Make the entry about all bytes of a serialized model, which goes behind them."""
     whole = [Place("", 0, len(model))]
     samples = samples_of(lambda at, n: model[at : at + n], whole)
     record = Record(len(model), hashlib.sha256(model).hexdigest(), samples)
     texts = [FILE_KEY.encode(), record.to_json().encode()]
     # StringStringEntryProto: key = 1, value = 2; ModelProto.metadata_props = 14
     tagged = zip((b"\x0a", b"\x12"), texts, strict=True)
-    entry = b"".join(tag + _varint(len(t)) + t for tag, t in tagged)
-    return model + b"\x72" + _varint(len(entry)) + entry
+    entry = b"".join(tag + varint(len(t)) + t for tag, t in tagged)
+    return b"\x72" + varint(len(entry)) + entry
