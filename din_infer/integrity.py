@@ -7,6 +7,7 @@ docs/loading.md.
 
 import hashlib
 import json
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -20,8 +21,10 @@ __all__ = [
     "entry",
     "sample_of",
     "samples_of",
+    "seal_of",
     "sealed",
     "tagged",
+    "varint",
 ]
 
 DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
@@ -148,16 +151,18 @@ def _blocks(file: BinaryIO, length: int) -> Iterator[bytes]:
         yield block
 
 
+def varint(number: int) -> bytes:
+    """Encode a number as protobuf does."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
 def tagged(number: int, value: bytes) -> bytes:
     """Encode a field of protobuf whose value is bytes: tag, length, value."""
-    head = bytearray()
-    for rest in (number << 3 | 2, len(value)):
-        more = rest
-        while more > 0x7F:
-            head.append(more & 0x7F | 0x80)
-            more >>= 7
-        head.append(more)
-    return bytes(head) + value
+    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def entry(key: str, value: str) -> bytes:
@@ -170,7 +175,12 @@ def sealed(model: bytes) -> bytes:
 
     Protobuf takes fields in any order: every reader finds one metadata entry more.
     """
+    return model + seal_of(model)
+
+
+def seal_of(model: bytes | mmap.mmap) -> bytes:
+    """Make the entry about all bytes of a serialized model, which goes behind them."""
     whole = [Place("", 0, len(model))]
     samples = samples_of(lambda at, n: model[at : at + n], whole)
     record = Record(len(model), hashlib.sha256(model).hexdigest(), samples)
-    return model + tagged(METADATA, entry(FILE_KEY, record.to_json()))
+    return tagged(METADATA, entry(FILE_KEY, record.to_json()))

@@ -30,7 +30,7 @@ from din_infer.integrity import (
 )
 from din_infer.spec import FeatureSpec
 
-__all__ = ["ModelFile", "Source"]
+__all__ = ["ModelFile", "Source", "data_names"]
 
 FORMAT = "1"
 # Fields of onnx.proto.
@@ -145,6 +145,7 @@ class _Header:
     sealed: int
     metadata: dict[str, str]
     externals: list[_External]
+    has_graph: bool = False
 
     @classmethod
     def read(cls, view: View) -> "_Header":
@@ -156,6 +157,7 @@ class _Header:
                 header.metadata[key] = value
                 header.sealed = f.at if key == FILE_KEY and f.end == size else -1
             elif f.number == MODEL_GRAPH:
+                header.has_graph = True
                 for tensor in _fields(view, f.start, f.end):
                     if tensor.number == GRAPH_INITIALIZER:
                         external = _external(view, tensor)
@@ -217,6 +219,28 @@ def _bytes_of(source: object) -> bytes:
         rule = "a path, bytes or a binary file"
         raise TypeError(explain(rule, type(source).__name__, "model"))
     return content
+
+
+def data_names(path: Path) -> set[str]:
+    """Read which data files an .onnx names, wherever they are.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is no ONNX file.
+    """
+    with _viewed(path, None) as view:
+        try:
+            header = _Header.read(view)
+        except IndexError:
+            message = "a message that is cut"
+            raise ValueError(message) from None
+    if not header.has_graph:
+        message = "no graph"
+        raise ValueError(message)
+    return {e.name for e in header.externals}
 
 
 @dataclass

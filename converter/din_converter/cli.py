@@ -46,6 +46,12 @@ examples:
       also gives the activation weight of every behavior as an output
   din-convert model.pt --out model.onnx --embedding-dtype fp16 --valid valid.parquet
       half the file and the memory; prints the AUC with and without rounded tables
+  din-convert model.pt --out model.onnx --single-file
+      one file to pass around, up to 2 GiB: no data file beside it
+  din-convert model.pt --out model.onnx --prune
+      every day anew: deletes the data files of former days, once no .onnx beside them
+      names them. What has loaded one goes on; what has yet to load a former .onnx,
+      kept elsewhere, would miss it
 
 checkpoints of other libraries, read without them and without running what is in them:
   din-convert DIN.pth --from deepctr-torch --description columns.json --out model.onnx
@@ -455,6 +461,18 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="labeled rows on which to measure the AUC before and after rounding to"
         " fp16; without them, on generated rows and labels",
+    )
+    add(
+        "--single-file",
+        action="store_true",
+        help="put all weights inside the .onnx, for registries and Predictor(bytes); at"
+        " most 2 GiB, and every process that loads it has its own copy of them",
+    )
+    add(
+        "--prune",
+        action="store_true",
+        help="then delete data files of earlier conversions to --out that no .onnx in"
+        " its folder names; one that is kept in another folder would miss its data",
     )
     add("--json", action="store_true", help="print the report as JSON")
     library = parser.add_argument_group("checkpoints of other libraries")

@@ -3,13 +3,13 @@
 One file above 400 lines: one door for every kind of model, one way to write the file.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -28,6 +27,7 @@ from din_converter.graph import build_graph
 from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
+from din_converter.prune import DRAFTS, find_leftovers
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
 from din_converter.verify import (
@@ -37,8 +37,11 @@ from din_converter.verify import (
     random_inputs,
     torch_logits,
 )
+from din_converter.weights import check_single, digest_of_model, write_single
+from din_converter.weights import place as place_weights
 from din_infer import errors
 from din_infer.errors import ConversionError
+from din_infer.integrity import DATA_KEY, sealed
 from din_infer.predictor import Predictor
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec
@@ -49,13 +52,17 @@ if TYPE_CHECKING:
 __all__ = ["Report", "convert"]
 
 FORMAT = 1
-EXTERNAL_ABOVE_BYTES = 1 << 20
-SMALL_TENSOR_BYTES = 1 << 10
-ALIGNMENT_BYTES = 4096
-
-
 PAIRS_TIMED = 5_000
 FOREIGN = (nn.Module, ExportedProgram)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a model goes: its path, and what `convert` was asked to do there."""
+
+    path: Path
+    single_file: bool
+    prune: bool
 
 
 def convert(
@@ -75,6 +82,8 @@ def convert(
     explain: bool = False,
     embedding_dtype: str = "fp32",
     valid: "pa.Table | str | os.PathLike[str] | None" = None,
+    single_file: bool = False,
+    prune: bool = False,
 ) -> Report:
     """Write a trained model as ONNX and prove that it computes the same.
 
@@ -114,6 +123,13 @@ def convert(
     valid : pyarrow.Table or path of a Parquet file, optional
         Labeled rows on which to measure the AUC before and after rounding to fp16.
         Without it, rows and labels are generated.
+    single_file : bool
+        Put all weights inside the ``.onnx``, which can then be passed around as bytes;
+        every process that loads it has a copy of them. At most 2 GiB.
+    prune : bool
+        When the model is in place, delete the data files that conversions to `path`
+        left in its folder: named like ``<stem>-<8 hex digits>.data``, and by no
+        ``.onnx`` there. `Report.leftovers` lists them either way.
 
     Returns
     -------
@@ -129,8 +145,9 @@ def convert(
     ConversionError
         If a checkpoint does not fit its description or cannot be reproduced exactly; a
         module cannot be exported; a weight is not finite or, for fp16, a table's value
-        is beyond 65504; or ONNX Runtime and torch disagree on any batch: the message
-        names the largest difference and where it was. Nothing is written then.
+        is beyond 65504; a single file would be too large; or ONNX Runtime and torch
+        disagree on any batch: the message names the largest difference and where it
+        was. Nothing is written then.
 
     Notes
     -----
@@ -140,6 +157,7 @@ def convert(
     """
     path = Path(path)
     _check_out(path)
+    place = _Place(path, single_file=single_file, prune=prune)
     if embedding_dtype not in ("fp32", "fp16"):
         got = repr(embedding_dtype)
         raise ConversionError(errors.explain("fp32 or fp16", got, "embedding_dtype"))
@@ -175,7 +193,7 @@ def convert(
             rule = "a model with a feature spec, for activation weights and fp16 tables"
             raise ConversionError(errors.explain(rule, "a torch module", "model"))
         with _writing(path):
-            return _convert_module(model, path, example_inputs)
+            return _convert_module(model, place, example_inputs)
     if source is not None:
         if not is_path:
             rule = f"the path of a {source} checkpoint"
@@ -186,7 +204,7 @@ def convert(
     with _writing(path):
         return _convert_spec(
             model,
-            path,
+            place,
             source or "din-infer",
             explain=explain,
             embedding_dtype=embedding_dtype,
@@ -209,7 +227,7 @@ def _check_out(path: Path) -> None:
 
 def _convert_spec(
     model: ClickModel,
-    path: Path,
+    place: _Place,
     source: str,
     *,
     explain: bool,
@@ -262,7 +280,7 @@ def _convert_spec(
         for s in spec.behavior
         if spec.model.type == "din"
     ]
-    return _write(proto, weights, path, source, measure, blocks, rounding)
+    return _write(proto, weights, place, source, measure, blocks, rounding)
 
 
 def _longest(spec: FeatureSpec, batch: Mapping[str, NDArray[Any]]) -> int:
@@ -273,7 +291,7 @@ def _longest(spec: FeatureSpec, batch: Mapping[str, NDArray[Any]]) -> int:
 
 def _convert_module(
     model: Any,  # noqa: ANN401
-    path: Path,
+    place: _Place,
     example_inputs: Any,  # noqa: ANN401
 ) -> Report:
     """Export any torch module, fuse its attention, prove it against the module."""
@@ -314,7 +332,7 @@ def _convert_module(
         longest = max((b.positions for b in graph.blocks), default=0)
         return cases, _time_file(draft, batch, graph.outputs, before, longest)
 
-    return _write(proto, weights, path, "module", measure, graph.blocks, None)
+    return _write(proto, weights, place, "module", measure, graph.blocks, None)
 
 
 def _time_file(
@@ -340,17 +358,21 @@ def _time_file(
 def _write(
     proto: onnx.ModelProto,
     weights: dict[str, NDArray[Any]],
-    path: Path,
+    place: _Place,
     source: str,
     measure: Callable[[Path], tuple[list[Case], Timing]],
     blocks: Sequence[Block],
     rounding: Rounding | None,
 ) -> Report:
     """Write into a folder beside, prove it there, rename into place."""
-    folder = Path(tempfile.mkdtemp(prefix=".din-convert-", dir=path.parent))
+    path = place.path
+    if place.single_file:
+        check_single(proto, weights)
+    model_id = digest_of_model(proto, weights)
+    folder = Path(tempfile.mkdtemp(prefix=DRAFTS, dir=path.parent))
     try:
-        data_name = _place_weights(proto, weights, path, folder)
-        model_id = _model_id(proto, weights)
+        # A single file is proven in two: two sessions would have a copy of it each.
+        data = place_weights(proto, weights, path.stem, folder)
         versions = {name: version(name) for name in ("din-infer", "torch", "onnx")}
         metadata = {
             "din_infer.format": str(FORMAT),
@@ -359,9 +381,12 @@ def _write(
             "din_infer.versions": json.dumps(versions),
         }
         _set_metadata(proto, metadata)
-        draft = folder / path.name
-        draft.write_bytes(proto.SerializeToString())
+        draft, beside = folder / path.name, folder / "draft"
+        beside.write_bytes(proto.SerializeToString())
+        beside.replace(draft)
         cases, timing = measure(draft)
+        single = place.single_file and data is not None
+        data_name = data[0] if data and not single else None
         report = Report(
             path=path,
             data_path=path.with_name(data_name) if data_name else None,
@@ -375,7 +400,13 @@ def _write(
             timing=timing,
         )
         _set_metadata(proto, {"din_infer.parity": json.dumps(report.measured())})
-        draft.write_bytes(proto.SerializeToString())
+        if single:
+            write_single(proto, weights, beside)
+        else:
+            if data:
+                _set_metadata(proto, {DATA_KEY: data[1].to_json()})
+            beside.write_bytes(sealed(proto.SerializeToString()))
+        beside.replace(draft)  # whole at any time, for who reads which data it names
         Predictor(
             draft, device="cpu"
         )  # loads it as users will: golden rows are checked
@@ -385,7 +416,7 @@ def _write(
             (folder / name).replace(path.with_name(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return report
+    return replace(report, leftovers=find_leftovers(path, delete=place.prune))
 
 
 @contextmanager
@@ -395,52 +426,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         rule = "a place where the model can be written"
         raise ConversionError(errors.explain(rule, error, str(path))) from None
-
-
-def _place_weights(
-    proto: onnx.ModelProto,
-    weights: dict[str, NDArray[Any]],
-    path: Path,
-    folder: Path,
-) -> str | None:
-    """Fill the initializers, inline or in a data file; returns the file's name."""
-    external = sum(w.nbytes for w in weights.values()) > EXTERNAL_ABOVE_BYTES
-    outside: list[TensorProto] = []
-    for tensor in proto.graph.initializer:
-        array = weights[tensor.name]
-        if external and array.nbytes >= SMALL_TENSOR_BYTES:
-            outside.append(tensor)
-        else:
-            tensor.raw_data = array.tobytes()
-    if not external:
-        return None
-    digest = hashlib.sha256()
-    draft = folder / "weights"
-    places = []
-    with draft.open("wb") as file:
-        for tensor in outside:
-            gap = -file.tell() % ALIGNMENT_BYTES
-            data = np.ascontiguousarray(weights[tensor.name]).data.cast("B")
-            for block in (bytes(gap), data):
-                file.write(block)
-                digest.update(block)
-            places.append((file.tell() - len(data), len(data)))
-    name = f"{path.stem}-{digest.hexdigest()[:8]}.data"
-    draft.rename(folder / name)
-    for tensor, (offset, length) in zip(outside, places, strict=True):
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", name), ("offset", offset), ("length", length)):
-            tensor.external_data.add(key=key, value=str(value))
-    return name
-
-
-def _model_id(proto: onnx.ModelProto, weights: dict[str, NDArray[Any]]) -> str:
-    """Digest of the graph, with its spec and calibration, and of all weights."""
-    digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name]).data.cast("B"))
-    return digest.hexdigest()[:32]
 
 
 def _set_metadata(proto: onnx.ModelProto, values: dict[str, str]) -> None:

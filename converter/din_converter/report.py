@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from din_converter.fusing.cost import Block
+from din_converter.prune import Leftovers
 from din_converter.rounding import Rounding
 from din_converter.verify import TOLERANCE, Case
 from din_infer.spec import Behavior
@@ -20,6 +21,7 @@ __all__ = ["Report", "Timing", "block_of", "median_ms"]
 
 SECONDS_PER_TIMING = 0.05
 FLOAT_BYTES = 4
+NOTHING_LEFT = Leftovers()
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def block_of(sequence: Behavior, positions: int) -> Block:
 
 
 def _bytes(count: int) -> str:
-    for unit in ("B", "KB", "MB"):
-        if count < 1000 or unit == "MB":
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
             return f"{count:.4g} {unit}"
         count /= 1000  # type: ignore[assignment]
     return ""
@@ -99,6 +101,7 @@ class Report:
     """What a conversion wrote and what it measured; `str()` of it is a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
+    `leftovers` are data files in the folder that earlier conversions left behind.
     """
 
     path: Path
@@ -111,6 +114,7 @@ class Report:
     source: str = "din-infer"
     blocks: tuple[Block, ...] = ()
     timing: Timing | None = None
+    leftovers: Leftovers = NOTHING_LEFT
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -136,6 +140,7 @@ class Report:
             "source": self.source,
             "num_weights": self.num_weights,
             "weight_bytes": self.weight_bytes,
+            "leftovers": asdict(self.leftovers),
             **self.measured(),
         }
 
@@ -168,7 +173,22 @@ class Report:
         if self.rounding is not None:
             first, second = str(self.rounding).splitlines()
             lines += [f"tables    {first}", f"          {second}"]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._leftovers()])
+
+    def _leftovers(self) -> list[str]:
+        left, deleted = self.leftovers.left, self.leftovers.deleted
+        lines = []
+        for label, files, more in (
+            ("unused", left, "" if self.leftovers.reason else "; --prune deletes them"),
+            ("deleted", deleted, ""),
+        ):
+            if files:
+                size = _bytes(sum(n for _, n in files))
+                lines.append(f"{label:<9} {size} that no .onnx here names{more}")
+                lines += [f"          {name}, {_bytes(n)}" for name, n in files]
+        if self.leftovers.reason:
+            lines.append(f"unused    {self.leftovers.reason}")
+        return lines
 
     def _attention(self) -> list[str]:
         if not self.blocks:

@@ -1,0 +1,124 @@
+"""Data files that no model names any more: found after a conversion, or deleted."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from din_infer.errors import explain
+from din_infer.model_file import data_names
+
+__all__ = ["DRAFTS", "Leftovers", "find_leftovers"]
+
+DRAFTS = ".din-convert-"  # begins the names of folders in which models are made
+Found = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Data files of earlier conversions that no .onnx beside them names.
+
+    `left` and `deleted` are (name, bytes). Where it cannot be known which files these
+    are, or one cannot be deleted, `reason` says why.
+    """
+
+    left: Found = ()
+    deleted: Found = ()
+    reason: str = ""
+
+
+class _Unknown(Exception):
+    """It cannot be told which data files are named."""
+
+
+def find_leftovers(model: Path, *, delete: bool) -> Leftovers:
+    """Find the data files that conversions to `model` left behind, and delete them.
+
+    Parameters
+    ----------
+    model : Path
+        An ``.onnx`` that is in place. Its folder's ``<stem>-<8 hex digits>.data`` are
+        looked at: regular files that no ``.onnx`` of the folder names, nor one that is
+        being made for it.
+    delete : bool
+        Delete them; no other file is touched, and none if any ``.onnx`` is unreadable.
+    """
+    left, deleted, reason = [], [], ""
+    try:
+        for path, seen in _unnamed(model):
+            found = (path.name, seen.st_size)
+            if not delete:
+                left.append(found)
+            elif _same(path, seen):  # else a conversion has just put another there
+                try:
+                    path.unlink()
+                    deleted.append(found)
+                except OSError as error:
+                    left.append(found)
+                    reason = explain("a file that can be deleted", error, str(path))
+    except (OSError, _Unknown) as error:
+        reason = str(error)
+    return Leftovers(tuple(left), tuple(deleted), reason)
+
+
+def _same(path: Path, seen: os.stat_result) -> bool:
+    try:
+        now = path.lstat()
+    except FileNotFoundError:
+        return False
+    return (now.st_ino, now.st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns)
+
+
+def _unnamed(model: Path) -> list[tuple[Path, os.stat_result]]:
+    # A conversion puts its data in place, then its .onnx, which comes from a folder of
+    # drafts. In this order its .onnx is met in one of the two, if its data is listed.
+    folder = model.parent
+    ours = re.compile(re.escape(model.stem) + r"-[0-9a-f]{8}\.data")
+    with os.scandir(folder) as entries:
+        files = [
+            (Path(e.path), Path(e.path).lstat())
+            for e in entries
+            if ours.fullmatch(e.name) and e.is_file(follow_symlinks=False)
+        ]
+    if not files:
+        return []
+    named: set[str] = set()
+    drafts = [f for f in _names(folder) if f.startswith(DRAFTS)]
+    for at in (*(folder / name for name in drafts), folder):
+        for name in _names(at):
+            if name.endswith(".onnx"):
+                named.update(_named(at / name, folder))
+    return [f for f in sorted(files) if os.path.realpath(f[0]) not in named]
+
+
+def _names(folder: Path) -> list[str]:
+    """List a folder; nothing where it is a file, or has gone."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _named(model: Path, folder: Path) -> Iterator[str]:
+    """Iterate over the files that a model names: beside it, or beside its target."""
+    if model.is_dir():
+        return
+    try:
+        names = data_names(model)
+    except FileNotFoundError as error:
+        if not model.is_symlink():
+            return  # moved into place, or deleted, since it was listed
+        raise _unreadable(model, str(error.strerror)) from None
+    except OSError as error:
+        raise _unreadable(model, str(error.strerror)) from None
+    except ValueError:
+        raise _unreadable(model, "no ONNX file") from None
+    for parent in {model.parent, model.resolve().parent, folder}:
+        yield from (os.path.realpath(parent / name) for name in names)
+
+
+def _unreadable(model: Path, got: str) -> _Unknown:
+    rule = "an .onnx that tells which data it names"
+    fix = "No data file is deleted while it is there."
+    return _Unknown(explain(rule, got, str(model), fix))
