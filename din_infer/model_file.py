@@ -362,13 +362,16 @@ class ModelFile:
                 raise ModelError(explain(rule, repr(name), place))
             folders = [self.target.parent, *_links(self.path)]
             self.data[name] = self._data_file(name, folders, root)
-        for e in self._header.externals:
-            size = self.data[e.name].stat().st_size
-            needed = e.place.offset + e.place.length
+        for name, path in self.data.items():
+            size, needed = path.stat().st_size, self._size_of(name)
             if size < needed:
                 rule = f"at least {needed:,} bytes"
-                place = str(self.data[e.name])
-                raise ModelError(explain(rule, f"{size:,}", place, DAMAGED))
+                raise ModelError(explain(rule, f"{size:,}", str(path), DAMAGED))
+
+    def _size_of(self, name: str) -> int:
+        """How long the graph needs a data file to be."""
+        places = [e.place for e in self._header.externals if e.name == name]
+        return max(p.offset + p.length for p in places)
 
     def _data_file(self, name: str, folders: list[Path], root: Path | None) -> Path:
         """Return the file of a name beside the model, links followed and checked."""
@@ -396,18 +399,10 @@ class ModelFile:
             raise ModelError(explain(rule, f"a link to {found}", str(path), fix))
         rule = f"{name} beside {os.path.basename(self.place)}"  # noqa: PTH119
         fix = f"Its weights are in {name}: put both files into one folder."
-        similar = self._same_size(folders[0])
+        similar = _of_size(folders[0], self._size_of(name))
         if similar:
             fix = f"{similar} has its size: if it was renamed, name it {name} again."
         raise ModelError(explain(rule, "no such file", str(beside), fix))
-
-    def _same_size(self, folder: Path) -> str | None:
-        """Name a file that is as long as the data file must be."""
-        ends = [e.place.offset + e.place.length for e in self._header.externals]
-        for other in sorted(folder.iterdir()):
-            if other.is_file() and other.stat().st_size == max(ends):
-                return other.name
-        return None
 
     # ---- digests ----
 
@@ -565,6 +560,14 @@ def _viewed(path: Path | None, content: bytes | None) -> Iterator[View]:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             yield mapped
+
+
+def _of_size(folder: Path, size: int) -> str | None:
+    """Name a file of a folder that has this size."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.stat().st_size == size:
+            return path.name
+    return None
 
 
 def _check_size(path: Path, record: Record) -> None:
