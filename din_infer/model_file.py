@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -564,9 +564,10 @@ def _viewed(path: Path | None, content: bytes | None) -> Iterator[View]:
 
 def _of_size(folder: Path, size: int) -> str | None:
     """Name a file of a folder that has this size."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.stat().st_size == size:
-            return path.name
+    with suppress(OSError):  # of a folder that may be searched and not listed
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.stat().st_size == size:
+                return path.name
     return None
 
 
