@@ -111,6 +111,8 @@ def sources(folder: str) -> dict[str, list[str]]:
 
 kernels = sources("csrc")
 kernels["sources"].insert(0, "din_infer/_kernels.pyx")
+if sys.platform != "win32":
+    kernels["libraries"] = ["m"]
 extensions = cythonize(
     Extension("din_infer._kernels", **kernels),
     compiler_directives={
