@@ -149,6 +149,7 @@ def extension(name: str, folder: str, *first: str) -> Extension:
         include_dirs=[folder],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
+        libraries=[] if sys.platform == "win32" else ["m"],
     )
 
 
@@ -168,7 +169,6 @@ extensions = cythonize(
 if sys.platform != "win32":
     ops = extension(OPS, "csrc/ops")
     ops.extra_compile_args = [*compile_args, "-Wno-psabi"]
-    ops.libraries = ["m"]
     extensions.append(ops)
 if sys.platform == "linux" and not SANITIZE and find_nvcc():
     extensions.append(extension(OPS_CUDA, "csrc/ops"))

@@ -90,3 +90,9 @@ def read_int64(column: Column) -> tuple[NDArray[np.int64], NDArray[np.uint8]]: .
 def pad(
     values: NDArray[np.int64], offsets: object, max_len: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+
+LINKS: dict[str, int]
+
+def link(
+    values: NDArray[np.float32], kind: str, scale: float, offset: float
+) -> int: ...

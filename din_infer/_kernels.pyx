@@ -102,6 +102,14 @@ cdef extern from "block.h" nogil:
     const din_block_isa *din_find_block_isa(const char *) noexcept
 
 
+cdef extern from "link.h" nogil:
+    const int DIN_LINK_NONE
+    const int DIN_LINK_IDENTITY
+    const int DIN_LINK_SIGMOID
+
+    int64_t din_link(float *, int64_t, int32_t, double, double) noexcept
+
+
 cdef extern from "column.h" nogil:
     const int DIN_SCALAR
     const int DIN_LIST32
@@ -2309,3 +2317,26 @@ def pad(const int64_t[::1] values not None, offsets, int64_t max_len):
             first, &ends[0], num_rows, width,
             &padded_view[0, 0] if width > 0 else &unused, &lengths_view[0])
     return padded, lengths
+
+
+LINKS = {
+    "none": DIN_LINK_NONE, "identity": DIN_LINK_IDENTITY, "sigmoid": DIN_LINK_SIGMOID
+}
+
+
+def link(float[::1] values not None, str kind not None, double scale, double offset):
+    """Put scores in the place of logits; see `din_infer.link`.
+
+    Returns the first row that is not finite, and -1 where there is none.
+    """
+    cdef int64_t count = values.shape[0]
+    cdef int32_t number = LINKS[kind]
+    cdef int64_t row
+    if count == 0:
+        return -1
+    if count <= FEW_ELEMENTS:
+        row = din_link(&values[0], count, number, scale, offset)
+    else:
+        with nogil:
+            row = din_link(&values[0], count, number, scale, offset)
+    return row if row < count else -1

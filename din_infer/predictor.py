@@ -22,6 +22,7 @@ from din_infer.encoded import check_encoded, check_inputs, read_inputs
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, explain, is_whole
 from din_infer.explain import Explanation, explained
+from din_infer.link import link_in_place
 from din_infer.model_file import Source
 from din_infer.raw_values import readable
 from din_infer.session import Session
@@ -344,12 +345,12 @@ class Predictor:
         spec = self.spec
         if tables:
             for inputs in inputs_of_pages(spec):
-                self._run(inputs, False, None)
+                self._outputs(inputs, ["logit"], None)
         golden = json.loads(self._session.metadata["din_infer.golden"])
         times = 1 if self.device == "cpu" else RUNS_TO_CAPTURE
         for inputs in inputs_of_shapes(spec, spec.encode(golden["rows"]), counts):
             for _ in range(times):
-                self._run(inputs, False, None)
+                self._outputs(inputs, ["logit"], None)
 
     def score_requests_counted(
         self,
@@ -471,6 +472,7 @@ class Predictor:
         rows = readable(batch, names)
         inputs = self.spec.encoder.encode(rows, threads=self.threads)
         made = self._outputs(inputs, outputs, None)
+        link_in_place(self.spec, made[0], False)
         return explained(self.spec, rows, rows, inputs, made, self.model_id)
 
     def explain_requests(
@@ -510,6 +512,7 @@ class Predictor:
             users, items, request_of_candidate, threads=self.threads
         )
         made = self._outputs(inputs, outputs, None)
+        link_in_place(self.spec, made[0], False)
         return explained(self.spec, users, items, inputs, made, self.model_id)
 
     def describe(self) -> str:
@@ -536,7 +539,7 @@ class Predictor:
         return scores
 
     def _explaining(self) -> list[str]:
-        """Name the outputs that explain: score, then each sequence's weights."""
+        """Name the outputs that explain: logit, then each sequence's weights."""
         weights = [f"{s.name}.activation_weight" for s in self.spec.behavior]
         path = self._place
         if self.spec.model.type != "din" or not weights:
@@ -548,12 +551,14 @@ class Predictor:
             got = "only " + ", ".join(self._session.output_names)
             fix = "Convert the model with din-convert --explain."
             raise ModelError(explain(rule, got, path, fix))
-        return ["score", *weights]
+        return ["logit", *weights]
 
     def _run(
         self, inputs: Inputs, raw: bool, batch_size: int | None
     ) -> NDArray[np.float32]:
-        return self._outputs(inputs, ["logit" if raw else "score"], batch_size)[0]
+        (logits,) = self._outputs(inputs, ["logit"], batch_size)
+        link_in_place(self.spec, logits, raw)
+        return logits
 
     def _outputs(
         self, inputs: Inputs, names: list[str], batch_size: int | None
@@ -678,7 +683,14 @@ class Predictor:
             got = f"{count} rows and scores of shape {list(wanted.shape)}"
             raise ModelError(explain(rule, got, place))
         try:
-            scores = self._run(self.spec.encode(rows), False, None)
+            (scores,) = self._outputs(self.spec.encode(rows), ["logit"], None)
+            if scores.dtype != np.float32 or scores.shape != (count,):
+                rule, got = (
+                    f"float32 logits [{count}]",
+                    f"{scores.dtype} {scores.shape}",
+                )
+                raise ModelError(explain(rule, got, place))
+            link_in_place(self.spec, scores, False)
         except InputError as error:
             raise ModelError(explain("golden rows of its spec", error, place)) from None
         is_score = self.spec.model.link == "sigmoid"

@@ -36,6 +36,9 @@ TYPES = {
 }
 
 
+ACTIVATIONS = ["dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none"]
+
+
 @dataclass
 class Graph:
     """One operator: what a model says of it, and its constants."""
@@ -233,6 +236,41 @@ def with_mask(graph: Graph) -> Graph:
         outputs=op.outputs,
         op=op,
     )
+
+
+def guarded(graph: Graph) -> Graph:
+    """The same operator, whose function hides no overflow either."""
+    op: functions.LocalActivation = dataclasses.replace(graph.op, guarded=True)
+    function = functions.local_activation_function("LocalActivation", op)
+    return dataclasses.replace(graph, function=function, op=op)
+
+
+OVERFLOWS: dict[str, dict[str, Any]] = {
+    **{kind: {"hidden": [6, 3], "activation": kind} for kind in ACTIVATIONS},
+    **{
+        f"outputs {kind}": {"hidden": [], "output_activation": kind}
+        for kind in ("relu", "sigmoid", "silu")
+    },
+    "softmax": {"hidden": [], "softmax": True},
+    "softmax of sigmoids": {"hidden": [4], "activation": "sigmoid", "softmax": True},
+}
+
+
+def overflowing_graph(mode: str, sign: float) -> tuple[Graph, Arrays]:
+    """Candidates of which only the second meets a row whose sums overflow.
+
+    Float64 makes nothing of them: 3e38 * (2 - 1 - 1). Row dice squares 1e20.
+    """
+    graph = attention_graph(dims=(3,), interactions=[], **OVERFLOWS[mode])
+    graph.constants["table_0"][20:] = 1e20 if mode == "row_dice" else 3e38
+    if mode != "row_dice":
+        columns = np.array([[2.0], [-1.0], [-1.0]], np.float32)
+        graph.constants["weight_behavior"][:] = sign * columns
+    feeds = attention_feeds(graph, 3, 3, 5, lengths="max")
+    feeds["ids_0"] %= 20
+    feeds["ids_0"][1, 2] = 25
+    feeds["candidate_ids_0"] %= 20
+    return guarded(graph), feeds
 
 
 def attention_feeds(

@@ -17,9 +17,8 @@ Array = NDArray[np.float64]
 
 
 def sigmoid(x: Array) -> Array:
-    return np.where(
-        x >= 0, 1 / (1 + np.exp(-np.abs(x))), 1 - 1 / (1 + np.exp(-np.abs(x)))
-    )
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
 
 
 def activate(

@@ -17,15 +17,18 @@ from din_infer.session import ops_library
 from tests import ops, reference_ops
 from tests.emulated import emulated_cuda
 from tests.ops import (
+    ACTIVATIONS,
+    OVERFLOWS,
     Arrays,
     Graph,
     attention_feeds,
     attention_graph,
     bag_graph,
+    overflowing_graph,
     refused,
     with_mask,
 )
-from tests.test_ops import ACTIVATIONS, MODES, relative, twin
+from tests.test_ops import MODES, relative, twin
 
 # what a factor of a product is rounded to, with room for four layers of them
 TOLERANCES = {"fp32": 2e-6, "tf32x3": 6e-6, "tf32": 4e-3, "bf16": 2e-2}
@@ -84,6 +87,21 @@ def test_every_mode_equals_its_twin(mode: str, precision: str) -> None:
 def test_every_activation_equals_its_twin(activation: str, precision: str) -> None:
     graph = attention_graph(hidden=[17, 12], activation=activation, dims=(12, 8))
     check(graph, attention_feeds(graph, 7, 7, 9), precision)
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("mode", OVERFLOWS)
+def test_no_activation_hides_an_overflow(
+    mode: str, sign: float, precision: str
+) -> None:
+    graph, feeds = overflowing_graph(mode, sign)
+    interest, weight = graph.run(feeds, precision=precision)
+    exact, _ = twin(graph, feeds)
+    assert np.isfinite(exact).all()
+    assert not np.isfinite(interest[1]).any()
+    assert not np.isfinite(weight[1, 2])
+    assert relative(interest[[0, 2]], exact[[0, 2]]) <= TOLERANCES[precision]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32x3", "bf16"])

@@ -19,11 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 from tests import ops, reference_ops
 from tests.emulated import emulated_library
 from tests.ops import (
+    ACTIVATIONS,
+    OVERFLOWS,
     Arrays,
     Graph,
     attention_feeds,
     attention_graph,
     bag_graph,
+    overflowing_graph,
     tower_feeds,
     tower_graph,
 )
@@ -102,7 +105,6 @@ MODES: dict[str, dict[str, Any]] = {
     "half tables": {"dims": (5, 19), "half": (True, False)},
     "nothing explained": {"explain": False},
 }
-ACTIVATIONS = ["dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -370,6 +372,43 @@ def test_activations_hold_far_out(isa: str) -> None:
     exact = reference_ops.dice(x.astype(np.float64), 1.0, 0.0, 0.25)[:, 0]
     np.testing.assert_allclose(got[:8], exact[:8], rtol=2e-7)
     assert np.isnan(got[8])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("mode", OVERFLOWS)
+def test_no_activation_hides_an_overflow(
+    mode: str, sign: float, fused: bool, isa: str
+) -> None:
+    del isa
+    graph, feeds = overflowing_graph(mode, sign)
+    interest, weight = graph.run(feeds, fused=fused)
+    exact, _ = twin(graph, feeds)
+    assert np.isfinite(exact).all()
+    assert not np.isfinite(interest[1]).any()
+    assert not np.isfinite(weight[1, 2])
+    assert relative(interest[[0, 2]], exact[[0, 2]]) <= 1e-6
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_no_activation_of_a_tower_hides_an_overflow(
+    activation: str, sign: float, fused: bool, isa: str
+) -> None:
+    del isa
+    graph = tower_graph((3,), activation=activation, hidden=(6, 2))
+    feeds = tower_feeds((3,), 70)
+    feeds["x_0"][66] = 1e20 if activation == "row_dice" else 3e38
+    if activation != "row_dice":
+        columns = np.array([[2.0], [-1.0], [-1.0]], np.float32)
+        graph.constants["weight_1"][:] = sign * columns
+    (logit,) = graph.run(feeds, fused=fused)
+    exact = reference_ops.tower(graph.attributes, {**graph.constants, **feeds})
+    assert np.isfinite(exact).all()
+    assert np.flatnonzero(~np.isfinite(logit)).tolist() == [66]
+    rest = np.arange(70) != 66
+    assert relative(logit[rest], exact[rest]) <= 3e-6
 
 
 # ---- what is refused ----
@@ -706,6 +745,19 @@ def test_bf16_takes_any_width(
         assert relative(got, interest) <= 2e-2
         assert relative(shown, weight) <= 2e-2
         np.testing.assert_array_equal(again, got)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("mode", OVERFLOWS)
+def test_no_activation_in_bf16_hides_an_overflow(
+    mode: str, sign: float, bf16: None
+) -> None:
+    del bf16
+    graph, feeds = overflowing_graph(mode, sign)
+    interest, weight = graph.run(feeds, precision="bf16")
+    assert not np.isfinite(interest[1]).any()
+    assert not np.isfinite(weight[1, 2])
+    assert np.isfinite(interest[[0, 2]]).all()
 
 
 def test_an_unknown_precision_is_refused() -> None:

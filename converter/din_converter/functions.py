@@ -71,16 +71,28 @@ class Nodes:
         """Read rows of a float32 or fp16 table as float32; on float32 Cast is free."""
         return self.add("Cast", self.add("Gather", table, ids), to=TensorProto.FLOAT)
 
+    def if_finite(self, x: str, y: str) -> str:
+        """Make y NaN where x is not finite; see `overflow.py`."""
+        return self.add("Add", y, self.add("Sub", x, x))
+
     def activation(
-        self, kind: str, x: str, parameters: list[str], epsilon: float
+        self,
+        kind: str,
+        x: str,
+        parameters: list[str],
+        epsilon: float,
+        *,
+        guarded: bool,
     ) -> str:
-        """Apply one activation; Dice takes (scale, shift, alpha), PReLU its slope."""
+        """Apply one activation; Dice takes (scale, shift, alpha), PReLU its slope.
+
+        With `guarded` none of them hides that a sum before it overflowed.
+        """
         if kind == "none":
             return x
-        if kind == "relu":
-            return self.add("Relu", x)
-        if kind == "sigmoid":
-            return self.add("Sigmoid", x)
+        if kind in ("relu", "sigmoid"):
+            y = self.add("Relu" if kind == "relu" else "Sigmoid", x)
+            return self.if_finite(x, y) if guarded else y
         if kind == "silu":
             return self.add("Mul", x, self.add("Sigmoid", x))
         if kind == "prelu":
@@ -97,6 +109,7 @@ class Nodes:
                 "ReduceSum", self.add("Add", squared, self.constant(epsilon)), last
             )
             p = self.add("Sigmoid", self.add("Div", centered, self.add("Sqrt", total)))
+            p = self.if_finite(total, p) if guarded else p
         # x * (alpha + (1 - alpha) * p)
         rest = self.add("Mul", self.add("Sub", self.constant(1.0), alpha), p)
         return self.add("Mul", x, self.add("Add", alpha, rest))
@@ -137,6 +150,7 @@ class LocalActivation:
     `query_slots` has, per slot of the query, its candidate field's index, or -width if
     it is zeros. `padding` is "masked" (by lengths), "attended", or "mask": the second
     input is then a float mask [B, T] of 0 and 1, for behaviors that stand anywhere.
+    Where `guarded`, the function hides no overflow; the native operator never does.
     """
 
     num_fields: int
@@ -145,9 +159,12 @@ class LocalActivation:
     padding: str
     empty_softmax: str
     explain: bool
+    guarded: bool = False
 
     @classmethod
-    def of(cls, sequence: Behavior, explain: bool) -> "LocalActivation":
+    def of(
+        cls, sequence: Behavior, explain: bool, guarded: bool = False
+    ) -> "LocalActivation":
         """Describe a sequence of a spec."""
         slots, real = [], 0
         for name, width in sequence.query:
@@ -160,6 +177,7 @@ class LocalActivation:
             sequence.padding,
             sequence.empty_softmax,
             explain,
+            guarded,
         )
 
     @property
@@ -211,7 +229,7 @@ class LocalActivation:
     def signature(self) -> tuple[object, ...]:
         """Two sequences of equal signature share one function."""
         items = [(k, str(v)) for k, v in self.attributes.items()]
-        return (*items, self.explain)
+        return (*items, self.explain, self.guarded)
 
 
 def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionProto:
@@ -243,13 +261,17 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
     )
     for layer in range(1, len(a.hidden) + 1):
         parameters = parameter_names(a.activation, layer)
-        x = g.activation(a.activation, x, parameters, a.dice_epsilon)
+        x = g.activation(
+            a.activation, x, parameters, a.dice_epsilon, guarded=op.guarded
+        )
         x = g.add("MatMul", x, f"weight_{layer + 1}")
         x = g.add("Add", x, f"bias_{layer + 1}")
     score = g.add("Squeeze", x, g.constant([2]))
-    score = g.activation(a.output_activation, score, [], 0.0)
+    score = g.activation(a.output_activation, score, [], 0.0, guarded=op.guarded)
     if a.scale != 1.0:
         score = g.add("Mul", score, g.constant(a.scale))
+    if a.softmax and op.guarded:
+        score = g.if_finite(score, score)
     weight = _weights(g, op, score)
     if op.explain:
         weight = g.add("Identity", weight, out="weight")
@@ -433,7 +455,8 @@ def tower_function(name: str, op: TowerOp) -> onnx.FunctionProto:
         if layer <= len(op.tower.hidden):
             parameters = parameter_names(op.tower.activation, layer)
             epsilon = op.tower.dice_epsilon
-            x = g.activation(op.tower.activation, x, parameters, epsilon)
+            # a dense value may be as large as a float is
+            x = g.activation(op.tower.activation, x, parameters, epsilon, guarded=True)
     g.add("Squeeze", x, g.constant([1]), out="logit")
     inputs = [*op.blocks, *op.layers]
     return _function(name, inputs, ["logit"], g, op.attributes)

@@ -41,6 +41,7 @@ from din_converter.layers import (
     UnitNorm,
 )
 from din_converter.model import ClickModel, key_of
+from din_converter.overflow import may_hide_overflow
 from din_infer.errors import ConversionError, explain
 from din_infer.spec import Behavior, BehaviorField, FeatureSpec
 
@@ -206,7 +207,6 @@ class _Graph:
 
     def attend(self, model: ClickModel, sequence: Behavior) -> str:
         """Add LocalActivation for one sequence; returns the interest [N, D]."""
-        op = LocalActivation.of(sequence, self.explain)
         unit: LocalActivationUnit = model.attentions[key_of(sequence.name)]  # type: ignore[index, assignment]
         weights = _attention_weights(unit)
         values = {
@@ -224,6 +224,9 @@ class _Graph:
             values[label] = self.weight(
                 f"weights.sequence.{sequence.name}.{label}", value
             )
+        tables = {k: self.weights[v] for k, v in values.items() if "table_" in k}
+        guarded = may_hide_overflow(sequence.attention, weights, tables)
+        op = LocalActivation.of(sequence, self.explain, guarded)
         name = self.call(
             "LocalActivation",
             op.signature,

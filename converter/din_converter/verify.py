@@ -137,9 +137,9 @@ def link(spec: FeatureSpec, logits: NDArray[np.float64]) -> NDArray[np.float64]:
     z = spec.calibration.scale * logits + spec.calibration.offset
     if spec.model.link == "identity":
         return z
-    # 1 / (1 + exp(-z)) without overflow
-    positive = 1.0 / (1.0 + np.exp(-np.abs(z)))
-    return np.where(z >= 0, positive, 1.0 - positive)
+    # 1 / (1 + exp(-z)), without overflow and without a difference from 1
+    small = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1.0, small) / (1.0 + small)
 
 
 def check_parity(model: ClickModel, path: Path) -> list[Case]:
@@ -153,8 +153,8 @@ def check_parity(model: ClickModel, path: Path) -> list[Case]:
     Raises
     ------
     ConversionError
-        If a logit differs by more than 1e-5 · max(1, |logit|) or a score by more than
-        1e-5; names the batch, the way, the row and both values.
+        If a logit differs by more than 1e-5 · max(1, |logit|) or the graph's own score
+        by more than 1e-5; names the batch, the way, the row and both values.
     """
     truth = [torch_logits(model, inputs) for _, inputs in edge_batches(model.spec)]
     return [

@@ -13,11 +13,17 @@ DIN_INLINE void activate_lanes(const din_activation kind, const int n, const int
 #define P(i, k) p[shared ? 0 : (i)][k]
   switch (kind) {
     case DIN_RELU:
-      EACH_LANE y[i] = v_max(v_set(0.0f), v_load(x[i]));
+      EACH_LANE {
+        vf value = v_load(x[i]);
+        y[i] = v_if_finite(value, v_max(v_set(0.0f), value));
+      }
       break;
     case DIN_SIGMOID:
     case DIN_SILU:
-      EACH_LANE y[i] = v_load(x[i]) * v_set(-LOG2E);
+      EACH_LANE {
+        vf value = v_load(x[i]), scaled = value * v_set(-LOG2E);
+        y[i] = kind == DIN_SILU ? scaled : v_if_finite(value, scaled);
+      }
       v_sigmoid(n, y);
       if (kind == DIN_SILU) {
         EACH_LANE y[i] = y[i] * v_load(x[i]);
@@ -89,7 +95,8 @@ static void activate_row_dice(const din_layer *layer, float epsilon, float *x,
       squares = v_fma(centered, centered, squares);
     }
     float total = v_sum(squares) + units * epsilon;
-    vf scale = v_set(-LOG2E / sqrtf(total));
+    /* where the squares overflowed, NaN */
+    vf scale = v_set(-LOG2E / sqrtf(total) + total * 0.0f);
     for (int64_t s = 0; s < layer->strips; s++) {
       vf value = v_load(x + s * W), alpha = v_load(layer->p[0] + s * W);
       vf p = (value - mean) * scale;

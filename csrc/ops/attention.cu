@@ -272,6 +272,12 @@ __device__ bool read_behaviors(const launch &p, const room &r, int64_t at, int r
   return good;
 }
 
+/* y, or NaN where x is not finite: what limits its input, or takes the larger of it and
+   another, may not hide that a sum before it overflowed. */
+__device__ __forceinline__ float if_finite(float x, float y) {
+  return fmaf(x, 0.0f, y);
+}
+
 template <typename A, int COLUMNS>
 __device__ void activate(int kind, const float4 *parameters, din_lane<A> lane,
                          float (&x)[A::LANE_ROWS][COLUMNS]) {
@@ -287,13 +293,13 @@ __device__ void activate(int kind, const float4 *parameters, din_lane<A> lane,
   break
   switch (kind) {
     case DIN_RELU:
-      EACH(fmaxf(v, 0.0f));
+      EACH(if_finite(v, fmaxf(v, 0.0f)));
     case DIN_SIGMOID:
-      EACH(A::sigmoid(v * -LOG2E));
+      EACH(if_finite(v, A::sigmoid(v * -LOG2E)));
     case DIN_SILU:
       EACH(v * A::sigmoid(v * -LOG2E));
     case DIN_PRELU:
-      EACH(fmaf(q.x, fminf(v, 0.0f), fmaxf(v, 0.0f)));
+      EACH(if_finite(v, fmaf(q.x, fminf(v, 0.0f), fmaxf(v, 0.0f))));
     case DIN_DICE: /* v * (alpha + (1 - alpha) * sigmoid(scale * v + shift)) */
       EACH(v * fmaf(q.w, A::sigmoid(fmaf(v, q.x, q.y)), q.z));
     default:
@@ -370,7 +376,8 @@ __device__ float run_row_dice(const launch &p, const layer_place &place, float *
   for (int u = 0; u < place.units; u++) {
     squares = fmaf(x[u] - mean, x[u] - mean, squares);
   }
-  float factor = -LOG2E / sqrtf(squares + float(place.units) * p.epsilon);
+  float factor =
+      if_finite(squares, -LOG2E / sqrtf(squares + float(place.units) * p.epsilon));
   for (int u = 0; u < place.units; u++) {
     float share = __fdividef(1.0f, 1.0f + exp2f((x[u] - mean) * factor));
     x[u] *= fmaf(parameters[u].y, share, parameters[u].x);
@@ -440,10 +447,10 @@ __device__ float run_layers(const launch &p, const float *shared, const room &r,
   }
   score += p.dot_bias;
   if (p.output_activation == DIN_RELU) {
-    score = fmaxf(score, 0.0f);
+    score = if_finite(score, fmaxf(score, 0.0f));
   } else if (p.output_activation != DIN_NONE) {
     float share = __fdividef(1.0f, 1.0f + exp2f(score * -LOG2E));
-    score = p.output_activation == DIN_SILU ? score * share : share;
+    score = p.output_activation == DIN_SILU ? score * share : if_finite(score, share);
   }
   return score * p.scale;
 }
@@ -567,7 +574,8 @@ __device__ bool attend_rows(const launch &p, const float *shared, const room &r,
     if (p.softmax) {
       float highest = highest_of_warp(valid ? score : -INFINITY);
       highest = fmaxf(highest, soft.highest);
-      score = valid ? exp2f((score - highest) * LOG2E) : 0.0f;
+      float share = if_finite(score, exp2f((score - highest) * LOG2E));
+      score = valid ? share : 0.0f;
       if (highest > soft.highest) {
         double down = exp(double(soft.highest) - double(highest));
         soft.sum *= down, soft.highest = highest;

@@ -327,7 +327,8 @@ static void score_block(const din_attention *a, const din_attention_batch *b, ro
 
 static void exponentiate(float *score, int64_t rows, float highest) {
   for (int64_t i = 0; i < rows; i += W) { /* the score array is a multiple of W long */
-    vf x = (v_load(score + i) - v_set(highest)) * v_set(LOG2E);
+    vf x = v_load(score + i);
+    x = v_if_finite(x, (x - v_set(highest)) * v_set(LOG2E));
     v_exp2(1, &x);
     v_store(score + i, x);
   }

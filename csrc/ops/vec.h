@@ -127,6 +127,10 @@ DIN_INLINE vf v_load_half(const uint16_t *p) {
 }
 #endif
 
+/* y, or NaN where x is not finite: what limits its input may not hide that a sum before
+   it overflowed. */
+DIN_INLINE vf v_if_finite(vf x, vf y) { return v_fma(x, v_set(0.0f), y); }
+
 #define LOG2E 1.44269504088896341f
 
 /* Several vectors go through a polynomial step by step, side by side: a processor's

@@ -26,6 +26,7 @@ from din_infer.jobs.forms import (
     parallel_lists,
 )
 from din_infer.jobs.reader import one_batch
+from din_infer.link import PLACES
 from din_infer.predictor import Predictor
 
 __all__ = ["BatchScorer", "Scored"]
@@ -235,7 +236,7 @@ class BatchScorer:
 
         def place(found: re.Match[str]) -> str:
             name, row = found[1], int(found[2])
-            if name not in self._form.lists:
+            if name not in self._form.lists and name not in PLACES:
                 return f"- at `{name}`, row {first + row}"
             request = int(owners[row])
             candidate = row - int(np.searchsorted(owners, request))
