@@ -535,20 +535,6 @@ def test_files_that_are_no_model_are_refused(paper: Predictor, tmp_path: Path) -
     )
 
 
-def test_a_missing_or_short_data_file_is_refused(tmp_path: Path) -> None:
-    raw = json.loads(json.dumps(SPECS["paper"]))
-    raw["candidate"][0]["encoder"]["buckets"] = 50_000
-    report = convert(random_model(raw), tmp_path / "m.onnx")
-    assert report.data_path is not None
-    data = report.data_path.read_bytes()
-    report.data_path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ModelError, match="expected a model file that ONNX Runtime can"):
-        Predictor(tmp_path / "m.onnx")
-    report.data_path.unlink()
-    with pytest.raises(ModelError, match="expected a model file that ONNX Runtime can"):
-        Predictor(tmp_path / "m.onnx")
-
-
 def edit_metadata(source: str, target: Path, key: str, value: str | None) -> None:
     proto = onnx.load(source)
     kept = [(p.key, p.value) for p in proto.metadata_props if p.key != key]
