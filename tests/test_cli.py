@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from din_converter import load
+from din_converter import load, save
 from din_converter.cli import convert_main, train_main
 from din_converter.run import read_events
 from din_infer import Predictor
 from din_infer.cli import main as score_main
+from tests.models import random_model
 from tests.test_train import click_log, log_spec
 
 Say = Callable[[], tuple[str, str]]
@@ -433,6 +434,22 @@ def test_commands_say_errors_in_one_line(
     assert err.startswith(message)
     assert err.count("\n") == 1
     assert sorted(made.iterdir()) == before
+
+
+def test_a_daily_conversion_prunes_what_it_left(tmp_path: Path, say: Say) -> None:
+    raw = log_spec().to_dict()
+    raw["candidate"][0]["encoder"]["buckets"] = 300_000
+    out, left = tmp_path / "m.onnx", []
+    for seed, flags in ((1, []), (2, []), (3, ["--prune"]), (3, ["--single-file"])):
+        save(random_model(raw, seed=seed), tmp_path / "m.pt")
+        words = [str(tmp_path / "m.pt"), "--out", str(out), *flags, "--json"]
+        assert convert_main(words) == 0
+        report = json.loads(say()[0])
+        found = report["leftovers"]
+        left.append([len(found["left"]), len(found["deleted"])])
+    assert left == [[0, 0], [1, 0], [0, 2], [1, 0]]
+    assert report["data_path"] is None
+    assert Predictor(out).model_id == report["model_id"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from din_converter import save
+from din_converter import convert, save
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
 from din_converter.verify import edge_batches, torch_logits
@@ -67,8 +67,9 @@ def test_shared_tables_give_the_logits_of_converted_ones(name: str) -> None:
         assert (logits == torch_logits(model, inputs)).all(), label
 
 
-def test_a_model_in_half_precision_keeps_its_values() -> None:
+def test_a_model_in_half_precision_keeps_its_values(tmp_path: Path) -> None:
     model = random_model(SPECS["paper"]).bfloat16()
+    convert(model, tmp_path / "m.onnx", embedding_dtype="fp16")
     exact = computing_in(torch.float64, model)
     model.double()
     for label, inputs in edge_batches(model.spec):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from din_converter.model import ClickModel
 from din_converter.precision import Table, computing_in
@@ -75,7 +74,7 @@ class _RoundedTable(Table):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Read rows: int64 of any shape to floats with one axis more."""
-        return _round(functional.embedding(ids, self.weight)).to(self.dtype)
+        return _round(super().forward(ids))
 
 
 class _RoundedLookup(nn.Module):
