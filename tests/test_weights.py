@@ -69,7 +69,7 @@ def check_seal(path: Path) -> None:
     head = content[: record.num_bytes]
     assert record.sha256 == hashlib.sha256(head).hexdigest()
     whole = [Place("", 0, len(head))]
-    assert record.samples == samples_of(lambda at, n: head[at : at + n], whole)
+    assert record.samples == samples_of(head, whole)
     assert FILE_KEY.encode() not in head
     assert len(content) < len(head) + 300
 
@@ -91,7 +91,7 @@ def test_the_graph_knows_the_digests_of_its_data_file(way: Way, tmp_path: Path) 
             at, length = int(outside["offset"]), int(outside["length"])
             places.append(Place(tensor.name, at, length))
     assert places
-    assert record.samples == samples_of(lambda at, n: data[at : at + n], places)
+    assert record.samples == samples_of(data, places)
     check_seal(tmp_path / "m.onnx")
 
 

@@ -74,7 +74,7 @@ def place(
             outside.append(tensor)
         else:
             tensor.raw_data = array.tobytes()
-    if not external:
+    if not outside:
         return None
     digest = hashlib.sha256()
     draft = folder / "weights"
@@ -89,11 +89,9 @@ def place(
             places.append(Place(tensor.name, file.tell() - len(data), len(data)))
         size = file.tell()
 
-        def read(at: int, length: int) -> bytes:
-            file.seek(at)
-            return file.read(length)
-
-        record = Record(size, digest.hexdigest(), samples_of(read, places))
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            record = Record(size, digest.hexdigest(), samples_of(whole, places))
     name = f"{stem}-{record.sha256[:8]}.data"
     draft.rename(folder / name)
     for tensor, p in zip(outside, places, strict=True):
