@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -28,6 +27,7 @@ from din_infer.integrity import (
     sample_of,
     tagged,
 )
+from din_infer.lazy import lazy
 from din_infer.spec import FeatureSpec
 
 __all__ = ["ModelFile", "Source", "data_names"]
@@ -280,7 +280,7 @@ class ModelFile:
         data = sum(p.stat().st_size for p in self.data.values())
         return self._header.num_bytes + data
 
-    @cached_property
+    @lazy
     def spec(self) -> FeatureSpec:
         """The feature spec.
 

@@ -12,13 +12,13 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from din_infer._kernels import HASHES, Vocabulary
 from din_infer.encode import FeatureEncoder, seed_rule
 from din_infer.errors import InputError, ModelError, explain
+from din_infer.lazy import lazy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,7 +192,7 @@ class Encoder:
     unseen: str = "error"
     boundaries: tuple[float, ...] = ()
 
-    @cached_property
+    @lazy
     def vocabulary(self) -> Vocabulary | None:
         """The hash table of the values; made once. None without values."""
         if not self.values:
@@ -1030,7 +1030,7 @@ class FeatureSpec:
     def __repr__(self) -> str:
         return f"FeatureSpec({', '.join(i.name for i in self.inputs)})"
 
-    @cached_property
+    @lazy
     def inputs(self) -> tuple[Input, ...]:
         """The graph's inputs, in order."""
         out = [Input(f.name, "int64", ("B",), f.encoder.rows) for f in self.user]
@@ -1056,7 +1056,7 @@ class FeatureSpec:
         out.append(Input("request_of_candidate", "int64", ("N",)))
         return tuple(out)
 
-    @cached_property
+    @lazy
     def columns(self) -> tuple[str, ...]:
         """The columns a batch must have for scoring, each once, in order."""
         names: list[str] = [f.column for f in (*self.user, *self.candidate)]
@@ -1068,7 +1068,7 @@ class FeatureSpec:
         names += [d.column for d in self.dense]
         return tuple(dict.fromkeys(names))
 
-    @cached_property
+    @lazy
     def optional_columns(self) -> tuple[str, ...]:
         """Length columns that a batch may lack: `pad_value` rules then."""
         named = [s.length_column for s in self.behavior]
@@ -1076,7 +1076,7 @@ class FeatureSpec:
         names = dict.fromkeys(n for n in named if n is not None)
         return tuple(n for n in names if n not in self.columns)
 
-    @cached_property
+    @lazy
     def encoder(self) -> FeatureEncoder:
         """The compiled encoder of this spec; made once."""
         return FeatureEncoder(self)
