@@ -64,7 +64,9 @@ def run_nvcc(arguments: list[str]) -> None:
     """Run it; raises CompileError with the line of its output that says most."""
     nvcc = str(find_nvcc())
     try:
-        done = subprocess.run([nvcc, *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            [nvcc, *arguments], capture_output=True, text=True, errors="replace"
+        )
     except OSError as error:
         said = f"{nvcc}: {error.strerror}"
         raise CompileError(said) from error
@@ -137,6 +139,9 @@ class build_ext_and_ops(build_ext):
         link = ["-shared", "-cudart", "static", "-Xlinker", "--exclude-libs,ALL"]
         beside = target.with_suffix(".new")
         run_nvcc([*link, "-o", str(beside), *objects])
+        if not beside.is_file():
+            said = f"{find_nvcc()} has written nothing"
+            raise CompileError(said)
         beside.replace(target)
 
 

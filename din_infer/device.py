@@ -123,7 +123,7 @@ def import_runtime() -> Any:  # noqa: ANN401
         rule = f"ONNX Runtime {oldest} or newer"
         release = onnxruntime.__version__
         raise DeviceError(explain(rule, release, "environment", INSTALL_CPU))
-    if os.environ[TELEMETRY] == "1":  # it may have been imported before this was set
+    if os.environ.get(TELEMETRY) == "1":  # the runtime may have been there before
         onnxruntime.disable_telemetry_events()
     return onnxruntime
 

@@ -32,13 +32,16 @@ class Lock:
             os.register_at_fork(
                 before=lambda: self._lock.acquire(),
                 after_in_parent=lambda: self._lock.release(),
-                after_in_child=self._renew,
+                after_in_child=lambda: self._lock.release(),
             )
         else:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.RLock()
+        if self._lock.acquire(blocking=False):  # free, or held by the thread that forks
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
 
     def __enter__(self) -> None:
         self._lock.acquire()

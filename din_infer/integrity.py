@@ -10,7 +10,7 @@ import json
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 __all__ = [
     "DATA_KEY",
@@ -30,12 +30,19 @@ __all__ = [
 DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
 FILE_KEY = "din_infer.file"  # the last entry of an .onnx, about the bytes before it
 METADATA = 14  # ModelProto.metadata_props
-# 64 KiB of a file are read at each load, in blocks that no hole of 0.8 % of the file
-# can lie between. SHA-256 of them took 0.15 ms, BLAKE2b 0.25.
-SAMPLE_BLOCKS = 128
+# Some 64 KiB of a file are read at each load, in blocks that no hole of 0.8 % of the
+# file can lie between. SHA-256 of them took 0.15 ms, BLAKE2b 0.25.
+SAMPLE_SHARES = 128
 BLOCK_BYTES = 512
 READ_BYTES = 1 << 22
-View = bytes | bytearray | memoryview | mmap.mmap
+
+
+class View(Protocol):
+    """The content of a file, or of memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes | bytearray | memoryview: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Record:
             raise ValueError(str(error)) from None
         counts = [n for n, _ in samples.values()]
         digests = [sha256, *(digest for _, digest in samples.values())]
-        right = all(type(n) is int and 0 <= n <= SAMPLE_BLOCKS for n in counts)
+        right = all(type(n) is int and 0 <= n <= SAMPLE_SHARES + 1 for n in counts)
         right = right and all(isinstance(d, str) for d in digests)
         if not right or type(size) is not int:
             message = "digests of another form"
@@ -113,12 +120,12 @@ def sample_of(view: View, offset: int, length: int, blocks: int) -> str:
 
 
 def samples_of(view: View, places: list[Place]) -> dict[str, tuple[int, str]]:
-    """Sample every tensor: its share of 128 blocks, at least its first and last."""
+    """Sample every tensor, in blocks that are at most 1/128 of all bytes apart."""
     total = sum(p.length for p in places)
     samples = {}
     for p in places:
-        share = -(-SAMPLE_BLOCKS * p.length // total) if total else 0
-        blocks = min(max(share, 2), -(-p.length // BLOCK_BYTES), SAMPLE_BLOCKS)
+        steps = -(-SAMPLE_SHARES * p.length // total) if total else 0
+        blocks = min(steps + 1, -(-p.length // BLOCK_BYTES))
         samples[p.tensor] = (blocks, sample_of(view, p.offset, p.length, blocks))
     return samples
 

@@ -5,7 +5,6 @@ looked at, without a runtime and without reading the weights.
 """
 
 import io
-import mmap
 import os
 import shutil
 import stat
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, overload
 
 from din_infer.errors import ModelError, explain
 from din_infer.integrity import (
@@ -22,6 +21,7 @@ from din_infer.integrity import (
     FILE_KEY,
     Place,
     Record,
+    View,
     digest_of,
     entry,
     sample_of,
@@ -50,8 +50,38 @@ DAMAGED = "The file is damaged: copy it again, or convert the model again."
 IN_MEMORY = "the model in memory"
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-View = memoryview | mmap.mmap
+LARGEST_OFFSET = 1 << 63
+READ_WHOLE_BYTES = 1 << 20
 Progress = Callable[[int], object]
+
+
+class _FileView:
+    """A file's bytes, read when they are asked for: nothing is mapped."""
+
+    def __init__(self, file: io.RawIOBase, size: int) -> None:
+        self._file, self._size = file, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, part: int) -> int: ...
+
+    @overload
+    def __getitem__(self, part: slice) -> bytes: ...
+
+    def __getitem__(self, part: int | slice) -> int | bytes:
+        if isinstance(part, slice):
+            start, stop, _ = part.indices(self._size)
+            self._file.seek(start)
+            return self._file.read(max(stop - start, 0)) or b""
+        byte = self[part : part + 1]
+        if not byte:
+            raise IndexError(part)
+        return byte[0]
+
+
+_Content = bytes | _FileView
 
 
 class _Field(NamedTuple):
@@ -63,7 +93,7 @@ class _Field(NamedTuple):
     end: int
 
 
-def _varint(view: View, at: int) -> tuple[int, int]:
+def _varint(view: _Content, at: int) -> tuple[int, int]:
     """Read a number; returns it and the place behind it."""
     value = 0
     for i in range(VARINT_BYTES):
@@ -76,7 +106,7 @@ def _varint(view: View, at: int) -> tuple[int, int]:
     raise ValueError(message)
 
 
-def _fields(view: View, at: int, end: int) -> Iterator[_Field]:
+def _fields(view: _Content, at: int, end: int) -> Iterator[_Field]:
     """Iterate over the fields of a message that are messages or strings."""
     while at < end:
         begin = at
@@ -99,7 +129,7 @@ def _fields(view: View, at: int, end: int) -> Iterator[_Field]:
         raise ValueError(message)
 
 
-def _entry(view: View, f: _Field) -> tuple[str, str]:
+def _entry(view: _Content, f: _Field) -> tuple[str, str]:
     """Read a StringStringEntryProto."""
     found = {KEY: "", VALUE: ""}
     for part in _fields(view, f.start, f.end):
@@ -116,7 +146,7 @@ class _External:
     name: str
 
 
-def _external(view: View, tensor: _Field) -> _External | None:
+def _external(view: _Content, tensor: _Field) -> _External | None:
     """Read where an initializer lies; None where that is the graph itself."""
     label, entries = "", {}
     for part in _fields(view, tensor.start, tensor.end):
@@ -131,8 +161,8 @@ def _external(view: View, tensor: _Field) -> _External | None:
     if not entries:
         return None
     offset, length = (int(entries.get(k, "0")) for k in ("offset", "length"))
-    if min(offset, length) < 0:
-        message = "a tensor before the beginning"
+    if not 0 <= offset <= offset + length < LARGEST_OFFSET:
+        message = "a tensor that is nowhere"
         raise ValueError(message)
     return _External(Place(label, offset, length), entries.get("location", ""))
 
@@ -148,7 +178,7 @@ class _Header:
     has_graph: bool = False
 
     @classmethod
-    def read(cls, view: View) -> "_Header":
+    def read(cls, view: _Content) -> "_Header":
         size = len(view)
         header = cls(size, -1, {}, [])
         for f in _fields(view, 0, size):
@@ -165,7 +195,9 @@ class _Header:
         return header
 
 
-def _renamed(view: View, at: int, end: int, path: Sequence[int], name: str) -> bytes:
+def _renamed(
+    view: _Content, at: int, end: int, path: Sequence[int], name: str
+) -> bytes:
     """Return a message with another name of the data file; `path` leads to entries."""
     out = b""
     for f in _fields(view, at, end):
@@ -196,8 +228,10 @@ def _links(path: Path) -> list[Path]:
 def _regular_file(path: Path, place: str) -> Path:
     """Follow links to a regular file; ModelError where there is none."""
     try:
-        target = path.resolve(strict=True)
-        mode = target.stat().st_mode
+        mode = path.stat().st_mode
+        target = path.resolve()
+        if not target.exists():  # an open file's, as /proc/self/fd/3, that has no name
+            target = path
     except (OSError, RuntimeError, ValueError) as error:
         got = str(getattr(error, "strerror", None) or error)
         if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -208,13 +242,22 @@ def _regular_file(path: Path, place: str) -> Path:
     if not stat.S_ISREG(mode):
         got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
         raise ModelError(explain("a model file", got, place))
+    try:
+        os.fspath(target).encode()
+    except UnicodeEncodeError:
+        rule, got = "a path in UTF-8, which ONNX Runtime needs", repr(place)
+        raise ModelError(explain(rule, got, "model")) from None
     return target
 
 
 def _bytes_of(source: object) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
-    content = source.read() if hasattr(source, "read") else None
+    try:
+        content = source.read() if hasattr(source, "read") else None
+    except (OSError, ValueError) as error:  # of a file that is closed, or written to
+        rule = "a binary file that can be read"
+        raise ModelError(explain(rule, error, IN_MEMORY)) from None
     if not isinstance(content, bytes):
         rule = "a path, bytes or a binary file"
         raise TypeError(explain(rule, type(source).__name__, "model"))
@@ -277,8 +320,7 @@ class ModelFile:
     @property
     def num_bytes(self) -> int:
         """Bytes of the model's files together."""
-        data = sum(p.stat().st_size for p in self.data.values())
-        return self._header.num_bytes + data
+        return self._header.num_bytes + sum(map(_size, self.data.values()))
 
     @lazy
     def spec(self) -> FeatureSpec:
@@ -334,7 +376,7 @@ class ModelFile:
             raise ModelError(explain(rule, got, place)) from None
         model = cls(place, path, target, content, _header=header)
         model._check_format()
-        model._find_data(Path(data_root).resolve() if data_root is not None else None)
+        model._find_data(_folder(data_root) if data_root is not None else None)
         return model
 
     def _check_format(self) -> None:
@@ -356,14 +398,14 @@ class ModelFile:
                 rule = "a model with its weights inside"
                 fix = "Convert it with din-convert --single-file."
                 raise ModelError(explain(rule, f"weights in {name}", self.place, fix))
-            if not name or Path(name).name != name or name in (".", ".."):
+            if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
                 rule = "a data file's name, without folders"
                 place = f"{self.place}: external data"
                 raise ModelError(explain(rule, repr(name), place))
             folders = [self.target.parent, *_links(self.path)]
             self.data[name] = self._data_file(name, folders, root)
         for name, path in self.data.items():
-            size, needed = path.stat().st_size, self._size_of(name)
+            size, needed = _size(path), self._size_of(name)
             if size < needed:
                 rule = f"at least {needed:,} bytes"
                 raise ModelError(explain(rule, f"{size:,}", str(path), DAMAGED))
@@ -420,7 +462,7 @@ class ModelFile:
         return self._record(DATA_KEY)
 
     def check_sample(self) -> None:
-        """Compare sizes, and 64 KiB of each file, with what din-convert wrote.
+        """Compare sizes, and some 64 KiB of each file, with what din-convert wrote.
 
         A file whose metadata has no digests, or that another program has written anew,
         passes.
@@ -434,23 +476,14 @@ class ModelFile:
         if record is not None and record.num_bytes == self._header.sealed:
             whole = [Place("", 0, record.num_bytes)]
             with _viewed(self.target, self.content) as view:
-                self._compare_samples(view, record, whole, self.place)
+                _compare_samples(view, record, whole, self.place)
         record = self._data_record()
         for name, path in self.data.items():
             if record is not None:
-                _check_size(path, record)
                 places = [e.place for e in self._header.externals if e.name == name]
-                with _viewed(path, None) as view:
-                    self._compare_samples(view, record, places, str(path))
-
-    def _compare_samples(
-        self, view: View, record: Record, places: Sequence[Place], where: str
-    ) -> None:
-        for p in places:
-            blocks, digest = record.samples.get(p.tensor, (0, ""))
-            if blocks and sample_of(view, p.offset, p.length, blocks) != digest:
-                got = f"other bytes in {p.tensor}" if p.tensor else "other bytes"
-                _refuse(got, where)
+                with _readable(path), _viewed(path, None) as view:
+                    _check_size(path, record)
+                    _compare_samples(view, record, places, str(path))
 
     def check_all(self, progress: Progress | None = None) -> None:
         """Compare every byte of the model's files with what din-convert wrote.
@@ -481,8 +514,8 @@ class ModelFile:
             if record is None:
                 rule, place = "the data file's digest", f"{self.place}: {DATA_KEY}"
                 raise ModelError(explain(rule, "none", place, "Convert it again."))
-            _check_size(path, record)
-            with path.open("rb") as file:
+            with _readable(path), path.open("rb") as file:
+                _check_size(path, record)
                 if digest_of(file, record.num_bytes, progress) != record.sha256:
                     _refuse("other bytes", str(path))
 
@@ -522,7 +555,10 @@ class ModelFile:
             options.add_session_config_entry(FOLDER_ENTRY, os.fspath(path.parent))
             yield self._graph_over(path.name)
         elif not mapped and list(release) >= TAKES_BYTES:
-            contents = [p.read_bytes() for p in self.data.values()]
+            contents = []
+            for path in self.data.values():
+                with _readable(path):
+                    contents.append(path.read_bytes())
             options.add_external_initializers_from_files_in_memory(
                 list(self.data), contents, [len(c) for c in contents]
             )
@@ -546,17 +582,42 @@ class ModelFile:
 
 
 @contextmanager
-def _viewed(path: Path | None, content: bytes | None) -> Iterator[View]:
-    """Look at a file's bytes, mapped, or at those in memory."""
+def _viewed(path: Path | None, content: bytes | None) -> Iterator[_Content]:
+    """Look at a file's bytes, or at those in memory."""
     if path is None:
-        yield memoryview(content or b"")
+        yield content or b""
         return
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
-            yield memoryview(b"")
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            yield mapped
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        yield file.read(size) if size <= READ_WHOLE_BYTES else _FileView(file, size)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what hinders reading a data file into an error that names it."""
+    try:
+        yield
+    except OSError as error:
+        rule = "a data file that can be read"
+        got = str(error.strerror or error)
+        raise ModelError(explain(rule, got, str(path))) from None
+
+
+def _folder(root: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(os.fsdecode(root)).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(explain("a folder", error, "data_root")) from None
+
+
+def _compare_samples(
+    view: View, record: Record, places: Sequence[Place], where: str
+) -> None:
+    for p in places:
+        blocks, digest = record.samples.get(p.tensor, (0, ""))
+        if blocks and sample_of(view, p.offset, p.length, blocks) != digest:
+            got = f"other bytes in {p.tensor}" if p.tensor else "other bytes"
+            _refuse(got, where)
 
 
 def _of_size(folder: Path, size: int) -> str | None:
@@ -568,8 +629,13 @@ def _of_size(folder: Path, size: int) -> str | None:
     return None
 
 
+def _size(path: Path) -> int:
+    with _readable(path):
+        return path.stat().st_size
+
+
 def _check_size(path: Path, record: Record) -> None:
-    size = path.stat().st_size
+    size = _size(path)
     if size != record.num_bytes:
         rule = f"{record.num_bytes:,} bytes"
         raise ModelError(explain(rule, f"{size:,}", str(path), DAMAGED))

@@ -48,6 +48,7 @@ TOO_WIDE = re.compile(
 # What the runtime prints before it goes on without CUDA.
 NO_PROVIDER = re.compile("Failed to (?:load library|create CUDAExecutionProvider)")
 PLUGIN = "cuda-plugin-ep"  # another way of streams, which nothing here was tested with
+ATTEMPTS = 3  # to read a model that is replaced while it is read
 SIGNATURES = 16  # of each operator that a library registers; others run as functions
 # Building a session with custom-op domains is not thread-safe in ONNX Runtime (#27089).
 # The runtime's own locks are not free in a child forked while it builds one.
@@ -142,22 +143,34 @@ class Session:
         self._wants_fused = fused
         with _BUILDING:  # so that no child inherits half an import
             runtime = import_runtime()
-        self.file = ModelFile.read(source, data_root=data_root)
-        if verify:
-            self.file.check_all()
-        else:
-            self.file.check_sample()
         self._mmap = mmap
-        self.device, self.fused = "cpu", False
-        self._lane: Lane | None = None
-        self._per_run = False
-        if not self._open_cuda(runtime, kind, index):
-            self._open_cpu(runtime)
+        for _ in range(ATTEMPTS):
+            self.file = ModelFile.read(source, data_root=data_root)
+            if verify:
+                self.file.check_all()
+            else:
+                self.file.check_sample()
+            self.device, self.fused = "cpu", False
+            self._lane: Lane | None = None
+            self._per_run = False
+            if not self._open_cuda(runtime, kind, index):
+                self._open_cpu(runtime)
+            if self._is_of(self.file):
+                break
+            self._close_lane()
+        else:
+            rule, got = "one model while it is loaded", "others in its place"
+            raise ModelError(explain(rule, got, self.file.place, "Load it again."))
         leave_to_parent(self)
         self.metadata = self.file.metadata
         self.input_names = tuple(i.name for i in self._session.get_inputs())
         self.output_names = tuple(o.name for o in self._session.get_outputs())
         self._pid = os.getpid()
+
+    def _is_of(self, file: ModelFile) -> bool:
+        """Tell whether the runtime has read the model that was looked at before."""
+        found = self._session.get_modelmeta().custom_metadata_map
+        return bool(found.get("din_infer.model_id", "") == file.model_id)
 
     def _open_cpu(self, runtime: Any) -> None:  # noqa: ANN401
         for value, choices, name in (

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import pytest
 from din_infer.integrity import (
     BLOCK_BYTES,
     FILE_KEY,
-    SAMPLE_BLOCKS,
+    SAMPLE_SHARES,
     Place,
     Record,
     digest_of,
@@ -32,7 +33,7 @@ def test_a_sample_reads_the_first_and_the_last_byte() -> None:
 @pytest.mark.parametrize("length", [1, 511, 512, 513, 1024, 100_000])
 def test_samples_stay_inside_their_tensor(length: int) -> None:
     ((blocks, digest),) = samples_of(DATA, [Place("t", 17, length)]).values()
-    assert blocks == min(SAMPLE_BLOCKS, -(-length // BLOCK_BYTES))
+    assert blocks == min(SAMPLE_SHARES + 1, -(-length // BLOCK_BYTES))
     starts = [max(length - 512, 0) * i // max(blocks - 1, 1) for i in range(blocks)]
     parts = [DATA[17 + s : 17 + min(s + 512, length)] for s in starts]
     assert digest == hashlib.sha256(b"".join(parts)).hexdigest()[:16]
@@ -41,16 +42,21 @@ def test_samples_stay_inside_their_tensor(length: int) -> None:
 def test_every_tensor_has_its_share_and_at_least_two_blocks() -> None:
     places = [Place("big", 0, 600_000), Place("small", 600_000, 3_000)]
     counts = {k: n for k, (n, _) in samples_of(DATA, places).items()}
-    assert counts == {"big": 128, "small": 2}
+    assert counts == {"big": 129, "small": 2}
 
 
-def test_a_hole_of_one_percent_lies_on_a_sample() -> None:
+@pytest.mark.parametrize("count", [1, 3, 66, 100])
+def test_a_hole_of_one_percent_lies_on_a_sample(count: int) -> None:
     size = len(DATA)
-    ((blocks, wanted),) = samples_of(DATA, [Place("t", 0, size)]).values()
-    for start in range(0, size - size // 100, 20_011):
+    ends = [size * k // count for k in range(count + 1)]
+    places = [Place(str(k), a, b - a) for k, (a, b) in enumerate(pairwise(ends))]
+    wanted = samples_of(DATA, places)
+    hole = size // 100
+    rng = np.random.default_rng(count)
+    for start in [0, size - hole, *rng.integers(0, size - hole, 200)]:
         holed = bytearray(DATA)
-        holed[start : start + size // 100] = bytes(size // 100)
-        assert sample_of(holed, 0, size, blocks) != wanted
+        holed[start : start + hole] = bytes(hole)
+        assert samples_of(holed, places) != wanted
 
 
 def test_digest_of_reads_as_many_bytes_as_asked() -> None:

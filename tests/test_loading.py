@@ -155,7 +155,7 @@ def test_a_graph_that_names_data_in_other_folders_is_refused(copy: Path) -> None
     secret = copy.parent.parent / "secret"
     data_of(copy).rename(secret)
     proto = onnx.load(copy, load_external_data=False)
-    for name in ("../secret", str(secret), "a/../../secret", "..", ".", ""):
+    for name in ("../secret", str(secret), "a/../../secret", "..", ".", "", "a\0b"):
         for tensor in proto.graph.initializer:
             for entry in tensor.external_data:
                 if entry.key == "location":
@@ -263,6 +263,52 @@ def test_what_is_no_regular_file_is_no_model(tmp_path: Path) -> None:
     )
 
 
+def test_an_offset_that_no_file_has_is_damage(copy: Path) -> None:
+    proto = onnx.load(copy, load_external_data=False)
+    for value in ("-1", str(1 << 63), "9" * 4000, "x"):
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "offset":
+                    entry.value = value
+        copy.write_bytes(proto.SerializeToString())
+        assert refused(copy) == (
+            "expected a model that din-convert wrote, got a damaged file, or no ONNX"
+            f" file - at `{copy}`"
+        )
+
+
+@linux
+def test_an_open_file_without_a_name_is_loaded(
+    tmp_path: Path, wanted: NDArray[np.float32]
+) -> None:
+    convert(random_model(SPEC), tmp_path / "one.onnx", single_file=True)
+    with (tmp_path / "one.onnx").open("rb") as file:
+        (tmp_path / "one.onnx").unlink()
+        predictor = Predictor(f"/proc/self/fd/{file.fileno()}", device="cpu")
+        np.testing.assert_array_equal(predictor.score(ROWS), wanted)
+
+
+@linux
+def test_a_path_that_the_runtime_cannot_take_is_told(copy: Path) -> None:
+    folder = os.fsdecode(os.fsencode(copy.parent.parent) + b"/\xff")
+    copy.parent.rename(folder)
+    path = Path(folder, copy.name)
+    assert refused(path) == (
+        f"expected a path in UTF-8, which ONNX Runtime needs, got {str(path)!r} - at"
+        " `model`"
+    )
+
+
+def test_a_wrong_data_root_is_told(copy: Path) -> None:
+    loop = copy.parent / "loop"
+    loop.symlink_to(loop)
+    for root in (loop, "a\0b"):
+        said = refused(copy, data_root=root)
+        assert said.startswith("expected a folder, got ")
+        assert said.endswith(" - at `data_root`")
+    Predictor(copy, device="cpu", data_root=os.fsencode(copy.parent))  # type: ignore[arg-type]
+
+
 AS_NOBODY = """
 import os, sys
 from din_infer import ModelError
@@ -272,10 +318,35 @@ if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
 try:
-    ModelFile.read(sys.argv[1])
+    ModelFile.read(sys.argv[1]).check_sample()
 except ModelError as error:
     print(error)
 """
+
+
+def said_to_nobody(copy: Path, closed: Path) -> str:
+    """What somebody without any right is told, while `closed` is closed."""
+    copy.chmod(0o644)
+    for folder in copy.parents:  # others may come as far as here
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    closed.chmod(0)
+    try:
+        command = [sys.executable, "-c", AS_NOBODY, str(copy)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    finally:
+        closed.chmod(0o700)
+
+
+@linux
+def test_a_data_file_that_cannot_be_read_is_told(copy: Path) -> None:
+    data = data_of(copy)
+    assert said_to_nobody(copy, data) == (
+        f"expected a data file that can be read, got Permission denied - at `{data}`"
+    )
 
 
 @linux
@@ -285,20 +356,7 @@ def test_a_folder_that_cannot_be_searched_is_told(copy: Path) -> None:
     store.mkdir()
     data.rename(store / data.name)
     data.symlink_to(store / data.name)
-    copy.chmod(0o644)
-    for folder in copy.parents:  # others may come as far as here
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    store.chmod(0)
-    try:
-        command = [sys.executable, "-c", AS_NOBODY, str(copy)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        shown = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    finally:
-        store.chmod(0o700)
-    assert shown == (
+    assert said_to_nobody(copy, store) == (
         f"expected {data.name}, which can be read, got Permission denied - at `{data}`"
     )
 
@@ -466,6 +524,15 @@ def test_bytes_whose_weights_are_elsewhere_are_refused(made: Path) -> None:
     )
 
 
+def test_a_file_that_is_closed_is_told(made: Path) -> None:
+    file = made.open("rb")
+    file.close()
+    assert refused(file) == (
+        "expected a binary file that can be read, got read of closed file - at `the"
+        " model in memory`"
+    )
+
+
 @pytest.mark.parametrize("source", [3, None, io.StringIO("text"), ["m.onnx"]])
 def test_what_is_no_source_of_a_model_is_a_type_error(source: object) -> None:
     with pytest.raises(TypeError) as caught:
@@ -580,6 +647,33 @@ def test_a_pickle_of_a_model_that_was_replaced_is_refused(
     )
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(
+    copy: Path, tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(times):
+        (tmp_path / str(k)).mkdir()
+        convert(random_model(SPEC, seed=20 + k), tmp_path / str(k) / copy.name)
+    check, left = ModelFile.check_sample, list(range(times))
+
+    def check_and_replace(file: ModelFile) -> None:
+        check(file)
+        if left:
+            for path in (tmp_path / str(left.pop(0))).iterdir():
+                path.replace(copy.parent / path.name)
+
+    monkeypatch.setattr(ModelFile, "check_sample", check_and_replace)
+    if times == 3:
+        assert refused(copy) == (
+            "expected one model while it is loaded, got others in its place - at"
+            f" `{copy}`. Load it again."
+        )
+        return
+    predictor = Predictor(copy, device="cpu")
+    monkeypatch.undo()
+    assert predictor.model_id == Predictor(copy, device="cpu").model_id
+
+
 # ---- what the runtime does on its own ----
 
 FRESH = {
@@ -644,6 +738,9 @@ def test_a_runtime_that_was_imported_before_is_told_to_be_silent(
         onnxruntime, "disable_telemetry_events", lambda: told.append("silent")
     )
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    Predictor(made, device="cpu")
+    assert told == []
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     Predictor(made, device="cpu")
     assert told == []
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")

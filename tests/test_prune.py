@@ -87,6 +87,8 @@ def test_what_is_named_otherwise_or_linked_is_never_deleted(folder: Path) -> Non
     others += ["m-01234567.data.bak", "m-x-01234567.data", "M-01234567.data"]
     for name in others:
         (folder / name).write_bytes(content)
+    others += ["m-20240131.data"]  # a day, not a digest
+    (folder / "m-20240131.data").write_bytes(content)
     (folder / "m-00000000.data").mkdir()
     (folder / "m-11111111.data").symlink_to("n-01234567.data")
     found = find_leftovers(folder / "m.onnx", delete=True)
@@ -112,6 +114,17 @@ def test_data_that_another_onnx_of_the_folder_names_stays(folder: Path) -> None:
     other = named.replace(current.encode(), b"l" * len(current))
     (elsewhere / "model.onnx").write_bytes(other)
     assert find_leftovers(folder / "m.onnx", delete=True) == Leftovers()
+
+
+def test_data_that_a_copy_of_a_model_names_stays(folder: Path) -> None:
+    old = old_data(folder)
+    shutil.copyfile(folder / "m.onnx", folder / "now")
+    big_model(folder / "m.onnx", seed=1)
+    (folder / "m.onnx").replace(folder / "m.ONNX.bak")
+    (folder / "now").replace(folder / "m.onnx")
+    (folder / "m.onnx.sha256").write_text("no graph")
+    assert find_leftovers(folder / "m.onnx", delete=True) == Leftovers()
+    assert old.is_file()
 
 
 def test_a_link_names_data_beside_its_target(folder: Path) -> None:

@@ -73,6 +73,8 @@ FAILS = {
     ),
     "a word": ("echo no licence; exit 2", "no licence"),
     "nothing": ("exit 3", "{nvcc} ended with status 3"),
+    "no UTF-8": (r"printf 'x.cu(1): error: \377\n'; exit 1", "x.cu(1): error: \ufffd"),
+    "nothing, and writes nothing": ("exit 0", "{nvcc} has written nothing"),
 }
 
 

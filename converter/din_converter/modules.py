@@ -36,6 +36,7 @@ from torch.utils import _pytree as pytree
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View
 from din_converter.verify import TOLERANCE, Case, open_way, ways
+from din_infer.device import import_runtime
 from din_infer.errors import ConversionError, explain
 
 __all__ = [
@@ -573,8 +574,7 @@ def reference_outputs(graph: Graph) -> list[Truth]:
 
 def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401
     """Open the graph as it was exported, for comparison."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3

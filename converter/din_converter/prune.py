@@ -3,10 +3,12 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from din_infer.errors import explain
+from din_infer.integrity import digest_of
 from din_infer.model_file import data_names
 
 __all__ = ["DRAFTS", "Leftovers", "find_leftovers"]
@@ -74,7 +76,7 @@ def _unnamed(model: Path) -> list[tuple[Path, os.stat_result]]:
     # A conversion puts its data in place, then its .onnx, which comes from a folder of
     # drafts. In this order its .onnx is met in one of the two, if its data is listed.
     folder = model.parent
-    ours = re.compile(re.escape(model.stem) + r"-[0-9a-f]{8}\.data")
+    ours = re.compile(re.escape(model.stem) + r"-([0-9a-f]{8})\.data")
     with os.scandir(folder) as entries:
         files = [
             (Path(e.path), Path(e.path).lstat())
@@ -89,7 +91,24 @@ def _unnamed(model: Path) -> list[tuple[Path, os.stat_result]]:
         for name in _names(at):
             if name.endswith(".onnx"):
                 named.update(_named(at / name, folder))
-    return [f for f in sorted(files) if os.path.realpath(f[0]) not in named]
+            elif ".onnx" in name.lower():  # a copy, as din.onnx.bak, or about one
+                with suppress(_Unknown):
+                    named.update(_named(at / name, folder))
+    unnamed = [f for f in sorted(files) if os.path.realpath(f[0]) not in named]
+    return [f for f in unnamed if _is_data(f[0], ours)]
+
+
+def _is_data(path: Path, ours: re.Pattern[str]) -> bool:
+    """Tell whether the digits in a file's name are its digest, and no date."""
+    digits = ours.fullmatch(path.name)
+    if digits is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            digest = digest_of(file, path.stat().st_size)
+    except FileNotFoundError:  # another conversion has deleted it
+        return False
+    return digest.startswith(digits[1])
 
 
 def _names(folder: Path) -> list[str]:

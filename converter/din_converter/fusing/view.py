@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from din_converter.fusing.layout import Shape, Size
+from din_infer.device import import_runtime
 
 __all__ = ["View", "attribute"]
 
@@ -159,6 +159,7 @@ class View:
             graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
         )
         feeds = {i.name: self.example[i.name] for i in graph.input}
+        onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
