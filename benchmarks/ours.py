@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.graphs import Inputs
-from benchmarks.report import describe_cpu
 from benchmarks.timing import Contestant, UnavailableError, within
 from din_converter import convert
 from din_infer import Predictor
+from din_infer.errors import DeviceError
 from din_infer.session import Session, ops_library
 
 __all__ = ["BF16_TOLERANCE", "TOLERANCE", "module", "predictor", "session"]
@@ -40,17 +40,13 @@ def session(
     """
     if fused:
         _require_library()
-    flags = describe_cpu().flags
-    if isa == "avx2" and not {"avx2", "fma"} <= set(flags):
-        message = "this CPU has no AVX2 with FMA"
-        raise UnavailableError(message)
-    if precision == "bf16" and "amx_bf16" not in flags:
-        message = "this CPU has no AMX"
-        raise UnavailableError(message)
-    with _forced(isa):
-        ready = Session(
-            path, device="cpu", threads=threads, fused=fused, precision=precision
-        )
+    try:
+        with _forced(isa):
+            ready = Session(
+                path, device="cpu", threads=threads, fused=fused, precision=precision
+            )
+    except DeviceError as error:  # the CPU lacks `isa`, or AMX for `precision`
+        raise UnavailableError(str(error)) from None
 
     def prepare(inputs: Inputs) -> Inputs:
         return {name: inputs[name] for name in names}

@@ -36,7 +36,7 @@ echo made > "$2"
 def build(
     folder: Path, nvcc: Path | str, strict: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DIN_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DIN_NVCC")}
     environment["DIN_NVCC"] = str(nvcc)
     if strict:
         environment["DIN_NVCC_STRICT"] = "1"
