@@ -69,7 +69,7 @@ class Predictor:
         and the card reads their rows from there: for tables larger than the card.
     verify : bool
         Compare every byte of the model's files with the digests in it; False compares
-        sizes and a sample (some 64 KiB of each file), within a millisecond.
+        sizes and a sample (some 50 KiB of each file), within a millisecond.
     mmap : bool
         Map the data file, which all processes then share; nobody may cut it while it is
         in use. False reads it into this process's own memory, which needs twice its
