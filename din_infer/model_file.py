@@ -460,9 +460,6 @@ class ModelFile:
             rule, place = "digests as din-convert writes them", f"{self.place}: {key}"
             raise ModelError(explain(rule, "others", place, DAMAGED)) from None
 
-    def _data_record(self) -> Record | None:
-        return self._record(DATA_KEY)
-
     def check_sample(self) -> None:
         """Compare sizes, and some 50 KiB of each file, with what din-convert wrote.
 
@@ -479,7 +476,7 @@ class ModelFile:
             whole = [Place("", 0, record.num_bytes)]
             with _viewed(self.target, self.content) as view:
                 _compare_samples(view, record, whole, self.place)
-        record = self._data_record()
+        record = self._record(DATA_KEY)
         for name, path in self.data.items():
             if record is not None:
                 places = [e.place for e in self._header.externals if e.name == name]
@@ -511,7 +508,7 @@ class ModelFile:
         with target.open("rb") if target else io.BytesIO(content) as file:
             if digest_of(file, self._header.sealed, progress) != record.sha256:
                 _refuse("other bytes", self.place)
-        record = self._data_record()
+        record = self._record(DATA_KEY)
         for path in self.data.values():
             if record is None:
                 rule, place = "the data file's digest", f"{self.place}: {DATA_KEY}"

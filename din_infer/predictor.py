@@ -108,18 +108,7 @@ class Predictor:
         mmap: bool = True,
         data_root: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._session = Session(
-            path,
-            device=device,
-            threads=threads,
-            fused=fused,
-            precision=precision,
-            tables=tables,
-            verify=verify,
-            mmap=mmap,
-            data_root=data_root,
-        )
-        self._options = {
+        self._options: dict[str, Any] = {
             "device": device,
             "threads": threads,
             "fused": fused,
@@ -129,6 +118,7 @@ class Predictor:
             "mmap": mmap,
             "data_root": None if data_root is None else os.path.abspath(data_root),  # noqa: PTH100
         }
+        self._session = Session(path, **self._options)
         self._place = place = self._session.file.place
         self._spec, self._inputs = self._read_contract(place)
         wanted = tuple(i.name for i in self._inputs)
@@ -685,11 +675,8 @@ class Predictor:
         try:
             (scores,) = self._outputs(self.spec.encode(rows), ["logit"], None)
             if scores.dtype != np.float32 or scores.shape != (count,):
-                rule, got = (
-                    f"float32 logits [{count}]",
-                    f"{scores.dtype} {scores.shape}",
-                )
-                raise ModelError(explain(rule, got, place))
+                got = f"{scores.dtype} {scores.shape}"
+                raise ModelError(explain(f"float32 logits [{count}]", got, place))
             link_in_place(self.spec, scores, False)
         except InputError as error:
             raise ModelError(explain("golden rows of its spec", error, place)) from None

@@ -1,6 +1,6 @@
 """One ready ONNX Runtime session: runtime, device, threads, model metadata.
 
-What is stale or of another kind is refused here: the runtime, the file, its format.
+What is stale or of another kind is refused here: the runtime, the device, options.
 """
 
 import os

@@ -6,7 +6,6 @@ processes that work on one job apart; they go with the process, however it ends.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -17,12 +16,12 @@ from typing import Any
 
 from din_infer.errors import InputError, explain
 from din_infer.forking import Lock
+from din_infer.integrity import digest_of
 
 __all__ = ["FOLDER", "Ledger", "file_digest", "write_beside"]
 
 FOLDER = "_din_score"
 FORMAT = 1
-BLOCK_BYTES = 1 << 20
 JOB_LOCK = 1 << 40  # the byte that is locked while job.json is made
 WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
 _OPEN: set[str] = set()
@@ -32,11 +31,8 @@ os.register_at_fork(after_in_child=_OPEN.clear)  # those are the parent's
 
 def file_digest(path: Path) -> str:
     """Compute the SHA-256 of a file, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return digest_of(file, path.stat().st_size)
 
 
 def beside(target: Path) -> Path:
