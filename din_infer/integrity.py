@@ -12,24 +12,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from din_infer.onnx_header import FILE_KEY, MODEL_METADATA, Place, entry, tagged
+
 __all__ = [
     "DATA_KEY",
     "FILE_KEY",
     "Place",
     "Record",
     "digest_of",
-    "entry",
     "sample_of",
     "samples_of",
     "seal_of",
     "sealed",
-    "tagged",
-    "varint",
 ]
 
 DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
-FILE_KEY = "din_infer.file"  # the last entry of an .onnx, about the bytes before it
-METADATA = 14  # ModelProto.metadata_props
 # Some 50 KiB of a file are read at each load, in blocks that no hole of 1 % of the file
 # can lie between. SHA-256 of 64 KiB took 0.06 ms, BLAKE2b 0.16.
 SAMPLE_SHARES = 100
@@ -43,15 +40,6 @@ class View(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, part: slice, /) -> bytes | bytearray | memoryview: ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the bytes of a tensor lie in a file."""
-
-    tensor: str
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True)
@@ -159,25 +147,6 @@ def _blocks(file: BinaryIO, length: int) -> Iterator[bytes]:
         yield block
 
 
-def varint(number: int) -> bytes:
-    """Encode a number as protobuf does."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def tagged(number: int, value: bytes) -> bytes:
-    """Encode a field of protobuf whose value is bytes: tag, length, value."""
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def entry(key: str, value: str) -> bytes:
-    """Encode a StringStringEntryProto of onnx.proto."""
-    return tagged(1, key.encode()) + tagged(2, value.encode())
-
-
 def sealed(model: bytes) -> bytes:
     """Append the entry about all bytes of a serialized model to it.
 
@@ -191,4 +160,4 @@ def seal_of(model: bytes | mmap.mmap) -> bytes:
     whole = [Place("", 0, len(model))]
     samples = samples_of(model, whole)
     record = Record(len(model), hashlib.sha256(model).hexdigest(), samples)
-    return tagged(METADATA, entry(FILE_KEY, record.to_json()))
+    return tagged(MODEL_METADATA, entry(FILE_KEY, record.to_json()))

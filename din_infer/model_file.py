@@ -1,7 +1,6 @@
 """A model before a runtime sees it: metadata, weights and where they lie, its digests.
 
-An `.onnx` is one protobuf message; only its metadata and the places of its weights are
-looked at, without a runtime and without reading the weights.
+Above 400 lines: each of many ways to lose a file has a sentence of its own.
 """
 
 import io
@@ -13,34 +12,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO
 
 from din_infer.errors import ModelError, explain
 from din_infer.integrity import (
     DATA_KEY,
-    FILE_KEY,
-    Place,
     Record,
     View,
     digest_of,
-    entry,
     sample_of,
-    tagged,
 )
 from din_infer.lazy import lazy
+from din_infer.onnx_header import FILE_KEY, Header, Place, over_data, viewed
 from din_infer.spec import FeatureSpec
 
-__all__ = ["ModelFile", "Source", "data_names"]
+__all__ = ["ModelFile", "Source"]
 
 FORMAT = "1"
-# Fields of onnx.proto.
-MODEL_GRAPH, MODEL_METADATA = 7, 14
-GRAPH_INITIALIZER, TENSOR_NAME, TENSOR_EXTERNAL_DATA = 5, 8, 13
-KEY, VALUE = 1, 2
-# Wire types of protobuf, and the bytes of those that are of one size.
-VARINT, BYTES = 0, 2
-FIXED = {1: 8, 5: 4}
-VARINT_BYTES = 10
 MOST_LINKS = 40  # as Linux follows
 # The first releases of ONNX Runtime that take, by measurement of 1.20.1 to 1.32.0, the
 # folder of a graph that is given as bytes; and a data file's bytes.
@@ -50,170 +38,7 @@ DAMAGED = "The file is damaged: copy it again, or convert the model again."
 IN_MEMORY = "the model in memory"
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-LARGEST_OFFSET = 1 << 63
-READ_WHOLE_BYTES = 1 << 20
-POSIX = hasattr(os, "pread")
 Progress = Callable[[int], object]
-
-
-class _FileView:
-    """A file's bytes, read when they are asked for: nothing is mapped."""
-
-    def __init__(self, file: io.FileIO, size: int) -> None:
-        self._file, self._size, self._handle = file, size, file.fileno()
-
-    def __len__(self) -> int:
-        return self._size
-
-    @overload
-    def __getitem__(self, part: int) -> int: ...
-
-    @overload
-    def __getitem__(self, part: slice) -> bytes: ...
-
-    def __getitem__(self, part: int | slice) -> int | bytes:
-        if isinstance(part, slice):
-            if POSIX:  # in half the time
-                return os.pread(self._handle, part.stop - part.start, part.start)
-            self._file.seek(part.start)
-            return self._file.read(part.stop - part.start)
-        byte = self[part : part + 1]
-        if not byte:
-            raise IndexError(part)
-        return byte[0]
-
-
-_Content = bytes | _FileView
-
-
-class _Field(NamedTuple):
-    """A field of a message whose value is bytes: where it and its value begin."""
-
-    number: int
-    at: int
-    start: int
-    end: int
-
-
-def _varint(view: _Content, at: int) -> tuple[int, int]:
-    """Read a number; returns it and the place behind it."""
-    value = 0
-    for i in range(VARINT_BYTES):
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << 7 * i
-        if byte < 0x80:
-            return value, at
-    message = "a number without an end"
-    raise ValueError(message)
-
-
-def _fields(view: _Content, at: int, end: int) -> Iterator[_Field]:
-    """Iterate over the fields of a message that are messages or strings."""
-    while at < end:
-        begin = at
-        tag, at = _varint(view, at)
-        kind = tag & 7
-        if kind == VARINT:
-            _, at = _varint(view, at)
-        elif kind == BYTES:
-            size, start = _varint(view, at)
-            at = start + size
-            if at <= end:
-                yield _Field(tag >> 3, begin, start, at)
-        elif kind in FIXED:
-            at += FIXED[kind]
-        else:
-            message = f"wire type {kind}"
-            raise ValueError(message)
-    if at != end:
-        message = "a field beyond the end"
-        raise ValueError(message)
-
-
-def _entry(view: _Content, f: _Field) -> tuple[str, str]:
-    """Read a StringStringEntryProto."""
-    found = {KEY: "", VALUE: ""}
-    for part in _fields(view, f.start, f.end):
-        if part.number in found:
-            found[part.number] = str(view[part.start : part.end], "utf-8")
-    return found[KEY], found[VALUE]
-
-
-@dataclass(frozen=True)
-class _External:
-    """An initializer that lies in a data file of this name."""
-
-    place: Place
-    name: str
-
-
-def _external(view: _Content, tensor: _Field) -> _External | None:
-    """Read where an initializer lies; None where that is the graph itself."""
-    label, entries = "", {}
-    for part in _fields(view, tensor.start, tensor.end):
-        if part.number == TENSOR_NAME:
-            label = str(view[part.start : part.end], "utf-8")
-        elif part.number == TENSOR_EXTERNAL_DATA:
-            key, value = _entry(view, part)
-            if key in entries:
-                message = f"two of {key}"
-                raise ValueError(message)
-            entries[key] = value
-    if not entries:
-        return None
-    offset, length = (int(entries.get(k, "0")) for k in ("offset", "length"))
-    if not 0 <= offset <= offset + length < LARGEST_OFFSET:
-        message = "a tensor that is nowhere"
-        raise ValueError(message)
-    return _External(Place(label, offset, length), entries.get("location", ""))
-
-
-@dataclass
-class _Header:
-    """What is read of an .onnx; `sealed` bytes stand before its last metadata entry."""
-
-    num_bytes: int
-    sealed: int
-    metadata: dict[str, str]
-    externals: list[_External]
-    has_graph: bool = False
-
-    @classmethod
-    def read(cls, view: _Content) -> "_Header":
-        size = len(view)
-        header = cls(size, -1, {}, [])
-        for f in _fields(view, 0, size):
-            if f.number == MODEL_METADATA:
-                key, value = _entry(view, f)
-                header.metadata[key] = value
-                header.sealed = f.at if key == FILE_KEY and f.end == size else -1
-            elif f.number == MODEL_GRAPH:
-                header.has_graph = True
-                for tensor in _fields(view, f.start, f.end):
-                    if tensor.number == GRAPH_INITIALIZER:
-                        external = _external(view, tensor)
-                        header.externals += [external] if external else []
-        return header
-
-
-def _renamed(
-    view: _Content, at: int, end: int, path: Sequence[int], name: str
-) -> bytes:
-    """Return a message with another name of the data file; `path` leads to entries."""
-    out = b""
-    for f in _fields(view, at, end):
-        if f.number != path[0]:
-            continue
-        if len(path) > 1:
-            value = _renamed(view, f.start, f.end, path[1:], name)
-        elif _entry(view, f)[0] == "location":
-            value = entry("location", name)
-        else:
-            continue
-        out += bytes(view[at : f.at]) + tagged(f.number, value)
-        at = f.end
-    return out + bytes(view[at:end])
 
 
 def _links(path: Path) -> list[Path]:
@@ -266,28 +91,6 @@ def _bytes_of(source: object) -> bytes:
     return content
 
 
-def data_names(path: Path) -> set[str]:
-    """Read which data files an .onnx names, wherever they are.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If it is no ONNX file.
-    """
-    with _viewed(path, None) as view:
-        try:
-            header = _Header.read(view)
-        except IndexError:
-            message = "a message that is cut"
-            raise ValueError(message) from None
-    if not header.has_graph:
-        message = "no graph"
-        raise ValueError(message)
-    return {e.name for e in header.externals}
-
-
 @dataclass
 class ModelFile:
     """A model: its metadata, the data file that belongs to it, and what both must be.
@@ -302,7 +105,7 @@ class ModelFile:
     target: Path | None
     content: bytes | None = field(repr=False)
     data: dict[str, Path] = field(default_factory=dict)
-    _header: _Header = field(repr=False, kw_only=True)
+    _header: Header = field(repr=False, kw_only=True)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -367,8 +170,8 @@ class ModelFile:
         else:
             place, content = IN_MEMORY, _bytes_of(source)
         try:
-            with _viewed(target, content) as view:
-                header = _Header.read(view)
+            with viewed(target, content) as view:
+                header = Header.read(view)
         except OSError as error:
             got = str(error.strerror)
             raise ModelError(explain("a model file", got, place)) from None
@@ -474,13 +277,13 @@ class ModelFile:
         record = self._record(FILE_KEY)
         if record is not None and record.num_bytes == self._header.sealed:
             whole = [Place("", 0, record.num_bytes)]
-            with _viewed(self.target, self.content) as view:
+            with viewed(self.target, self.content) as view:
                 _compare_samples(view, record, whole, self.place)
         record = self._record(DATA_KEY)
         for name, path in self.data.items():
             if record is not None:
                 places = [e.place for e in self._header.externals if e.name == name]
-                with _readable(path), _viewed(path, None) as view:
+                with _readable(path), viewed(path, None) as view:
                     _check_size(path, record)
                     _compare_samples(view, record, places, str(path))
 
@@ -575,20 +378,8 @@ class ModelFile:
 
     def _graph_over(self, name: str) -> bytes:
         """Return the graph over a data file of this name."""
-        path = (MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_EXTERNAL_DATA)
-        with _viewed(self.target, self.content) as view:
-            return _renamed(view, 0, len(view), path, name)
-
-
-@contextmanager
-def _viewed(path: Path | None, content: bytes | None) -> Iterator[_Content]:
-    """Look at a file's bytes, or at those in memory."""
-    if path is None:
-        yield content or b""
-        return
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        yield file.read(size) if size <= READ_WHOLE_BYTES else _FileView(file, size)
+        with viewed(self.target, self.content) as view:
+            return over_data(view, name)
 
 
 @contextmanager

@@ -9,15 +9,14 @@ import pytest
 
 from din_infer.integrity import (
     BLOCK_BYTES,
-    FILE_KEY,
     SAMPLE_SHARES,
-    Place,
     Record,
     digest_of,
     sample_of,
     samples_of,
     sealed,
 )
+from din_infer.onnx_header import FILE_KEY, Place
 
 DATA = np.random.default_rng(0).bytes(700_001)
 

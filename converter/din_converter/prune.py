@@ -9,7 +9,7 @@ from pathlib import Path
 
 from din_infer.errors import explain
 from din_infer.integrity import digest_of
-from din_infer.model_file import data_names
+from din_infer.onnx_header import data_names
 
 __all__ = ["DRAFTS", "Leftovers", "find_leftovers"]
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from din_infer.errors import ConversionError, explain
-from din_infer.integrity import Place, Record, samples_of, seal_of, varint
+from din_infer.integrity import Record, samples_of, seal_of
+from din_infer.onnx_header import Place, before
 
 __all__ = ["check_single", "digest_of_model", "place", "write_single"]
 
@@ -129,14 +130,14 @@ def write_single(proto: onnx.ModelProto, weights: Weights, path: Path) -> None:
             name=tensor.name, dims=tensor.dims, data_type=tensor.data_type
         ).SerializeToString()
         data = _bytes(weights[tensor.name])
-        head += _before(TENSOR_RAW_DATA, len(data))
-        head = _before(GRAPH_INITIALIZER, len(head) + len(data)) + head
+        head += before(TENSOR_RAW_DATA, len(data))
+        head = before(GRAPH_INITIALIZER, len(head) + len(data)) + head
         tensors.append((head, data))
     start = graph.SerializeToString()
     length = len(start) + sum(len(head) + len(data) for head, data in tensors)
     with path.open("w+b") as file:
         file.write(model.SerializeToString())
-        file.write(_before(MODEL_GRAPH, length) + start)
+        file.write(before(MODEL_GRAPH, length) + start)
         for head, data in tensors:
             file.write(head)
             file.write(data)
@@ -144,8 +145,3 @@ def write_single(proto: onnx.ModelProto, weights: Weights, path: Path) -> None:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
             seal = seal_of(whole)
         file.write(seal)
-
-
-def _before(field: int, length: int) -> bytes:
-    """Encode what stands before the bytes of a field."""
-    return varint(field << 3 | 2) + varint(length)
