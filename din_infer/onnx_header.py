@@ -14,6 +14,8 @@ from typing import NamedTuple, overload
 
 __all__ = [
     "FILE_KEY",
+    "GRAPH_INITIALIZER",
+    "MODEL_GRAPH",
     "MODEL_METADATA",
     "Content",
     "External",

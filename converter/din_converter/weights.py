@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from din_infer.errors import ConversionError, explain
 from din_infer.integrity import Record, samples_of, seal_of
-from din_infer.onnx_header import Place, before
+from din_infer.onnx_header import GRAPH_INITIALIZER, MODEL_GRAPH, Place, before
 
 __all__ = ["check_single", "digest_of_model", "place", "write_single"]
 
@@ -26,7 +26,7 @@ ALIGNMENT_BYTES = 4096
 LARGEST_BYTES = 2**31 - 1  # of a protobuf message
 REPORT_BYTES = 1 << 20  # more than a report and the seal take, which come last
 # Fields of onnx.proto: all are of wire type 2, bytes behind their length.
-MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
+TENSOR_RAW_DATA = 9  # of onnx.proto
 Weights = Mapping[str, NDArray[Any]]
 
 
