@@ -25,7 +25,6 @@ SMALL_TENSOR_BYTES = 1 << 10
 ALIGNMENT_BYTES = 4096
 LARGEST_BYTES = 2**31 - 1  # of a protobuf message
 REPORT_BYTES = 1 << 20  # more than a report and the seal take, which come last
-# Fields of onnx.proto: all are of wire type 2, bytes behind their length.
 TENSOR_RAW_DATA = 9  # of onnx.proto
 Weights = Mapping[str, NDArray[Any]]
 
