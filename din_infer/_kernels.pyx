@@ -32,7 +32,7 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from din_infer.errors import DeviceError, InputError, explain
+from din_infer.errors import DeviceError, InputError
 
 # Rows, or elements, of one column: their sizes in bytes still fit.
 cdef int64_t MAX_ROWS = INT64_MAX // 64
@@ -456,8 +456,7 @@ cdef class Column:
         if bad >= 0:
             rule = "list offsets that rise inside their values"
             row = self.num_rows + bad
-            raise InputError(
-                explain(rule, "others", self.name, within=f"row {row}"))
+            raise InputError(rule, "others", self.name, row=row)
         with nogil:
             if c.has_dictionary:
                 bad = din_check_indices(c, first, stop, isa)
@@ -467,8 +466,7 @@ cdef class Column:
             rule = "values inside their buffers"
             if c.has_dictionary:
                 rule = "indices inside their dictionary"
-            raise InputError(
-                explain(rule, "others", self.name, within=f"element {bad}"))
+            raise InputError(rule, "others", self.name, within=f"element {bad}")
         return 0
 
     cdef int add_rows(self, int64_t more) except -1:
@@ -487,7 +485,7 @@ cdef class Column:
         if self.kind not in kinds or self.is_list != is_list:
             rule = "a list column" if is_list else "a scalar column"
             rule = f"{rule} of {' or '.join(kinds)}"
-            raise InputError(explain(rule, self.describe(), self.name))
+            raise InputError(rule, self.describe(), self.name)
         return 0
 
     def describe(self):
@@ -550,7 +548,7 @@ cdef str _text(const char *text):
 
 
 cdef object _malformed(str rule, str name):
-    return InputError(explain(rule, "a malformed Arrow array", name))
+    return InputError(rule, "a malformed Arrow array", name)
 
 
 # ---------------------------------------------------------------- columns from Arrow
@@ -726,8 +724,7 @@ cdef int _look_rows_up(
         if index < 0 or index >= lists.num_rows:
             rule = "indices inside their dictionary"
             row += column.num_rows
-            raise InputError(
-                explain(rule, "others", column.name, within=f"row {row}"))
+            raise InputError(rule, "others", column.name, row=row)
         if lists.validity != NULL and not din_bit(lists.validity, index + lists.offset):
             continue
         din_row_bounds(&lists, index, &(<int64_t *> offsets.data)[row],
@@ -812,7 +809,7 @@ cdef class _Table:
             return 0
         if _text(s.format) != "+s":
             got = f"Arrow data of format {_text(s.format)!r}"
-            raise InputError(explain("a table", got, place))
+            raise InputError("a table", got, place)
         if s.n_children < 0 or (s.n_children > 0 and s.children == NULL):
             raise _malformed("children", place)
         for i in range(s.n_children):
@@ -821,7 +818,7 @@ cdef class _Table:
             name = _text(s.children[i].name)
             if name in wanted:
                 if name in self.columns:
-                    raise InputError(explain("each column once", "two", name))
+                    raise InputError("each column once", "two", name)
                 type_ = _Type()
                 type_.read(s.children[i], name)
                 self.pick(i, name, type_)
@@ -870,8 +867,7 @@ cdef class _Table:
         for i in range(a.length):
             if not din_bit(<const uint8_t *> a.buffers[0], a.offset + i):
                 rule = "a table without null rows"
-                raise InputError(
-                    explain(rule, "a null", self.place, within=f"row {i}"))
+                raise InputError(rule, "a null", self.place, row=i)
         return 0
 
 
@@ -950,7 +946,7 @@ def _import_stream(capsule, str place, wanted):
 
 cdef object _stream_error(ArrowArrayStream *stream, int code, str place):
     got = _text(stream.get_last_error(stream)) or f"error {code}"
-    return InputError(explain("a readable Arrow stream", got, place))
+    return InputError("a readable Arrow stream", got, place)
 
 
 # ------------------------------------------------------------- columns from NumPy
@@ -970,7 +966,7 @@ def from_numpy(array, str name not None):
     cdef _Buffer buffer
     array = np.asarray(array)  # a subclass may say anything of itself
     if array.ndim != 1 and array.ndim != 2:
-        raise InputError(explain("an array of 1 or 2 axes", array.ndim, name))
+        raise InputError("an array of 1 or 2 axes", array.ndim, name)
     kind = array.dtype.kind
     cdef int64_t size = array.size
     cdef int64_t num_rows = array.shape[0]
@@ -1042,9 +1038,9 @@ cdef int _copy_fixed_text(Column column, array) except -1:
                     continue
                 if 0xD800 <= code < 0xE000 or code > 0x10FFFF:
                     row = i if array.ndim == 1 else i // array.shape[1]
-                    raise InputError(explain(
+                    raise InputError(
                         "text that has a UTF-8 form", hex(code), column.name,
-                        within=f"row {row}"))
+                        row=row)
                 if code < 0x800:
                     out[used] = <uint8_t> (0xC0 | (code >> 6))
                     used += 1
@@ -1089,10 +1085,10 @@ def nest(Column values not None, offsets):
     cdef din_column *c
     if values.is_list or values.kind == "other":
         rule = "scalars beside offsets"
-        raise InputError(explain(rule, values.describe(), values.name))
+        raise InputError(rule, values.describe(), values.name)
     if values.num_chunks > 1:
         rule = "values in one chunk beside offsets"
-        raise InputError(explain(rule, values.num_chunks, values.name))
+        raise InputError(rule, values.num_chunks, values.name)
     offsets = check_offsets(offsets, values.num_rows, values.name)
     buffer = _Buffer(offsets)
     column.owners.extend((values, buffer))
@@ -1122,24 +1118,23 @@ def check_offsets(offsets, int64_t num_values, str name not None):
     offsets = np.asarray(offsets)
     if offsets.ndim != 1 or (offsets.dtype.kind not in "iu" and offsets.size > 0):
         got = f"{offsets.ndim} axes of {offsets.dtype}"
-        raise InputError(explain("offsets as a 1-D array of integers", got, name))
+        raise InputError("offsets as a 1-D array of integers", got, name)
     if offsets.shape[0] == 0:
-        raise InputError(explain("at least one offset", "none", name))
+        raise InputError("at least one offset", "none", name)
     # a copy: what was checked must not change while C follows it
     offsets = np.array(offsets, dtype=np.int64, order="C")
     view = offsets
     if view[0] != 0:
-        raise InputError(
-            explain("a first offset of 0", view[0], name, within="offset 0"))
+        raise InputError("a first offset of 0", view[0], name, within="offset 0")
     for i in range(1, view.shape[0]):
         if view[i] < view[i - 1]:
-            raise InputError(explain(
+            raise InputError(
                 f"an offset of at least {view[i - 1]}", view[i], name,
-                within=f"offset {i}"))
+                within=f"offset {i}")
     if view[view.shape[0] - 1] != num_values:
-        raise InputError(explain(
+        raise InputError(
             f"a last offset of {num_values}, the number of values",
-            view[view.shape[0] - 1], name, within=f"offset {view.shape[0] - 1}"))
+            view[view.shape[0] - 1], name, within=f"offset {view.shape[0] - 1}")
     return offsets
 
 
@@ -1184,7 +1179,7 @@ cdef class _Builder:
             self.row_valid = _Memory()
 
     cdef object wrong(self, str rule, got):
-        return InputError(explain(rule, got, self.name, within=f"row {self.row}"))
+        return InputError(rule, got, self.name, row=self.row)
 
     cdef int reserve(self, int64_t more) except -1:
         self.numbers.reserve((self.size + more + 1) * sizeof(int64_t))
@@ -1440,10 +1435,10 @@ def mark_repeats(
     cdef din_column *chunk
     if same.shape[0] != column.num_rows:
         rule = f"{column.num_rows} entries, one per row"
-        raise InputError(explain(rule, same.shape[0], column.name))
+        raise InputError(rule, same.shape[0], column.name)
     if not 0 <= first <= stop <= column.num_rows:
         rule = f"rows in [0, {column.num_rows}]"
-        raise InputError(explain(rule, f"[{first}, {stop})", column.name))
+        raise InputError(rule, f"[{first}, {stop})", column.name)
     if column.kind == "other":  # no kernel reads it
         same[first:stop] = 0
     for i in range(column.num_chunks):
@@ -1481,7 +1476,7 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
     cdef din_column *c
     if column.weights is not None:
         rule = "a column whose rows count once"
-        raise InputError(explain(rule, "runs of another", column.name))
+        raise InputError(rule, "runs of another", column.name)
     rows.reserve((num_runs + 1) * sizeof(int64_t))
     weights.reserve(num_runs * sizeof(int64_t))
     first = <int64_t *> rows.data
@@ -1489,12 +1484,11 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
         first[i] = starts[i]
     first[num_runs] = column.num_rows
     if first[0] != 0:
-        raise InputError(explain("a first run at row 0", first[0], column.name))
+        raise InputError("a first run at row 0", first[0], column.name)
     for i in range(num_runs):
         if first[i + 1] <= first[i]:
             rule = f"runs that rise inside {column.num_rows} rows"
-            raise InputError(
-                explain(rule, first[i], column.name, within=f"run {i}"))
+            raise InputError(rule, first[i], column.name, within=f"run {i}")
         (<int64_t *> weights.data)[i] = first[i + 1] - first[i]
     taken.kind = column.kind
     taken.type_name = column.type_name
@@ -1595,7 +1589,7 @@ cdef const din_block_isa *_find_isa(str name) except NULL:
     if isa == NULL:
         place = "DIN_INFER_ISA" if name is None else "isa"
         rule = f"an instruction set of this machine ({', '.join(reversed(isas()))})"
-        raise DeviceError(explain(rule, chosen.decode(errors="replace"), place))
+        raise DeviceError(rule, chosen.decode(errors="replace"), place)
     return isa
 
 
@@ -1621,17 +1615,17 @@ cdef class Vocabulary:
         cdef int64_t twice
         cdef size_t slot_bytes = sizeof(uint64_t)
         if dtype not in ("string", "int64"):
-            raise InputError(explain("string or int64", repr(dtype), "dtype"))
+            raise InputError("string or int64", repr(dtype), "dtype")
         self.dtype = dtype
         self.c.isa = _find_isa(isa)
         column.require(_READS[dtype], False)
         v = &column.chunk(0).values
         if column.kind == "float" or column.kind == "null" and len(keys) > 0 \
                 or v.validity != NULL:
-            raise InputError(explain("strings or integers", "others", "values"))
+            raise InputError("strings or integers", "others", "values")
         if len(keys) > DIN_MAX_VOCAB:
             rule = f"at most {DIN_MAX_VOCAB} values"
-            raise InputError(explain(rule, len(keys), "values"))
+            raise InputError(rule, len(keys), "values")
         self.c.num_keys = column.num_rows
         self.c.num_slots = din_vocab_num_slots(column.num_rows)
         if dtype == "string":
@@ -1647,7 +1641,7 @@ cdef class Vocabulary:
             twice = din_fill_vocab(&self.c, &earlier)
         if twice >= 0:
             got = f"{keys[twice]!r:.80} at {earlier} and {twice}"
-            raise InputError(explain("each value once", got, "values"))
+            raise InputError("each value once", got, "values")
 
     def __len__(self):
         return self.c.num_keys
@@ -1669,7 +1663,7 @@ cdef class Encoder:
     ):
         cdef _Buffer buffer
         if not 1 <= rows < 2**63:
-            raise InputError(explain("rows in [1, 2**63)", rows, "encoder"))
+            raise InputError("rows in [1, 2**63)", rows, "encoder")
         self.owners = [vocabulary]
         self.dtype = dtype
         self.c.type = _TYPES_OF_ENCODER[type]
@@ -1683,12 +1677,12 @@ cdef class Encoder:
         self.c.num_rows = rows
         self.rule = f"an id in [0, {rows})"
         if self.c.reads == DIN_READS_FLOAT64 and self.c.type != DIN_ENCODE_BUCKETIZE:
-            raise InputError(explain("bucketize for floats", type, "encoder"))
+            raise InputError("bucketize for floats", type, "encoder")
         if self.c.reads == DIN_READS_BYTES and type not in ("hash", "vocab"):
-            raise InputError(explain("hash or vocab for strings", type, "encoder"))
+            raise InputError("hash or vocab for strings", type, "encoder")
         if type == "hash":
             if rows < 2 and reduce == "offset":
-                raise InputError(explain("at least 2 buckets", rows, "encoder"))
+                raise InputError("at least 2 buckets", rows, "encoder")
             din_prepare_reduction(
                 _REDUCES[reduce], self.c.hash, rows, &self.c.reduction)
         if type == "bucketize":
@@ -1700,10 +1694,10 @@ cdef class Encoder:
             self.rule = "a value of the vocabulary"
             if vocabulary is None or vocabulary.dtype != dtype:
                 got = "none" if vocabulary is None else vocabulary.dtype
-                raise InputError(explain(f"a vocabulary of {dtype}", got, "encoder"))
+                raise InputError(f"a vocabulary of {dtype}", got, "encoder")
             if rows < len(vocabulary) + 2:
                 rule = f"at least {len(vocabulary) + 2} rows"
-                raise InputError(explain(rule, rows, "encoder"))
+                raise InputError(rule, rows, "encoder")
             self.c.vocab = vocabulary.c
 
 
@@ -1791,7 +1785,7 @@ cdef object _fault(
     elif tally.fault == DIN_WRONG_COUNT:
         value = str(tally.bad)
     row = first_row + tally.bad_row
-    return InputError(explain(rule, value, column.name, within=f"row {row}"))
+    return InputError(rule, value, column.name, row=row)
 
 
 cdef class Encoding:
@@ -1841,9 +1835,9 @@ cdef class Encoding:
         name = "Encoding" if self.column is None else self.column.name
         if not 0 <= first <= stop <= self.num_rows:
             rule = f"rows in [0, {self.num_rows}]"
-            raise InputError(explain(rule, f"[{first}, {stop})", name))
+            raise InputError(rule, f"[{first}, {stop})", name)
         if stop - first > self.num_rows - self.num_run:
-            raise InputError(explain("each row once", "some again", name))
+            raise InputError("each row once", "some again", name)
         self.num_run += stop - first
         if self.ids == NULL:
             return
@@ -1936,7 +1930,7 @@ cdef class Encoding:
                          self.encoder.rule)
         if self.num_run < self.num_rows:
             rule = f"{self.num_rows} rows, all of them run"
-            raise InputError(explain(rule, self.num_run, self.column.name))
+            raise InputError(rule, self.num_run, self.column.name)
         self.ids = NULL
         return self.out, self.nulls, self.unseen
 
@@ -1994,7 +1988,7 @@ cdef class Window:
 
     def __cinit__(self, Column column not None):
         if column.kind != "null" and not column.is_list or column.kind == "other":
-            raise InputError(explain("a list column", column.describe(), column.name))
+            raise InputError("a list column", column.describe(), column.name)
         self.column = column
         self.lengths = _lengths_of(column)
         self.kept = self.lengths
@@ -2012,7 +2006,7 @@ cdef class Window:
     cdef int check_whole(self) except -1:
         if self.is_narrowed:
             rule = "a window that is narrowed once"
-            raise InputError(explain(rule, "twice", self.column.name))
+            raise InputError(rule, "twice", self.column.name)
         return 0
 
     cdef din_pad_value pad_value(self, object value) except *:
@@ -2092,13 +2086,13 @@ cdef class Window:
         kept, valid = read_int64(lengths)
         if kept.shape[0] != self.lengths.shape[0]:
             rule = f"{self.lengths.shape[0]} rows"
-            raise InputError(explain(rule, kept.shape[0], lengths.name))
+            raise InputError(rule, kept.shape[0], lengths.name)
         for i in range(kept.shape[0]):
             if not valid[i] or kept[i] < 0 or kept[i] > self.lengths[i]:
                 size = self.lengths[i]
                 rule = f"a length in [0, {size}], the length of `{self.column.name}`"
                 got = kept[i] if valid[i] else "null"
-                raise InputError(explain(rule, got, lengths.name, within=f"row {i}"))
+                raise InputError(rule, got, lengths.name, row=i)
         self.kept = kept
         self.is_narrowed = True
 
@@ -2146,12 +2140,11 @@ cdef class Window:
         name = self.column.name
         if lengths.shape[0] != self.lengths.shape[0]:
             rule = f"{self.lengths.shape[0]} rows, as `{name}` has"
-            raise InputError(explain(rule, lengths.shape[0], column.name))
+            raise InputError(rule, lengths.shape[0], column.name)
         for i in range(lengths.shape[0]):
             if lengths[i] != self.lengths[i]:
                 rule = f"{self.lengths[i]} elements, as `{name}` has"
-                raise InputError(
-                    explain(rule, lengths[i], column.name, within=f"row {i}"))
+                raise InputError(rule, lengths[i], column.name, row=i)
         return 0
 
 
@@ -2188,9 +2181,9 @@ def prepare_lists(
     """
     cdef Encoding encoding = Encoding()
     if width < 0:
-        raise InputError(explain("a width of at least 0", width, column.name))
+        raise InputError("a width of at least 0", width, column.name)
     if column.kind != "null" and not column.is_list or column.kind == "other":
-        raise InputError(explain("a list column", column.describe(), column.name))
+        raise InputError("a list column", column.describe(), column.name)
     if column.kind != "null":
         column.require(encoder.c.reads, True)
     window.check_parallel(column)
@@ -2224,7 +2217,7 @@ def read_dense(Column column not None, int64_t num_values, missing):
     cdef int64_t row = 0
     cdef Py_ssize_t i
     if num_values < 1:
-        raise InputError(explain("at least 1 value", num_values, column.name))
+        raise InputError("at least 1 value", num_values, column.name)
     column.require(DIN_READS_FLOAT64, column.is_list)
     memset(&tally, 0, sizeof(tally))
     out = np.empty((column.num_rows, num_values), dtype=np.float32)
@@ -2300,7 +2293,7 @@ def pad(const int64_t[::1] values not None, offsets, int64_t max_len):
     cdef const int64_t *first = NULL
     cdef int64_t unused = 0
     if max_len < 0:
-        raise InputError(explain("at least 0", max_len, "max_len"))
+        raise InputError("at least 0", max_len, "max_len")
     for i in range(num_rows):
         width = max(width, ends[i + 1] - ends[i])
     width = min(width, max_len)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from din_infer import _kernels
 from din_infer._kernels import Column
-from din_infer.errors import DinError, InputError, explain
+from din_infer.errors import DinError, InputError
 
 __all__ = [
     "Batch",
@@ -85,7 +85,7 @@ def open_batch(
         return _open_pandas(batch, names, place, optional)
     rule = "a dict of columns, a list of dicts or an Arrow frame"
     fix = "Call its collect() first." if hasattr(batch, "collect") else ""
-    raise InputError(explain(rule, _type_of(batch), place, fix))
+    raise InputError(rule, _type_of(batch), place, fix)
 
 
 def num_rows(batch: object) -> int:
@@ -115,7 +115,7 @@ def _missing(name: str, present: Iterable[object], place: str) -> InputError:
     known = [str(p) for p in present]
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     got = f"columns {shown}" if known else "no columns"
-    return InputError(explain(f"a column `{name}`", got, place))
+    return InputError(f"a column `{name}`", got, place)
 
 
 def _type_of(value: object) -> str:
@@ -142,8 +142,7 @@ def _open_dict(
         if rows is None:
             rows, first = column.num_rows, name
         elif column.num_rows != rows:
-            rule = f"{rows} rows, as `{first}` has"
-            raise InputError(explain(rule, column.num_rows, name))
+            raise InputError(f"{rows} rows, as `{first}` has", column.num_rows, name)
         columns[name] = column
     return Batch(columns, num_rows(batch) if rows is None else rows)
 
@@ -160,8 +159,7 @@ def _open_rows(batch: list[Any], names: Sequence[str], place: str) -> Batch:
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for i, row in enumerate(batch):
         if not isinstance(row, Mapping):
-            rule = "a dict of one row"
-            raise InputError(explain(rule, _type_of(row), place, within=f"row {i}"))
+            raise InputError("a dict of one row", _type_of(row), place, row=i)
         for name, values in columns.items():
             try:
                 values.append(row[name])
@@ -183,7 +181,7 @@ def _open_frame(
     except Exception as error:
         # Without pyarrow, or with columns that Arrow cannot hold.
         if not _is_pandas(batch):
-            raise InputError(explain("readable Arrow data", error, place)) from error
+            raise InputError("readable Arrow data", error, place) from error
         return _open_pandas(batch, names, place, optional)
     for name in names:
         if name not in columns:
@@ -215,7 +213,7 @@ def _select(
     wanted = list(dict.fromkeys([*names, *(n for n in optional if n in present)]))
     for name in wanted:
         if present.count(name) > 1:
-            raise InputError(explain("each column once", "two", name))
+            raise InputError("each column once", "two", name)
     if library == "pandas":
         return batch[wanted].reset_index(drop=True)
     if library == "duckdb":
@@ -269,29 +267,27 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
         except Exception as error:
             # pandas without pyarrow, or a Series that Arrow cannot hold.
             if not hasattr(value, "__array__"):
-                rule = "readable Arrow data"
-                raise InputError(explain(rule, error, name)) from error
+                raise InputError("readable Arrow data", error, name) from error
     if hasattr(value, "__array__"):
         return _from_array(np.asarray(value), name)
     rule = "a list, a NumPy array, (values, offsets) or Arrow data"
     single = isinstance(value, str | bytes | int | float)
     fix = "One row is a list of one dict." if single else ""
-    raise InputError(explain(rule, _type_of(value), name, fix))
+    raise InputError(rule, _type_of(value), name, fix)
 
 
 def _from_array(array: NDArray[Any], name: str) -> Column:
     # tolist gives None for masked values, and objects where NumPy has them.
     if isinstance(array, np.ma.MaskedArray) or array.dtype.kind in "OT":
         if array.ndim == 0:
-            raise InputError(explain("an array of 1 or 2 axes", 0, name))
+            raise InputError("an array of 1 or 2 axes", 0, name)
         return _kernels.from_list(array.tolist(), name)
     return _kernels.from_numpy(array, name)
 
 
 def _from_ragged(value: tuple[Any, ...], name: str) -> Column:
     if len(value) != 2:
-        got = f"a tuple of {len(value)}"
-        raise InputError(explain("a tuple (values, offsets)", got, name))
+        raise InputError("a tuple (values, offsets)", f"a tuple of {len(value)}", name)
     values, offsets = value
     for join in ("combine_chunks", "rechunk"):
         if hasattr(values, join):
@@ -334,7 +330,7 @@ def fit(column: Column, dtype: str, *, is_list: bool, fix: str = "") -> Column:
     rule = f"a column of {'lists of ' if is_list else ''}{_RULES[dtype]}"
     if right_shape:
         fix = ""
-    raise InputError(explain(rule, column.describe(), column.name, fix))
+    raise InputError(rule, column.describe(), column.name, fix)
 
 
 def _column(batch: object, name: str) -> Column:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer.device import cuda_failure
-from din_infer.errors import DeviceError, ModelError, explain
+from din_infer.errors import DeviceError, ModelError
 from din_infer.forking import Lock
 from din_infer.spec import Input
 
@@ -68,7 +68,7 @@ def _load(path: Path) -> Any:  # noqa: ANN401
 def _check(failed: bytes | None, index: int) -> None:
     if failed is not None:
         text, place = failed.decode(), f"cuda:{index}"
-        error = DeviceError(explain("a card that works", text, place))
+        error = DeviceError("a card that works", text, place)
         raise cuda_failure(text, index) or error
 
 
@@ -372,7 +372,7 @@ class Lane:
             reason = " ".join(str(error).split())
             failure = cuda_failure(reason, self._index)
             rule = "a graph that runs on the inputs of its spec"
-            raise failure or ModelError(explain(rule, reason, place)) from None
+            raise failure or ModelError(rule, reason, place) from None
         _check(self._library.din_room_fetch(room.handle, plan.floats), self._index)
 
     def _collect(self, room: _Room, plan: _Plan) -> list[NDArray[np.float32]]:

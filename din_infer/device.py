@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from din_infer.errors import DeviceError, explain
+from din_infer.errors import DeviceError
 
 __all__ = [
     "INSTALL_CPU",
@@ -78,8 +78,7 @@ def parse_device(device: str) -> tuple[str, int]:
     kind, colon, number = str(device).partition(":")
     right = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda")
     if not right or (colon and not (number.isascii() and number.isdecimal())):
-        rule = "auto, cpu, cuda or cuda:<number>"
-        raise DeviceError(explain(rule, repr(device), "device"))
+        raise DeviceError("auto, cpu, cuda or cuda:<number>", repr(device), "device")
     return kind, int(number or 0)
 
 
@@ -109,20 +108,17 @@ def import_runtime() -> Any:  # noqa: ANN401
         fix = (
             "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one extra"
         )
-        message = explain(
-            "one ONNX Runtime", " and ".join(installed), "environment", fix
-        )
-        raise DeviceError(message)
+        got = " and ".join(installed)
+        raise DeviceError("one ONNX Runtime", got, "environment", fix)
     try:
         import onnxruntime
     except ImportError as error:
-        message = explain("an ONNX Runtime", str(error), "environment", INSTALL_CPU)
-        raise DeviceError(message) from None
+        rule = "an ONNX Runtime"
+        raise DeviceError(rule, error, "environment", INSTALL_CPU) from None
     if release_of(onnxruntime) < OLDEST_RUNTIME:
         oldest = ".".join(map(str, OLDEST_RUNTIME))
         rule = f"ONNX Runtime {oldest} or newer"
-        release = onnxruntime.__version__
-        raise DeviceError(explain(rule, release, "environment", INSTALL_CPU))
+        raise DeviceError(rule, onnxruntime.__version__, "environment", INSTALL_CPU)
     if os.environ.get(TELEMETRY) == "1":  # the runtime may have been there before
         onnxruntime.disable_telemetry_events()
     return onnxruntime
@@ -161,8 +157,7 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
         driver = load_driver()
     except OSError:
         got = f"no {DRIVER}"
-        rule = "NVIDIA's driver"
-        raise DeviceError(explain(rule, got, place, INSTALL_DRIVER)) from None
+        raise DeviceError("NVIDIA's driver", got, place, INSTALL_DRIVER) from None
     version, count = ctypes.c_int(), ctypes.c_int()
     _ask(driver, "cuDriverGetVersion", place, ctypes.byref(version))
     needed = 13 if list(runtime_release) >= FIRST_WITH_CUDA_13 else 12
@@ -171,7 +166,7 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
         rule = f"a driver for CUDA {needed} or newer"
         fix = "Update NVIDIA's driver"
         fix += ", or install onnxruntime-gpu 1.26." if known[0] == 12 else "."
-        raise DeviceError(explain(rule, f"one for {known[0]}.{known[1]}", place, fix))
+        raise DeviceError(rule, f"one for {known[0]}.{known[1]}", place, fix)
     code = int(driver.cuInit(0))
     if code not in (0, NO_DEVICE):
         _refuse(driver, "cuInit", code, place)
@@ -185,7 +180,7 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
             fix = "Is the card visible here?"
         if visible is not None:
             fix = f"CUDA_VISIBLE_DEVICES is {visible!r}."
-        raise DeviceError(explain(f"a card number {index}", got, place, fix))
+        raise DeviceError(f"a card number {index}", got, place, fix)
     return _describe(driver, index, known, place)
 
 
@@ -231,7 +226,7 @@ def _refuse(driver: Any, function: str, code: int, place: str) -> None:  # noqa:
     driver.cuGetErrorString(code, ctypes.byref(text))
     said = (text.value or b"an unknown error").decode(errors="replace")
     rule = f"{function} of the driver to succeed"
-    raise DeviceError(explain(rule, f"error {code}, {said}", place))
+    raise DeviceError(rule, f"error {code}, {said}", place)
 
 
 def check_memory(card: Card, needed: int) -> None:
@@ -247,7 +242,7 @@ def check_memory(card: Card, needed: int) -> None:
     rule = f"{(needed + MARGIN_BYTES) / GIB:.2f} GiB free for the weights"
     got = f"{card.free_bytes / GIB:.2f} GiB of {card.total_bytes / GIB:.2f} GiB"
     fix = 'Convert with --embedding-dtype fp16, or give tables="host".'
-    raise DeviceError(explain(rule, got, f"cuda:{card.index} ({card.name})", fix))
+    raise DeviceError(rule, got, f"cuda:{card.index} ({card.name})", fix)
 
 
 # ---- what the runtime says ----
@@ -324,7 +319,7 @@ def why_on_cpu(noise: Noise, provider: str) -> DeviceError:
         rule = f"the library {missing[1]}, which the runtime's CUDA needs"
         if missing[1] == DRIVER:
             fix = INSTALL_DRIVER
-        return DeviceError(explain(rule, "none", "device", fix))
+        return DeviceError(rule, "none", "device", fix)
     found = re.search(r"CUDA (?:failure|error) \d+: [^;\n]*", noise.text)
     found = found or re.search(r"(?<= with error: )[^\n]+", noise.text)
     lines = [line.strip() for line in noise.text.splitlines() if line.strip()]
@@ -333,7 +328,7 @@ def why_on_cpu(noise: Noise, provider: str) -> DeviceError:
         # without the time and the place in the runtime's source
         said = found[0] if found else re.sub(r"^.*?\[\w:onnx[^]]*\] ", "", lines[-1])
         got += f": {said[:300].strip()}"
-    return DeviceError(explain(rule, got, "device", fix))
+    return DeviceError(rule, got, "device", fix)
 
 
 def cuda_failure(reason: str, index: int) -> DeviceError | None:
@@ -346,12 +341,12 @@ def cuda_failure(reason: str, index: int) -> DeviceError | None:
             "Free the card, score fewer rows at a time, convert with"
             ' --embedding-dtype fp16, or give tables="host".'
         )
-        return DeviceError(explain("memory on the card", "none left", place, fix))
+        return DeviceError("memory on the card", "none left", place, fix)
     found = re.search(
         r"(?:CUDA|CUDNN|CUBLAS|cudart|cuDNN|cuBLAS)\w* (?:failure|error)[^;\n]*", reason
     )
     if found:
-        return DeviceError(explain("a card that works", found[0][:300].strip(), place))
+        return DeviceError("a card that works", found[0][:300].strip(), place)
     return None
 
 
@@ -373,5 +368,4 @@ def check_placement(session: Any, index: int) -> None:  # noqa: ANN401
     ]
     if heavy:
         got = f"{len(heavy)} on the CPU: {', '.join(heavy[:3])}"
-        rule = "every product and attention on CUDA"
-        raise DeviceError(explain(rule, got, f"cuda:{index}"))
+        raise DeviceError("every product and attention on CUDA", got, f"cuda:{index}")

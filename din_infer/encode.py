@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, fit, integers, open_batch, to_column
 from din_infer.encoded_request import EncodedRequest
-from din_infer.errors import InputError, explain, is_whole
+from din_infer.errors import InputError, is_whole
 
 if TYPE_CHECKING:
     from din_infer.spec import (
@@ -234,7 +234,7 @@ def _check_padding(
     wrong = np.flatnonzero((lengths == 0) & (inside > 0))
     if len(wrong):
         rule = f"only {pad_value!r} in a history of length 0"
-        raise InputError(explain(rule, "another element", f"{name}[{wrong[0]}]"))
+        raise InputError(rule, "another element", name, row=wrong[0])
 
 
 def choose_elements(
@@ -266,8 +266,7 @@ def _dense_step(spec: "Dense") -> _Step:
 
 def _check_threads(threads: int) -> None:
     if not is_whole(threads) or threads < 1:
-        rule = "a whole number of at least 1"
-        raise InputError(explain(rule, repr(threads), "threads"))
+        raise InputError("a whole number of at least 1", repr(threads), "threads")
 
 
 def _cut(num_rows: int, count: int) -> list[tuple[int, int]]:
@@ -552,17 +551,16 @@ def _check_owners(owners: object, num_requests: int, n: int) -> NDArray[np.int64
     if owners is None:
         if num_requests != 1:
             rule = f"which of {num_requests} requests each candidate belongs to"
-            raise InputError(explain(rule, "None", name))
+            raise InputError(rule, "None", name)
         return np.zeros(n, dtype=np.int64)
     ids, valid = integers(owners, name)
     if len(ids) != n:
-        raise InputError(explain(f"{n} entries, one per candidate", len(ids), name))
+        raise InputError(f"{n} entries, one per candidate", len(ids), name)
     wrong = (ids < 0) | (ids >= num_requests) | (valid == 0)
     if wrong.any():
         row = int(wrong.argmax())
         got = int(ids[row]) if valid[row] else "null"
-        rule = f"a request in [0, {num_requests})"
-        raise InputError(explain(rule, got, name, within=f"row {row}"))
+        raise InputError(f"a request in [0, {num_requests})", got, name, row=row)
     return ids
 
 
@@ -644,16 +642,15 @@ def hash_buckets(
     [102, 577, 0, 598]
     """
     if hash not in _kernels.HASHES:
-        rule = "one of " + ", ".join(_kernels.HASHES)
-        raise InputError(explain(rule, repr(hash), "hash"))
+        raise InputError("one of " + ", ".join(_kernels.HASHES), repr(hash), "hash")
     for value, place in ((num_buckets, "num_buckets"), (seed, "seed")):
         if not is_whole(value):
-            raise InputError(explain("a whole number", repr(value), place))
+            raise InputError("a whole number", repr(value), place)
     if not 2 <= num_buckets < 2**63:
-        raise InputError(explain("2 to 2**63 - 1 buckets", num_buckets, "num_buckets"))
+        raise InputError("2 to 2**63 - 1 buckets", num_buckets, "num_buckets")
     rule = seed_rule(hash, seed)
     if rule:
-        raise InputError(explain(rule, seed, "seed"))
+        raise InputError(rule, seed, "seed")
     column = to_column(keys, "keys")
     dtype = "string" if column.kind == "string" else "int64"
     encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, hash=hash, seed=seed)
@@ -695,12 +692,11 @@ def pad(
     ([[8, 9], [0, 0], [4, 0]], [2, 0, 1])
     """
     if not is_whole(max_len) or max_len >= 2**31:
-        rule = "a whole number below 2**31"
-        raise InputError(explain(rule, repr(max_len), "max_len"))
+        raise InputError("a whole number below 2**31", repr(max_len), "max_len")
     ids = np.asarray(values)
     if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size > 0):
         got = f"{ids.ndim} axes of {ids.dtype}"
-        raise InputError(explain("ids as a 1-D array of integers", got, "values"))
+        raise InputError("ids as a 1-D array of integers", got, "values")
     if ids.dtype == np.uint64 and ids.size > 0 and ids.max() >= 2**63:
-        raise InputError(explain("64-bit signed integers", ids.max(), "values"))
+        raise InputError("64-bit signed integers", ids.max(), "values")
     return _kernels.pad(np.ascontiguousarray(ids, dtype=np.int64), offsets, max_len)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer.errors import InputError, ModelError, explain
+from din_infer.errors import InputError, ModelError
 from din_infer.spec import FeatureSpec, Input
 
 __all__ = ["check_encoded", "check_inputs", "read_inputs"]
@@ -31,8 +31,7 @@ def check_encoded(
         array = out[i.name]
         if i.dtype == "float32" and not np.isfinite(array).all():
             where = [int(x) for x in np.argwhere(~np.isfinite(array))[0]]
-            place = f"{i.name}{where}"
-            raise InputError(explain("a finite number", array[tuple(where)], place))
+            raise InputError("a finite number", array[tuple(where)], f"{i.name}{where}")
     num_requests = None
     longest = {str(i.shape[1]): out[i.name] for i in spec.inputs if len(i.shape) == 2}
     for i in spec.inputs:
@@ -64,30 +63,30 @@ def check_inputs(
     for name in inputs:
         if name not in names:
             rule = "one of the inputs " + ", ".join(names)
-            raise InputError(explain(rule, repr(name), "inputs"))
+            raise InputError(rule, repr(name), "inputs")
     sizes: dict[str, tuple[int, str]] = {}
     out: dict[str, NDArray[Any]] = {}
     for i in wanted:
         if i.name not in inputs:
-            raise InputError(explain(f"an input `{i.name}`", "none", "inputs"))
+            raise InputError(f"an input `{i.name}`", "none", "inputs")
         array = inputs[i.name]
         rule = f"a {i.dtype} array of shape {list(i.shape)}"
         if type(array) is not np.ndarray or array.dtype != np.dtype(i.dtype):
             is_array = type(array) is np.ndarray
             got = array.dtype if is_array else type(array).__name__
-            raise InputError(explain(rule, got, i.name))
+            raise InputError(rule, got, i.name)
         if array.ndim != len(i.shape):
-            raise InputError(explain(rule, f"shape {list(array.shape)}", i.name))
+            raise InputError(rule, f"shape {list(array.shape)}", i.name)
         for axis, size in zip(i.shape, array.shape, strict=True):
             known, other = sizes.setdefault(str(axis), (size, i.name))
             if isinstance(axis, int):
                 known, other = axis, "spec"
             if size != known:
                 rule_of_axis = f"{known} along {axis}, as `{other}` has"
-                raise InputError(explain(rule_of_axis, size, i.name))
+                raise InputError(rule_of_axis, size, i.name)
         if i.fixed_length is not None and array.shape[1] != i.fixed_length:
             rule_of_axis = f"T = {i.fixed_length}, since padding is attended"
-            raise InputError(explain(rule_of_axis, array.shape[1], i.name))
+            raise InputError(rule_of_axis, array.shape[1], i.name)
         if i.rows is not None:
             check_range(array, i.rows, f"an id in [0, {i.rows})", i.name)
         out[i.name] = array
@@ -114,12 +113,11 @@ def read_inputs(text: str, place: str) -> tuple[Input, ...]:
         )
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         rule = "a list of inputs: name, dtype, shape, rows"
-        raise ModelError(explain(rule, error, place)) from None
+        raise ModelError(rule, error, place) from None
 
 
 def check_range(array: NDArray[Any], stop: int, rule: str, name: str) -> None:
     """Raise InputError unless every value lies in [0, stop)."""
     if array.size and (array.min() < 0 or array.max() >= stop):
         where = tuple(int(x) for x in np.argwhere((array < 0) | (array >= stop))[0])
-        place = f"{name}[{', '.join(map(str, where))}]"
-        raise InputError(explain(rule, array[where], place))
+        raise InputError(rule, array[where], f"{name}[{', '.join(map(str, where))}]")

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 
 __all__ = ["EncodedRequest"]
 
@@ -44,7 +44,7 @@ class EncodedRequest:
         if self.model_id != model_id:
             rule = f"a request that model {model_id} encoded"
             fix = "Encode it by the Predictor that scores it."
-            raise InputError(explain(rule, f"one of {self.model_id}", "requests", fix))
+            raise InputError(rule, f"one of {self.model_id}", "requests", fix)
         return self._inputs
 
     def __reduce__(self) -> tuple[Callable[..., "EncodedRequest"], tuple[Any, ...]]:

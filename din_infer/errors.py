@@ -1,30 +1,119 @@
-"""Errors raised on purpose.
+"""Errors raised on purpose: data first, rendered as one sentence.
 
-Every message reads ``expected <rule>, got <value> - at `<place>```; a second sentence
-says how to mend it, where that is known.
+The sentence reads ``expected <rule>, got <value> - at `<column>`, row <row>``; a second
+one says how to mend it, where that is known. Code that learns more about where the
+fault lies (a batch is part of a file, a candidate one of a request's) changes the
+fields by `DinError.at`; no code reads the sentence.
 """
 
-import re
+from typing import Any, Self
 
 __all__ = [
-    "ROW",
     "ConversionError",
     "DeviceError",
     "DinError",
     "InputError",
     "ModelError",
+    "check_count",
+    "is_whole",
+    "sentence",
 ]
-
-# Where `explain` says that a row is wrong: the column, the row.
-ROW = re.compile(r"- at `([^`]*)`, row (\d+)")
 
 
 class DinError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Parameters
+    ----------
+    rule : str
+        What was expected; alone, it is the whole message.
+    got : object
+        What was there instead; kept as text.
+    column : str
+        What is wrong: a column, else an option, a key of a spec, or a file.
+    fix : str
+        A sentence that says how to mend it; "" where that is not known.
+    row : int, optional
+        Which row, from 0.
+    candidate : int, optional
+        Which of the candidates in that row's lists, from 0.
+    source : str
+        What the row is counted in, when that is not the caller's batch: a file.
+    within : str
+        Where in the column, when that is no row: "offset 3".
+
+    Attributes
+    ----------
+    rule, got, column, fix, row, candidate, source, within
+        As above; `str` renders them.
+
+    Examples
+    --------
+    >>> error = InputError("an id in [0, 9)", 9, "cate_id", row=17)
+    >>> error.column, error.row
+    ('cate_id', 17)
+    >>> print(error)
+    expected an id in [0, 9), got 9 - at `cate_id`, row 17
+    >>> print(error.at(row=1017, source="clicks.parquet"))
+    expected an id in [0, 9), got 9 - at `cate_id`, row 1017 of clicks.parquet
+    """
+
+    rule: str
+    got: str
+    column: str
+    fix: str
+    row: int | None
+    candidate: int | None
+    source: str
+    within: str
+
+    def __init__(
+        self,
+        rule: str,
+        got: object = "",
+        column: str = "",
+        fix: str = "",
+        *,
+        row: int | None = None,
+        candidate: int | None = None,
+        source: str = "",
+        within: str = "",
+    ) -> None:
+        got = str(got)
+        super().__init__(rule, got, column, fix)  # what a pickle is made again from
+        self.rule, self.got, self.column, self.fix = rule, got, column, fix
+        self.row = None if row is None else int(row)
+        self.candidate = None if candidate is None else int(candidate)
+        self.source = source
+        self.within = within
+
+    def at(self, **fields: Any) -> Self:  # noqa: ANN401
+        """Return the same error with other values of some attributes.
+
+        Parameters
+        ----------
+        **fields
+            Any of the attributes.
+        """
+        return type(self)(**{**vars(self), **fields})
+
+    def __str__(self) -> str:
+        if not (self.got or self.column):
+            return self.rule
+        return sentence(
+            self.rule,
+            self.got,
+            self.column,
+            self.fix,
+            row=self.row,
+            candidate=self.candidate,
+            source=self.source,
+            within=self.within,
+        )
 
 
 class InputError(DinError, ValueError):
-    """The caller's data is wrong; the message names column, row and values."""
+    """The caller's data is wrong; says which column and row, and what stands there."""
 
 
 class ModelError(DinError, ValueError):
@@ -39,22 +128,48 @@ class ConversionError(DinError, RuntimeError):
     """A model cannot be converted, or its ONNX form disagrees with torch."""
 
 
+def sentence(
+    rule: str,
+    got: object,
+    column: str,
+    fix: str = "",
+    *,
+    row: int | None = None,
+    candidate: int | None = None,
+    source: str = "",
+    within: str = "",
+) -> str:
+    """Render what a `DinError` of these attributes says.
+
+    Examples
+    --------
+    >>> sentence("a positive number", 0, "behavior[0].max_len")
+    'expected a positive number, got 0 - at `behavior[0].max_len`'
+    """
+    text = f"expected {rule}, got {got} - at `{column}`"
+    if row is not None:
+        text += f", row {row}"
+    if source:
+        text += f" of {source}"
+    if candidate is not None:
+        text += f", candidate {candidate}"
+    if within:
+        text += f", {within}"
+    return f"{text}. {fix}" if fix else text
+
+
 def is_whole(value: object) -> bool:
     """Tell whether an argument is an integer, of Python or NumPy, and no bool."""
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def explain(
-    rule: str, got: object, place: str, fix: str = "", *, within: str = ""
-) -> str:
-    """Build the house's error sentence; `within` says where in the place.
+def check_count(value: object, column: str, least: int = 1) -> None:
+    """Refuse an argument that is not a whole number of at least `least`.
 
-    >>> explain("a positive number", 0, "behavior[0].max_len")
-    'expected a positive number, got 0 - at `behavior[0].max_len`'
-    >>> explain("an id in [0, 9)", 9, "cate_id", within="row 17")
-    'expected an id in [0, 9), got 9 - at `cate_id`, row 17'
+    Raises
+    ------
+    InputError
+        Naming it as `column`.
     """
-    sentence = f"expected {rule}, got {got} - at `{place}`"
-    if within:
-        sentence = f"{sentence}, {within}"
-    return f"{sentence}. {fix}" if fix else sentence
+    if not is_whole(value) or value < least:  # type: ignore[operator]
+        raise InputError(f"a whole number of at least {least}", repr(value), column)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError, sentence
 from din_infer.explain_text import largest, number, shorten, size, summary
 
 try:
@@ -16,7 +16,7 @@ try:
     from matplotlib.ft2font import FT2Font
 except ModuleNotFoundError as error:
     fix = 'Run: pip install "din-infer[plot]"'
-    message = explain("matplotlib", "none", "plot", fix)
+    message = sentence("matplotlib", "none", "plot", fix)
     raise ModuleNotFoundError(message, name=error.name) from None
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ def draw(
     elif 0 <= row < len(explanation):
         requests = [[explanation[row]]]
     else:
-        rule = f"a row in [0, {len(explanation)})"
-        raise InputError(explain(rule, row, "row"))
+        raise InputError(f"a row in [0, {len(explanation)})", row, "row")
     if not requests:
-        raise InputError(explain("at least one row to draw", "none", "plot"))
+        raise InputError("at least one row to draw", "none", "plot")
     letters = _Letters()
     shown = requests[:SHOWN_REQUESTS]
     if ax is not None:
@@ -116,7 +115,7 @@ def _draw_on(
     counts = [len(rows[0].sequences) for rows in requests]
     if len(axes) != sum(counts):
         rule = f"{sum(counts)} axes, one per sequence of what is drawn"
-        raise InputError(explain(rule, len(axes), "ax"))
+        raise InputError(rule, len(axes), "ax")
     places = iter(axes)
     for rows, count in zip(requests, counts, strict=True):
         _request(rows, list(islice(places, count)), letters)

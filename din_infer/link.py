@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
 __all__ = ["PLACES", "link_in_place"]
@@ -49,4 +49,4 @@ def link_in_place(spec: FeatureSpec, logits: NDArray[np.float32], raw: bool) -> 
     if np.isfinite(got):
         name, got = other, scale * got + offset
     rule = f"a {name} that is finite in float32"
-    raise InputError(explain(rule, f"{got:.9g}", name, FIX, within=f"row {row}"))
+    raise InputError(rule, f"{got:.9g}", name, FIX, row=row)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.errors import InputError, explain, is_whole
+from din_infer.errors import InputError, is_whole
 
 __all__ = [
     "CalibrationBin",
@@ -211,9 +211,9 @@ def rela_impr(auc: float, base_auc: float) -> float:
     """
     for place, value in (("auc", auc), ("base_auc", base_auc)):
         if value < 0 or value > 1:
-            raise InputError(explain("an AUC in [0, 1]", value, place))
+            raise InputError("an AUC in [0, 1]", value, place)
     if base_auc <= 0.5:
-        raise InputError(explain("an AUC above 0.5", base_auc, "base_auc"))
+        raise InputError("an AUC above 0.5", base_auc, "base_auc")
     return float(((auc - 0.5) / (base_auc - 0.5) - 1) * 100)
 
 
@@ -363,11 +363,9 @@ def calibration_report(
     error 0.12500, max error 0.25000, ratio 0.75000
     """
     if not is_whole(num_bins) or num_bins < 1:
-        rule = "a whole number of at least 1"
-        raise InputError(explain(rule, repr(num_bins), "num_bins"))
+        raise InputError("a whole number of at least 1", repr(num_bins), "num_bins")
     if strategy not in ("quantile", "uniform"):
-        rule = "'quantile' or 'uniform'"
-        raise InputError(explain(rule, repr(strategy), "strategy"))
+        raise InputError("'quantile' or 'uniform'", repr(strategy), "strategy")
     clicks, values = _check(labels, scores, probabilities=True)
     mass = _check_weights(weights, len(values))
     if mass is None:
@@ -502,8 +500,7 @@ class ClickMetrics:
             for name, before, now in pairs:
                 if (before is None) != (now is None):
                     got = "a batch without" if now is None else "a batch with"
-                    rule = f"{name} in every batch or in none"
-                    raise InputError(explain(rule, got, name))
+                    raise InputError(f"{name} in every batch or in none", got, name)
 
 
 def _width(data: ArrayLike) -> type[np.float32 | np.float64]:
@@ -520,21 +517,21 @@ def _check(
     values = _as_numbers(scores, "scores")
     if len(marks) != len(values):
         rule = f"as many scores as labels ({len(marks)})"
-        raise InputError(explain(rule, len(values), "scores"))
+        raise InputError(rule, len(values), "scores")
     wrong = (marks != 0) & (marks != 1)
     if wrong.any():
         row = int(wrong.argmax())
-        raise InputError(explain("0 or 1", f"{marks[row]:g}", f"labels[{row}]"))
+        raise InputError("0 or 1", f"{marks[row]:g}", f"labels[{row}]")
     missing = np.isnan(values)
     if missing.any():
         row = int(missing.argmax())
-        raise InputError(explain("a number", "nan", f"scores[{row}]"))
+        raise InputError("a number", "nan", f"scores[{row}]")
     outside = (values < 0) | (values > 1)
     if probabilities and outside.any():
         row = int(outside.argmax())
         rule = "a probability in [0, 1]"
         fix = "Pass scores, not logits."
-        raise InputError(explain(rule, float(values[row]), f"scores[{row}]", fix))
+        raise InputError(rule, float(values[row]), f"scores[{row}]", fix)
     return marks == 1, values
 
 
@@ -547,12 +544,12 @@ def _check_weights(
     mass = _as_numbers(weights, "weights")
     if len(mass) != num_rows:
         rule = f"as many weights as labels ({num_rows})"
-        raise InputError(explain(rule, len(mass), "weights"))
+        raise InputError(rule, len(mass), "weights")
     wrong = ~(np.isfinite(mass) & (mass >= 0))
     if wrong.any():
         row = int(wrong.argmax())
         rule = "a finite weight of at least 0"
-        raise InputError(explain(rule, f"{mass[row]:g}", f"weights[{row}]"))
+        raise InputError(rule, f"{mass[row]:g}", f"weights[{row}]")
     # Only ratios count, and so no sum overflows.
     exponent = np.frexp(mass.max(initial=0))[1] - 1
     scaled: NDArray[np.float64] = np.ldexp(mass, -exponent)
@@ -563,15 +560,15 @@ def _as_numbers(data: ArrayLike, place: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(data)
     except ValueError:
-        raise InputError(explain("one number per row", "ragged lists", place)) from None
+        raise InputError("one number per row", "ragged lists", place) from None
     if array.ndim != 1:
-        raise InputError(explain("one dimension", array.ndim, place))
+        raise InputError("one dimension", array.ndim, place)
     if array.dtype.kind not in "biuf" and (array.dtype != object or not len(array)):
-        raise InputError(explain("numbers", f"dtype {array.dtype}", place))
+        raise InputError("numbers", f"dtype {array.dtype}", place)
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
-        raise InputError(explain("numbers", "dtype object", place)) from None
+        raise InputError("numbers", "dtype object", place) from None
 
 
 def _group_keys(
@@ -583,18 +580,17 @@ def _group_keys(
     if array.ndim != 1 or len(array) != num_rows:
         rule = f"as many groups as labels ({num_rows})"
         got = len(array) if array.ndim == 1 else f"shape {array.shape}"
-        raise InputError(explain(rule, got, "groups"))
+        raise InputError(rule, got, "groups")
     if array.dtype.kind in "biu":
         return array
     if array.dtype.kind not in "USTO":
-        rule = "integers or strings"
-        raise InputError(explain(rule, f"dtype {array.dtype}", "groups"))
+        raise InputError("integers or strings", f"dtype {array.dtype}", "groups")
     keys: list[object] = array.tolist()
     for kind in set(map(type, keys)):
         if not issubclass(kind, int | np.integer | str | bytes):
             row = next(i for i, key in enumerate(keys) if type(key) is kind)
             rule = "an integer or a string"
-            raise InputError(explain(rule, repr(keys[row]), f"groups[{row}]"))
+            raise InputError(rule, repr(keys[row]), f"groups[{row}]")
     return keys
 
 

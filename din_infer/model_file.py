@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from din_infer.errors import ModelError, explain
+from din_infer.errors import ModelError, sentence
 from din_infer.integrity import (
     DATA_KEY,
     Record,
@@ -65,15 +65,15 @@ def _regular_file(path: Path, place: str) -> Path:
             got = "no such file"
             if path.is_symlink():
                 got = f"a link to {path.readlink()}, where no file is"
-        raise ModelError(explain("a model file", got, place)) from None
+        raise ModelError("a model file", got, place) from None
     if not stat.S_ISREG(mode):
         got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise ModelError(explain("a model file", got, place))
+        raise ModelError("a model file", got, place)
     try:
         os.fspath(target).encode()
     except UnicodeEncodeError:
         rule, got = "a path in UTF-8, which ONNX Runtime needs", repr(place)
-        raise ModelError(explain(rule, got, "model")) from None
+        raise ModelError(rule, got, "model") from None
     return target
 
 
@@ -83,11 +83,10 @@ def _bytes_of(source: object) -> bytes:
     try:
         content = source.read() if hasattr(source, "read") else None
     except (OSError, ValueError) as error:  # of a file that is closed, or written to
-        rule = "a binary file that can be read"
-        raise ModelError(explain(rule, error, IN_MEMORY)) from None
+        raise ModelError("a binary file that can be read", error, IN_MEMORY) from None
     if not isinstance(content, bytes):
         rule = "a path, bytes or a binary file"
-        raise TypeError(explain(rule, type(source).__name__, "model"))
+        raise TypeError(sentence(rule, type(source).__name__, "model"))
     return content
 
 
@@ -138,7 +137,7 @@ class ModelFile:
         """
         if "din_infer.spec" not in self.metadata:
             rule = "a model with a feature spec, which din-convert wrote"
-            raise ModelError(explain(rule, "an ONNX file without one", self.place))
+            raise ModelError(rule, "an ONNX file without one", self.place)
         return FeatureSpec.from_json(self.metadata["din_infer.spec"])
 
     @classmethod
@@ -173,12 +172,10 @@ class ModelFile:
             with viewed(target, content) as view:
                 header = Header.read(view)
         except OSError as error:
-            got = str(error.strerror)
-            raise ModelError(explain("a model file", got, place)) from None
+            raise ModelError("a model file", str(error.strerror), place) from None
         except (ValueError, IndexError):
             rule = "a model that din-convert wrote"
-            got = "a damaged file, or no ONNX file"
-            raise ModelError(explain(rule, got, place)) from None
+            raise ModelError(rule, "a damaged file, or no ONNX file", place) from None
         model = cls(place, path, target, content, _header=header)
         model._check_format()
         model._find_data(_folder(data_root) if data_root is not None else None)
@@ -189,11 +186,11 @@ class ModelFile:
         if number is None:
             rule = "a model that din-convert wrote"
             got = "an ONNX file without din_infer metadata"
-            raise ModelError(explain(rule, got, self.place))
+            raise ModelError(rule, got, self.place)
         if number != FORMAT:
             fix = "Use the din-infer version that wrote it, or a newer one."
             place = f"{self.place}: din_infer.format"
-            raise ModelError(explain(f"format {FORMAT}", number, place, fix))
+            raise ModelError(f"format {FORMAT}", number, place, fix)
 
     # ---- the data file ----
 
@@ -202,18 +199,17 @@ class ModelFile:
             if self.target is None or self.path is None:
                 rule = "a model with its weights inside"
                 fix = "Convert it with din-convert --single-file."
-                raise ModelError(explain(rule, f"weights in {name}", self.place, fix))
+                raise ModelError(rule, f"weights in {name}", self.place, fix)
             if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
                 rule = "a data file's name, without folders"
-                place = f"{self.place}: external data"
-                raise ModelError(explain(rule, repr(name), place))
+                raise ModelError(rule, repr(name), f"{self.place}: external data")
             folders = [self.target.parent, *_links(self.path)]
             self.data[name] = self._data_file(name, folders, root)
         for name, path in self.data.items():
             size, needed = _size(path), self._size_of(name)
             if size < needed:
                 rule = f"at least {needed:,} bytes"
-                raise ModelError(explain(rule, f"{size:,}", str(path), DAMAGED))
+                raise ModelError(rule, f"{size:,}", str(path), DAMAGED)
 
     def _size_of(self, name: str) -> int:
         """How long the graph needs a data file to be."""
@@ -232,24 +228,23 @@ class ModelFile:
                 continue
             except (OSError, RuntimeError) as error:  # no right to, or links in a ring
                 rule, got = f"{name}, which can be read", getattr(error, "strerror", "")
-                got = str(got or error)
-                raise ModelError(explain(rule, got, str(path))) from None
+                raise ModelError(rule, str(got or error), str(path)) from None
             if not stat.S_ISREG(kind):
                 got = "a folder" if stat.S_ISDIR(kind) else "no regular file"
-                raise ModelError(explain(f"the data file {name}", got, str(path)))
+                raise ModelError(f"the data file {name}", got, str(path))
             inside = found.parent == folders[0]
             if inside or (root is not None and found.is_relative_to(root)):
                 return found
             where = folders[0] if root is None else f"{folders[0]} or {root}"
             rule = f"a data file in {where}"
             fix = "Name a folder that holds it as data_root." if root is None else ""
-            raise ModelError(explain(rule, f"a link to {found}", str(path), fix))
+            raise ModelError(rule, f"a link to {found}", str(path), fix)
         rule = f"{name} beside {os.path.basename(self.place)}"  # noqa: PTH119
         fix = f"Its weights are in {name}: put both files into one folder."
         similar = _of_size(folders[0], self._size_of(name))
         if similar:
             fix = f"{similar} has its size: if it was renamed, name it {name} again."
-        raise ModelError(explain(rule, "no such file", str(beside), fix))
+        raise ModelError(rule, "no such file", str(beside), fix)
 
     # ---- digests ----
 
@@ -261,7 +256,7 @@ class ModelFile:
             return Record.from_json(text)
         except ValueError:
             rule, place = "digests as din-convert writes them", f"{self.place}: {key}"
-            raise ModelError(explain(rule, "others", place, DAMAGED)) from None
+            raise ModelError(rule, "others", place, DAMAGED) from None
 
     def check_sample(self) -> None:
         """Compare sizes, and some 50 KiB of each file, with what din-convert wrote.
@@ -305,8 +300,7 @@ class ModelFile:
         if record is None or record.num_bytes != self._header.sealed:
             rule = "a model as din-convert wrote it, with digests"
             got = "none" if record is None else "a file written anew since"
-            fix = "Convert the model again."
-            raise ModelError(explain(rule, got, self.place, fix))
+            raise ModelError(rule, got, self.place, "Convert the model again.")
         target, content = self.target, self.content or b""
         with target.open("rb") if target else io.BytesIO(content) as file:
             if digest_of(file, self._header.sealed, progress) != record.sha256:
@@ -315,7 +309,7 @@ class ModelFile:
         for path in self.data.values():
             if record is None:
                 rule, place = "the data file's digest", f"{self.place}: {DATA_KEY}"
-                raise ModelError(explain(rule, "none", place, "Convert it again."))
+                raise ModelError(rule, "none", place, "Convert it again.")
             with _readable(path), path.open("rb") as file:
                 _check_size(path, record)
                 if digest_of(file, record.num_bytes, progress) != record.sha256:
@@ -389,15 +383,14 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         rule = "a data file that can be read"
-        got = str(error.strerror or error)
-        raise ModelError(explain(rule, got, str(path))) from None
+        raise ModelError(rule, str(error.strerror or error), str(path)) from None
 
 
 def _folder(root: str | os.PathLike[str]) -> Path:
     try:
         return Path(os.fsdecode(root)).resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(explain("a folder", error, "data_root")) from None
+        raise ModelError("a folder", error, "data_root") from None
 
 
 def _compare_samples(
@@ -427,10 +420,8 @@ def _size(path: Path) -> int:
 def _check_size(path: Path, record: Record) -> None:
     size = _size(path)
     if size != record.num_bytes:
-        rule = f"{record.num_bytes:,} bytes"
-        raise ModelError(explain(rule, f"{size:,}", str(path), DAMAGED))
+        raise ModelError(f"{record.num_bytes:,} bytes", f"{size:,}", str(path), DAMAGED)
 
 
 def _refuse(got: str, place: str) -> None:
-    rule = "the bytes that din-convert wrote"
-    raise ModelError(explain(rule, got, place, DAMAGED))
+    raise ModelError("the bytes that din-convert wrote", got, place, DAMAGED)

@@ -20,7 +20,7 @@ from din_infer.describe import describe, describe_inputs
 from din_infer.encode import Counts, Stats
 from din_infer.encoded import check_encoded, check_inputs, read_inputs
 from din_infer.encoded_request import EncodedRequest
-from din_infer.errors import InputError, ModelError, explain, is_whole
+from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
@@ -124,13 +124,11 @@ class Predictor:
         wanted = tuple(i.name for i in self._inputs)
         if self._session.input_names != wanted:
             got = ", ".join(self._session.input_names)
-            rule = "the graph inputs " + ", ".join(wanted)
-            raise ModelError(explain(rule, got, place))
+            raise ModelError("the graph inputs " + ", ".join(wanted), got, place)
         missing = {"logit", "score"} - set(self._session.output_names)
         if missing and self._spec is not None:
             rule = "the graph outputs logit and score"
-            present = ", ".join(self._session.output_names)
-            raise ModelError(explain(rule, present, place))
+            raise ModelError(rule, ", ".join(self._session.output_names), place)
         if self._spec is not None:
             self._session.expect(self._inputs)
         self._lock = threading.Lock()
@@ -145,7 +143,7 @@ class Predictor:
             spec = FeatureSpec.from_json(metadata["din_infer.spec"])
             return spec, spec.inputs
         if "din_infer.inputs" not in metadata:
-            raise ModelError(explain("a spec in the model", "none", place))
+            raise ModelError("a spec in the model", "none", place)
         inputs = metadata["din_infer.inputs"]
         return None, read_inputs(inputs, f"{path}: din_infer.inputs")
 
@@ -155,7 +153,7 @@ class Predictor:
         if self._spec is None:
             rule = "a model with a feature spec"
             fix = "Give its own inputs to score_encoded."
-            raise ModelError(explain(rule, "a torch module's graph", self._place, fix))
+            raise ModelError(rule, "a torch module's graph", self._place, fix)
         return self._spec
 
     @property
@@ -331,7 +329,7 @@ class Predictor:
         for count in counts:
             if not (is_whole(count) and count >= 1):
                 rule = "whole numbers of at least 1"
-                raise InputError(explain(rule, repr(count), "candidates"))
+                raise InputError(rule, repr(count), "candidates")
         spec = self.spec
         if tables:
             for inputs in inputs_of_pages(spec):
@@ -409,12 +407,12 @@ class Predictor:
             if raw or batch_size is not None:
                 rule = "neither raw nor batch_size for a torch module"
                 given = f"raw={raw}, batch_size={batch_size}"
-                raise InputError(explain(rule, given, "score_encoded"))
+                raise InputError(rule, given, "score_encoded")
             arrays = check_inputs(self._inputs, inputs)
             empty = next((n for n, a in arrays.items() if a.size == 0), None)
             if empty is not None:  # some operators of the runtime crash on nothing
                 rule = "at least one value"
-                raise InputError(explain(rule, f"shape {arrays[empty].shape}", empty))
+                raise InputError(rule, f"shape {arrays[empty].shape}", empty)
             return self._session.run(arrays, self._session.output_names[:1])[0]
         return self._run(check_encoded(self._spec, inputs), raw, batch_size)
 
@@ -535,12 +533,12 @@ class Predictor:
         if self.spec.model.type != "din" or not weights:
             rule = "a DIN with behavior sequences to explain"
             got = f"model.type {self.spec.model.type!r}" if weights else "no sequence"
-            raise ModelError(explain(rule, got, path))
+            raise ModelError(rule, got, path)
         if not set(weights) <= set(self._session.output_names):
             rule = "the graph outputs " + ", ".join(weights)
             got = "only " + ", ".join(self._session.output_names)
             fix = "Convert the model with din-convert --explain."
-            raise ModelError(explain(rule, got, path, fix))
+            raise ModelError(rule, got, path, fix)
         return ["logit", *weights]
 
     def _run(
@@ -559,7 +557,7 @@ class Predictor:
             batch_size = sizes[self.device.partition(":")[0]]
         elif not (is_whole(batch_size) and batch_size >= 1):
             rule = "a whole number of at least 1"
-            raise InputError(explain(rule, repr(batch_size), "batch_size"))
+            raise InputError(rule, repr(batch_size), "batch_size")
         count = len(inputs["request_of_candidate"])
         if count <= batch_size:
             return self._session.run(inputs, names)
@@ -667,19 +665,19 @@ class Predictor:
             TypeError,
             ValueError,
         ) as e:
-            raise ModelError(explain("golden rows", str(e), place)) from None
+            raise ModelError("golden rows", str(e), place) from None
         if count == 0 or wanted.shape != (count,):
             rule = "golden rows, and one score for each"
             got = f"{count} rows and scores of shape {list(wanted.shape)}"
-            raise ModelError(explain(rule, got, place))
+            raise ModelError(rule, got, place)
         try:
             (scores,) = self._outputs(self.spec.encode(rows), ["logit"], None)
             if scores.dtype != np.float32 or scores.shape != (count,):
                 got = f"{scores.dtype} {scores.shape}"
-                raise ModelError(explain(f"float32 logits [{count}]", got, place))
+                raise ModelError(f"float32 logits [{count}]", got, place)
             link_in_place(self.spec, scores, False)
         except InputError as error:
-            raise ModelError(explain("golden rows of its spec", error, place)) from None
+            raise ModelError("golden rows of its spec", error, place) from None
         is_score = self.spec.model.link == "sigmoid"
         unit = 1.0 if is_score else np.maximum(1.0, np.abs(wanted))
         tolerance = GOLDEN_TOLERANCE[self.precision]
@@ -688,7 +686,7 @@ class Predictor:
             worst = int(np.argmax(wrong))
             rule = f"the golden score {wanted[worst]:.9g} within {tolerance:g}"
             fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(explain(rule, f"{scores[worst]:.9g}", place, fix))
+            raise ModelError(rule, f"{scores[worst]:.9g}", place, fix)
 
     def _check_golden_outputs(self, text: str, place: str) -> None:
         """Check that a torch module's example gives the outputs that torch gave."""
@@ -700,7 +698,7 @@ class Predictor:
             }
             wanted = [np.asarray(w, np.float64) for w in golden["outputs"]]
         except (LookupError, RecursionError, TypeError, ValueError) as e:
-            raise ModelError(explain("a golden example", e, place)) from None
+            raise ModelError("a golden example", e, place) from None
         names = self._session.output_names
         made = self._session.run(check_inputs(self._inputs, inputs), names)
         tolerance = GOLDEN_TOLERANCE[self.precision]
@@ -712,7 +710,7 @@ class Predictor:
                     continue
             rule = f"the golden output {name} within {tolerance:g}"
             fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(explain(rule, "another", place, fix))
+            raise ModelError(rule, "another", place, fix)
 
     def __reduce__(self) -> tuple[Any, ...]:
         file = self._session.file
@@ -730,5 +728,5 @@ def _same_model(source: Source, options: dict[str, Any], model_id: str) -> Predi
     if made.model_id != model_id:
         rule = f"the model {model_id} that was pickled"
         fix = "Make a new Predictor of the model that is meant."
-        raise ModelError(explain(rule, made.model_id, made._place, fix))
+        raise ModelError(rule, made.model_id, made._place, fix)
     return made

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 
 __all__ = ["read", "readable"]
 
@@ -57,14 +57,14 @@ def _held(source: Any, place: str, *, is_frame: bool) -> Any:  # noqa: ANN401
         import pyarrow
     except ModuleNotFoundError:
         rule, fix = "pyarrow, to read its values", 'Run: pip install "din-infer[batch]"'
-        raise InputError(explain(rule, "none", place, fix)) from None
+        raise InputError(rule, "none", place, fix) from None
     try:
         if streams:
             return (pyarrow.table if is_frame else pyarrow.chunked_array)(source)
         array = pyarrow.array(source)
         return pyarrow.Table.from_struct_array(array) if is_frame else array
     except Exception as error:  # whatever the producer raises
-        raise InputError(explain("readable Arrow data", error, place)) from error
+        raise InputError("readable Arrow data", error, place) from error
 
 
 def read(batch: Any, name: str) -> list[Any]:  # noqa: ANN401
@@ -92,7 +92,7 @@ def read(batch: Any, name: str) -> list[Any]:  # noqa: ANN401
         return [_plain(v) for v in _as_list(batch[name])]
     except UnicodeDecodeError as error:
         rule = "text that has a UTF-8 form, to be shown"
-        raise InputError(explain(rule, error, name)) from None
+        raise InputError(rule, error, name) from None
 
 
 def _as_list(column: Any) -> list[Any]:  # noqa: ANN401

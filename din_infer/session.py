@@ -31,7 +31,7 @@ from din_infer.device import (
     say_again,
     why_on_cpu,
 )
-from din_infer.errors import DeviceError, ModelError, explain, is_whole
+from din_infer.errors import DeviceError, ModelError, is_whole
 from din_infer.forking import Lock, leave_to_parent
 from din_infer.model_file import ModelFile, Source
 from din_infer.spec import Input
@@ -129,15 +129,14 @@ class Session:
     ) -> None:
         kind, index = parse_device(device)
         if threads is not None and not (is_whole(threads) and threads >= 1):
-            raise DeviceError(explain("at least 1 thread", repr(threads), "threads"))
+            raise DeviceError("at least 1 thread", repr(threads), "threads")
         possible = PRECISIONS["cpu" if kind == "cpu" else "cuda"]
         for value, choices, name in (
             (precision, possible, "precision"),
             (tables, TABLES, "tables"),
         ):
             if value not in choices:
-                rule = " or ".join(choices)
-                raise DeviceError(explain(rule, repr(value), name))
+                raise DeviceError(" or ".join(choices), repr(value), name)
         self.threads = threads or available_cpus()
         self.precision, self.tables = precision, tables
         self._wants_fused = fused
@@ -160,7 +159,7 @@ class Session:
             self._close_lane()
         else:
             rule, got = "one model while it is loaded", "others in its place"
-            raise ModelError(explain(rule, got, self.file.place, "Load it again."))
+            raise ModelError(rule, got, self.file.place, "Load it again.")
         leave_to_parent(self)
         self.metadata = self.file.metadata
         self.input_names = tuple(i.name for i in self._session.get_inputs())
@@ -179,13 +178,11 @@ class Session:
         ):
             if value not in choices:
                 rule = f"{' or '.join(choices)} on the CPU"
-                fix = 'device="cuda" has it.'
-                raise DeviceError(explain(rule, repr(value), name, fix))
+                raise DeviceError(rule, repr(value), name, 'device="cuda" has it.')
         ops = ops_library() if self._wants_fused else None
         if self.precision != "fp32" and ops is None:
             rule = "the native operators on a CPU with AMX"
-            got = f"fused={self._wants_fused} on cpu"
-            raise DeviceError(explain(rule, got, "precision"))
+            raise DeviceError(rule, f"fused={self._wants_fused} on cpu", "precision")
         options = self._options(runtime, ops)
         self._session = self._build(runtime, options, ["CPUExecutionProvider"])
         self.fused = ops is not None
@@ -199,7 +196,7 @@ class Session:
             rule = "an ONNX Runtime built for CUDA"
             got = f"onnxruntime {runtime.__version__} without it"
             if kind == "cuda":
-                raise DeviceError(explain(rule, got, "device", INSTALL_GPU))
+                raise DeviceError(rule, got, "device", INSTALL_GPU)
             return False
         try:
             self._try_cuda(runtime, index)
@@ -227,7 +224,7 @@ class Session:
             raise self._without_ops(got)
         if self.tables == "host" and PLUGIN in get_build_info(runtime):
             rule, got = "a runtime with CUDA built in", "one that loads it as a plugin"
-            raise DeviceError(explain(rule, got, "tables"))
+            raise DeviceError(rule, got, "tables")
         with _BUILDING, captured() as noise:
             preload = getattr(runtime, "preload_dlls", None)
             if preload is not None:
@@ -299,14 +296,14 @@ class Session:
 
     def _without_ops(self, got: str) -> DeviceError:
         name = "tables" if self.tables == "host" else "precision"
-        return DeviceError(explain("the native operators for CUDA", got, name))
+        return DeviceError("the native operators for CUDA", got, name)
 
     def _open_lane(self, ops: Path, index: int) -> Lane:
         try:
             return Lane(ops, index, own_stream=self.tables != "host")
         except (OSError, AttributeError) as error:  # not loadable, or of another build
             rule, fix = "the native operators of this din-infer", "Reinstall din-infer."
-            raise DeviceError(explain(rule, error, str(ops), fix)) from None
+            raise DeviceError(rule, error, str(ops), fix) from None
 
     def _close_lane(self) -> None:
         if self._lane is not None:
@@ -341,7 +338,7 @@ class Session:
         except Exception as error:  # the runtime's errors share no narrower base
             reason = " ".join(str(error).split())
             rule = "a model file that ONNX Runtime can load"
-            raise ModelError(explain(rule, reason, file.place)) from None
+            raise ModelError(rule, reason, file.place) from None
 
     def _provider(self) -> str:
         return str(self._session.get_providers()[0])
@@ -372,8 +369,7 @@ class Session:
         if os.getpid() != self._pid:
             rule = "the process that made the session"
             fix = "Make a Predictor in each process, or start workers with spawn."
-            message = explain(rule, "a forked child", "Predictor", fix)
-            raise DeviceError(message)
+            raise DeviceError(rule, "a forked child", "Predictor", fix)
         if (
             self._lane is not None
             and self._per_run
@@ -405,5 +401,5 @@ class Session:
                 if failure is not None:
                     raise failure from None
             rule = "a graph that runs on the inputs of its spec"
-            raise ModelError(explain(rule, reason, self.file.place)) from None
+            raise ModelError(rule, reason, self.file.place) from None
         return result

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from din_infer._kernels import HASHES, Vocabulary
 from din_infer.encode import FeatureEncoder, seed_rule
-from din_infer.errors import InputError, ModelError, explain
+from din_infer.errors import InputError, ModelError
 from din_infer.lazy import lazy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class _Section:
 
     def __init__(self, values: object, place: str) -> None:
         if not isinstance(values, Mapping):
-            raise ModelError(explain("a table", repr(values), place))
+            raise ModelError("a table", repr(values), place)
         self.values = dict(values)
         self.place = place
         self.known: list[str] = []
@@ -81,11 +81,11 @@ class _Section:
             if default is _MISSING:
                 near = difflib.get_close_matches(key, [str(k) for k in self.values], 1)
                 fix = f"Is `{near[0]}` meant to be `{key}`?" if near else ""
-                raise ModelError(explain(kind, "nothing", self.at(key), fix))
+                raise ModelError(kind, "nothing", self.at(key), fix)
             return default
         value = self.values[key]
         if not _KINDS[kind](value):
-            raise ModelError(explain(kind, repr(value), self.at(key)))
+            raise ModelError(kind, repr(value), self.at(key))
         if kind == "a list of strings" or kind.startswith("a list of sizes"):
             return tuple(value)
         floating = ("a finite number", "a positive number", "a number in [0, 1)")
@@ -94,8 +94,7 @@ class _Section:
     def choose(self, key: str, choices: Iterable[str], default: Any = _MISSING) -> Any:  # noqa: ANN401
         value = self.take(key, "a string", default)
         if value is not default and value not in tuple(choices):
-            rule = "one of " + ", ".join(choices)
-            raise ModelError(explain(rule, repr(value), self.at(key)))
+            raise ModelError("one of " + ", ".join(choices), repr(value), self.at(key))
         return value
 
     def name(self, key: str = "name") -> str:
@@ -110,7 +109,7 @@ class _Section:
         for key in self.values:
             if key not in self.known:
                 rule = "one of the keys " + ", ".join(dict.fromkeys(self.known))
-                raise ModelError(explain(rule, repr(key), self.place or "spec"))
+                raise ModelError(rule, repr(key), self.place or "spec")
 
 
 def _is_int(value: object) -> bool:
@@ -161,13 +160,13 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 
 def _check_name(value: str, place: str) -> str:
     if not _is_text(value) or not value:
-        raise ModelError(explain("a string", repr(value), place))
+        raise ModelError("a string", repr(value), place)
     if any(c in value for c in ".[]") or value != value.strip():
         rule = "a name without '.', '[', ']' or blanks around it"
         fix = "Give the field a plain name and set `column` to the column's own."
-        raise ModelError(explain(rule, repr(value), place, fix))
+        raise ModelError(rule, repr(value), place, fix)
     if value in RESERVED:
-        raise ModelError(explain("a name that is not reserved", repr(value), place))
+        raise ModelError("a name that is not reserved", repr(value), place)
     return value
 
 
@@ -432,7 +431,7 @@ def _read_lines(section: _Section, key: str, folder: Path) -> list[str]:
         return text.removesuffix("\n").split("\n") if text else []
     except (OSError, ValueError) as error:
         rule = "a readable UTF-8 file, one value per line"
-        raise ModelError(explain(rule, f"{path}: {error}", section.at(key))) from None
+        raise ModelError(rule, f"{path}: {error}", section.at(key)) from None
 
 
 def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
@@ -456,11 +455,11 @@ def _inline_files(raw: dict[str, Any], folder: Path | None) -> None:
                 if folder is None:
                     rule = f"`{name}` itself, since only a spec file may name files"
                     where = f"{place}.{key}" if place else key
-                    raise ModelError(explain(rule, repr(value[key]), where))
+                    raise ModelError(rule, repr(value[key]), where)
                 section = _Section(value, place)
                 if name in value:
                     rule = f"either `{name}` or `{key}`"
-                    raise ModelError(explain(rule, "both", section.at(key)))
+                    raise ModelError(rule, "both", section.at(key))
                 lines = _read_lines(section, key, folder)
                 value[name] = lines if name == "values" else list(map(str.split, lines))
                 del value[key]
@@ -490,7 +489,7 @@ def _parse_encoder(section: _Section, dtype: str | None) -> tuple[Encoder, str]:
     }[kind]
     if dtype not in allowed:
         rule = f"dtype {' or '.join(allowed)} for a {kind} encoder"
-        raise ModelError(explain(rule, repr(dtype), section.place))
+        raise ModelError(rule, repr(dtype), section.place)
     if kind == "hash":
         encoder = _parse_hash(section)
     elif kind == "vocab":
@@ -509,12 +508,12 @@ def _parse_hash(section: _Section) -> Encoder:
     buckets = section.take("buckets", "a positive whole number below 2**31")
     reduce = section.choose("reduce", REDUCES, "offset")
     if reduce == "offset" and buckets < 2:
-        raise ModelError(explain("at least 2", buckets, section.at("buckets")))
+        raise ModelError("at least 2", buckets, section.at("buckets"))
     name = section.choose("hash", HASHES, "xxh64")
     seed = section.take("seed", "a whole number", 0)
     rule = seed_rule(name, seed)
     if rule:
-        raise ModelError(explain(rule, seed, section.at("seed")))
+        raise ModelError(rule, seed, section.at("seed"))
     return Encoder(
         "hash",
         buckets,
@@ -536,7 +535,7 @@ def _parse_vocab(section: _Section, dtype: str) -> Encoder:
         _ = encoder.vocabulary
     except InputError as error:
         _check_values(values, dtype, section)
-        raise ModelError(explain("a vocabulary", error, section.place)) from None
+        raise ModelError("a vocabulary", error, section.place) from None
     return encoder
 
 
@@ -547,11 +546,10 @@ def _check_values(values: Iterable[Any], dtype: str, section: _Section) -> None:
         right = _is_text(value) if dtype == "string" else _is_int(value)
         if not right or (dtype == "int64" and not -(2**63) <= value < 2**63):
             rule = f"a value of dtype {dtype}"
-            place = section.at(f"values[{i}]")
-            raise ModelError(explain(rule, repr(value), place))
+            raise ModelError(rule, repr(value), section.at(f"values[{i}]"))
         if seen.setdefault(value, i) != i:
             got = f"{value!r} twice"
-            raise ModelError(explain("each value once", got, section.at("values")))
+            raise ModelError("each value once", got, section.at("values"))
 
 
 def _as_int(value: object) -> object:
@@ -577,7 +575,7 @@ def _parse_bucketize(section: _Section) -> Encoder:
     )
     if not rising:
         rule = "rising finite numbers"
-        raise ModelError(explain(rule, repr(boundaries), section.at("boundaries")))
+        raise ModelError(rule, repr(boundaries), section.at("boundaries"))
     values = tuple(float(b) for b in boundaries)
     return Encoder("bucketize", len(values) + 2, boundaries=values)
 
@@ -608,9 +606,7 @@ def _parse_attention(section: _Section, default: Attention) -> Attention:
     for i, name in enumerate(interactions):
         if name not in INTERACTIONS or name in interactions[:i]:
             rule = "one of " + ", ".join(INTERACTIONS) + ", each once"
-            raise ModelError(
-                explain(rule, repr(name), section.at(f"interactions[{i}]"))
-            )
+            raise ModelError(rule, repr(name), section.at(f"interactions[{i}]"))
     attention = Attention(
         **_parse_layers(section, default),
         interactions=tuple(i for i in INTERACTIONS if i in interactions),
@@ -639,7 +635,7 @@ class _Parser:
         place = place or section.at("name")
         if name in self.names:
             rule = f"a name not used before (`{self.names[name]}` has it)"
-            raise ModelError(explain(rule, repr(name), place))
+            raise ModelError(rule, repr(name), place)
         self.names[name] = place
         return name
 
@@ -652,11 +648,11 @@ class _Parser:
             for key in ("dim", "encoder", "padding_row"):
                 if section.has(key):
                     rule = f"no `{key}` beside a shared table"
-                    raise ModelError(explain(rule, key, section.at(key)))
+                    raise ModelError(rule, key, section.at(key))
             owner = self.owners.get(shares)
             if owner is None:
                 rule = "an earlier field with a table (" + ", ".join(self.owners) + ")"
-                raise ModelError(explain(rule, repr(shares), section.at("shares")))
+                raise ModelError(rule, repr(shares), section.at("shares"))
             dtype = section.choose("dtype", (owner.dtype,), owner.dtype)
             return dtype, owner.table, owner.dim, owner.encoder
         dtype = section.choose("dtype", ("string", "int64", "float"), None)
@@ -685,7 +681,7 @@ class _Parser:
         source = section.take("from", "a string")
         if source not in self.sources:
             rule = "a user or candidate field (" + ", ".join(self.sources) + ")"
-            raise ModelError(explain(rule, repr(source), section.at("from")))
+            raise ModelError(rule, repr(source), section.at("from"))
         dtype, table, dim, encoder = self.table_of(section, name)
         rows = self.sources[source].encoder.rows
         lookup = _rows_of(section, "lookup", rows, dtype)
@@ -695,8 +691,7 @@ class _Parser:
             for i, (ids, values) in enumerate(zip(lookup, weights, strict=True)):
                 if len(ids) != len(values):
                     rule = f"{len(ids)} weights, as many as values in lookup[{i}]"
-                    place = section.at(f"weights[{i}]")
-                    raise ModelError(explain(rule, len(values), place))
+                    raise ModelError(rule, len(values), section.at(f"weights[{i}]"))
         pooling = section.choose("pooling", ("sum", "mean", "max"), "sum")
         empty = section.take("empty", "a finite number", 0.0)
         section.finish()
@@ -723,15 +718,14 @@ class _Parser:
         pad = section.take("pad_value", "a string or a whole number", None)
         if pad is not None and isinstance(pad, str) != (dtype == "string"):
             rule = f"a value of dtype {dtype}"
-            raise ModelError(explain(rule, repr(pad), section.at("pad_value")))
+            raise ModelError(rule, repr(pad), section.at("pad_value"))
         inside = section.choose("pad_inside", ("kept", "dropped"), "kept")
         length = section.take("length_column", "a string", None)
         if inside == "dropped" and length is not None:
             rule = '`pad_inside = "dropped"` or `length_column`'
-            raise ModelError(explain(rule, "both", section.at("length_column")))
+            raise ModelError(rule, "both", section.at("length_column"))
         if inside == "dropped" and pad is None:
-            rule = "a `pad_value` to drop"
-            raise ModelError(explain(rule, "none", section.at("pad_inside")))
+            raise ModelError("a `pad_value` to drop", "none", section.at("pad_inside"))
         return {
             "max_len": section.take("max_len", "a positive whole number below 2**31"),
             "padding": section.choose("padding", ("masked", "attended"), "masked"),
@@ -748,7 +742,7 @@ class _Parser:
         for key, value in table.values.items():
             fields.append(self.parse_behavior_field(table, key, value, fields, query))
         if not any(f.source is None for f in fields):
-            raise ModelError(explain("at least one column", "none", table.place))
+            raise ModelError("at least one column", "none", table.place)
         slots: tuple[tuple[str | None, int], ...]
         if query is None:
             slots = tuple((f.pairs, f.dim) for f in fields)
@@ -761,7 +755,7 @@ class _Parser:
                 rule = (
                     f"candidate fields of width {widths[0]} in all, as the fields have"
                 )
-                raise ModelError(explain(rule, widths[1], section.at("query")))
+                raise ModelError(rule, widths[1], section.at("query"))
         ragged = self.ragged(section, fields[0].dtype)
         attention = default
         if section.has("attention"):
@@ -787,7 +781,7 @@ class _Parser:
     def check_candidate(self, name: str, place: str) -> None:
         if name not in self.candidates:
             rule = "a candidate field (" + ", ".join(self.candidates) + ")"
-            raise ModelError(explain(rule, repr(name), place))
+            raise ModelError(rule, repr(name), place)
 
     def parse_behavior_field(
         self,
@@ -806,7 +800,7 @@ class _Parser:
         if pairs is not None:
             if query is not None:
                 rule = "no `pairs` where the sequence has a `query`"
-                raise ModelError(explain(rule, repr(pairs), section.at("pairs")))
+                raise ModelError(rule, repr(pairs), section.at("pairs"))
             self.check_candidate(pairs, section.at("pairs"))
         own = "encoder" in section.values
         shares = section.values.get("shares", pairs)
@@ -815,18 +809,18 @@ class _Parser:
         )
         if pairs is not None and self.candidates[pairs].dim != dim:
             rule = f"dim {self.candidates[pairs].dim}, as `{pairs}` has"
-            raise ModelError(explain(rule, dim, place))
+            raise ModelError(rule, dim, place)
         source = section.take("from", "a string", None)
         derived = self.owners.get(shares) if not own else None
         if isinstance(derived, Derived) != (source is not None):
             rule = "`from` beside a derived field, and nowhere else"
-            raise ModelError(explain(rule, repr(source), section.at("from")))
+            raise ModelError(rule, repr(source), section.at("from"))
         if isinstance(derived, Derived):
             parent = next((f for f in before if f.name == source), None)
             wanted = self.sources[derived.source].encoder
             if parent is None or parent.source or parent.encoder != wanted:
                 rule = f"an earlier field here that is encoded as `{derived.source}` is"
-                raise ModelError(explain(rule, repr(source), section.at("from")))
+                raise ModelError(rule, repr(source), section.at("from"))
         parsed = BehaviorField(
             name=name,
             column=section.take("column", "a string", name),
@@ -885,7 +879,7 @@ def _rows_of(
     values = section.take(key, "a list")
     if len(values) != rows:
         rule = f"{rows} entries, one per id of the source"
-        raise ModelError(explain(rule, len(values), section.at(key)))
+        raise ModelError(rule, len(values), section.at(key))
     out = []
     for i, value in enumerate(values):
         row = value if isinstance(value, list | tuple) else [value]
@@ -898,7 +892,7 @@ def _rows_of(
             right = isinstance(v, str) if dtype == "string" else _is_number(v)
             if not right or (dtype == "int64" and not _is_int(v)):
                 place = section.at(f"{key}[{i}]")
-                raise ModelError(explain(f"values of dtype {dtype}", repr(v), place))
+                raise ModelError(f"values of dtype {dtype}", repr(v), place)
         out.append(tuple(row))
     return tuple(out)
 
@@ -955,13 +949,13 @@ class FeatureSpec:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(explain("a readable file", error, str(path))) from None
+            raise ModelError("a readable file", error, str(path)) from None
         is_json = path.suffix.lower() == ".json"
         try:
             raw = json.loads(text) if is_json else tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             rule = "JSON" if is_json else "TOML"
-            raise ModelError(explain(rule, str(error), str(path))) from None
+            raise ModelError(rule, str(error), str(path)) from None
         return cls.from_dict(raw, folder=path.parent)
 
     @classmethod
@@ -976,7 +970,7 @@ class FeatureSpec:
         try:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ModelError(explain("JSON", str(error), "spec")) from None
+            raise ModelError("JSON", str(error), "spec") from None
         return cls._parse(raw, None)
 
     @classmethod
@@ -995,18 +989,18 @@ class FeatureSpec:
         try:
             return cls._parse(_copy(raw), None if folder is None else Path(folder))
         except RecursionError:
-            raise ModelError(explain("a spec", "endless nesting", "spec")) from None
+            raise ModelError("a spec", "endless nesting", "spec") from None
 
     @classmethod
     def _parse(cls, raw: object, folder: Path | None) -> "FeatureSpec":
         """Read nested dicts and lists, and keep them."""
         if not isinstance(raw, dict):
-            raise ModelError(explain("a table", repr(raw), "spec"))
+            raise ModelError("a table", repr(raw), "spec")
         try:
             _inline_files(raw, folder)
             return _parse_spec(cls, raw)
         except RecursionError:
-            raise ModelError(explain("a spec", "endless nesting", "spec")) from None
+            raise ModelError("a spec", "endless nesting", "spec") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as nested dicts, files inlined; a copy."""
@@ -1119,7 +1113,7 @@ def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:
     number = root.take("format", "a whole number")
     if number != FORMAT:
         fix = "Use a newer din-infer." if number > FORMAT else ""
-        raise ModelError(explain(f"format {FORMAT}", number, "format", fix))
+        raise ModelError(f"format {FORMAT}", number, "format", fix)
     roles = {
         key: root.take(key, "a string", None)
         for key in ("label", "weight", "group", "time")
@@ -1133,7 +1127,7 @@ def _parse_spec(cls: type[FeatureSpec], source: dict[str, Any]) -> FeatureSpec:
         parser.parse_field(s, "candidate") for s in root.sections("candidate")
     )
     if not candidate:
-        raise ModelError(explain("at least one candidate field", "none", "candidate"))
+        raise ModelError("at least one candidate field", "none", "candidate")
     derived = tuple(parser.parse_derived(s) for s in root.sections("derived"))
     behavior = tuple(
         parser.parse_behavior(s, attention) for s in root.sections("behavior")
@@ -1204,16 +1198,16 @@ def _parse_tower_inputs(
                 width = fields[member].dim
             elif dot:
                 rule = "query, product or a field of the sequence after the dot"
-                raise ModelError(explain(rule, repr(text), place))
+                raise ModelError(rule, repr(text), place)
         else:
             rule = "one of " + ", ".join([*widths, *sequences])
-            raise ModelError(explain(rule, repr(text), place))
+            raise ModelError(rule, repr(text), place)
         stop = start + width
         if bracket:
             start, stop = _parse_slice(slice_text, start, stop, text, place)
         parts.append(Part(kind, name, start, stop))
     if not parts:
-        raise ModelError(explain("at least one input", "none", tower.at("inputs")))
+        raise ModelError("at least one input", "none", tower.at("inputs"))
     return tuple(parts)
 
 
@@ -1227,4 +1221,4 @@ def _parse_slice(
         if a < b <= stop:
             return a, b
     rule = f"a slice [a:b] with 0 <= a < b <= {stop - start}"
-    raise ModelError(explain(rule, repr(text), place))
+    raise ModelError(rule, repr(text), place)

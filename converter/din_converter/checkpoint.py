@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from din_converter.model import ClickModel, fill, hollow_model
-from din_infer.errors import ModelError, explain
+from din_infer.errors import ModelError
 from din_infer.spec import FeatureSpec
 
 __all__ = ["load", "save"]
@@ -62,8 +62,7 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
     path = Path(path)
     content = _read(path)
     if content["format"] != FORMAT:
-        place = f"{path}: format"
-        raise ModelError(explain(f"format {FORMAT}", repr(content["format"]), place))
+        raise ModelError(f"format {FORMAT}", repr(content["format"]), f"{path}: format")
     spec = FeatureSpec.from_json(content["spec"])
     model = hollow_model(spec)
     _compare(model.state_dict(), content["state_dict"], path)
@@ -98,10 +97,10 @@ def read_weights(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401
         cause = cause.strip().splitlines()[0].strip() if cause.strip() else ""
         cause = cause or "unreadable data"
         got = f"a pickle that is not weights only ({cause})"
-        raise ModelError(explain(rule, got, str(path), fix)) from None
+        raise ModelError(rule, got, str(path), fix) from None
     except Exception as error:  # a damaged file can raise nearly anything in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(explain(rule, reason, str(path))) from None
+        raise ModelError(rule, reason, str(path)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def _read(path: Path) -> dict[str, Any]:
     keys = {"format": int, "spec": str, "state_dict": dict}
     for key, kind in keys.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-            raise ModelError(explain(rule, f"no `{key}`", str(path), FOREIGN))
+            raise ModelError(rule, f"no `{key}`", str(path), FOREIGN)
     return dict(content)
 
 
@@ -125,7 +124,7 @@ def _compare(wanted: dict[str, Any], state: dict[str, Any], path: Path) -> None:
             faults.append(f"{key} as {_kind(value)}, not {got}")
     if faults:
         rule = "the weights of its own spec"
-        raise ModelError(explain(rule, "; ".join(faults), f"{path}: state_dict"))
+        raise ModelError(rule, "; ".join(faults), f"{path}: state_dict")
 
 
 def _kind(value: object) -> str:

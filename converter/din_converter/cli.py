@@ -288,12 +288,12 @@ NOT_IN_CONFIG = ("help", "config", "resume", "overwrite")
 
 def _read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     """Return the options of a TOML file as command-line words."""
-    from din_infer.errors import InputError, explain
+    from din_infer.errors import InputError
 
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(explain("a readable TOML file", error, str(path))) from None
+        raise InputError("a readable TOML file", error, str(path)) from None
     actions = {a.dest: a for a in parser._actions if a.dest not in NOT_IN_CONFIG}
     words: list[str] = []
     data: list[str] = []
@@ -302,17 +302,17 @@ def _read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         if key not in actions:
             near = difflib.get_close_matches(key, actions, 1)
             fix = f"Is `{near[0]}` meant?" if near else ""
-            raise InputError(explain("an option", repr(key), place, fix))
+            raise InputError("an option", repr(key), place, fix)
         many = value if isinstance(value, list) else [value]
         if any(isinstance(v, dict | list) for v in many):
-            raise InputError(explain("one value, or a list", repr(value), place))
+            raise InputError("one value, or a list", repr(value), place)
         texts = [str(path.parent / str(v)) if key in PATHS else str(v) for v in many]
         action = actions[key]
         if key == "data":
             data = texts
         elif action.nargs == 0:
             if not isinstance(value, bool):
-                raise InputError(explain("true or false", repr(value), place))
+                raise InputError("true or false", repr(value), place)
             words += [action.option_strings[0]] * value
         else:
             words += [action.option_strings[0], *texts]
@@ -342,24 +342,23 @@ def _train(arguments: argparse.Namespace) -> int:
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import Settings, epoch_header, epoch_line, train
-    from din_infer.errors import InputError, explain
+    from din_infer.errors import InputError
 
     out: Path = arguments.out
     folder = out.absolute().parent
     if not folder.is_dir():
-        raise InputError(explain("an existing folder", folder, "--out"))
+        raise InputError("an existing folder", folder, "--out")
     if out.is_dir() or not os.access(folder, os.W_OK):
-        rule = "a file that can be written"
-        raise InputError(explain(rule, out, "--out"))
+        raise InputError("a file that can be written", out, "--out")
     if arguments.run is None:
         arguments.run = out.with_name(out.name.removesuffix(".pt") + ".run")
     inputs = [*arguments.data, *(arguments.valid or []), arguments.spec, arguments.run]
     if out.absolute() in [p.absolute() for p in inputs]:
         rule = "a file other than the rows, the spec and the run folder"
-        raise InputError(explain(rule, out, "--out"))
+        raise InputError(rule, out, "--out")
     if not arguments.run.absolute().parent.is_dir() or arguments.run.is_file():
         rule = "a folder, or one to be made in an existing folder"
-        raise InputError(explain(rule, arguments.run, "--run"))
+        raise InputError(rule, arguments.run, "--run")
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
     rows = Rows.open(arguments.data, spec)
     valid = Rows.open(arguments.valid, spec) if arguments.valid else None

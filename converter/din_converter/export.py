@@ -39,7 +39,6 @@ from din_converter.verify import (
 )
 from din_converter.weights import check_single, digest_of_model, write_single
 from din_converter.weights import place as place_weights
-from din_infer import errors
 from din_infer.errors import ConversionError
 from din_infer.integrity import DATA_KEY, sealed
 from din_infer.predictor import Predictor
@@ -159,11 +158,10 @@ def convert(
     _check_out(path)
     place = _Place(path, single_file=single_file, prune=prune)
     if embedding_dtype not in ("fp32", "fp16"):
-        got = repr(embedding_dtype)
-        raise ConversionError(errors.explain("fp32 or fp16", got, "embedding_dtype"))
+        raise ConversionError("fp32 or fp16", repr(embedding_dtype), "embedding_dtype")
     if valid is not None and embedding_dtype == "fp32":
         rule = "no validation rows, since fp32 tables are not rounded"
-        raise ConversionError(errors.explain(rule, "some", "valid"))
+        raise ConversionError(rule, "some", "valid")
     given = {
         "description": description,
         "feature_map": feature_map,
@@ -179,25 +177,25 @@ def convert(
     program = is_path and source is None and Path(model).suffix == ".pt2"  # type: ignore[arg-type]
     if source is None and options:
         rule = "no such option without a library's checkpoint"
-        raise ConversionError(errors.explain(rule, ", ".join(options), "source"))
+        raise ConversionError(rule, ", ".join(options), "source")
     foreign = program or (source is None and isinstance(model, FOREIGN))
     foreign = foreign and not isinstance(model, ClickModel)
     if source is None and not (is_path or isinstance(model, FOREIGN)):
         rule = "a DIN, a torch module, a program or a path"
-        raise ConversionError(errors.explain(rule, type(model).__name__, "model"))
+        raise ConversionError(rule, type(model).__name__, "model")
     if not foreign and example_inputs is not None:
         rule = "example inputs for a torch module alone"
-        raise ConversionError(errors.explain(rule, "some", "example_inputs"))
+        raise ConversionError(rule, "some", "example_inputs")
     if foreign:
         if explain or embedding_dtype != "fp32":
             rule = "a model with a feature spec, for activation weights and fp16 tables"
-            raise ConversionError(errors.explain(rule, "a torch module", "model"))
+            raise ConversionError(rule, "a torch module", "model")
         with _writing(path):
             return _convert_module(model, place, example_inputs)
     if source is not None:
         if not is_path:
             rule = f"the path of a {source} checkpoint"
-            raise ConversionError(errors.explain(rule, type(model).__name__, "model"))
+            raise ConversionError(rule, type(model).__name__, "model")
         model = import_checkpoint(model, source, options)  # type: ignore[arg-type]
     elif not isinstance(model, ClickModel):
         model = load(model)  # type: ignore[arg-type]
@@ -214,15 +212,11 @@ def convert(
 
 def _check_out(path: Path) -> None:
     if path.suffix != ".onnx":
-        raise ConversionError(
-            errors.explain("a path that ends in .onnx", path.name, "out")
-        )
+        raise ConversionError("a path that ends in .onnx", path.name, "out")
     if not path.parent.is_dir():
-        raise ConversionError(errors.explain("an existing folder", path.parent, "out"))
+        raise ConversionError("an existing folder", path.parent, "out")
     if path.is_dir():
-        raise ConversionError(
-            errors.explain("a file, or nothing", "a folder", str(path))
-        )
+        raise ConversionError("a file, or nothing", "a folder", str(path))
 
 
 def _convert_spec(
@@ -237,13 +231,11 @@ def _convert_spec(
     """Convert a model of this package's own, however it was made."""
     if explain and (model.spec.model.type != "din" or not model.spec.behavior):
         rule = "a DIN with behavior sequences to explain"
-        got = f"model.type {model.spec.model.type!r}"
-        raise ConversionError(errors.explain(rule, got, "explain"))
+        raise ConversionError(rule, f"model.type {model.spec.model.type!r}", "explain")
     for name, tensor in model.state_dict().items():
         # the extremes are NaN where any value is, and take no memory
         if not torch.isfinite(torch.stack(tensor.aminmax())).all():
-            rule = "finite weights"
-            raise ConversionError(errors.explain(rule, "NaN or infinity", name))
+            raise ConversionError("finite weights", "NaN or infinity", name)
     exact = computing_in(torch.float64, model)
     proto, weights = build_graph(
         exact, explain=explain, embedding_dtype=embedding_dtype
@@ -425,7 +417,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         rule = "a place where the model can be written"
-        raise ConversionError(errors.explain(rule, error, str(path))) from None
+        raise ConversionError(rule, error, str(path)) from None
 
 
 def _set_metadata(proto: onnx.ModelProto, values: dict[str, str]) -> None:

@@ -42,7 +42,7 @@ from din_converter.layers import (
 )
 from din_converter.model import ClickModel, key_of
 from din_converter.overflow import may_hide_overflow
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 from din_infer.spec import Behavior, BehaviorField, FeatureSpec
 
 __all__ = ["IR_VERSION", "build_graph"]
@@ -77,7 +77,7 @@ def _check_fp16(value: Array, table: str, first: int) -> None:
         row, column = np.argwhere(outside)[0]
         rule = f"a value in [-{FP16_LARGEST:g}, {FP16_LARGEST:g}], as fp16 needs"
         got, place = f"{value[row, column]:.9g}", f"table {table}"
-        raise ConversionError(explain(rule, got, place, within=f"row {first + row}"))
+        raise ConversionError(rule, got, place, row=first + row)
 
 
 @dataclass

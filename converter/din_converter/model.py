@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
-from din_infer.errors import ModelError, explain
+from din_infer.errors import ModelError
 from din_infer.spec import Behavior, Derived, FeatureSpec, MultiHot, Part
 
 __all__ = ["DIN", "BaseModel", "ClickModel", "build_model"]
@@ -87,8 +87,7 @@ class ClickModel(nn.Module):
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
         if self.kind and spec.model.type != self.kind:
-            place = "model.type"
-            raise ModelError(explain(repr(self.kind), repr(spec.model.type), place))
+            raise ModelError(repr(self.kind), repr(spec.model.type), "model.type")
         self.spec = spec
         self.tables = nn.ModuleDict()
         for table in spec.tables.values():

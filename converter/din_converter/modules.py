@@ -37,7 +37,7 @@ from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View
 from din_converter.verify import TOLERANCE, Case, open_way, ways
 from din_infer.device import import_runtime
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = [
     "Graph",
@@ -131,8 +131,7 @@ def _call_arguments(
     if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
         return tuple(example_inputs), {}
     rule = "a tensor, a tuple of arguments or a dict of them"
-    got = type(example_inputs).__name__
-    raise ConversionError(explain(rule, got, "example_inputs"))
+    raise ConversionError(rule, type(example_inputs).__name__, "example_inputs")
 
 
 def _prepare(value: Any) -> Any:  # noqa: ANN401
@@ -175,7 +174,7 @@ def export_module(
         if example_inputs is None:
             if program.example_inputs is None:
                 rule = "example inputs, in the program or beside it"
-                raise ConversionError(explain(rule, "none", "example_inputs"))
+                raise ConversionError(rule, "none", "example_inputs")
             args, kwargs = program.example_inputs
         else:
             args, kwargs = _call_arguments(program.module(), example_inputs)
@@ -184,7 +183,7 @@ def export_module(
     else:
         if example_inputs is None:
             rule = "example inputs, with which the module can be called"
-            raise ConversionError(explain(rule, "none", "example_inputs"))
+            raise ConversionError(rule, "none", "example_inputs")
         args, kwargs = _call_arguments(module, example_inputs)
         module = copy.deepcopy(module).cpu().eval()
         args, kwargs = pytree.tree_map(_prepare, (args, kwargs))
@@ -200,10 +199,10 @@ def export_module(
                 simplify(made.model)
         except Exception as error:  # the exporter's errors share no narrower base
             rule = "a module that torch.onnx.export takes"
-            raise ConversionError(explain(rule, _reason(error), "module")) from None
+            raise ConversionError(rule, _reason(error), "module") from None
     if made is None:
         rule = "a module that torch.onnx.export takes"
-        raise ConversionError(explain(rule, "nothing exported", "module"))
+        raise ConversionError(rule, "nothing exported", "module")
     plain = made.model_proto
     plain.ir_version = IR_VERSION
     names = _name_inputs(plain, args, kwargs)
@@ -227,8 +226,7 @@ def _check_ranges(program: ExportedProgram) -> None:
     if fixed:
         rule = "a module that computes the same at every batch size and history length"
         fix = "It branches on a size; cut long histories before the call."
-        got = "sizes " + ", ".join(fixed)
-        raise ConversionError(explain(rule, got, "module", fix))
+        raise ConversionError(rule, "sizes " + ", ".join(fixed), "module", fix)
 
 
 def _fixed_sizes(program: ExportedProgram) -> list[str]:
@@ -308,7 +306,7 @@ def _export(
     if bounded is not None:
         return bounded
     rule = "a module that torch.export takes"
-    raise ConversionError(explain(rule, _reason(first or Exception()), "module"))
+    raise ConversionError(rule, _reason(first or Exception()), "module")
 
 
 _MISSING = object()
@@ -333,7 +331,7 @@ def _name_inputs(
     keys = _paths(args, kwargs)
     if len(keys) != len(graph.input):
         rule = f"{len(keys)} graph inputs, one per example tensor"
-        raise ConversionError(explain(rule, len(graph.input), "module"))
+        raise ConversionError(rule, len(graph.input), "module")
     taken = {name for node in graph.node for name in node.output}
     taken |= {t.name for t in graph.initializer}
     wanted = [
@@ -612,7 +610,7 @@ def _difference(
     """Return the largest difference; NaN must stand where torch has NaN."""
     if got.shape != wanted.shape:
         rule = f"{label} of shape {list(wanted.shape)}"
-        raise ConversionError(explain(rule, list(got.shape), f"batch {place}"))
+        raise ConversionError(rule, list(got.shape), f"batch {place}")
     a, b = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
@@ -621,6 +619,5 @@ def _difference(
     if off.any():
         at = tuple(int(i) for i in np.argwhere(off)[0])
         rule = f"an output {label} within {TOLERANCE:g} of torch's {b[at]:.9g}"
-        where = f"batch {place}, {list(at)}"
-        raise ConversionError(explain(rule, f"{a[at]:.9g}", where))
+        raise ConversionError(rule, f"{a[at]:.9g}", f"batch {place}, {list(at)}")
     return float(apart.max(initial=0.0))

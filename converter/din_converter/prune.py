@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from din_infer.errors import explain
+from din_infer.errors import sentence
 from din_infer.integrity import digest_of
 from din_infer.onnx_header import data_names
 
@@ -58,7 +58,7 @@ def find_leftovers(model: Path, *, delete: bool) -> Leftovers:
                     deleted.append(found)
                 except OSError as error:
                     left.append(found)
-                    reason = explain("a file that can be deleted", error, str(path))
+                    reason = sentence("a file that can be deleted", error, str(path))
     except (OSError, _Unknown) as error:
         reason = str(error)
     return Leftovers(tuple(left), tuple(deleted), reason)
@@ -140,4 +140,4 @@ def _named(model: Path, folder: Path) -> Iterator[str]:
 def _unreadable(model: Path, got: str) -> _Unknown:
     rule = "an .onnx that tells which data it names"
     fix = "No data file is deleted while it is there."
-    return _Unknown(explain(rule, got, str(model), fix))
+    return _Unknown(sentence(rule, got, str(model), fix))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from din_converter.model import ClickModel
-from din_infer.errors import ModelError, explain
+from din_infer.errors import ModelError
 
 __all__ = ["MiniBatchAwareRegularizer", "count_samples"]
 
@@ -76,8 +76,7 @@ class MiniBatchAwareRegularizer:
         strength: float,
     ) -> None:
         if not 0 <= strength < float("inf"):
-            rule = "a finite strength of at least 0"
-            raise ModelError(explain(rule, strength, "strength"))
+            raise ModelError("a finite strength of at least 0", strength, "strength")
         self.strength = strength
         self._shares: list[tuple[nn.Embedding, Tensor]] = []
         for embedding, count in zip(embeddings, counts, strict=True):
@@ -85,7 +84,7 @@ class MiniBatchAwareRegularizer:
             rows = embedding.num_embeddings
             if tuple(count.shape) != (rows,):
                 got = f"shape {list(count.shape)}"
-                raise ModelError(explain(f"{rows} counts, one a row", got, "counts"))
+                raise ModelError(f"{rows} counts, one a row", got, "counts")
             share = strength / count.clamp(min=1).to(torch.float64)
             weight = embedding.weight
             self._shares.append((embedding, share.to(weight.device, weight.dtype)))
@@ -106,7 +105,7 @@ class MiniBatchAwareRegularizer:
             if not gradient.is_sparse:
                 rule = "sparse gradients, to tell which rows the batch read"
                 fix = "Make the table with torch.nn.Embedding(.., sparse=True)."
-                raise ModelError(explain(rule, "dense ones", "embeddings", fix))
+                raise ModelError(rule, "dense ones", "embeddings", fix)
             gradient = gradient.coalesce()
             rows = gradient.indices()[0]
             term = share[rows].unsqueeze(1) * embedding.weight[rows]

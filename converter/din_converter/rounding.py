@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from din_converter.model import ClickModel
 from din_converter.precision import Table, computing_in
 from din_converter.verify import random_inputs, torch_logits
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.metrics import auc
 from din_infer.spec import FeatureSpec
 
@@ -145,7 +145,7 @@ def measure_rounding(
             else Rows.of_table(valid, spec, "the validation rows")
         )
         if rows.num_rows == 0:
-            raise InputError(explain("at least one validation row", 0, "valid"))
+            raise InputError("at least one validation row", 0, "valid")
         rows.check()
         batches = ((b.inputs, b.labels) for b in rows.batches(BATCH_ROWS))
     found = [(torch_logits(model, x), torch_logits(rounded, x), y) for x, y in batches]

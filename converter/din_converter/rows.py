@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from din_infer import columns
-from din_infer.errors import InputError, ModelError, explain
-from din_infer.jobs.sources import expand, name_row, open_parquet
+from din_infer.errors import InputError, ModelError
+from din_infer.jobs.sources import expand, in_file, open_parquet
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
@@ -106,8 +106,7 @@ class Rows:
             first = first or (str(path), found)
             if found != first[1]:  # files are read together
                 rule = f"the same optional columns as {first[0]} has"
-                got = ", ".join(found) or "none"
-                raise InputError(explain(rule, got, str(path)))
+                raise InputError(rule, ", ".join(found) or "none", str(path))
             start = 0
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
@@ -213,8 +212,7 @@ class Rows:
                 try:
                     batch = self._encode(part, 1)
                 except InputError as error:
-                    place = _name_row(str(error), piece, start)
-                    raise InputError(place) from None
+                    raise in_file(error, piece.start + start, piece.source) from None
                 if seen is not None:
                     inside = self._inside(part)
                     if not inside.all():
@@ -234,8 +232,8 @@ class Rows:
             time = _read_times(piece.load([name]), name)
             if np.isnan(time).any():
                 row = int(np.argmax(np.isnan(time)))
-                fault = explain("a time", "null", name, within=f"row {row}")
-                raise InputError(_name_row(fault, piece, 0))
+                fault = InputError("a time", "null", name, row=row)
+                raise in_file(fault, piece.start, piece.source)
             yield piece, time
 
     def _wanted(self) -> list[str]:
@@ -284,7 +282,7 @@ def split_by_time(rows: Rows, fraction: float) -> tuple[Rows, Rows]:
     if spec.time is None:
         rule = "a validation file, or a `time` column in the spec to split by"
         fix = "Give --valid FILE, or --valid-fraction 0 to train without validation."
-        raise InputError(explain(rule, "neither", "valid", fix))
+        raise InputError(rule, "neither", "valid", fix)
     found = list(rows.times())
     if not found:
         return rows, rows
@@ -293,7 +291,7 @@ def split_by_time(rows: Rows, fraction: float) -> tuple[Rows, Rows]:
     boundary = float(np.partition(time, at)[at])
     if time.min() >= boundary:
         rule = "times before the newest ones, to train on"
-        raise InputError(explain(rule, f"all at {boundary:g} or later", spec.time))
+        raise InputError(rule, f"all at {boundary:g} or later", spec.time)
     older = [replace(p, kept=int((t < boundary).sum())) for p, t in found]
     newest = [replace(p, kept=int((t >= boundary).sum())) for p, t in found]
     return Rows(spec, older, before=boundary), Rows(spec, newest, since=boundary)
@@ -306,8 +304,7 @@ def read_labels(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32]:
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        fault = explain("a label 0 or 1", labels[row], name, within=f"row {row}")
-        raise InputError(fault)
+        raise InputError("a label 0 or 1", labels[row], name, row=row)
     return labels.astype(np.float32)
 
 
@@ -319,8 +316,7 @@ def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | N
     if wrong.any():
         row = int(np.argmax(wrong))
         rule = "a finite weight of at least 0"
-        fault = explain(rule, weights[row], spec.weight, within=f"row {row}")
-        raise InputError(fault)
+        raise InputError(rule, weights[row], spec.weight, row=row)
     return weights.astype(np.float32)
 
 
@@ -346,7 +342,7 @@ def _read_times(table: pa.Table, name: str) -> NDArray[np.float64]:
 def _roles(spec: FeatureSpec) -> list[str]:
     """Columns that training reads beside the features."""
     if spec.label is None:
-        raise ModelError(explain("a `label` column", "none", "spec.label"))
+        raise ModelError("a `label` column", "none", "spec.label")
     return [r for r in (spec.label, spec.weight, spec.group, spec.time) if r]
 
 
@@ -356,7 +352,7 @@ def _join(tables: list[pa.Table]) -> pa.Table:
     except pa.ArrowException as error:
         rule = "columns of the same type in all files"
         raise InputError(
-            explain(rule, str(error).splitlines()[0], "the training rows")
+            rule, str(error).splitlines()[0], "the training rows"
         ) from None
 
 
@@ -368,8 +364,4 @@ def _load_group(
             return file.read_row_group(group, columns=list(names))
     except (OSError, pa.ArrowException) as error:
         rule = "a Parquet file that can be read to its end"
-        raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
-
-
-def _name_row(message: str, piece: Piece, start: int) -> str:
-    return name_row(message, piece.start + start, piece.source)
+        raise InputError(rule, str(error).splitlines()[0], str(path)) from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 
 if TYPE_CHECKING:
     from din_converter.train import Trained
@@ -81,8 +81,7 @@ class RunFolder:
             elif not overwrite:
                 rule = "a folder without an unfinished run"
                 fix = "Give --resume to go on with it, or --overwrite to start again."
-                place = str(self.path)
-                raise InputError(explain(rule, "one with checkpoint.pt", place, fix))
+                raise InputError(rule, "one with checkpoint.pt", str(self.path), fix)
         try:
             self.path.mkdir(exist_ok=True)
             for cut_off in self.path.glob(".checkpoint.*.tmp"):
@@ -97,7 +96,7 @@ class RunFolder:
             self._log = self.metrics.open("a", encoding="utf-8")
         except OSError as error:
             rule = "a folder that can be written"
-            raise InputError(explain(rule, error, str(self.path))) from None
+            raise InputError(rule, error, str(self.path)) from None
         self._board = _open_board(self.path / "tensorboard")
         return content
 
@@ -149,18 +148,16 @@ class RunFolder:
             content = torch.load(self.checkpoint, weights_only=True)
             format_, config = content["format"], content["config"]
         except pickle.UnpicklingError:
-            got = "a pickle that is not weights only"
-            raise InputError(explain(rule, got, place)) from None
+            raise InputError(rule, "a pickle that is not weights only", place) from None
         except Exception as error:  # a damaged file can raise nearly anything in torch
-            raise InputError(explain(rule, type(error).__name__, place)) from None
+            raise InputError(rule, type(error).__name__, place) from None
         if format_ != FORMAT:
-            got = f"format {format_!r}"
-            raise InputError(explain(f"format {FORMAT}", got, place))
+            raise InputError(f"format {FORMAT}", f"format {format_!r}", place)
         differences = _differences(config, self.config)
         if differences:
             rule = "the run that was interrupted"
             fix = "Give --overwrite, without --resume, to start another one."
-            raise InputError(explain(rule, "; ".join(differences), place, fix))
+            raise InputError(rule, "; ".join(differences), place, fix)
         return dict(content)
 
 

@@ -26,7 +26,7 @@ from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
 from din_infer import metrics
-from din_infer.errors import DeviceError, InputError, ModelError, explain
+from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.jobs.pipeline import ahead
 from din_infer.jobs.sources import found_in, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
@@ -167,13 +167,12 @@ def train(
     settings = settings or Settings()
     _check_settings(settings)
     if spec.label is None:
-        raise ModelError(explain("a `label` column", "none", "spec.label"))
+        raise ModelError("a `label` column", "none", "spec.label")
     if spec.model.link != "sigmoid":
         rule = "'sigmoid', since training minimizes the log-loss"
-        raise ModelError(explain(rule, repr(spec.model.link), "model.link"))
+        raise ModelError(rule, repr(spec.model.link), "model.link")
     if settings.select == "gauc" and spec.group is None:
-        rule = "a `group` column, to select by GAUC"
-        raise ModelError(explain(rule, "none", "spec.group"))
+        raise ModelError("a `group` column, to select by GAUC", "none", "spec.group")
     device = _device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -187,7 +186,7 @@ def train(
     for part, name in ((rows, "training"), (held_out, "validation")):
         if part is not None and part.num_rows == 0:
             rule = f"at least one {name} row"
-            raise InputError(explain(rule, 0, "train" if part is rows else "valid"))
+            raise InputError(rule, 0, "train" if part is rows else "valid")
     torch.manual_seed(settings.seed)
     model = build_model(spec)
     if settings.embedding_std != Settings.embedding_std:
@@ -301,7 +300,7 @@ class _Training:
                 if not math.isfinite(loss):
                     rule = "a finite loss"
                     fix = "Training diverged: lower the learning rate."
-                    raise InputError(explain(rule, loss, f"epoch {number}", fix))
+                    raise InputError(rule, loss, f"epoch {number}", fix)
                 self.loss += loss * len(batch.labels)
                 now = time.perf_counter()
                 self.seconds += now - started
@@ -398,7 +397,7 @@ class _Training:
             rule = "finite scores"
             fix = "Training diverged: lower the learning rate."
             place = f"the end of epoch {len(self.epochs) + 1}"
-            raise InputError(explain(rule, "others", place, fix))
+            raise InputError(rule, "others", place, fix)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -444,8 +443,7 @@ def _check_settings(settings: Settings) -> None:
     ):
         value = getattr(settings, name)
         if value not in choices:
-            rule = "one of " + ", ".join(choices)
-            raise InputError(explain(rule, repr(value), name))
+            raise InputError("one of " + ", ".join(choices), repr(value), name)
 
 
 def _device(name: str) -> torch.device:
@@ -455,7 +453,7 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         rule = "a device that torch can use"
         reason = str(error).splitlines()[0]
-        raise DeviceError(explain(rule, f"{name!r} ({reason})", "device")) from None
+        raise DeviceError(rule, f"{name!r} ({reason})", "device") from None
     return device
 
 
@@ -493,8 +491,7 @@ def _copy_weights(start: ClickModel, model: ClickModel) -> None:
     differ = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
     if differ:
         rule = "a model of the same spec, whose ids mean the same"
-        got = "other " + ", ".join(differ)
-        raise ModelError(explain(rule, got, "warm start"))
+        raise ModelError(rule, "other " + ", ".join(differ), "warm start")
     model.load_state_dict(start.state_dict())
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
-from din_infer.errors import ConversionError, InputError, explain
+from din_infer.errors import ConversionError, InputError
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Behavior, Encoder, FeatureSpec, MultiHot
 
@@ -187,8 +187,7 @@ def _check_way(
             single = torch_logits(computing_in(torch.float32, model), inputs)
             off = float(np.abs(single - wanted).max(initial=0.0))
             more = f"torch in float32 is itself off by up to {off:.1e} in this"
-            message = f"{error}. {more} batch."
-            raise ConversionError(message) from None
+            raise ConversionError(f"{error}. {more} batch.") from None
         _check(place, "score", scores, linked, bound)
         cases.append(
             Case(
@@ -222,14 +221,13 @@ def _check(
 ) -> None:
     if got.shape != wanted.shape:
         rule = f"{label} of shape {list(wanted.shape)}"
-        raise ConversionError(explain(rule, list(got.shape), f"batch {name}"))
+        raise ConversionError(rule, list(got.shape), f"batch {name}")
     difference = np.abs(got - wanted) / unit
     # not (a <= b), so that a NaN is a difference too
     if not (difference <= TOLERANCE).all():
         row = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
         rule = f"a {label} within {TOLERANCE:g} of torch's {wanted[row]:.9g}"
-        place = f"batch {name}, row {row}"
-        raise ConversionError(explain(rule, f"{got[row]:.9g}", place))
+        raise ConversionError(rule, f"{got[row]:.9g}", f"batch {name}, row {row}")
 
 
 def golden_rows(model: ClickModel) -> str:
@@ -245,7 +243,7 @@ def golden_rows(model: ClickModel) -> str:
         rows.append(row)
     if not rows:
         rule = "a spec for which raw rows can be made"
-        raise ConversionError(explain(rule, "none that it accepts", "spec"))
+        raise ConversionError(rule, "none that it accepts", "spec")
     scores = link(spec, torch_logits(model, spec.encode(rows)))
     return json.dumps({"rows": rows, "scores": [float(s) for s in scores]})
 

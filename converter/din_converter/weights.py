@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 from din_infer.integrity import Record, samples_of, seal_of
 from din_infer.onnx_header import GRAPH_INITIALIZER, MODEL_GRAPH, Place, before
 
@@ -109,7 +109,7 @@ def check_single(proto: onnx.ModelProto, weights: Weights) -> None:
         rule = f"a model of at most {LARGEST_BYTES:,} bytes, as protobuf needs"
         got = f"{size:,} bytes with its weights"
         fix = "Leave it out: a data file beside the .onnx may be of any size."
-        raise ConversionError(explain(rule, got, "single_file", fix))
+        raise ConversionError(rule, got, "single_file", fix)
 
 
 def write_single(proto: onnx.ModelProto, weights: Weights, path: Path) -> None:

@@ -6,7 +6,6 @@ table has, what a bad row does, and the batch that comes out.
 Letters: B requests, N candidates.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from din_infer.encode import Stats
-from din_infer.errors import ROW, InputError, explain
+from din_infer.errors import InputError
 from din_infer.jobs.forms import (
     SCORE,
     OnError,
@@ -39,10 +38,15 @@ MOST_BYTES = 1 << 24
 
 @dataclass
 class Scored:
-    """A batch of kept columns and scores; `bad` are (row of the input batch, why)."""
+    """A batch of kept columns and scores; `errors` name the bad rows of the input."""
 
     batch: pa.RecordBatch
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    errors: list[InputError] = field(default_factory=list)
+
+    @property
+    def bad(self) -> list[tuple[int | None, str]]:
+        """The bad rows, each with what is wrong."""
+        return [(error.row, str(error)) for error in self.errors]
 
 
 class BatchScorer:
@@ -88,7 +92,7 @@ class BatchScorer:
     ) -> None:
         if on_error not in get_args(OnError):
             rule = "one of " + ", ".join(get_args(OnError))
-            raise InputError(explain(rule, repr(on_error), "on_error"))
+            raise InputError(rule, repr(on_error), "on_error")
         spec = predictor.spec
         self.schema = output_schema(spec, schema, keep, explode, on_error)
         self._form = find_form(spec, schema)
@@ -134,7 +138,7 @@ class BatchScorer:
         made = self._attempt(batch, 0, counted)
         if stats is not None:
             stats.merge(counted)
-        bad = [(row, why) for row, _, why in made if why]
+        bad = [why for _, _, why in made if why is not None]
         parts = [part for _, part, _ in made if part is not None]
         if len(parts) == 1:
             return Scored(parts[0], bad)
@@ -159,7 +163,7 @@ class BatchScorer:
 
     def _attempt(
         self, batch: pa.RecordBatch, start: int, stats: Stats
-    ) -> list[tuple[int, pa.RecordBatch | None, str]]:
+    ) -> list[tuple[int, pa.RecordBatch | None, InputError | None]]:
         """Score a batch; where a row is bad, its halves, down to that row.
 
         Returns (first row, what came out, why nothing did) of each part.
@@ -168,13 +172,13 @@ class BatchScorer:
         try:
             ready = self._prepare(batch)
             score = self._score_requests if self.is_requests else self._score_rows
-            return [(start, score(ready, stats), "")]
+            return [(start, score(ready, stats), None)]
         except InputError as error:
-            if self._on_error == "fail" or not ROW.search(str(error)):
+            if self._on_error == "fail" or error.row is None:
                 raise
             if count == 1:
                 out = self._without_score(batch) if self._on_error == "null" else None
-                return [(start, out, _at_row(str(error), start))]
+                return [(start, out, error.at(row=start + (error.row or 0)))]
         half = count // 2
         return [
             *self._attempt(batch.slice(0, half), start, stats),
@@ -229,20 +233,20 @@ class BatchScorer:
                 users, candidates, owners, stats
             )
         except InputError as error:
-            raise InputError(self._at_request(str(error), owners, first)) from None
+            raise self._at_request(error, owners, first) from None
 
-    def _at_request(self, message: str, owners: NDArray[np.int64], first: int) -> str:
+    def _at_request(
+        self, error: InputError, owners: NDArray[np.int64], first: int
+    ) -> InputError:
         """Name the request's row, and the candidate in its lists."""
-
-        def place(found: re.Match[str]) -> str:
-            name, row = found[1], int(found[2])
-            if name not in self._form.lists and name not in PLACES:
-                return f"- at `{name}`, row {first + row}"
-            request = int(owners[row])
-            candidate = row - int(np.searchsorted(owners, request))
-            return f"- at `{name}`, row {first + request}, candidate {candidate}"
-
-        return ROW.sub(place, message)
+        row = error.row
+        if row is None:
+            return error
+        if error.column not in self._form.lists and error.column not in PLACES:
+            return error.at(row=first + row)
+        request = int(owners[row])
+        candidate = row - int(np.searchsorted(owners, request))
+        return error.at(row=first + request, candidate=candidate)
 
     def _lists(self, batch: pa.RecordBatch, column: str) -> Any:  # noqa: ANN401
         lists = batch.column(column)
@@ -271,8 +275,7 @@ class BatchScorer:
             elif (mine != lengths).any():
                 row = int((mine != lengths).argmax())
                 rule = f"{lengths[row]} candidates, as `{first}` has"
-                where = f"row {row}"
-                raise InputError(explain(rule, mine[row], column, within=where))
+                raise InputError(rule, mine[row], column, row=row)
         return np.zeros(0, np.int64) if lengths is None else lengths
 
     def _kept(self, batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
@@ -327,8 +330,3 @@ def _slices(lengths: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
         stop = max(stop, first + 1)
         yield first, stop
         first = stop
-
-
-def _at_row(message: str, start: int) -> str:
-    """Say the row of a batch, where the message says that of its slice at `start`."""
-    return ROW.sub(lambda m: f"- at `{m[1]}`, row {int(m[2]) + start}", message)

@@ -1,7 +1,6 @@
 """Explain rows of a Parquet file: only the row groups that hold them are read."""
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.explain import Explanation
-from din_infer.jobs.sources import found_in, name_row, open_parquet
+from din_infer.jobs.sources import found_in, open_parquet
 from din_infer.predictor import Predictor
 
 __all__ = ["SUFFIXES", "check_suffix", "explain_file", "find_rows", "write"]
@@ -60,7 +59,7 @@ def find_rows(
                 break
     if not found:
         rule = "a row where " + " and ".join(f"{name}={value}" for name, value in where)
-        raise InputError(explain(rule, "none", str(source)))
+        raise InputError(rule, "none", str(source))
     return found[:limit]
 
 
@@ -73,7 +72,7 @@ def _equals(column: pa.ChunkedArray, name: str, value: str) -> np.ndarray:
         same = pc.fill_null(pc.equal(column.cast(kind), wanted), False)
     except pa.ArrowException:
         rule = f"a value that reads as {kind}"
-        raise InputError(explain(rule, repr(value), f"--where {name}")) from None
+        raise InputError(rule, repr(value), f"--where {name}") from None
     return np.asarray(same, dtype=bool)
 
 
@@ -109,8 +108,7 @@ def explain_file(
         num_rows = file.metadata.num_rows
         for row in rows:
             if not 0 <= row < num_rows:
-                rule = f"a row in [0, {num_rows}) of {source}"
-                raise InputError(explain(rule, row, "--row"))
+                raise InputError(f"a row in [0, {num_rows}) of {source}", row, "--row")
         rising = sorted(set(rows))
         parts = list(_parts(source, file, columns, rising))
         table = pa.concat_tables(parts or [file.schema_arrow.empty_table()])
@@ -118,9 +116,8 @@ def explain_file(
     try:
         explanation = predictor.explain(table.take(pa.array(order, pa.int64())))
     except InputError as error:
-        found = re.search(r"- at `[^`]*`, row (\d+)", str(error))
-        start = rows[int(found[1])] - int(found[1]) if found else 0
-        raise InputError(name_row(str(error), start, source)) from None
+        at = None if error.row is None else rows[error.row]
+        raise error.at(row=at, source=str(source)) from None
     numbered = zip(explanation, rows, strict=True)
     return Explanation(
         tuple(replace(row, number=number) for row, number in numbered),
@@ -149,15 +146,14 @@ def _read_group(
         return file.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowException) as error:
         rule = "a Parquet file that can be read to its end"
-        got = str(error).splitlines()[0]
-        raise InputError(explain(rule, got, str(source))) from None
+        raise InputError(rule, str(error).splitlines()[0], str(source)) from None
 
 
 def check_suffix(out: Path) -> None:
     """Raise InputError unless a file of this name can be written."""
     if out.suffix not in SUFFIXES:
         rule = "a name that ends in " + ", ".join(SUFFIXES)
-        raise InputError(explain(rule, repr(out.name), "--out"))
+        raise InputError(rule, repr(out.name), "--out")
 
 
 def write(explanation: Explanation, out: str | Path) -> None:
@@ -182,7 +178,7 @@ def write(explanation: Explanation, out: str | Path) -> None:
         beside.replace(out)
     except OSError as error:
         rule = "a place where the explanation can be written"
-        raise InputError(explain(rule, error, str(out))) from None
+        raise InputError(rule, error, str(out)) from None
     finally:
         with suppress(OSError):  # where nothing could be written, nothing lies
             beside.unlink()

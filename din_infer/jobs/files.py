@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from din_infer.errors import InputError, explain, is_whole
+from din_infer.errors import InputError, is_whole
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
@@ -112,11 +112,9 @@ def score_files(
         (1 if workers is None else workers, 1, "workers"),
     ):
         if not (is_whole(value) and value >= least):
-            rule = f"a whole number of at least {least}"
-            raise InputError(explain(rule, repr(value), place))
+            raise InputError(f"a whole number of at least {least}", repr(value), place)
     if resume and overwrite:
-        rule = "resume or overwrite"
-        raise InputError(explain(rule, "both", "resume"))
+        raise InputError("resume or overwrite", "both", "resume")
     if workers is None:
         workers = available_cpus() if predictor.threads == 1 else 2
     job = Job(
@@ -174,7 +172,7 @@ def _check_apart(inputs: Sequence[str | Path], out: Path) -> None:
             inside = place.relative_to(folder).parts
             if not any(part.startswith((".", "_")) for part in inside):
                 rule = "an --out folder outside of the inputs'"
-                raise InputError(explain(rule, f"'{out}'", str(item)))
+                raise InputError(rule, f"'{out}'", str(item))
 
 
 def _look(
@@ -188,13 +186,13 @@ def _look(
         if source.path is None:
             if resume:
                 rule = "inputs that can be read again to resume"
-                raise InputError(explain(rule, "stdin", "inputs"))
+                raise InputError(rule, "stdin", "inputs")
             shard.ready = job.open(source)
             continue
         target = os.path.abspath(out / source.target)  # noqa: PTH100
         if os.path.realpath(source.path) == os.path.realpath(target):
             rule = "an --out folder other than the input's"
-            raise InputError(explain(rule, f"'{out}'", str(source)))
+            raise InputError(rule, f"'{out}'", str(source))
         try:
             shard.identity = Identity.of(source.path)
             reader, _ = job.open(source)
@@ -202,7 +200,7 @@ def _look(
             reader.close()
         except OSError as error:
             rule = f"a readable {_title(source)} file"
-            shard.error = InputError(explain(rule, error, str(source)))
+            shard.error = InputError(rule, error, str(source))
         except InputError as error:
             shard.error = error
     errors = [s.error for s in shards if s.error is not None]

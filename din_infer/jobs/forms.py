@@ -6,7 +6,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
 __all__ = ["SCORE", "Form", "OnError", "find_form", "output_schema", "parallel_lists"]
@@ -85,7 +85,7 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
                     continue
                 if name in lists:
                     got = f"it in `{lists[name][0]}` and in `{structs.name}`"
-                    raise InputError(explain("each candidate column once", got, name))
+                    raise InputError("each candidate column once", got, name)
                 lists[name] = (structs.name, name)
     single = {d.column for d in spec.dense if d.dim == 1}
     if plain and all(name in single for name in lists):
@@ -93,34 +93,34 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
     if lists and plain:
         rule = "lists of candidates in all candidate columns, or in none"
         got = f"lists in {', '.join(lists)}, none in {', '.join(plain)}"
-        raise InputError(explain(rule, got, "schema"))
+        raise InputError(rule, got, "schema")
     wanted = [*encoder.user_columns, *encoder.candidate_columns]
     optional = (*encoder.optional_user_columns, *encoder.optional_candidate_columns)
     missing = [n for n in dict.fromkeys(wanted) if n not in names and n not in lists]
     if missing:
         rule = "the columns " + ", ".join(missing)
-        raise InputError(explain(rule, "only " + ", ".join(names), "schema"))
+        raise InputError(rule, "only " + ", ".join(names), "schema")
     found = [n for n in (*wanted, *optional) if n in names or n in lists]
     columns = tuple(dict.fromkeys(lists[n][0] if n in lists else n for n in found))
     twice = [n for n in columns if names.count(n) > 1]
     if twice:
-        raise InputError(explain("each column once", ", ".join(twice), "schema"))
+        raise InputError("each column once", ", ".join(twice), "schema")
     return Form(lists, columns)
 
 
 def _check_keep(schema: pa.Schema, form: Form, keep: Sequence[str]) -> None:
     if SCORE in keep:
         rule = f"kept columns other than `{SCORE}`, which the output adds"
-        raise InputError(explain(rule, f"'{SCORE}'", "keep"))
+        raise InputError(rule, f"'{SCORE}'", "keep")
     if len(set(keep)) != len(keep):
-        raise InputError(explain("each kept column once", ", ".join(keep), "keep"))
+        raise InputError("each kept column once", ", ".join(keep), "keep")
     lost = [n for n in keep if n not in schema.names and n not in form.lists]
     if lost:
         rule = "the columns " + ", ".join(lost)
-        raise InputError(explain(rule, "only " + ", ".join(schema.names), "schema"))
+        raise InputError(rule, "only " + ", ".join(schema.names), "schema")
     twice = [n for n in keep if schema.names.count(n) > 1]
     if twice:
-        raise InputError(explain("each column once", ", ".join(twice), "schema"))
+        raise InputError("each column once", ", ".join(twice), "schema")
 
 
 def output_schema(
@@ -154,10 +154,10 @@ def output_schema(
     _check_keep(schema, form, keep)
     if explode and not form.is_requests:
         rule = "lists of candidates to explode"
-        raise InputError(explain(rule, "one candidate on each row", "schema"))
+        raise InputError(rule, "one candidate on each row", "schema")
     if explode and on_error == "null":
         rule = "fail or skip beside explode: a bad request has no candidates to list"
-        raise InputError(explain(rule, "'null'", "on_error"))
+        raise InputError(rule, "'null'", "on_error")
     fields = []
     for name in keep:
         if name not in schema.names:

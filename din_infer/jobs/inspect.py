@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
-from din_infer.errors import InputError, explain, is_whole
+from din_infer.errors import InputError, is_whole
 from din_infer.jobs.inspect_result import FieldCounts, Inspection, Labels, Users, share
 from din_infer.jobs.inspect_sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect_tables import DistinctKeys, TableCounts
-from din_infer.jobs.sources import expand, found_in, name_row, open_parquet
+from din_infer.jobs.sources import expand, found_in, in_file, open_parquet
 from din_infer.session import available_cpus
 from din_infer.spec import Encoder, FeatureSpec
 
@@ -82,11 +82,10 @@ def inspect_files(
         inputs = [inputs]
     for value, place in ((batch_size, "batch_size"), (max_rows, "max_rows")):
         if value is not None and (not is_whole(value) or value < 1):
-            rule = "a whole number of at least 1"
-            raise InputError(explain(rule, repr(value), place))
+            raise InputError("a whole number of at least 1", repr(value), place)
     sources = list(expand(inputs))
     if not sources:
-        raise InputError(explain("at least one file", "none", "inputs"))
+        raise InputError("at least one file", "none", "inputs")
     rows_of_files, present = _survey(sources, spec)
     rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
     inspector = _Inspector(spec, present)
@@ -104,7 +103,7 @@ def inspect_files(
             try:
                 inspector.add(batch)
             except InputError as error:
-                raise InputError(name_row(str(error), start, source)) from None
+                raise in_file(error, start, source) from None
             bar.update(batch.num_rows)
     return inspector.report([str(s) for s in sources], rows_of_files)
 
@@ -141,7 +140,7 @@ def _read(
                 except (OSError, pa.ArrowException) as error:
                     rule = "a Parquet file that can be read to its end"
                     got = str(error).splitlines()[0]
-                    raise InputError(explain(rule, got, str(source))) from None
+                    raise InputError(rule, got, str(source)) from None
                 if batch is None:
                     break
                 batch = batch.slice(0, rows)
@@ -313,7 +312,7 @@ def _extremes(column: pa.Array, name: str) -> list[tuple[Any, str]]:
             found.append((key.as_py(), end.cast(pa.string()).as_py()))
     except pa.ArrowException:
         rule = "a column of numbers, dates or timestamps"
-        raise InputError(explain(rule, column.type, name)) from None
+        raise InputError(rule, column.type, name) from None
     return found
 
 
@@ -327,7 +326,7 @@ def check_picture(out: Path) -> None:
     """
     if out.suffix not in SUFFIXES:
         rule = "a name that ends in " + ", ".join(SUFFIXES)
-        raise InputError(explain(rule, repr(out.name), "--plot"))
+        raise InputError(rule, repr(out.name), "--plot")
     import din_infer.jobs.inspect_plot  # noqa: F401 - says what is missing, early
 
 
@@ -349,7 +348,7 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
         beside.replace(out)
     except OSError as error:
         rule = "a place where the picture can be written"
-        raise InputError(explain(rule, error, str(out))) from None
+        raise InputError(rule, error, str(out)) from None
     finally:
         with suppress(OSError):  # where nothing could be written, nothing lies
             beside.unlink()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.forking import Lock
 from din_infer.integrity import digest_of
 
@@ -123,7 +123,7 @@ class Ledger:
         with _OPENING:
             if key in _OPEN:
                 rule = "one job at a time in a folder"
-                raise InputError(explain(rule, "another in this process", str(out)))
+                raise InputError(rule, "another in this process", str(out))
             _OPEN.add(key)
         self._key = key
         self._handle = -1
@@ -160,7 +160,7 @@ class Ledger:
         if there and not overwrite:
             rule = "a folder without a job"
             fix = "Give --resume to go on with it, or --overwrite to begin anew."
-            raise InputError(explain(rule, "one that has begun", str(self.out), fix))
+            raise InputError(rule, "one that has begun", str(self.out), fix)
         if there:
             self._remove_job(read_object(path))
         self._check_targets(overwrite=overwrite)
@@ -180,7 +180,7 @@ class Ledger:
         """
         if not self._lock(WORK_LOCK, wait=False):
             rule = "a job that no process works on, to begin anew"
-            raise InputError(explain(rule, "one at work", str(self.out)))
+            raise InputError(rule, "one at work", str(self.out))
         inputs = (old or {}).get("inputs")
         for described in inputs if isinstance(inputs, list) else []:
             name = described.get("output") if isinstance(described, dict) else None
@@ -193,22 +193,22 @@ class Ledger:
     def _check_targets(self, *, overwrite: bool) -> None:
         for target in map(self.target, range(len(self._targets))):
             if target.is_dir():
-                raise InputError(explain("a file, or nothing", "a folder", str(target)))
+                raise InputError("a file, or nothing", "a folder", str(target))
             if target.exists() and not overwrite:
                 rule = "a file that is not there yet"
                 fix = "Give --overwrite to replace it."
-                raise InputError(explain(rule, "one that is", str(target), fix))
+                raise InputError(rule, "one that is", str(target), fix)
 
     def _compare(self, found: dict[str, Any] | None) -> None:
         """Refuse a job that differs from the one that has begun; says in what."""
         place = str(self.folder / "job.json")
         fix = "Give --overwrite to begin anew."
         if found is None:
-            raise InputError(explain("a job to go on with", "damage", place, fix))
+            raise InputError("a job to go on with", "damage", place, fix)
         wanted = json.loads(json.dumps(self._job))
         for what, now, then in _differences(wanted, found, ""):
             rule = f"{what} as when the job began, {_short(then)}"
-            raise InputError(explain(rule, _short(now), place, fix))
+            raise InputError(rule, _short(now), place, fix)
 
     # --------------------------------------------------------------------- shards
 

@@ -22,7 +22,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
-from din_infer.errors import ModelError, explain
+from din_infer.errors import ModelError
 from din_infer.model_file import ModelFile
 from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec
@@ -199,8 +199,7 @@ def _load_pyfunc(
     """Load what `save_model` saved; MLflow calls it by this name."""
     found = sorted(Path(data_path).glob("*.onnx"))
     if len(found) != 1:
-        rule = "one .onnx in the saved model"
-        raise ModelError(explain(rule, len(found), data_path))
+        raise ModelError("one .onnx in the saved model", len(found), data_path)
     return _Scores(Predictor(found[0], **(model_config or {})))
 
 

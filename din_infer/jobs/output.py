@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.encode import Stats
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.jobs.batches import Scored
 from din_infer.jobs.forms import SCORE
 from din_infer.jobs.ledger import beside, sync_folder
-from din_infer.jobs.sources import name_row
+from din_infer.jobs.sources import in_file
 
 __all__ = ["Output", "Sink", "writing"]
 
@@ -33,7 +33,7 @@ def writing(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         rule = "a place where the scores can be written"
-        raise InputError(explain(rule, error, str(target))) from None
+        raise InputError(rule, error, str(target)) from None
 
 
 class Sink(io.RawIOBase):
@@ -135,8 +135,8 @@ class Output:
 
     def add(self, scored: Scored, num_rows: int) -> None:
         """Write what came of `num_rows` rows of the input."""
-        for row, why in scored.bad:
-            self._note(row + self.rows, name_row(why, self.rows, self._source))
+        for error in scored.errors:
+            self._note(in_file(error, self.rows, self._source))
         self.rows += num_rows
         self.num_written += scored.batch.num_rows
         self._waiting.append(scored.batch)
@@ -146,13 +146,13 @@ class Output:
         ):
             self._write_group()
 
-    def _note(self, row: int, why: str) -> None:
+    def _note(self, error: InputError) -> None:
         if self._bad is None:
             self._bad_target.parent.mkdir(parents=True, exist_ok=True)
             self._bad = beside(self._bad_target).open("w", encoding="utf-8")
-        self._bad.write(json.dumps({"row": row, "error": why}) + "\n")
+        self._bad.write(json.dumps({"row": error.row, "error": str(error)}) + "\n")
         self.num_bad += 1
-        self.last_bad = why
+        self.last_bad = str(error)
 
     def _write_group(self) -> None:
         if self._waiting:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError, output_schema
 from din_infer.jobs.workers import open_model, score_batch
@@ -180,7 +180,7 @@ def score_dataset(
     """
     if num_gpus < 0 or num_cpus < 0:
         got = f"num_cpus={num_cpus}, num_gpus={num_gpus}"
-        raise InputError(explain("resources of at least 0", got, "score_dataset"))
+        raise InputError("resources of at least 0", got, "score_dataset")
     model_id = None
     if Path(model).exists():
         known = ModelFile.read(model)

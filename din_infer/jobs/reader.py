@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.jobs.sources import Source
 
 __all__ = ["BATCH_BYTES", "Reader", "cut", "one_batch", "unreadable"]
@@ -63,7 +63,7 @@ def unreadable(source: Source, error: Exception) -> InputError:
     name = names.get(source.format, source.format.upper())
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     rule = f"a {name} file that can be read to its end"
-    return InputError(explain(rule, reason, str(source)))
+    return InputError(rule, reason, str(source))
 
 
 def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
 from din_infer.spec import FeatureSpec
@@ -95,7 +95,7 @@ class _Text(Reader):
             else:
                 start = last
         rule = f"a row of {self._source.format}"
-        return InputError(explain(rule, reason, LINE, within=f"row {start}"))
+        return InputError(rule, reason, LINE, row=start)
 
     def _sound(self, read: Callable[[list[bytes]], pa.Table]) -> list[bytes]:
         """Take the first lines that can be parsed: they tell the types of columns."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from din_infer.encode import Stats
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError, sentence
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
@@ -21,7 +21,7 @@ from din_infer.jobs.output import Output, writing
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import open_reader
-from din_infer.jobs.sources import Identity, Source, name_row
+from din_infer.jobs.sources import Identity, Source, in_file
 from din_infer.predictor import Predictor
 
 __all__ = ["Job", "Run", "Shard", "Summary"]
@@ -151,8 +151,8 @@ class Job:
             )
         except InputError as error:
             reader.close()
-            message = str(error).replace("- at `schema`", f"- at `{source}`")
-            raise InputError(message) from None
+            where = str(source) if error.column == "schema" else error.column
+            raise error.at(column=where) from None
         return reader, scorer
 
 
@@ -257,10 +257,10 @@ class Run:
             now = Identity.of(path)
         except OSError as error:
             rule = "a file that stays while it is scored"
-            raise InputError(explain(rule, error, str(path))) from None
+            raise InputError(rule, error, str(path)) from None
         if now != shard.identity:
             rule = "a file that does not change while the job runs"
-            raise InputError(explain(rule, "another in its place", str(path)))
+            raise InputError(rule, "another in its place", str(path))
 
     # -------------------------------------------------------------------- scoring
 
@@ -306,9 +306,9 @@ class Run:
     def _write_batch(self, event: _Event, output: Output) -> None:
         """Write what a batch gave; of a bad row, its shard fails, and it alone."""
         shard = event.shard
-        if event.error is not None or event.scored is None or event.stats is None:
-            message = name_row(str(event.error), output.rows, str(shard.source))
-            shard.error = InputError(message)
+        if event.error is not None:
+            shard.error = in_file(event.error, output.rows, str(shard.source))
+        if event.scored is None or event.stats is None:
             return
         with writing(self._ledger.target(shard.k)):
             output.add(event.scored, event.num_rows)
@@ -317,7 +317,7 @@ class Run:
             rule = f"at most {self._job.max_bad_rows:,} rows that do not fit"
             fix = "Give --max-bad-rows to allow more."
             got = f"{output.num_bad:,} of the first {output.rows:,}"
-            message = explain(rule, got, str(shard.source), fix)
+            message = sentence(rule, got, str(shard.source), fix)
             shard.error = InputError(f"{message} The last: {output.last_bad}")
         self._show(event)
 
@@ -367,4 +367,4 @@ def _not_handled(shard: Shard, error: Exception) -> InputError:
     """Say that Arrow cannot handle a type, or Parquet not hold it."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     rule = "columns that Arrow can handle and Parquet can hold"
-    return InputError(explain(rule, reason, str(shard.source)))
+    return InputError(rule, reason, str(shard.source))

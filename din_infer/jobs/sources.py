@@ -3,7 +3,6 @@
 import glob
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from din_infer.errors import ROW, InputError, explain
+from din_infer.errors import InputError
 
 __all__ = [
     "FORMATS",
@@ -23,7 +22,7 @@ __all__ = [
     "expand",
     "find_sources",
     "found_in",
-    "name_row",
+    "in_file",
     "open_parquet",
 ]
 
@@ -123,14 +122,14 @@ def _expand(
             if not found:
                 plain = [s for s in suffixes if not s.endswith(COMPRESSED)]
                 rule = "a folder with *" + ", *".join(plain)
-                raise InputError(explain(rule, "none", str(item)))
+                raise InputError(rule, "none", str(item))
             yield from ((path, path.relative_to(item)) for path in found)
         elif not item.exists() and glob.has_magic(str(item)):
             # a pattern may be absolute, which Path.glob refuses
             names = glob.glob(str(item), recursive=True)  # noqa: PTH207
             matches = [Path(name) for name in sorted(names)]
             if not matches:
-                raise InputError(explain("files of this pattern", "none", str(item)))
+                raise InputError("files of this pattern", "none", str(item))
             for match in matches:
                 if match.is_dir():
                     yield from _expand([match], suffixes)
@@ -165,12 +164,12 @@ def format_of(path: Path, given: str | None) -> str:
         with path.open("rb") as file:
             start = file.read(6)
     except OSError as error:
-        raise InputError(explain("a file to read", error, str(path))) from None
+        raise InputError("a file to read", error, str(path)) from None
     for magic, kind in ((b"PAR1", "parquet"), (b"ARROW1", "arrow")):
         if start.startswith(magic):
             return kind
     rule = "a name that ends in " + ", ".join(FORMATS)
-    raise InputError(explain(rule, path.name, str(path), "Give --format."))
+    raise InputError(rule, path.name, str(path), "Give --format.")
 
 
 def find_sources(
@@ -209,7 +208,7 @@ def find_sources(
     whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
     for path, times in Counter(whole).items():
         if times > 1:
-            raise InputError(explain("each input once", "it twice", str(path)))
+            raise InputError("each input once", "it twice", str(path))
     names = [name for _, name in pairs]
     if len(set(names)) < len(names):
         top = os.path.commonpath([path.parent for path in whole])
@@ -225,17 +224,17 @@ def find_sources(
     for target, times in Counter(source.target for source in found).items():
         if times > 1:
             rule = "inputs of different names"
-            raise InputError(explain(rule, f"two that become {target}", "inputs"))
+            raise InputError(rule, f"two that become {target}", "inputs")
     return found
 
 
 def _stdin(given: str | None, times: int) -> Source:
     if times > 1:
-        raise InputError(explain("each input once", "it twice", STDIN))
+        raise InputError("each input once", "it twice", STDIN)
     if given is None or given == "parquet":
         rule = "--format arrow, csv, tsv or jsonl for stdin"
         fix = "Parquet cannot be read as a stream." if given else ""
-        raise InputError(explain(rule, given or "none", STDIN, fix))
+        raise InputError(rule, given or "none", STDIN, fix)
     return Source(None, given, PurePath("stdin.parquet"))
 
 
@@ -255,12 +254,12 @@ def open_parquet(
     twice = [c for c in (*wanted, *optional) if names.count(c) > 1]
     if twice:
         file.close()
-        raise InputError(explain("each column once", ", ".join(twice), str(path)))
+        raise InputError("each column once", ", ".join(twice), str(path))
     missing = [c for c in wanted if c not in names]
     if missing:
         file.close()
         rule = "the columns " + ", ".join(missing)
-        raise InputError(explain(rule, "only " + ", ".join(names), str(path)))
+        raise InputError(rule, "only " + ", ".join(names), str(path))
     return file
 
 
@@ -276,7 +275,7 @@ def read_footer(path: str | Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
-        raise InputError(explain(rule, str(error).splitlines()[0], str(path))) from None
+        raise InputError(rule, str(error).splitlines()[0], str(path)) from None
 
 
 def found_in(
@@ -287,10 +286,7 @@ def found_in(
     return list(dict.fromkeys([*wanted, *(n for n in optional if n in names)]))
 
 
-def name_row(message: str, start: int, source: str | Path) -> str:
-    """Say the row of `source`, where the message says the row of a batch."""
-
-    def absolute(found: re.Match[str]) -> str:
-        return f"- at `{found[1]}`, row {int(found[2]) + start}"
-
-    return ROW.sub(absolute, message) + f" of {source}"
+def in_file(error: InputError, start: int, source: str | Path) -> InputError:
+    """Say the row of `source`, where the error says that of a batch from `start` on."""
+    row = None if error.row is None else error.row + start
+    return error.at(row=row, source=str(source))

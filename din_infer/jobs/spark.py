@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
 
-from din_infer.errors import InputError, explain
+from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError, find_form, output_schema
 from din_infer.jobs.workers import open_model, score_batch
@@ -199,7 +199,7 @@ def _ship(df: DataFrame, model: ModelFile) -> str:
     if not isinstance(context, SparkContext):
         rule = "a session that has a SparkContext, to ship the model"
         fix = "Put the model where all workers see it, and leave out ship."
-        raise InputError(explain(rule, "Spark Connect", "df", fix))
+        raise InputError(rule, "Spark Connect", "df", fix)
     name = f"{Path(model.place).stem}-{model.model_id}.onnx"
     # Spark deletes this folder when the context stops
     folder = Path(SparkFiles.getRootDirectory(), "din-infer")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from din_infer.errors import ROW, InputError, ModelError, explain
+from din_infer.errors import InputError, ModelError
 from din_infer.jobs.batches import BatchScorer
 from din_infer.predictor import Predictor
 
@@ -49,11 +49,11 @@ def open_model(
             " put both where all machines see them."
         )
         rule = "a model file on the worker's machine"
-        raise ModelError(explain(rule, "no such file", str(path), fix))
+        raise ModelError(rule, "no such file", str(path), fix)
     predictor = Predictor(path, device=device, threads=threads)
     if model_id is not None and predictor.model_id != model_id:
         rule = f"the model {model_id} that the driver read"
-        raise ModelError(explain(rule, predictor.model_id, str(path)))
+        raise ModelError(rule, predictor.model_id, str(path))
     return predictor
 
 
@@ -70,30 +70,28 @@ def score_batch(
     try:
         scored = scorer.score(batch)
     except InputError as error:
-        raise InputError(_named(str(error), batch, keep)) from None
-    if scored.bad:
-        row, message = scored.bad[0]
-        first = _named(message, batch, keep)
+        raise _named(error, batch, keep) from None
+    if scored.errors:
+        first = scored.errors[0]
         _LOG.warning(
             "%d of %d rows are bad; row %d: %s",
-            len(scored.bad),
+            len(scored.errors),
             batch.num_rows,
-            row,
-            first,
+            first.row,
+            _named(first, batch, keep),
         )
     return scored.batch
 
 
-def _named(message: str, batch: pa.RecordBatch, keep: Sequence[str]) -> str:
+def _named(error: InputError, batch: pa.RecordBatch, keep: Sequence[str]) -> InputError:
     """Say that a row is a batch's, and what its kept columns hold.
 
     A row's number within a batch of an engine is not enough to find it.
     """
-    found = ROW.search(message)
-    if found is None:
-        return message
-    row = int(found[2])
+    if error.row is None:
+        return error
     names = [n for n in keep if n in batch.schema.names][:MOST_VALUES]
-    values = [f"{n}={batch.column(n)[row].as_py()!r:.{MOST_CHARACTERS}}" for n in names]
-    whose = f" of a batch ({', '.join(values)})" if values else " of a batch"
-    return f"{message[: found.end()]}{whose}{message[found.end() :]}"
+    values = [
+        f"{n}={batch.column(n)[error.row].as_py()!r:.{MOST_CHARACTERS}}" for n in names
+    ]
+    return error.at(source=f"a batch ({', '.join(values)})" if values else "a batch")

@@ -10,7 +10,7 @@ from typing import Any
 
 from din_converter.importers import deepctr_torch, fuxictr, recbole, torch_rechub
 from din_converter.model import ClickModel
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["SOURCES", "import_checkpoint"]
 
@@ -53,17 +53,15 @@ def import_checkpoint(
         checkpoint cannot be reproduced exactly.
     """
     if source not in READERS:
-        rule = "one of " + ", ".join(READERS)
-        raise ConversionError(explain(rule, repr(source), "source"))
+        raise ConversionError("one of " + ", ".join(READERS), repr(source), "source")
     read, takes, needs = READERS[source]
     wrong = [o for o in options if o not in (*takes, *SIDES)]
     if wrong:
         rule = f"the options of {source}: " + ", ".join((*takes, *SIDES))
-        raise ConversionError(explain(rule, ", ".join(wrong), "source"))
+        raise ConversionError(rule, ", ".join(wrong), "source")
     missing = [o for o in needs if o not in options]
     if missing:
         rule = f"what a {source} checkpoint needs beside it: " + ", ".join(needs)
-        got = "no " + ", no ".join(missing)
-        raise ConversionError(explain(rule, got, "source"))
+        raise ConversionError(rule, "no " + ", no ".join(missing), "source")
     model: ClickModel = read(path, **options)
     return model

@@ -30,7 +30,7 @@ from din_converter.importers.description import (
 from din_converter.importers.state import State, assemble
 from din_converter.importers.whole_models import read_checkpoint
 from din_converter.model import ClickModel
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["read"]
 
@@ -330,7 +330,7 @@ def _weights(plan: _Plan, state: State, place: str) -> dict[str, Tensor]:
     if is_dice and f"{dice}.alpha" not in state and f"{dice}.bn.weight" in state:
         rule = f"a checkpoint of {LIBRARY} 0.2.9 or later"
         got = "Dice without alpha, which releases up to 0.2.3 wrote"
-        raise ConversionError(explain(rule, got, place))
+        raise ConversionError(rule, got, place)
     spec = plan.kwargs
     width = 4 * sum(c.dim for c in plan.query)
     ours = f"attentions.of_{plan.sequence}.mlp"

@@ -17,7 +17,7 @@ from din_converter.importers.description import (
 from din_converter.importers.state import State
 from din_converter.importers.unpickle import Inert
 from din_converter.importers.whole_models import children_of, kind_of, part_of
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = [
     "ACTIVATIONS",
@@ -143,18 +143,18 @@ def describe_model(model: object, place: str) -> dict[str, Any]:
     ours = isinstance(model, Inert) and model.module_name.startswith("deepctr_torch.")
     if not isinstance(model, Inert) or not ours or model.class_name != "DIN":
         rule = f"a state_dict or a DIN of {LIBRARY}"
-        raise ConversionError(explain(rule, kind_of(model), place))
+        raise ConversionError(rule, kind_of(model), place)
     if "gpus" not in model.attributes:  # up to 0.2.3 DIN attended one position only
         rule = f"a DIN of {LIBRARY} 0.2.9 or later"
         got = "one without `gpus`, as releases up to 0.2.5 pickle it"
-        raise ConversionError(explain(rule, got, place))
+        raise ConversionError(rule, got, place)
     attention = part_of(model, "attention")
     unit, tower = part_of(attention, "local_att", "dnn"), part_of(model, "dnn")
     odd = [n for n, m in (("attention", unit), ("dnn", tower)) if m is None]
     columns = model.attributes.get("dnn_feature_columns")
     if attention is None or unit is None or tower is None or odd:
         rule = f"a DIN as {LIBRARY} 0.2.9 to 0.3.0 makes it"
-        raise ConversionError(explain(rule, f"no {' and no '.join(odd)}", place))
+        raise ConversionError(rule, f"no {' and no '.join(odd)}", place)
     return {
         "columns": [_column(c) for c in columns] if isinstance(columns, list) else None,
         "history_feature_list": plain(model.attributes.get("history_feature_list")),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 from din_infer.spec import RESERVED
 
 __all__ = [
@@ -124,7 +124,7 @@ class Description:
         """Raise ConversionError if anything was wrong."""
         if self._faults:
             rule = f"a {self._library} DIN that can be reproduced exactly"
-            raise ConversionError(explain(rule, "; ".join(self._faults), self._place))
+            raise ConversionError(rule, "; ".join(self._faults), self._place)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
@@ -142,15 +142,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
         reason = error.strerror or str(error)
     except (ValueError, RecursionError) as error:
         reason = str(error)
-    raise ConversionError(explain("a description as JSON", reason, str(path)))
+    raise ConversionError("a description as JSON", reason, str(path))
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a file that holds a JSON object; raises ConversionError."""
     content = read_json(path)
     if not isinstance(content, dict):
-        got = f"a {type(content).__name__}"
-        raise ConversionError(explain("a JSON object", got, str(path)))
+        raise ConversionError("a JSON object", f"a {type(content).__name__}", str(path))
     return content
 
 
@@ -223,19 +222,17 @@ def choose_sides(
     for side, names in (("user", user_fields), ("candidate", candidate_fields)):
         place = f"{side}_fields"
         if isinstance(names, str):
-            raise ConversionError(explain("a list of names", repr(names), place))
+            raise ConversionError("a list of names", repr(names), place)
         for name in names:
             if said.setdefault(name, side) != side:
-                rule = "a name on one side only"
-                raise ConversionError(explain(rule, repr(name), place))
+                raise ConversionError("a name on one side only", repr(name), place)
             if fixed.get(name, side) != side:
                 rule = f"only names that can be {side} fields"
                 got = f"{name!r}, which the attention has as {fixed[name]}"
-                raise ConversionError(explain(rule, got, place))
+                raise ConversionError(rule, got, place)
             if name in fixed:
                 continue
             if name not in chosen:
-                rule = f"one of {known}"
-                raise ConversionError(explain(rule, repr(name), place))
+                raise ConversionError(f"one of {known}", repr(name), place)
             chosen[name] = side
     return chosen

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["Layers", "Settings", "is_size", "read_config", "refuse", "refuse_old"]
 
@@ -61,14 +61,14 @@ class Settings:
 def refuse(rule: str, faults: list[str], place: str) -> None:
     """Raise ConversionError with everything that is wrong in one place, if anything."""
     if faults:
-        raise ConversionError(explain(rule, "; ".join(faults), place))
+        raise ConversionError(rule, "; ".join(faults), place)
 
 
 def refuse_old(got: str, place: str) -> None:
     """Raise ConversionError for a model of FuxiCTR 1.x."""
     rule = "a checkpoint of FuxiCTR 2.x"
     fix = "This is FuxiCTR 1.x, whose DIN has no mask; train it again with 2.x."
-    raise ConversionError(explain(rule, got, place, fix))
+    raise ConversionError(rule, got, place, fix)
 
 
 class _Loader(yaml.SafeLoader):
@@ -105,11 +105,9 @@ def read_config(path: Path, experiment: str | None, stem: str) -> Settings:
         text = path.read_text(encoding="utf-8")
         content = yaml.load(text, Loader=_Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConversionError(explain(rule, reason, str(path))) from None
+        raise ConversionError(rule, " ".join(str(error).split()), str(path)) from None
     if not isinstance(content, Mapping):
-        got = f"a {type(content).__name__}"
-        raise ConversionError(explain(rule, got, str(path)))
+        raise ConversionError(rule, f"a {type(content).__name__}", str(path))
     content = content.get("params", content)  # as scripts keep a run's own parameters
     if "dnn_hidden_units" in content and experiment is None:
         return _settings(content, str(path))
@@ -122,7 +120,7 @@ def read_config(path: Path, experiment: str | None, stem: str) -> Settings:
         found = ", ".join(sections) or "none"
         rule = f"an experiment `{name}`"
         fix = "Say which with `experiment`." if sections else ""
-        raise ConversionError(explain(rule, found, str(path), fix))
+        raise ConversionError(rule, found, str(path), fix)
     return _settings({**base, **sections[name]}, f"{path}: {name}")
 
 

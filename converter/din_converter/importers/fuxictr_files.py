@@ -12,7 +12,7 @@ from typing import Any
 from din_converter.checkpoint import read_weights
 from din_converter.importers.description import read_json_object
 from din_converter.importers.fuxictr_config import Settings, is_size, refuse, refuse_old
-from din_infer.errors import ConversionError, ModelError, explain
+from din_infer.errors import ConversionError, ModelError
 
 __all__ = ["Feature", "read_features", "read_state", "read_vocabularies"]
 
@@ -62,8 +62,7 @@ def read_state(path: Path) -> dict[str, Any]:
     except ModelError as error:
         raise ConversionError(str(error)) from None
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
-        got = f"a {type(content).__name__}"
-        raise ConversionError(explain(rule, got, str(path)))
+        raise ConversionError(rule, f"a {type(content).__name__}", str(path))
     if any(k.startswith("dnn.dnn.") for k in content):
         refuse_old("keys like dnn.dnn.0.weight", str(path))
     return dict(content)
@@ -90,11 +89,11 @@ def read_features(path: Path, settings: Settings) -> dict[str, Feature]:
         for f in listed
     ):
         rule = "`features`, a list of objects {name: {..}}"
-        raise ConversionError(explain(rule, repr(listed)[:80], str(path)))
+        raise ConversionError(rule, repr(listed)[:80], str(path))
     ours, theirs = settings.raw.get("dataset_id"), content.get("dataset_id")
     if ours is not None and ours != theirs:
         rule = f"dataset_id {ours!r}, as in {settings.place}"
-        raise ConversionError(explain(rule, repr(theirs), str(path)))
+        raise ConversionError(rule, repr(theirs), str(path))
     raw = {name: dict(spec) for f in listed for name, spec in f.items()}
     raw = _overridden(raw, settings, str(path))
     faults: list[str] = []
@@ -207,5 +206,5 @@ def read_vocabularies(
     if faults:
         rule = "per feature __PAD__ = 0, values from 1 without a gap, __OOV__ last"
         fix = "Leave the vocabulary out to send ids."
-        raise ConversionError(explain(rule, "; ".join(faults), str(path), fix))
+        raise ConversionError(rule, "; ".join(faults), str(path), fix)
     return out

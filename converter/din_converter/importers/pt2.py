@@ -33,7 +33,7 @@ from din_converter.importers.pt2_program import (
     vetted_value,
 )
 from din_converter.importers.unpickle import read_pickled
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["load_program"]
 
@@ -89,8 +89,7 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
         reason = f"a damaged file ({_first_line(error)})"
     else:
         return _load(copy, path)
-    rule = "a program that torch.export.save wrote"
-    raise ConversionError(explain(rule, reason, str(path)))
+    raise ConversionError("a program that torch.export.save wrote", reason, str(path))
 
 
 def _first_line(error: BaseException) -> str:
@@ -108,8 +107,7 @@ def _load(copy: bytes, path: Path) -> ExportedProgram:
         else:
             program: ExportedProgram = loaded
             return program
-    rule = "a program that this torch can load"
-    raise ConversionError(explain(rule, reason, str(path)))
+    raise ConversionError("a program that this torch can load", reason, str(path))
 
 
 @contextlib.contextmanager

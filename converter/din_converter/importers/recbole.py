@@ -24,7 +24,7 @@ from din_converter.importers.recbole_dataset import (
 from din_converter.importers.state import State, assemble, padding_row
 from din_converter.importers.unpickle import read_pickle
 from din_converter.model import ClickModel, key_of
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 from din_infer.spec import RESERVED
 
 __all__ = ["read"]
@@ -76,7 +76,7 @@ def read(
     if chosen:
         rule = f"no field to move, since recbole's DIN reads items alone ({saved.item})"
         given = "user_fields" if user_fields else "candidate_fields"
-        raise ConversionError(explain(rule, ", ".join(chosen), given))
+        raise ConversionError(rule, ", ".join(chosen), given)
     state = State(content["state_dict"], "recbole", place)
     spec, weights = _build(saved, state)
     state.finish()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from din_converter.importers.unpickle import Inert
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["LAYER", "PAD", "Attribute", "Saved", "open_checkpoint"]
 
@@ -79,13 +79,11 @@ def open_checkpoint(content: object, place: str) -> Saved:
     found = content if isinstance(content, dict) else {}
     missing = [key for key in keys if key not in found]
     if missing:
-        got = "no " + ", ".join(missing)
-        raise ConversionError(explain(rule, got, place))
+        raise ConversionError(rule, "no " + ", ".join(missing), place)
     other = found["other_parameter"]
     layer = other.get("embedding_layer") if isinstance(other, dict) else None
     if not isinstance(layer, Inert) or not isinstance(found["state_dict"], Mapping):
-        got = "no embedding_layer in other_parameter"
-        raise ConversionError(explain(rule, got, place))
+        raise ConversionError(rule, "no embedding_layer in other_parameter", place)
     config = _config(found["config"], place)
     return _Reader(layer, place).saved(config)
 
@@ -110,7 +108,7 @@ def _config(config: object, place: str) -> dict[str, Any]:
         faults.append(f"model {values['model']!r}")
     if faults:
         raise ConversionError(
-            explain("the configuration of recbole's DIN", "; ".join(faults), place)
+            "the configuration of recbole's DIN", "; ".join(faults), place
         )
     return values
 
@@ -143,7 +141,7 @@ class _Reader:
         self.check_items(item, tokens, attributes)
         if self.faults:
             rule = "item features that can be reproduced"
-            raise ConversionError(explain(rule, "; ".join(self.faults), self.place))
+            raise ConversionError(rule, "; ".join(self.faults), self.place)
         return Saved(
             item=item,
             history=item + config["LIST_SUFFIX"],

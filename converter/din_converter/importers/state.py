@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from din_converter.model import ClickModel, fill, hollow_model
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 from din_infer.spec import FeatureSpec
 
 __all__ = ["State", "assemble", "padding_row"]
@@ -86,7 +86,7 @@ class State:
         ]
         if faults:
             rule = f"the weights of a {self._library} DIN as described"
-            raise ConversionError(explain(rule, "; ".join(faults), self._place))
+            raise ConversionError(rule, "; ".join(faults), self._place)
 
 
 def padding_row(table: Tensor) -> str:

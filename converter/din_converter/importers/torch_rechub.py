@@ -33,7 +33,7 @@ from din_converter.importers.torch_rechub_files import (
 )
 from din_converter.importers.whole_models import read_checkpoint
 from din_converter.model import ClickModel
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 from din_infer.spec import ANY_LENGTH
 
 __all__ = ["read"]
@@ -81,7 +81,7 @@ def read(
         path, description, "features", describe_model
     )
     if max_len is not None and not SIZE.check(max_len):
-        raise ConversionError(explain(SIZE.rule, repr(max_len), "max_len"))
+        raise ConversionError(SIZE.rule, repr(max_len), "max_len")
     plan = _Plan(raw, place_of_raw, max_len)
     state = State(tensors, LIBRARY, place)
     found = {

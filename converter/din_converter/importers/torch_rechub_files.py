@@ -17,7 +17,7 @@ from din_converter.importers.description import (
 )
 from din_converter.importers.unpickle import Inert
 from din_converter.importers.whole_models import children_of, kind_of, part_of
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = [
     "ACTIVATIONS",
@@ -119,7 +119,7 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
     ours = isinstance(model, Inert) and model.module_name.startswith("torch_rechub.")
     if not ours or model.class_name != "DIN":
         rule = f"a state_dict or a DIN of {LIBRARY}"
-        raise ConversionError(explain(rule, kind_of(model), place))
+        raise ConversionError(rule, kind_of(model), place)
     units = children_of(part_of(model, "attention_layers"))
     layers = [_layers_of(part_of(u, "attention", "mlp"), place) for u in units]
     softmax = [plain(u.attributes.get("use_softmax")) for u in units]
@@ -127,14 +127,14 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
     if not same or len(set(map(repr, softmax))) != 1:
         rule = f"a DIN as {LIBRARY} 0.9.0 makes it"
         got = "attention units that differ" if layers else "no attention_layers"
-        raise ConversionError(explain(rule, got, place))
+        raise ConversionError(rule, got, place)
     dims, activation, _ = layers[0]
     tower_dims, tower_activation, output_layer = _layers_of(
         part_of(model, "mlp", "mlp"), place
     )
     if tower_activation not in ("dice", None):
         rule = "a tower with Dice, as the library makes it"
-        raise ConversionError(explain(rule, tower_activation, place))
+        raise ConversionError(rule, tower_activation, place)
     held = model.attributes
     return {
         name: [_feature(f) for f in held[name]]
@@ -163,7 +163,7 @@ def _layers_of(mlp: Any, place: str) -> tuple[list[Any], Any, bool]:  # noqa: AN
     ends = names[4 * count :] in ([], ["Linear"])
     if not regular or not ends or len(activations) > 1 or not modules:
         rule = f"layers as {LIBRARY} 0.9.0 makes them"
-        raise ConversionError(explain(rule, ", ".join(names) or "none", place))
+        raise ConversionError(rule, ", ".join(names) or "none", place)
     dims = [plain(modules[4 * i].attributes.get("out_features")) for i in range(count)]
     name = activations.pop() if activations else None
     return dims, None if name is None else MODULES.get(name, name), rest == 1

@@ -21,7 +21,7 @@ from din_converter.importers.pickle_makers import (
     Storage,
     is_sizes,
 )
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["Inert", "module_state", "read_pickle", "read_pickled", "state_dict_of"]
 
@@ -75,8 +75,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
         reason = str(error)
     except OSError as error:
         reason = error.strerror or str(error)
-    rule = "a checkpoint that torch.save wrote"
-    raise ConversionError(explain(rule, reason, str(path)))
+    raise ConversionError("a checkpoint that torch.save wrote", reason, str(path))
 
 
 def read_pickled(data: bytes) -> Any:  # noqa: ANN401
@@ -287,8 +286,7 @@ def module_state(module: Inert) -> dict[str, Tensor]:
         parameters, buffers, modules = (d if isinstance(d, dict) else {} for d in kinds)
         plain = all(isinstance(d, dict) for d in kinds)
         if not plain or depth > MAX_DEPTH or visited > MAX_MODULES:
-            rule = "a torch module"
-            raise ConversionError(explain(rule, repr(part)[:100], prefix or "model"))
+            raise ConversionError("a torch module", repr(part)[:100], prefix or "model")
         skipped = held.get("_non_persistent_buffers_set")
         skipped = skipped if isinstance(skipped, set | list | tuple) else ()
         kept = [(k, v) for k, v in buffers.items() if k not in skipped]

@@ -17,7 +17,7 @@ from din_converter.importers.unpickle import (
     read_pickle,
     state_dict_of,
 )
-from din_infer.errors import ConversionError, explain
+from din_infer.errors import ConversionError
 
 __all__ = ["children_of", "kind_of", "part_of", "read_checkpoint"]
 
@@ -80,12 +80,12 @@ def read_checkpoint(
         if description is None:
             rule = f"a description of the {describes} beside a state_dict"
             fix = "Give it, or the whole model as torch.save(model, ...) writes it."
-            raise ConversionError(explain(rule, "none", place, fix))
+            raise ConversionError(rule, "none", place, fix)
         raw, place = read_json(description), os.fspath(description)
     else:
         if description is not None:
             rule = "a state_dict beside a description"
-            raise ConversionError(explain(rule, kind_of(loaded), place))
+            raise ConversionError(rule, kind_of(loaded), place)
         if isinstance(loaded, Inert) and loaded.class_name == "DataParallel":
             loaded = part_of(loaded, "module")
         raw = describe_model(loaded, place)
