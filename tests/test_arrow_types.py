@@ -396,10 +396,10 @@ def check(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) -> None:
             unseen = [reference.encode(spec, [r])[1][name]["unseen"] for r in rows]
             row = next(i for i, n in enumerate(unseen) if n > 0)
             with pytest.raises(InputError, match=rf" - at `{name}`, row {row}$"):
-                FeatureEncoder(spec).encode(batch, stats, threads)
+                FeatureEncoder(spec.reads).encode(batch, stats, threads)
             assert stats == Stats()
             return
-        got = FeatureEncoder(spec).encode(batch, stats, threads)
+        got = FeatureEncoder(spec.reads).encode(batch, stats, threads)
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, strict=True, err_msg=name)
         assert got[name].flags.c_contiguous
