@@ -381,6 +381,7 @@ class _Parser:
             )
         parsed = Behavior(
             name=name,
+            side="user",
             fields=tuple(fields),
             query=slots,
             order=section.choose(

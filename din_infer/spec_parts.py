@@ -5,7 +5,7 @@ Letters: B requests, N candidates, T positions, K dense values, D width of a beh
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from din_infer._kernels import Vocabulary
 from din_infer.lazy import lazy
@@ -233,9 +233,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class Lists:
-    """What a behavior sequence and a multi-hot field have alike."""
+    """What behavior sequences, always of `side` "user", and multi-hot fields share."""
 
     name: str
+    side: str
     max_len: int
     padding: str
     pad_value: str | int | None
@@ -257,7 +258,6 @@ class Behavior(Lists):
     order: str
     empty_softmax: str
     attention: Attention
-    side: ClassVar[str] = "user"
 
     @property
     def width(self) -> int:
@@ -280,7 +280,6 @@ class MultiHot(Embedded, Lists):
     """A ragged field that is pooled to [B or N, dim]; `empty` fills an empty one."""
 
     column: str
-    side: str
     pooling: str
     empty: float
 
