@@ -341,7 +341,7 @@ def _seen(
     spec: "Behavior", users: object, raw: Mapping[str, list[Any]]
 ) -> list[tuple[dict[str, list[Any]], list[int], int]]:
     """Per request: raw values and places of the behaviors kept, and how many came."""
-    names = list(dict.fromkeys(f.column for f in spec.fields if f.source is None))
+    names = list(dict.fromkeys(f.column for f in spec.own_fields))
     lists = {name: [values or [] for values in raw[name]] for name in names}
     sizes = [len(values) for values in lists[names[0]]]
     places, lengths = _places(spec, _open(spec, users), sizes)
@@ -355,7 +355,7 @@ def _seen(
 
 def _open(spec: "Behavior", users: object) -> Batch:
     """Find the columns that say which elements are behaviors."""
-    first = next(f for f in spec.fields if f.source is None)
+    first = spec.own_fields[0]
     lengths = [spec.length_column] if spec.length_column else []
     return open_batch(users, [first.column], "requests", lengths)
 
@@ -364,7 +364,7 @@ def _places(
     spec: "Behavior", batch: Batch, sizes: list[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Encode 0, 1, 2, .. beside each list: (places kept [B, T], lengths [B])."""
-    first = next(f for f in spec.fields if f.source is None)
+    first = spec.own_fields[0]
     place = "place in " + " ".join(batch.columns)
     counted = np.concatenate([np.arange(n) for n in sizes]) if sizes else np.arange(0)
     offsets = np.array([0, *accumulate(sizes)])
@@ -379,4 +379,4 @@ def _places(
     _lists_step(spec, fields, newest_first=newest_first)(batch, work)
     encoding = work.pending[-1][1]
     encoding.run(0, encoding.num_rows)
-    return encoding.finish()[0], work.made[f"{spec.name}.lengths"]  # type: ignore[return-value]
+    return encoding.finish()[0], work.made[spec.lengths]  # type: ignore[return-value]
