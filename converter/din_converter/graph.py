@@ -300,12 +300,10 @@ def _tower_input(
     the weight matrix: a linear layer does not care.
     """
     spec, g = graph.spec, graph.g
-    sizes = {f.name: f.dim for f in (*spec.user, *spec.candidate)}
-    sizes |= {d.name: d.dim for d in spec.derived}
-    sizes |= {m.name: m.dim for m in spec.multi_hot}
-    sizes |= {d.name: d.width for d in spec.dense}
+    fields = (*spec.user, *spec.candidate, *spec.derived, *spec.multi_hot)
+    widths = {f.name: f.width for f in fields} | {d.name: d.width for d in spec.dense}
+    widths |= {s.name: s.width for s in spec.behavior}
     queries = {s.name: s.query for s in spec.behavior}
-    widths = {s.name: s.width for s in spec.behavior}
     collected: dict[tuple[str, str], Array] = {}
 
     def give(kind: str, name: str, start: int, rows: Array, width: int) -> None:
@@ -317,7 +315,7 @@ def _tower_input(
         rows = first[row : row + part.width]
         row += part.width
         if part.kind == "field":
-            give("field", part.name, part.start, rows, sizes[part.name])
+            give("field", part.name, part.start, rows, widths[part.name])
         elif part.kind == "query":
             at = 0
             for name, width in queries[part.name]:
