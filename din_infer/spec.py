@@ -1098,7 +1098,7 @@ class FeatureSpec:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self.encoder.encode(batch, threads=threads)
+        return self.encoder.encode(batch, threads).inputs
 
 
 def _required_length(lists: Behavior | MultiHot) -> list[str]:

@@ -206,8 +206,10 @@ class _Inspector:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
-        ids: dict[str, Any] = self._ids.encode(batch, self._stats, self._threads)
-        keys: dict[str, Any] = self._keys.encode(batch, None, self._threads)
+        encoded = self._ids.encode(batch, self._threads)
+        self._stats.add_all(encoded.counts)
+        ids = encoded.inputs
+        keys = self._keys.encode(batch, self._threads).inputs
         self._rows += batch.num_rows
         classes = np.zeros(batch.num_rows, np.int64)
         if "label" in self._present:
