@@ -280,10 +280,8 @@ def prepare_lists(
         If the lists have other lengths than the window's column.
     """
     cdef Encoding encoding = Encoding()
-    if width < 0:
-        raise InputError("a width of at least 0", width, column.name)
-    if column.kind != "null" and not column.is_list or column.kind == "other":
-        raise InputError("a list column", column.describe(), column.name)
+    _check_width(width, column)
+    _check_lists(column)
     if column.kind != "null":
         column.require(encoder.c.reads, True)
     window.check_parallel(column)

@@ -20,8 +20,7 @@ cdef class Window:
     cdef bint has_positions
 
     def __cinit__(self, Column column not None):
-        if column.kind != "null" and not column.is_list or column.kind == "other":
-            raise InputError("a list column", column.describe(), column.name)
+        _check_lists(column)
         self.column = column
         self.lengths = _lengths_of(column)
         self.kept = self.lengths
@@ -163,6 +162,33 @@ cdef class Window:
                 lengths[i] = n
         return out, max_len if is_fixed else min(longest, max_len), truncated, empty
 
+    def places(self, int64_t width, bint newest_first):
+        """Return which elements of its list each row's ids are: int64 [B, width].
+
+        Numbers of elements from 0, in the order of the ids that `prepare_lists` with
+        these arguments makes: oldest first, right-padded with 0.
+        """
+        cdef int64_t row
+        cdef int64_t count
+        cdef int64_t first
+        cdef int64_t t
+        cdef int64_t i
+        cdef int64_t[:, ::1] view
+        _check_width(width, self.column)
+        out = np.zeros((self.kept.shape[0], width), dtype=np.int64)
+        view = out
+        for row in range(self.kept.shape[0]):
+            count = min(self.kept[row], width)
+            first = 0 if newest_first else self.kept[row] - count
+            for t in range(count):
+                i = first + (count - 1 - t if newest_first else t)
+                if self.has_positions:
+                    i = self.positions[self.position_start[row] + i]
+                elif self.has_skip:
+                    i += self.skip[row]
+                view[row, t] = i
+        return out
+
     cdef int check_parallel(self, Column column) except -1:
         """Refuse a column whose lists have other lengths."""
         cdef const int64_t[::1] lengths
@@ -179,6 +205,18 @@ cdef class Window:
                 rule = f"{self.lengths[i]} elements, as `{name}` has"
                 raise InputError(rule, lengths[i], column.name, row=i)
         return 0
+
+
+cdef int _check_lists(Column column) except -1:
+    if column.kind != "null" and not column.is_list or column.kind == "other":
+        raise InputError("a list column", column.describe(), column.name)
+    return 0
+
+
+cdef int _check_width(int64_t width, Column column) except -1:
+    if width < 0:
+        raise InputError("a width of at least 0", width, column.name)
+    return 0
 
 
 cdef object _lengths_of(Column column):
