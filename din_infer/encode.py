@@ -7,8 +7,8 @@ Letters: B requests, N candidates, T positions, V elements of all lists together
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,17 @@ from din_infer import _kernels
 from din_infer.columns import Batch, fit, integers, open_batch, to_column
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, check_count, is_whole, report
-
-if TYPE_CHECKING:
-    from din_infer.spec import (
-        Behavior,
-        BehaviorField,
-        Dense,
-        Encoder,
-        FeatureSpec,
-        Field,
-        MultiHot,
-    )
+from din_infer.spec_parts import (
+    Behavior,
+    Dense,
+    Encoder,
+    Field,
+    MultiHot,
+    ReadColumn,
+    inputs_of,
+    required_columns,
+    seed_rule,
+)
 
 __all__ = [
     "Encoded",
@@ -123,7 +123,7 @@ class Stats:
         return {name: asdict(counts) for name, counts in self.fields.items()}
 
 
-def _compile(encoder: "Encoder", dtype: str) -> _kernels.Encoder:
+def _compile(encoder: Encoder, dtype: str) -> _kernels.Encoder:
     vocabulary = encoder.vocabulary
     if encoder.type == "vocab" and (vocabulary is None or vocabulary.dtype != dtype):
         vocabulary = _kernels.Vocabulary(list(encoder.values), dtype)
@@ -241,7 +241,7 @@ def _rows_of_run(error: InputError, runs: NDArray[np.int64] | None) -> list[Inpu
 _Step = Callable[[Batch, _Work], None]
 
 
-def _scalar_step(spec: "Field", encoder: _kernels.Encoder) -> _Step:
+def _scalar_step(spec: Field, encoder: _kernels.Encoder) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" else ""
     name, column_name, dtype = spec.name, spec.column, spec.dtype
 
@@ -253,7 +253,7 @@ def _scalar_step(spec: "Field", encoder: _kernels.Encoder) -> _Step:
 
 
 def _lists_step(
-    spec: "Behavior | MultiHot",
+    spec: Behavior | MultiHot,
     fields: list[tuple[str, str, str, _kernels.Encoder]],
     *,
     newest_first: bool,
@@ -307,7 +307,7 @@ def _check_padding(
 
 
 def choose_elements(
-    spec: "Behavior | MultiHot",
+    spec: Behavior | MultiHot,
     batch: Batch,
     window: _kernels.Window,
     errors: list[InputError] | None = None,
@@ -322,7 +322,7 @@ def choose_elements(
         window.trim(spec.pad_value)
 
 
-def _dense_step(spec: "Dense") -> _Step:
+def _dense_step(spec: Dense) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" and spec.dim == 1 else ""
 
     def step(batch: Batch, work: _Work) -> None:
@@ -360,46 +360,40 @@ def _run_all(encodings: list[_kernels.Encoding], threads: int) -> None:
 class FeatureEncoder:
     """A spec made ready to encode; read-only, so that threads may share it."""
 
-    def __init__(self, spec: "FeatureSpec") -> None:
+    def __init__(self, reads: Sequence[ReadColumn]) -> None:
         compiled: dict[tuple[str, int], _kernels.Encoder] = {}
 
-        def encoder_of(part: "Field | BehaviorField | MultiHot") -> _kernels.Encoder:
+        def encoder_of(column: ReadColumn, encoder: Encoder) -> _kernels.Encoder:
             # by identity: fields that share a table share its encoder, and a
             # vocabulary is long to compare
-            key = (part.dtype, id(part.encoder))
+            key = (column.dtype, id(encoder))
             if key not in compiled:
-                compiled[key] = _compile(part.encoder, part.dtype)
+                compiled[key] = _compile(encoder, column.dtype)
             return compiled[key]
 
-        self.columns: tuple[str, ...] = spec.columns
+        self.columns: tuple[str, ...] = required_columns(reads)
+        self.names: tuple[str, ...] = tuple(i.name for i in inputs_of(reads))
         steps: dict[str, list[_Step]] = {"user": [], "candidate": []}
         columns: dict[str, list[str]] = {"user": [], "candidate": []}
         optional: dict[str, list[str]] = {"user": [], "candidate": []}
-
-        def add_length(part: "Behavior | MultiHot", side: str) -> None:
-            if part.length_column is not None:
-                may_lack = part.length_column in spec.optional_columns
-                (optional if may_lack else columns)[side].append(part.length_column)
-
-        self.names: tuple[str, ...] = tuple(i.name for i in spec.inputs)
-        for f in (*spec.user, *spec.candidate):
-            steps[f.side].append(_scalar_step(f, encoder_of(f)))
-            columns[f.side].append(f.column)
-        for s in spec.behavior:
-            own = [f for f in s.fields if f.source is None]
-            fields = [(f.name, f.column, f.dtype, encoder_of(f)) for f in own]
-            newest_first = s.order == "newest_first"
-            steps["user"].append(_lists_step(s, fields, newest_first=newest_first))
-            columns["user"] += [f.column for f in own]
-            add_length(s, "user")
-        for m in spec.multi_hot:
-            fields = [(m.name, m.column, m.dtype, encoder_of(m))]
-            steps[m.side].append(_lists_step(m, fields, newest_first=False))
-            columns[m.side].append(m.column)
-            add_length(m, m.side)
-        for d in spec.dense:
-            steps[d.side].append(_dense_step(d))
-            columns[d.side].append(d.column)
+        for c in reads:
+            (columns if c.name in self.columns else optional)[c.side].append(c.name)
+        for part, own in groupby(reads, lambda c: c.part):
+            fields = [
+                (c.inputs[0].name, c.name, c.dtype, encoder_of(c, c.encoder))
+                for c in own
+                if c.encoder is not None
+            ]
+            if isinstance(part, Field):
+                step = _scalar_step(part, fields[0][3])
+            elif isinstance(part, Dense):
+                step = _dense_step(part)
+            else:
+                newest_first = (
+                    isinstance(part, Behavior) and part.order == "newest_first"
+                )
+                step = _lists_step(part, fields, newest_first=newest_first)
+            steps[part.side].append(step)
         self.user_columns = tuple(dict.fromkeys(columns["user"]))
         self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
         self.optional_user_columns = tuple(dict.fromkeys(optional["user"]))
@@ -604,7 +598,7 @@ def _check_owners(owners: object, num_requests: int, n: int) -> NDArray[np.int64
 
 def encode_values(
     values: Any,  # noqa: ANN401
-    encoder: "Encoder",
+    encoder: Encoder,
     dtype: str,
     name: str,
 ) -> NDArray[np.int64]:
@@ -629,14 +623,6 @@ def encode_values(
     """
     column = fit(to_column(values, name), dtype, is_list=False)
     return _kernels.encode_scalars(column, _compile(encoder, dtype))[0]
-
-
-def seed_rule(hash: str, seed: int) -> str:
-    """Return what a seed of this hash must be, or "" when it is that."""
-    if hash == "farmhash64":
-        return "" if seed == 0 else "seed 0, since farmhash64 takes none"
-    bits = 32 if hash == "murmur3_32" else 64
-    return "" if 0 <= seed < 2**bits else f"a seed in [0, 2**{bits})"
 
 
 def hash_buckets(

@@ -395,9 +395,9 @@ def check(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) -> None:
             unseen = [reference.encode(spec, [r])[1][name]["unseen"] for r in rows]
             row = next(i for i, n in enumerate(unseen) if n > 0)
             with pytest.raises(InputError, match=rf" - at `{name}`, row {row}$"):
-                FeatureEncoder(spec).encode(batch, threads)
+                FeatureEncoder(spec.reads).encode(batch, threads)
             return
-        encoded = FeatureEncoder(spec).encode(batch, threads)
+        encoded = FeatureEncoder(spec.reads).encode(batch, threads)
     got = encoded.inputs
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, strict=True, err_msg=name)

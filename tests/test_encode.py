@@ -164,7 +164,7 @@ def spec_of(**changes: Any) -> FeatureSpec:
 
 
 def check(spec: FeatureSpec, batch: Any, rows: Rows) -> None:
-    encoded = FeatureEncoder(spec).encode(batch)
+    encoded = FeatureEncoder(spec.reads).encode(batch)
     got = encoded.inputs
     expected, counts = reference.encode(spec, rows)
     assert list(got) == [i.name for i in spec.inputs]

@@ -301,7 +301,7 @@ def test_threads_do_not_change_a_batch(
     batch = container(rows, KINDS)
     expected, counts = reference.encode(spec, rows)
     for threads in (1, 2, 3, 8):
-        encoded = FeatureEncoder(spec).encode(batch, threads=threads)
+        encoded = FeatureEncoder(spec.reads).encode(batch, threads=threads)
         got = encoded.inputs
         for name, array in expected.items():
             np.testing.assert_array_equal(got[name], array, strict=True, err_msg=name)

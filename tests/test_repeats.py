@@ -51,7 +51,7 @@ def merge(spec: FeatureSpec, batch: Any, threads: int = 1) -> Encoded:
     """Encode with one request per run, however short runs and tables are."""
     small = {"PART": 16, "ROWS_TO_MARK": 3, "FEWEST_ROWS_TO_MERGE": 0}
     with mock.patch.multiple(encode, **small, FEWEST_ROWS_PER_RUN=1):
-        return FeatureEncoder(spec).encode(batch, threads, merge_repeats=True)
+        return FeatureEncoder(spec.reads).encode(batch, threads, merge_repeats=True)
 
 
 def refusal(encode_it: Callable[[], Any]) -> str:
@@ -63,7 +63,7 @@ def refusal(encode_it: Callable[[], Any]) -> str:
 
 
 def user_columns(spec: FeatureSpec) -> list[str]:
-    encoder = FeatureEncoder(spec)
+    encoder = FeatureEncoder(spec.reads)
     return [*encoder.user_columns, *encoder.optional_user_columns]
 
 
@@ -72,7 +72,7 @@ def check_merged(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) ->
 
     Returns how many requests there are.
     """
-    message = refusal(lambda: FeatureEncoder(spec).encode(batch))
+    message = refusal(lambda: FeatureEncoder(spec.reads).encode(batch))
     if message:
         assert refusal(lambda: merge(spec, batch, threads)) == message
         return 0
@@ -654,7 +654,7 @@ def test_the_first_bad_row_is_named_among_repeats(form: str, threads: int) -> No
             mock.patch.object(encode, "PART", 16),
             pytest.raises(InputError) as caught,
         ):
-            FeatureEncoder(spec).encode(batch, threads=threads)
+            FeatureEncoder(spec.reads).encode(batch, threads=threads)
         assert str(caught.value) == (
             f"expected an id in [0, 9), got {value} - at `x`, row {first}"
         )

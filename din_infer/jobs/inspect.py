@@ -189,9 +189,9 @@ class _Inspector:
         self.columns = tuple(dict.fromkeys([*spec.columns, *present.values()]))
         self._present = present
         self._threads = available_cpus()
-        self._ids = FeatureEncoder(_forgiving(spec))
+        self._ids = FeatureEncoder(_forgiving(spec).reads)
         by_keys = _with_encoders(spec, key_encoder)
-        self._keys = FeatureEncoder(replace(by_keys, dense=()))
+        self._keys = FeatureEncoder(replace(by_keys, dense=()).reads)
         self._stats = Stats()
         self._rows = 0
         lists = [s.name for s in spec.behavior] + [m.name for m in spec.multi_hot]
