@@ -8,7 +8,7 @@ fields by `DinError.at`; no code reads the sentence.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 __all__ = [
     "ConversionError",
@@ -78,8 +78,8 @@ class DinError(Exception):
         column: str = "",
         fix: str = "",
         *,
-        row: int | None = None,
-        candidate: int | None = None,
+        row: SupportsIndex | None = None,
+        candidate: SupportsIndex | None = None,
         source: str = "",
         within: str = "",
     ) -> None:
