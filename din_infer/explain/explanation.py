@@ -13,85 +13,22 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer import _kernels, explain_text
+from din_infer import _kernels
 from din_infer.columns import Batch, open_batch
 from din_infer.encode import _compile, _lists_step, _Work
-from din_infer.raw_values import read
+from din_infer.errors import InputError
+from din_infer.explain.facts import ExplainedRow, ExplainedSequence
+from din_infer.explain.html import fragment, page
+from din_infer.explain.raw_values import read
+from din_infer.explain.text import table
+from din_infer.formatting import label
+from din_infer.spec import Behavior, FeatureSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from din_infer.spec import Behavior, FeatureSpec
-
-__all__ = ["ExplainedRow", "ExplainedSequence", "Explanation", "explained"]
-
-
-@dataclass(frozen=True, eq=False)
-class ExplainedSequence:
-    """The behaviors of one sequence that the model saw in one row, oldest first.
-
-    Attributes
-    ----------
-    name : str
-        The sequence's.
-    columns : dict of list
-        Per column of the sequence, the raw value of each behavior; null is None.
-    indices : list of int
-        The place of each behavior in the caller's list.
-    weights : float32 [behaviors]
-        The activation weight of each behavior.
-    padding : float32 [T - behaviors]
-        Of a sequence with ``padding = "attended"``: the weights of the padding behind
-        the behaviors, which such a model counts too. Empty otherwise.
-    num_given : int
-        Elements in the caller's list.
-    """
-
-    name: str
-    columns: dict[str, list[Any]]
-    indices: list[int]
-    weights: NDArray[np.float32]
-    padding: NDArray[np.float32]
-    num_given: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def labels(self) -> list[str]:
-        """The values of each behavior in one line of text."""
-        values = zip(*self.columns.values(), strict=True)
-        return [explain_text.label(behavior) for behavior in values]
-
-
-@dataclass(frozen=True, eq=False)
-class ExplainedRow:
-    """One scored row: one candidate of one request.
-
-    Attributes
-    ----------
-    number : int
-        The row in what was explained.
-    request : int
-        Rows of the same request have the same number.
-    score : float
-        What `Predictor.score` gives.
-    name : str
-        The values of the candidate's fields in one line of text.
-    candidate, user : dict
-        The raw values of the candidate's side, and of the user's but for its behaviors.
-    sequences : tuple of ExplainedSequence
-        In the order of the spec.
-    """
-
-    number: int
-    request: int
-    score: float
-    name: str
-    candidate: dict[str, Any]
-    user: dict[str, Any]
-    sequences: tuple[ExplainedSequence, ...]
+__all__ = ["Explanation", "explained"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,23 +136,23 @@ class Explanation(Sequence[ExplainedRow]):
         Figure 5 of Zhou et al., KDD 2018. Long histories have every bar, and names at
         the largest; of many candidates the best are drawn, and the title says so.
         """
-        from din_infer.explain_plot import draw
+        from din_infer.explain.plot import draw
 
-        return draw(self, row, ax)
+        if row is None:
+            return draw(self.by_request(), ax)
+        if not 0 <= row < len(self):
+            raise InputError(f"a row in [0, {len(self)})", row, "row")
+        return draw([[self[row]]], ax)
 
     def to_html(self) -> str:
         """Return a page that stands alone: no network, no scripts, light and dark."""
-        from din_infer.explain_html import page
-
-        return page(self)
+        return page(self.by_request(), self.model_id)
 
     def _repr_html_(self) -> str:
-        from din_infer.explain_html import fragment
-
-        return fragment(self)
+        return fragment(self.by_request(), self.model_id)
 
     def __str__(self) -> str:
-        return explain_text.table(self)
+        return table(self.by_request())
 
     def __repr__(self) -> str:
         names = ", ".join(s.name for s in self.rows[0].sequences) if self.rows else ""
@@ -252,7 +189,7 @@ def _plain_dict(sequence: ExplainedSequence) -> dict[str, Any]:
 
 
 def explained(
-    spec: "FeatureSpec",
+    spec: FeatureSpec,
     users: object,
     items: object,
     inputs: Mapping[str, NDArray[Any]],
@@ -321,7 +258,7 @@ def explained(
             number=n,
             request=requests[n],
             score=float(scores[n]),
-            name=explain_text.label(candidates[c][n] for c in names),
+            name=label(candidates[c][n] for c in names),
             candidate={c: values[n] for c, values in candidates.items()},
             user={c: raw[c][b] for c in facts},
             sequences=tuple(sequences),
@@ -338,7 +275,7 @@ def _equal_requests(raw: dict[str, list[Any]], owners: list[int]) -> list[int]:
 
 
 def _seen(
-    spec: "Behavior", users: object, raw: Mapping[str, list[Any]]
+    spec: Behavior, users: object, raw: Mapping[str, list[Any]]
 ) -> list[tuple[dict[str, list[Any]], list[int], int]]:
     """Per request: raw values and places of the behaviors kept, and how many came."""
     names = list(dict.fromkeys(f.column for f in spec.fields if f.source is None))
@@ -353,7 +290,7 @@ def _seen(
     return out
 
 
-def _open(spec: "Behavior", users: object) -> Batch:
+def _open(spec: Behavior, users: object) -> Batch:
     """Find the columns that say which elements are behaviors."""
     first = next(f for f in spec.fields if f.source is None)
     lengths = [spec.length_column] if spec.length_column else []
@@ -361,7 +298,7 @@ def _open(spec: "Behavior", users: object) -> Batch:
 
 
 def _places(
-    spec: "Behavior", batch: Batch, sizes: list[int]
+    spec: Behavior, batch: Batch, sizes: list[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Encode 0, 1, 2, .. beside each list: (places kept [B, T], lengths [B])."""
     first = next(f for f in spec.fields if f.source is None)
