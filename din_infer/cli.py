@@ -289,7 +289,7 @@ def _score(arguments: argparse.Namespace) -> int:
             progress=not arguments.quiet,
         )
     except JobError as error:
-        if arguments.json:
+        if arguments.json and error.summary is not None:
             print(json.dumps(error.summary.to_dict()))
         raise
     print(json.dumps(summary.to_dict()) if arguments.json else summary)

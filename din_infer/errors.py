@@ -6,7 +6,8 @@ fault lies (a batch is part of a file, a candidate one of a request's) changes t
 fields by `DinError.at`; no code reads the sentence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ __all__ = [
     "check_count",
     "check_suffix",
     "is_whole",
+    "renumbered",
+    "report",
     "sentence",
 ]
 
@@ -159,6 +162,31 @@ def sentence(
     if within:
         text += f", {within}"
     return f"{text}. {fix}" if fix else text
+
+
+def report(error: InputError, errors: list[InputError] | None) -> None:
+    """Append an error of one row to a list that collects them; without one, raise."""
+    if errors is None:
+        raise error
+    errors.append(error)
+
+
+@contextmanager
+def renumbered(
+    errors: list[InputError] | None, move: Callable[[InputError], InputError]
+) -> Iterator[list[InputError] | None]:
+    """Collect the errors of a part; `move` says where the part's rows are.
+
+    Yields a list for the part, of which `errors` then takes what it holds; or None,
+    where `errors` is None and the first error raises.
+    """
+    found: list[InputError] | None = None if errors is None else []
+    try:
+        yield found
+    except InputError as error:
+        raise move(error) from None
+    if errors is not None:
+        errors += map(move, found or ())
 
 
 def is_whole(value: object) -> bool:

@@ -182,9 +182,9 @@ class _Inspector:
         self.columns = tuple(dict.fromkeys([*spec.columns, *present.values()]))
         self._present = present
         self._threads = available_cpus()
-        self._ids = FeatureEncoder(_forgiving(spec))
+        self._ids = FeatureEncoder(_forgiving(spec).reads)
         by_keys = _with_encoders(spec, key_encoder)
-        self._keys = FeatureEncoder(replace(by_keys, dense=()))
+        self._keys = FeatureEncoder(replace(by_keys, dense=()).reads)
         self._stats = Stats()
         self._rows = 0
         lists = [s.name for s in spec.behavior] + [m.name for m in spec.multi_hot]
@@ -199,8 +199,10 @@ class _Inspector:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
-        ids: dict[str, Any] = self._ids.encode(batch, self._stats, self._threads)
-        keys: dict[str, Any] = self._keys.encode(batch, None, self._threads)
+        encoded = self._ids.encode(batch, self._threads)
+        self._stats.add_all(encoded.counts)
+        ids = encoded.inputs
+        keys = self._keys.encode(batch, self._threads).inputs
         self._rows += batch.num_rows
         classes = np.zeros(batch.num_rows, np.int64)
         if "label" in self._present:
