@@ -1,21 +1,19 @@
 """Explanations: the activation weight of every behavior, beside its raw values.
 
-What the model saw is not judged twice: a column of places goes through the encoder's
-own step, beside the columns of the sequence, and comes out truncated, turned round and
-cleaned of padding as they do. Letters: B requests, N rows, T positions.
+Which elements of a list the model saw is not judged twice: the encoder's window says
+it. Letters: B requests, N rows, T positions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.columns import Batch, open_batch
-from din_infer.encode import _compile, _lists_step, _Work
+from din_infer.columns import Batch, fit, open_batch
+from din_infer.encode import choose_elements
 from din_infer.errors import InputError
 from din_infer.explain.facts import ExplainedRow, ExplainedSequence
 from din_infer.explain.html import fragment, page
@@ -94,16 +92,13 @@ class Explanation(Sequence[ExplainedRow]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts and lists of plain values, for JSON."""
-        return {
-            "model_id": self.model_id,
-            "rows": [
-                {
-                    **{k: v for k, v in vars(row).items() if k != "sequences"},
-                    "sequences": {s.name: _plain_dict(s) for s in row.sequences},
-                }
-                for row in self.rows
-            ],
-        }
+        rows = [asdict(row) for row in self.rows]
+        for row in rows:
+            for sequence in row["sequences"]:
+                for name in ("weights", "padding"):
+                    sequence[name] = sequence[name].tolist()
+            row["sequences"] = {s.pop("name"): s for s in row["sequences"]}
+        return {"model_id": self.model_id, "rows": rows}
 
     def plot(
         self, row: int | None = None, ax: "Axes | Sequence[Axes] | None" = None
@@ -161,31 +156,15 @@ class Explanation(Sequence[ExplainedRow]):
 
 def _records(row: int, sequence: ExplainedSequence) -> Iterator[dict[str, Any]]:
     own = ("row", "sequence", "position", "index", "weight")
-    names = {c: f"{sequence.name}.{c}" if c in own else c for c in sequence.columns}
-    weights = [*sequence.weights.tolist(), *sequence.padding.tolist()]
-    for t, weight in enumerate(weights):
-        is_behavior = t < len(sequence)
-        yield {
-            "row": row,
-            "sequence": sequence.name,
-            "position": t,
-            "index": sequence.indices[t] if is_behavior else None,
-            **{
-                names[c]: values[t] if is_behavior else None
-                for c, values in sequence.columns.items()
-            },
-            "weight": weight,
-        }
-
-
-def _plain_dict(sequence: ExplainedSequence) -> dict[str, Any]:
-    arrays = {"weights": sequence.weights, "padding": sequence.padding}
-    return {
-        "columns": {name: list(v) for name, v in sequence.columns.items()},
-        "indices": list(sequence.indices),
-        **{name: array.tolist() for name, array in arrays.items()},
-        "num_given": sequence.num_given,
-    }
+    no_values = [None] * len(sequence.padding)
+    columns: dict[str, list[Any]] = {"index": sequence.indices + no_values}
+    for name, values in sequence.columns.items():
+        name = f"{sequence.name}.{name}" if name in own else name
+        columns[name] = values + no_values
+    columns["weight"] = [*sequence.weights.tolist(), *sequence.padding.tolist()]
+    for t, values in enumerate(zip(*columns.values(), strict=True)):
+        cells = zip(columns, values, strict=True)
+        yield {"row": row, "sequence": sequence.name, "position": t, **dict(cells)}
 
 
 def explained(
@@ -221,18 +200,14 @@ def explained(
     """
     scores, *weights = outputs
     encoder = spec.encoder
-    found = open_batch(
-        users, encoder.user_columns, optional=encoder.optional_user_columns
-    )
-    raw = {name: read(users, name) for name in found.columns}
-    found = open_batch(
-        items,
-        encoder.candidate_columns,
-        optional=encoder.optional_candidate_columns,
-    )
-    candidates = {name: read(items, name) for name in found.columns}
-    seen = [_seen(s, users, raw) for s in spec.behavior]
-    of_sequences = {f.column for s in spec.behavior for f in s.fields}
+    optional = encoder.optional_user_columns
+    batch = open_batch(users, encoder.user_columns, optional=optional)
+    raw = {name: read(users, name) for name in batch.columns}
+    optional = encoder.optional_candidate_columns
+    opened = open_batch(items, encoder.candidate_columns, optional=optional)
+    candidates = {name: read(items, name) for name in opened.columns}
+    kept = [_kept(s, batch, raw) for s in spec.behavior]
+    of_sequences = {f.column for s in spec.behavior for f in s.own_fields}
     facts = [name for name in raw if name not in of_sequences]
     names = list(dict.fromkeys(f.column for f in spec.candidate))
     owners = inputs["request_of_candidate"].tolist()
@@ -240,20 +215,11 @@ def explained(
     rows = []
     for n, b in enumerate(owners):
         sequences = []
-        for s, behaviors, weight in zip(spec.behavior, seen, weights, strict=True):
-            columns, indices, num_given = behaviors[b]
-            t = len(indices)
-            padding = weight[n, t:] if s.padding == "attended" else weight[n, :0]
-            sequences.append(
-                ExplainedSequence(
-                    s.name,
-                    columns,
-                    indices,
-                    weight[n, :t].copy(),
-                    padding.copy(),
-                    num_given,
-                )
-            )
+        for s, of_requests, weight in zip(spec.behavior, kept, weights, strict=True):
+            count = len(of_requests[b])
+            stop = None if s.padding == "attended" else count
+            mine, padding = weight[n, :count].copy(), weight[n, count:stop].copy()
+            sequences.append(replace(of_requests[b], weights=mine, padding=padding))
         row = ExplainedRow(
             number=n,
             request=requests[n],
@@ -274,46 +240,22 @@ def _equal_requests(raw: dict[str, list[Any]], owners: list[int]) -> list[int]:
     return [first.setdefault(key, n) for n, key in enumerate(keys)]
 
 
-def _seen(
-    spec: Behavior, users: object, raw: Mapping[str, list[Any]]
-) -> list[tuple[dict[str, list[Any]], list[int], int]]:
-    """Per request: raw values and places of the behaviors kept, and how many came."""
-    names = list(dict.fromkeys(f.column for f in spec.fields if f.source is None))
-    lists = {name: [values or [] for values in raw[name]] for name in names}
-    sizes = [len(values) for values in lists[names[0]]]
-    places, lengths = _places(spec, _open(spec, users), sizes)
-    out = []
-    for b, size in enumerate(sizes):
-        kept = places[b, : lengths[b]].tolist()
-        columns = {name: [v[b][i] for i in kept] for name, v in lists.items()}
-        out.append((columns, kept, size))
-    return out
-
-
-def _open(spec: Behavior, users: object) -> Batch:
-    """Find the columns that say which elements are behaviors."""
-    first = next(f for f in spec.fields if f.source is None)
-    lengths = [spec.length_column] if spec.length_column else []
-    return open_batch(users, [first.column], "requests", lengths)
-
-
-def _places(
-    spec: Behavior, batch: Batch, sizes: list[int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Encode 0, 1, 2, .. beside each list: (places kept [B, T], lengths [B])."""
-    first = next(f for f in spec.fields if f.source is None)
-    place = "place in " + " ".join(batch.columns)
-    counted = np.concatenate([np.arange(n) for n in sizes]) if sizes else np.arange(0)
-    offsets = np.array([0, *accumulate(sizes)])
-    batch.columns[place] = _kernels.nest(_kernels.from_numpy(counted, place), offsets)
-    as_is = _kernels.Encoder("identity", "int64", rows=max(sizes, default=0) + 1)
-    fields = [
-        (first.name, first.column, first.dtype, _compile(first.encoder, first.dtype)),
-        (place, place, "int64", as_is),
-    ]
-    work = _Work()
-    newest_first = spec.order == "newest_first"
-    _lists_step(spec, fields, newest_first=newest_first)(batch, work)
-    encoding = work.pending[-1][1]
-    encoding.run(0, encoding.num_rows)
-    return encoding.finish()[0], work.made[f"{spec.name}.lengths"]  # type: ignore[return-value]
+def _kept(
+    spec: Behavior, batch: Batch, raw: Mapping[str, list[Any]]
+) -> list[ExplainedSequence]:
+    """List the behaviors that the model saw of each request, as yet without weights."""
+    first, *_ = spec.own_fields
+    column = fit(batch.columns[first.column], first.dtype, is_list=True)
+    window = _kernels.Window(column)
+    choose_elements(spec, batch, window)
+    lengths, width, _, _ = window.finish(spec.max_len, False)
+    places = window.places(width, spec.order == "newest_first")
+    lists = {f.column: raw[f.column] for f in spec.own_fields}
+    none = np.empty(0, np.float32)
+    kept = []
+    for b, count in enumerate(lengths.tolist()):
+        at = places[b, :count].tolist()
+        columns = {name: [values[b][i] for i in at] for name, values in lists.items()}
+        num_given = len(raw[first.column][b] or ())
+        kept.append(ExplainedSequence(spec.name, columns, at, none, none, num_given))
+    return kept
