@@ -174,7 +174,7 @@ class _Work:
 
     __slots__ = ("_runs", "counts", "errors", "made", "pending")
 
-    def __init__(self, errors: list[InputError] | None) -> None:
+    def __init__(self, errors: list[InputError] | None = None) -> None:
         self.made: Inputs = {}
         self.pending: list[
             tuple[str, _kernels.Encoding, int, int, NDArray[np.int64] | None]
@@ -532,7 +532,7 @@ class FeatureEncoder:
     ) -> tuple[EncodedRequest, Counts]:
         """Encode the users' side of B requests alone, for the model of that id."""
         users, num_requests = self._open_users(requests)
-        work = _Work(None)
+        work = _Work()
         work.begin(self._user_steps, users, None)
         work.finish(threads)
         return EncodedRequest(model_id, num_requests, work.made), work.counts

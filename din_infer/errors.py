@@ -9,7 +9,7 @@ fields by `DinError.at`; no code reads the sentence.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 __all__ = [
     "ConversionError",
@@ -80,8 +80,8 @@ class DinError(Exception):
         column: str = "",
         fix: str = "",
         *,
-        row: int | None = None,
-        candidate: int | None = None,
+        row: SupportsIndex | None = None,
+        candidate: SupportsIndex | None = None,
         source: str = "",
         within: str = "",
     ) -> None:

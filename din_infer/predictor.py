@@ -5,42 +5,33 @@ candidates, T positions. In a plain table B = N, or its runs of rows with one us
 side.
 """
 
-import json
 import os
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.cuda import Pending
 from din_infer.describe import describe, describe_inputs
 from din_infer.encode import Counts, Encoded, Stats
 from din_infer.encoded import check_encoded, check_inputs, read_inputs
 from din_infer.encoded_request import EncodedRequest
-from din_infer.errors import InputError, ModelError, check_count, is_whole
+from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
 from din_infer.explain.raw_values import readable
+from din_infer.golden import check_golden, read_golden
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
 from din_infer.session import Session
+from din_infer.slicing import run_in_slices
 from din_infer.spec import FeatureSpec, Input
 from din_infer.warmup import inputs_of_pages, inputs_of_shapes
 
 __all__ = ["Predictor"]
 
-GOLDEN_TOLERANCE = {"fp32": 1e-5, "tf32x3": 1e-5, "tf32": 5e-3, "bf16": 2e-2}
-# Rows per run: enough to fill the cores, few enough that the graph's widest tensor
-# stays near the caches: [rows, tower] with the native operators, else [rows, D, H].
-# A card takes more rows to fill.
-FUSED_BATCH_SIZE = {"cpu": 1024, "cuda": 32768}
-DEFAULT_BATCH_SIZE = {"cpu": 256, "cuda": 4096}
 RUNS_TO_CAPTURE = 3  # of a size, until its launches are replayed
-RUNS_AHEAD = 2  # of the one whose scores are awaited
 Inputs = Mapping[str, NDArray[Any]]
-Slices = Iterator[tuple[slice | NDArray[np.int64], dict[str, NDArray[Any]]]]
 
 
 class Predictor:
@@ -133,7 +124,10 @@ class Predictor:
             self._session.expect(self._inputs)
         self._lock = threading.Lock()
         self._stats = Stats()
-        self._check_golden(place)
+        text = self._session.metadata.get("din_infer.golden", "")
+        place = f"{place}: din_infer.golden"
+        self._golden = read_golden(text, self._spec, self._inputs, place)
+        check_golden(self._golden, self._session, self._spec, place)
 
     def _read_contract(self, path: str) -> tuple[FeatureSpec | None, tuple[Input, ...]]:
         """Read the spec and its inputs, or those of a torch module, which has none."""
@@ -318,9 +312,8 @@ class Predictor:
         if tables:
             for inputs in inputs_of_pages(spec):
                 self._outputs(inputs, ["logit"], None)
-        golden = json.loads(self._session.metadata["din_infer.golden"])
         times = 1 if self.device == "cpu" else RUNS_TO_CAPTURE
-        for inputs in inputs_of_shapes(spec, spec.encode(golden["rows"]), counts):
+        for inputs in inputs_of_shapes(spec, self._golden.inputs, counts):
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
 
@@ -584,164 +577,7 @@ class Predictor:
         self, inputs: Inputs, names: list[str], batch_size: int | None
     ) -> list[NDArray[np.float32]]:
         """Run the graph in slices; returns outputs [N] or [N, T], as `names` lists."""
-        if batch_size is None:
-            sizes = FUSED_BATCH_SIZE if self.fused else DEFAULT_BATCH_SIZE
-            batch_size = sizes[self.device.partition(":")[0]]
-        else:
-            check_count(batch_size, "batch_size")
-        count = len(inputs["request_of_candidate"])
-        if count <= batch_size:
-            return self._session.run(inputs, names)
-        made = [np.zeros((count, *self._width(n, inputs)), np.float32) for n in names]
-        slices = self._slices if self.fused else self._slices_by_length
-        begun: deque[tuple[slice | NDArray[np.int64], Pending]] = deque()
-
-        def finish() -> None:
-            chosen, run = begun.popleft()
-            for whole, some in zip(made, run.result(), strict=True):
-                # a slice may be narrower than its batch: behind it is padding
-                whole[(chosen, *(slice(n) for n in some.shape[1:]))] = some
-
-        try:
-            for chosen, part in slices(inputs, batch_size):
-                begun.append((chosen, self._session.submit(part, names)))
-                if len(begun) > RUNS_AHEAD:
-                    finish()
-        finally:
-            while begun:
-                finish()
-        return made
-
-    def _width(self, output: str, inputs: Inputs) -> tuple[int, ...]:
-        """Return (T,) of a sequence's weights, () of logit and score."""
-        for s in self.spec.behavior:
-            if output == f"{s.name}.activation_weight":
-                field = next(f.name for f in s.fields if f.source is None)
-                return inputs[field].shape[1:]
-        return ()
-
-    def _slices(self, inputs: Inputs, batch_size: int) -> Slices:
-        """Cut candidates where they stand, requests kept together; nothing is copied.
-
-        The native operators never touch padding, so a slice may be as wide as its
-        batch. What is per request is a view on the requests that a slice spans.
-        """
-        request = inputs["request_of_candidate"]
-        order = None
-        if (request[1:] < request[:-1]).any():
-            order = np.argsort(request, kind="stable")
-        for start in range(0, len(request), batch_size):
-            here = slice(start, start + batch_size)
-            chosen = here if order is None else order[here]
-            mine = request[chosen]
-            spanned = slice(int(mine[0]), int(mine[-1]) + 1)
-            part = {
-                i.name: inputs[i.name][spanned if i.shape[0] == "B" else chosen]
-                for i in self.spec.inputs
-            }
-            part["request_of_candidate"] = mine - mine[0]
-            yield chosen, part
-
-    def _slices_by_length(self, inputs: Inputs, batch_size: int) -> Slices:
-        """Cut candidates by the length of their histories.
-
-        The functions inside a model compute padding too: a run is as wide as its
-        longest history, so runs of like lengths waste least.
-        """
-        order = self._by_length(inputs)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            yield chosen, self._take(inputs, chosen)
-
-    def _by_length(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-        """Order candidates by the length of their histories, requests kept together."""
-        request = inputs["request_of_candidate"]
-        masked = [s for s in self.spec.behavior if s.padding == "masked"]
-        if not masked:
-            return np.arange(len(request))
-        lengths = sum(inputs[f"{s.name}.lengths"] for s in masked)
-        return np.lexsort((request, np.asarray(lengths)[request]))
-
-    def _take(
-        self, inputs: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        """Take some candidates and the requests they need, no wider than they need."""
-        used, local = np.unique(
-            inputs["request_of_candidate"][chosen], return_inverse=True
-        )
-        part: dict[str, NDArray[Any]] = {}
-        for i in self.spec.inputs:
-            part[i.name] = inputs[i.name][used if i.shape[0] == "B" else chosen]
-        part["request_of_candidate"] = local.astype(np.int64)
-        for i in self.spec.inputs:
-            if i.rows is not None and len(i.shape) == 2 and i.fixed_length is None:
-                lengths = part[str(i.shape[1]).removesuffix(".T") + ".lengths"]
-                part[i.name] = part[i.name][:, : int(lengths.max(initial=0))]
-        return part
-
-    def _check_golden(self, place: str) -> None:
-        text = self._session.metadata.get("din_infer.golden")
-        place = f"{place}: din_infer.golden"
-        if self._spec is None:
-            self._check_golden_outputs(text or "", place)
-            return
-        try:
-            golden = json.loads(text or "")
-            rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
-            count = len(rows)
-        except (
-            ArithmeticError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as e:
-            raise ModelError("golden rows", str(e), place) from None
-        if count == 0 or wanted.shape != (count,):
-            rule = "golden rows, and one score for each"
-            got = f"{count} rows and scores of shape {list(wanted.shape)}"
-            raise ModelError(rule, got, place)
-        try:
-            (scores,) = self._outputs(self.spec.encode(rows), ["logit"], None)
-            if scores.dtype != np.float32 or scores.shape != (count,):
-                got = f"{scores.dtype} {scores.shape}"
-                raise ModelError(f"float32 logits [{count}]", got, place)
-            link_in_place(self.spec, scores, False)
-        except InputError as error:
-            raise ModelError("golden rows of its spec", error, place) from None
-        is_score = self.spec.model.link == "sigmoid"
-        unit = 1.0 if is_score else np.maximum(1.0, np.abs(wanted))
-        tolerance = GOLDEN_TOLERANCE[self.precision]
-        wrong = ~(np.abs(scores - wanted) <= tolerance * unit)
-        if wrong.any():
-            worst = int(np.argmax(wrong))
-            rule = f"the golden score {wanted[worst]:.9g} within {tolerance:g}"
-            fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(rule, f"{scores[worst]:.9g}", place, fix)
-
-    def _check_golden_outputs(self, text: str, place: str) -> None:
-        """Check that a torch module's example gives the outputs that torch gave."""
-        try:
-            golden = json.loads(text)
-            inputs = {
-                i.name: np.asarray(golden["inputs"][i.name], i.dtype)
-                for i in self._inputs
-            }
-            wanted = [np.asarray(w, np.float64) for w in golden["outputs"]]
-        except (LookupError, RecursionError, TypeError, ValueError) as e:
-            raise ModelError("a golden example", e, place) from None
-        names = self._session.output_names
-        made = self._session.run(check_inputs(self._inputs, inputs), names)
-        tolerance = GOLDEN_TOLERANCE[self.precision]
-        for name, got, right in zip(names, made, wanted, strict=False):
-            if got.shape == right.shape:
-                unit = np.maximum(1.0, np.abs(right))
-                near = np.abs(got - right) <= tolerance * unit
-                if (near | (np.isnan(got) & np.isnan(right))).all():
-                    continue
-            rule = f"the golden output {name} within {tolerance:g}"
-            fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(rule, "another", place, fix)
+        return run_in_slices(self._session, self.spec, inputs, names, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         file = self._session.file

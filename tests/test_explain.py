@@ -24,8 +24,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from din_converter import convert
-from din_infer import InputError, ModelError, Predictor
-from din_infer import predictor as predictor_module
+from din_infer import InputError, ModelError, Predictor, slicing
 from din_infer.cli import explain_main
 from din_infer.encode import encode_values
 from din_infer.explain import (
@@ -115,8 +114,8 @@ def test_weights_do_not_depend_on_slices(
 ) -> None:
     predictor = Predictor(paper.path, device="cpu", fused=fused)
     whole = predictor.explain(rows)
-    monkeypatch.setattr(predictor_module, "FUSED_BATCH_SIZE", {"cpu": 7})
-    monkeypatch.setattr(predictor_module, "DEFAULT_BATCH_SIZE", {"cpu": 7})
+    monkeypatch.setattr(slicing, "FUSED_BATCH_SIZE", {"cpu": 7})
+    monkeypatch.setattr(slicing, "DEFAULT_BATCH_SIZE", {"cpu": 7})
     for one, other in zip(whole, predictor.explain(rows), strict=True):
         a, b = one.sequences[0], other.sequences[0]
         np.testing.assert_allclose(a.weights, b.weights, atol=1e-6)

@@ -27,6 +27,7 @@ from din_converter.verify import link
 from din_infer import DeviceError, InputError, ModelError, Predictor
 from din_infer.describe import describe
 from din_infer.encoded import check_encoded
+from din_infer.slicing import slices_in_order
 from din_infer.spec import ANY_LENGTH, FeatureSpec
 from tests import ops
 from tests.models import SPECS, random_model, random_rows
@@ -625,7 +626,7 @@ def test_slices_copy_no_history(paper: Predictor, rows: Rows) -> None:
     owners = np.sort(np.random.default_rng(0).integers(0, 20, len(candidates)))
     inputs = paper.encode_pairs(requests[:20], candidates, owners).inputs
     seen = 0
-    for chosen, part in paper._slices(inputs, 40):
+    for chosen, part in slices_in_order(paper.spec, inputs, 40):
         assert np.shares_memory(part["hist_goods_id"], inputs["hist_goods_id"])
         assert part["hist_goods_id"].flags.c_contiguous
         mine = inputs["hist_goods_id"][owners[chosen]]

@@ -1,7 +1,6 @@
 """Explanations: the activation weight of every behavior, beside its raw values.
 
-`facts` are the results; `text`, `html` and `plot` show them; `explanation` has what users
-call.
+`facts` are the results; `text`, `html` and `plot` show them; `explanation` joins these.
 """
 
 from din_infer.explain.explanation import Explanation, explained

@@ -162,9 +162,9 @@ def _records(row: int, sequence: ExplainedSequence) -> Iterator[dict[str, Any]]:
         name = f"{sequence.name}.{name}" if name in own else name
         columns[name] = values + no_values
     columns["weight"] = [*sequence.weights.tolist(), *sequence.padding.tolist()]
-    for t, values in enumerate(zip(*columns.values(), strict=True)):
-        cells = zip(columns, values, strict=True)
-        yield {"row": row, "sequence": sequence.name, "position": t, **dict(cells)}
+    for t, cells in enumerate(zip(*columns.values(), strict=True)):
+        shown = dict(zip(columns, cells, strict=True))
+        yield {"row": row, "sequence": sequence.name, "position": t, **shown}
 
 
 def explained(

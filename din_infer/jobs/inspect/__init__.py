@@ -1,7 +1,7 @@
 """Whether a DIN fits the rows of Parquet files, measured before training.
 
-`sequences` and `tables` count, `facts` are the results, `verdict` judges them, `text` and
-`plot` show them; `inspection` and `files` have what users call.
+`sequences` and `tables` count; `facts` are the results; `verdict` judges them, `text`
+and `plot` show them; `inspection` joins these, and `files` reads and counts rows.
 """
 
 from din_infer.jobs.inspect.files import inspect_files

@@ -201,8 +201,8 @@ class _Inspector:
         """Count a batch."""
         encoded = self._ids.encode(batch, self._threads)
         self._stats.add_all(encoded.counts)
-        ids: dict[str, Any] = encoded.inputs
-        keys: dict[str, Any] = self._keys.encode(batch, self._threads).inputs
+        ids: dict[str, Any] = {**encoded.inputs}
+        keys: dict[str, Any] = {**self._keys.encode(batch, self._threads).inputs}
         self._rows += batch.num_rows
         classes = np.zeros(batch.num_rows, np.int64)
         if "label" in self._present:

@@ -119,7 +119,8 @@ def _about(found: Findings) -> Iterator[str]:
         u = found.users
         most = "" if u.rows_most is None else f", at most {u.rows_most:,}"
         middle = "" if u.rows_median is None else f", median {u.rows_median:,}"
-        yield f"{count(u.distinct, u.error)} users, {_mean(u.rows_mean)} rows each{middle}{most}"
+        each = f"{_mean(u.rows_mean)} rows each{middle}{most}"
+        yield f"{count(u.distinct, u.error)} users, {each}"
     if found.time:
         first, last = found.time
         yield f"time from {first} to {last}{_dates(first, last)}"
