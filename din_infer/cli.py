@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from din_infer.errors import DinError
+from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 
 __all__ = [
@@ -358,11 +358,11 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from din_infer.jobs.explain import check_suffix, explain_file, find_rows, write
+    from din_infer.jobs.explain import SUFFIXES, explain_file, find_rows, write
     from din_infer.predictor import Predictor
 
     if arguments.out:
-        check_suffix(arguments.out)
+        check_suffix(arguments.out, SUFFIXES, "--out")
     root = arguments.data_root
     predictor = Predictor(arguments.model, device="cpu", data_root=root)
     if arguments.where:

@@ -6,8 +6,9 @@ fault lies (a batch is part of a file, a candidate one of a request's) changes t
 fields by `DinError.at`; no code reads the sentence.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self, SupportsIndex
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "check_count",
+    "check_suffix",
     "is_whole",
     "renumbered",
     "report",
@@ -202,3 +204,16 @@ def check_count(value: object, column: str, least: int = 1) -> None:
     """
     if not is_whole(value) or value < least:  # type: ignore[operator]
         raise InputError(f"a whole number of at least {least}", repr(value), column)
+
+
+def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:
+    """Refuse a path whose name ends in none of `suffixes`.
+
+    Raises
+    ------
+    InputError
+        Naming the option that gave it as `column`.
+    """
+    if path.suffix not in suffixes:
+        rule = "a name that ends in " + ", ".join(suffixes)
+        raise InputError(rule, repr(path.name), column)

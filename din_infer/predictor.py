@@ -19,10 +19,10 @@ from din_infer.encoded import check_encoded, check_inputs, read_inputs
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
+from din_infer.explain.raw_values import readable
 from din_infer.golden import check_golden, read_golden
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
-from din_infer.raw_values import readable
 from din_infer.session import Session
 from din_infer.slicing import run_in_slices
 from din_infer.spec import FeatureSpec, Input
