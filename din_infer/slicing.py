@@ -90,7 +90,7 @@ def _width(spec: FeatureSpec, output: str, inputs: Inputs) -> tuple[int, ...]:
     """Return (T,) of a sequence's weights, () of logit and score."""
     for s in spec.behavior:
         if output == f"{s.name}.activation_weight":
-            field = next(f.name for f in s.fields if f.source is None)
+            field = s.own_fields[0].name
             return inputs[field].shape[1:]
     return ()
 
