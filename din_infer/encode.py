@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, fit, integers, open_batch, to_column
 from din_infer.encoded_request import EncodedRequest
-from din_infer.errors import InputError, is_whole
+from din_infer.errors import InputError, check_count, is_whole
 
 if TYPE_CHECKING:
     from din_infer.spec import (
@@ -264,11 +264,6 @@ def _dense_step(spec: "Dense") -> _Step:
     return step
 
 
-def _check_threads(threads: int) -> None:
-    if not is_whole(threads) or threads < 1:
-        raise InputError("a whole number of at least 1", repr(threads), "threads")
-
-
 def _cut(num_rows: int, count: int) -> list[tuple[int, int]]:
     """Cut rows into `count` parts, one at least."""
     count = max(1, count)
@@ -393,7 +388,7 @@ class FeatureEncoder:
         columns = [c for n, c in batch.columns.items() if n in self._all_user_columns]
         if num_rows < FEWEST_ROWS_TO_MERGE or not columns:
             return None
-        _check_threads(threads)
+        check_count(threads, "threads")
         columns.sort(key=lambda c: c.is_list)  # cheap ones first
         same = np.ones(num_rows, dtype=np.uint8)
 
@@ -523,7 +518,7 @@ class FeatureEncoder:
         threads: int,
     ) -> tuple[Inputs, Counts]:
         """Encode both sides, or the candidates' for users that are encoded already."""
-        _check_threads(threads)
+        check_count(threads, "threads")
         work = _Work()
         made = work.made
         if isinstance(users, Batch):
