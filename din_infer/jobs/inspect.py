@@ -5,10 +5,8 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,14 @@ from tqdm import tqdm
 
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
-from din_infer.errors import InputError, is_whole
+from din_infer.errors import InputError, check_count
 from din_infer.jobs.inspect_result import FieldCounts, Inspection, Labels, Users, share
 from din_infer.jobs.inspect_sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect_tables import DistinctKeys, TableCounts
 from din_infer.jobs.sources import expand, found_in, in_file, open_parquet
 from din_infer.session import available_cpus
 from din_infer.spec import Encoder, FeatureSpec
+from din_infer.whole_file import WholeFile, writing
 
 __all__ = ["check_picture", "inspect_files", "write_picture"]
 
@@ -81,8 +80,8 @@ def inspect_files(
     if isinstance(inputs, str | Path):
         inputs = [inputs]
     for value, place in ((batch_size, "batch_size"), (max_rows, "max_rows")):
-        if value is not None and (not is_whole(value) or value < 1):
-            raise InputError("a whole number of at least 1", repr(value), place)
+        if value is not None:
+            check_count(value, place)
     sources = list(expand(inputs))
     if not sources:
         raise InputError("at least one file", "none", "inputs")
@@ -342,13 +341,5 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
     """
     out = Path(out)
     check_picture(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        inspection.plot().savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the picture can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+    with writing("the picture", out), WholeFile(out) as file:
+        inspection.plot().savefig(file, format=out.suffix[1:], dpi=150)
