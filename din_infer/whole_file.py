@@ -20,7 +20,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from din_infer.errors import DinError, InputError
@@ -38,8 +37,7 @@ __all__ = [
 class WholeFile:
     """A file that takes its target's place when it is whole.
 
-    As a context manager it gives `file`, and calls `finish` at the end or, after an
-    exception, `abort`.
+    ``with WholeFile(..) as file`` calls `finish` at the end, `abort` on an exception.
 
     Parameters
     ----------
@@ -50,36 +48,25 @@ class WholeFile:
 
     Attributes
     ----------
-    path : Path
-        The name until the file is whole.
     file : file object
+    path : Path
+        Its name until it is whole.
 
     Raises
     ------
     OSError
         From here and `finish`, if the system refuses.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with WholeFile(Path(folder, "a.txt"), "w") as file:
-    ...         _ = file.write("whole")
-    ...     Path(folder, "a.txt").read_text()
-    'whole'
     """
-
-    path: Path
-    file: IO[Any]
 
     def __init__(self, target: str | os.PathLike[str], mode: str = "wb") -> None:
         self._target = Path(target)
         remove_leftovers(self._target)
+        made = mode.replace("w", "x")
+        encoding = None if "b" in mode else "utf-8"
         while True:
             name = f".{self._target.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
             self.path = self._target.with_name(name)
-            encoding = None if "b" in mode else "utf-8"
-            self.file = self.path.open(mode.replace("w", "x"), encoding=encoding)
+            self.file: IO[Any] = self.path.open(made, encoding=encoding)
             with suppress(OSError):  # no locks in this file system
                 fcntl.flock(self.file, fcntl.LOCK_EX)
             if self.path.exists():
@@ -97,19 +84,14 @@ class WholeFile:
     def abort(self) -> None:
         """Close and remove the file; does nothing after `finish`."""
         with suppress(OSError):
-            self.path.unlink()
+            _remove(self.path)
         with suppress(OSError):  # what is buffered cannot be written
             self.file.close()
 
     def __enter__(self) -> IO[Any]:
         return self.file
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.finish()
         else:
@@ -135,7 +117,6 @@ def draft_folder(target: Path) -> Iterator[Path]:
         folder.mkdir()
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         lock.abort()
 
 
@@ -165,8 +146,17 @@ def remove_leftovers(target: Path) -> None:
     for path in map(target.with_name, filter(unfinished.fullmatch, names)):
         with suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is alive
-            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-            path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file in the making, after the folder of drafts that it stands for."""
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    if (
+        not folder.exists()
+    ):  # NFS keeps a file that is open; the next writer tries again
+        path.unlink()
 
 
 @contextmanager

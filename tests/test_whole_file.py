@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -241,6 +242,17 @@ def test_threads_that_write_one_target_do_not_meet(target: Path) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+    assert names(target.parent) == ["a.txt"]
+
+
+def test_a_folder_of_drafts_that_cannot_be_removed_is_left_to_the_next_writer(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        move_draft(target)
+    assert len(names(target.parent)) == 3  # a.txt, the folder and its lock
+    write_whole(target, "newer")
     assert names(target.parent) == ["a.txt"]
 
 
