@@ -13,6 +13,7 @@ from typing import Any
 
 from din_infer.cli import command_errors, positive
 from din_infer.spec import ACTIVATIONS, FeatureSpec
+from din_infer.whole_file import write_whole
 
 __all__ = ["convert_main", "train_main"]
 
@@ -330,7 +331,7 @@ def _write_config(arguments: argparse.Namespace, path: Path) -> None:
         shown = [json.dumps(v, ensure_ascii=False) for v in many]
         text = "[" + ", ".join(shown) + "]" if isinstance(value, list) else shown[0]
         lines.append(f"{key} = {text}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -101,7 +101,8 @@ def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
         "<title>Activation weights</title>\n"
         "<style>html, body { margin: 0 } body { background: #f5f6f9 }\n"
         "@media (prefers-color-scheme: dark) { body { background: #0e1116 } }</style>\n"
-        f"</head>\n<body>\n{fragment(requests, model_id, tag='main')}\n</body>\n</html>\n"
+        f"</head>\n<body>\n{fragment(requests, model_id, tag='main')}\n</body>\n"
+        "</html>\n"
     )
 
 

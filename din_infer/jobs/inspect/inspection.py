@@ -1,15 +1,14 @@
 """Findings with what they mean and how they are shown: what users have in hand."""
 
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from din_infer.errors import InputError, check_suffix
+from din_infer.errors import check_suffix
 from din_infer.jobs.inspect.facts import Findings
 from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
+from din_infer.whole_file import WholeFile, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,13 +84,5 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
     """
     out = Path(out)
     check_picture(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        inspection.plot().savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the picture can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+    with writing("the picture", out), WholeFile(out) as file:
+        inspection.plot().savefig(file, format=out.suffix[1:], dpi=150)
