@@ -92,6 +92,7 @@ STYLE = """
 
 def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
     """Return a whole page."""
+    body = fragment(requests, model_id, tag="main")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy"'
@@ -101,7 +102,7 @@ def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
         "<title>Activation weights</title>\n"
         "<style>html, body { margin: 0 } body { background: #f5f6f9 }\n"
         "@media (prefers-color-scheme: dark) { body { background: #0e1116 } }</style>\n"
-        f"</head>\n<body>\n{fragment(requests, model_id, tag='main')}\n</body>\n</html>\n"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
