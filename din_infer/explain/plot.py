@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,8 @@ from din_infer.errors import InputError
 from din_infer.explain.facts import (
     ExplainedRow,
     ExplainedSequence,
+    Scale,
     largest,
-    peak,
     summary,
 )
 from din_infer.formatting import number
@@ -116,9 +115,9 @@ def _request(
     )  # fmt: skip
 
 
-def _scale(*weights: Any) -> tuple[Colormap, Normalize]:  # noqa: ANN401
-    biggest = peak(*weights) or 1.0
-    if any((w < 0).any() for w in weights):
+def _colors(scale: Scale) -> tuple[Colormap, Normalize]:
+    biggest = scale.peak or 1.0
+    if scale.low < 0:
         return SIGNED, Normalize(-biggest, biggest)
     return RISING, Normalize(0.0, biggest)
 
@@ -140,7 +139,8 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
         say_nothing(ax, EMPTY, va="center", **letters.style)
         return
     weights = sequence.weights
-    colors, norm = _scale(weights, padding)
+    scale = Scale(weights, padding)
+    colors, norm = _colors(scale)
     shown = largest(weights, SHOWN_BEHAVIORS)
     heights = weights[shown]
     ax.bar(
@@ -160,10 +160,9 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     ax.set_ylabel("activation weight", **letters.soft)
     _name_behaviors(ax, sequence, np.abs(weights), max(count, 8), letters, behind)
     if count <= 16:
-        biggest = peak(weights, padding)
         for t, weight in enumerate([*weights.tolist(), *padding.tolist()]):
             ax.annotate(
-                number(weight, biggest), (t, weight), ha="center", fontsize=7,
+                scale.number(weight), (t, weight), ha="center", fontsize=7,
                 xytext=(0, 2 if weight >= 0 else -2), textcoords="offset points",
                 va="bottom" if weight >= 0 else "top", color=INK, **letters.style,
             )  # fmt: skip
@@ -180,7 +179,7 @@ def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> No
         ax.set_ylim(len(rows) - 0.5, -0.5)
     else:
         weights = np.stack([s.weights for s in mine])
-        colors, norm = _scale(weights)
+        colors, norm = _colors(Scale(weights))
         image = ax.imshow(
             weights, cmap=colors, norm=norm, aspect="auto", interpolation="nearest"
         )
