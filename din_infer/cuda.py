@@ -161,10 +161,8 @@ class Lane:
         Without `packs`, with their padding all the same: models that explain need it.
         """
         for i in inputs:
-            ragged = i.rows is not None and len(i.shape) == 2
-            if packs and ragged and i.fixed_length is None:
-                name = str(i.shape[1]).removesuffix(".T") + ".lengths"
-                self._lengths_of[i.name] = name
+            if packs and i.lengths is not None and i.fixed_length is None:
+                self._lengths_of[i.name] = i.lengths
         self._per_candidate = {i.name for i in inputs if i.shape[0] == "N"}
 
     @property

@@ -347,7 +347,7 @@ class Session:
         """Learn the spec's inputs, so that a card is sent what it needs of them."""
         if self._lane is None:
             return
-        ragged = [i for i in inputs if i.rows is not None and len(i.shape) == 2]
+        ragged = [i for i in inputs if i.lengths is not None]
         narrow = all(i.rows is None or i.rows <= LARGEST for i in inputs)
         self._per_run = narrow and len(ragged) <= SIGNATURES
         explains = any(n.endswith(".activation_weight") for n in self.output_names)

@@ -17,6 +17,7 @@ from din_infer.spec_parts import (
     Calibration,
     Dense,
     Derived,
+    Embedded,
     Encoder,
     Field,
     Model,
@@ -259,10 +260,10 @@ class _Parser:
         self.names[name] = place
         return name
 
-    def table_of(
+    def embedded(
         self, section: Section, name: str, shares: str | None = None
-    ) -> tuple[str, str, int, Encoder]:
-        """Read `shares`, or `dim` and `encoder`: (dtype, table, dim, encoder)."""
+    ) -> Embedded:
+        """Read `shares`, or `dim` and `encoder`."""
         shares = section.take("shares", "a string", shares)
         if shares is not None:
             for key in ("dim", "encoder", "padding_row"):
@@ -274,7 +275,7 @@ class _Parser:
                 rule = "an earlier field with a table (" + ", ".join(self.owners) + ")"
                 raise ModelError(rule, repr(shares), section.at("shares"))
             dtype = section.choose("dtype", (owner.dtype,), owner.dtype)
-            return dtype, owner.table, owner.dim, owner.encoder
+            return Embedded(name, dtype, owner.table, owner.dim, owner.encoder)
         dtype = section.choose("dtype", ("string", "int64", "float"), None)
         encoder_table = Section(
             section.take("encoder", "a table"), section.at("encoder")
@@ -283,14 +284,14 @@ class _Parser:
         dim = section.take("dim", "a positive whole number below 2**31")
         row = section.choose("padding_row", ("zero", "trained"), "zero")
         self.tables[name] = Table(name, encoder.rows, dim, row)
-        return dtype, name, dim, encoder
+        return Embedded(name, dtype, name, dim, encoder)
 
     def parse_field(self, section: Section, side: str) -> Field:
         name = self.claim(section, section.name())
         column = section.take("column", "a string", name)
-        dtype, table, dim, encoder = self.table_of(section, name)
+        embedded = self.embedded(section, name)
         section.finish()
-        parsed = Field(name, column, side, dtype, table, dim, encoder)
+        parsed = Field(**vars(embedded), column=column, side=side)
         self.owners[name] = self.sources[name] = parsed
         if side == "candidate":
             self.candidates[name] = parsed
@@ -302,9 +303,9 @@ class _Parser:
         if source not in self.sources:
             rule = "a user or candidate field (" + ", ".join(self.sources) + ")"
             raise ModelError(rule, repr(source), section.at("from"))
-        dtype, table, dim, encoder = self.table_of(section, name)
+        embedded = self.embedded(section, name)
         rows = self.sources[source].encoder.rows
-        lookup = _rows_of(section, "lookup", rows, dtype)
+        lookup = _rows_of(section, "lookup", rows, embedded.dtype)
         weights = None
         if section.has("weights"):
             weights = _rows_of(section, "weights", rows, "float")
@@ -316,13 +317,9 @@ class _Parser:
         empty = section.take("empty", "a finite number", 0.0)
         section.finish()
         parsed = Derived(
-            name=name,
+            **vars(embedded),
             source=source,
             side=self.sources[source].side,
-            dtype=dtype,
-            table=table,
-            dim=dim,
-            encoder=encoder,
             lookup=lookup,
             weights=weights,
             pooling=pooling,
@@ -384,6 +381,7 @@ class _Parser:
             )
         parsed = Behavior(
             name=name,
+            side="user",
             fields=tuple(fields),
             query=slots,
             order=section.choose(
@@ -424,12 +422,10 @@ class _Parser:
             self.check_candidate(pairs, section.at("pairs"))
         own = "encoder" in section.values
         shares = section.values.get("shares", pairs)
-        dtype, owner, dim, encoder = self.table_of(
-            section, name, None if own else pairs
-        )
-        if pairs is not None and self.candidates[pairs].dim != dim:
+        embedded = self.embedded(section, name, None if own else pairs)
+        if pairs is not None and self.candidates[pairs].dim != embedded.dim:
             rule = f"dim {self.candidates[pairs].dim}, as `{pairs}` has"
-            raise ModelError(rule, dim, place)
+            raise ModelError(rule, embedded.dim, place)
         source = section.take("from", "a string", None)
         derived = self.owners.get(shares) if not own else None
         if isinstance(derived, Derived) != (source is not None):
@@ -442,12 +438,8 @@ class _Parser:
                 rule = f"an earlier field here that is encoded as `{derived.source}` is"
                 raise ModelError(rule, repr(source), section.at("from"))
         parsed = BehaviorField(
-            name=name,
+            **vars(embedded),
             column=section.take("column", "a string", name),
-            dtype=dtype,
-            table=owner,
-            dim=dim,
-            encoder=encoder,
             pairs=pairs,
             source=source,
             derived=derived.name if isinstance(derived, Derived) else None,
@@ -459,18 +451,14 @@ class _Parser:
 
     def parse_multi_hot(self, section: Section) -> MultiHot:
         name = self.claim(section, section.name())
-        dtype, table, dim, encoder = self.table_of(section, name)
+        embedded = self.embedded(section, name)
         parsed = MultiHot(
-            name=name,
+            **vars(embedded),
             column=section.take("column", "a string", name),
             side=section.choose("side", ("user", "candidate")),
-            dtype=dtype,
-            table=table,
-            dim=dim,
-            encoder=encoder,
             pooling=section.choose("pooling", ("sum", "mean", "max")),
             empty=section.take("empty", "a finite number", 0.0),
-            **self.ragged(section, dtype),
+            **self.ragged(section, embedded.dtype),
         )
         section.finish()
         self.owners[name] = parsed

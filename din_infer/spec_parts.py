@@ -5,7 +5,7 @@ Letters: B requests, N candidates, T positions, K dense values, D width of a beh
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from din_infer._kernels import Vocabulary
 from din_infer.lazy import lazy
@@ -18,6 +18,7 @@ __all__ = [
     "Calibration",
     "Dense",
     "Derived",
+    "Embedded",
     "Encoder",
     "Field",
     "Input",
@@ -156,16 +157,22 @@ class ReadColumn:
 
 
 @dataclass(frozen=True)
-class Field:
-    """One value per request (`side` "user") or per candidate (`side` "candidate")."""
+class Embedded:
+    """A field whose values become ids, which index a table that fields may share."""
 
     name: str
-    column: str
-    side: str
     dtype: str
     table: str
     dim: int
     encoder: Encoder
+
+
+@dataclass(frozen=True)
+class Field(Embedded):
+    """One value per request (`side` "user") or per candidate (`side` "candidate")."""
+
+    column: str
+    side: str
 
     @property
     def reads(self) -> tuple[ReadColumn, ...]:
@@ -178,20 +185,15 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Derived:
+class Derived(Embedded):
     """A feature looked up from another field's id; it has no column of its own.
 
     `lookup` holds, per row of the source's table, the raw values (zero or more) that
     `encoder` turns into ids; `weights`, of the same shape, multiply their embeddings.
     """
 
-    name: str
     source: str
     side: str
-    dtype: str
-    table: str
-    dim: int
-    encoder: Encoder
     lookup: tuple[tuple[str | int | float, ...], ...] = field(repr=False)
     weights: tuple[tuple[float, ...], ...] | None = field(repr=False)
     pooling: str
@@ -199,7 +201,7 @@ class Derived:
 
 
 @dataclass(frozen=True)
-class BehaviorField:
+class BehaviorField(Embedded):
     """One of the parallel columns of a behavior sequence.
 
     `pairs` is the candidate field that stands opposite it in the query (None: zeros).
@@ -207,12 +209,7 @@ class BehaviorField:
     `Derived` whose lookup it uses; such a field has no column.
     """
 
-    name: str
     column: str
-    dtype: str
-    table: str
-    dim: int
-    encoder: Encoder
     pairs: str | None
     source: str | None
     derived: str | None
@@ -236,9 +233,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class Lists:
-    """What a behavior sequence and a multi-hot field have alike."""
+    """What behavior sequences, always of `side` "user", and multi-hot fields share."""
 
     name: str
+    side: str
     max_len: int
     padding: str
     pad_value: str | int | None
@@ -260,7 +258,6 @@ class Behavior(Lists):
     order: str
     empty_softmax: str
     attention: Attention
-    side: ClassVar[str] = "user"
 
     @property
     def width(self) -> int:
@@ -279,15 +276,10 @@ class Behavior(Lists):
 
 
 @dataclass(frozen=True)
-class MultiHot(Lists):
+class MultiHot(Embedded, Lists):
     """A ragged field that is pooled to [B or N, dim]; `empty` fills an empty one."""
 
     column: str
-    side: str
-    dtype: str
-    table: str
-    dim: int
-    encoder: Encoder
     pooling: str
     empty: float
 

@@ -148,22 +148,9 @@ def _only(table: pa.Table, num_rows: int) -> pa.RecordBatch:
 def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
     """Say as what type each column of a spec is read from text, in a table of rows."""
     types = {"string": pa.string(), "int64": pa.int64(), "float": pa.float64()}
-    found: dict[str, pa.DataType] = {}
-    for f in (*spec.user, *spec.candidate):
-        found[f.column] = types[f.dtype]
-    for s in spec.behavior:
-        for b in s.fields:
-            if b.source is None:
-                found[b.column] = pa.list_(types[b.dtype])
-    for m in spec.multi_hot:
-        found[m.column] = pa.list_(types[m.dtype])
-    for d in spec.dense:
-        found[d.column] = pa.float64() if d.dim == 1 else pa.list_(pa.float64())
-    for length in [p.length_column for p in spec.behavior] + [
-        p.length_column for p in spec.multi_hot
-    ]:
-        if length is not None:
-            found[length] = pa.int64()
+    found = {}
+    for c in sorted(spec.reads, key=lambda c: c.is_length):  # which settle the type
+        found[c.name] = pa.list_(types[c.dtype]) if c.is_list else types[c.dtype]
     return found
 
 
