@@ -28,7 +28,7 @@ from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
 from din_infer.jobs.sources import expand, found_in, in_file, open_parquet, reading
 from din_infer.session import available_cpus
-from din_infer.spec import Encoder, FeatureSpec
+from din_infer.spec import Dense, Encoder, FeatureSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -266,7 +266,7 @@ class _Inspector:
         for table in self._tables:
             table.add(ids, keys)
         for sequence in self._sequences:
-            kept = ids[f"{sequence.spec.name}.lengths"]
+            kept = ids[sequence.spec.lengths]
             sequence.add(batch, kept, keys, classes)
         for name in self._elements:
             self._elements[name] += int(ids[f"{name}.lengths"].sum())
@@ -309,19 +309,15 @@ class _Inspector:
         )
 
     def _count_fields(self) -> Iterator[tuple[str, FieldCounts]]:
-        spec = self.spec
-        for f in (*spec.user, *spec.candidate):
-            yield f.name, self._field(f.name, self._rows, f.encoder)
-        for s in spec.behavior:
-            for b in s.fields:
-                if b.source is None:
-                    yield b.name, self._field(b.name, self._elements[s.name], b.encoder)
-        for m in spec.multi_hot:
-            yield m.name, self._field(m.name, self._elements[m.name], m.encoder)
-        for d in spec.dense:
-            counts = self._field(d.name, self._rows * d.dim, None)
-            refused = counts.nulls if d.missing is None else 0
-            yield d.name, replace(counts, refused=refused)
+        for c in self.spec.reads:
+            if c.is_length:
+                continue
+            part, name = c.part, c.inputs[0].name
+            values = self._rows * c.size if c.size else self._elements[part.name]
+            counts = self._field(name, values, c.encoder)
+            if isinstance(part, Dense) and part.missing is None:
+                counts = replace(counts, refused=counts.nulls)
+            yield name, counts
 
     def _field(self, name: str, values: int, encoder: Encoder | None) -> FieldCounts:
         found = self._stats.fields.get(name, FieldStats())
