@@ -207,13 +207,7 @@ def check_count(value: object, column: str, least: int = 1) -> None:
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:
-    """Refuse a path whose name ends in none of `suffixes`.
-
-    Raises
-    ------
-    InputError
-        Naming the option that gave it as `column`.
-    """
+    """Refuse a path whose name ends in none of `suffixes`; raises InputError."""
     if path.suffix not in suffixes:
         rule = "a name that ends in " + ", ".join(suffixes)
         raise InputError(rule, repr(path.name), column)
