@@ -35,28 +35,18 @@ def run_in_slices(
     names: Sequence[str],
     batch_size: int | None = None,
 ) -> list[NDArray[np.float32]]:
-    """Run the graph on a batch of any size, in slices of at most `batch_size`.
-
-    Parameters
-    ----------
-    session : Session
-        Of the model whose spec is `spec`.
-    inputs : dict of arrays
-        One per entry of `spec.inputs`.
-    names : strs
-        Outputs of the graph.
-    batch_size : int, optional
-        Candidates per run; by default what suits the device and the operators.
+    """Run the graph on the inputs of its spec, `batch_size` candidates at a time.
 
     Returns
     -------
     list of float32 [N] or [N, T]
-        As `names` lists them; owned by the caller.
+        The outputs that `names` lists; owned by the caller.
 
     Raises
     ------
     InputError
-        If `batch_size` is not a whole number of at least 1.
+        If `batch_size` is not a whole number of at least 1. By default it is what suits
+        the device and the operators.
     """
     if batch_size is None:
         sizes = FUSED_BATCH_SIZE if session.fused else DEFAULT_BATCH_SIZE

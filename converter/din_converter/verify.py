@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
 from din_infer.errors import ConversionError, InputError
+from din_infer.model_format import TOLERANCE
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Behavior, Encoder, FeatureSpec, MultiHot
 
 __all__ = [
-    "TOLERANCE",
     "Case",
     "check_parity",
     "edge_batches",
@@ -31,7 +31,6 @@ __all__ = [
     "ways",
 ]
 
-TOLERANCE = 1e-5
 WEIGHT = ".activation_weight"
 GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
 CHECKED_LENGTH = 10  # of a model that takes any
@@ -187,7 +186,7 @@ def _check_way(
             single = torch_logits(computing_in(torch.float32, model), inputs)
             off = float(np.abs(single - wanted).max(initial=0.0))
             more = f"torch in float32 is itself off by up to {off:.1e} in this"
-            raise ConversionError(f"{error}. {more} batch.") from None
+            raise error.at(fix=f"{more} batch.") from None
         _check(place, "score", scores, linked, bound)
         cases.append(
             Case(
