@@ -114,7 +114,7 @@ def encode(chunk: pa.RecordBatch, spec: FeatureSpec) -> Arrays:
         offsets = column.offsets.to_numpy()
         ids = hashed(column.flatten(), f.encoder.rows)
         out[f.name], lengths = padded(ids, offsets - offsets[0], sequence.max_len)
-        out[f"{sequence.name}.lengths"] = lengths
+        out[sequence.lengths] = lengths
     for d in spec.dense:
         values = chunk.column(d.column).to_numpy(zero_copy_only=False)
         out[d.name] = values.astype(np.float32).reshape(-1, 1)

@@ -63,6 +63,7 @@ class Window:
     def finish(
         self, max_len: int, is_fixed: bool
     ) -> tuple[NDArray[np.int64], int, int, int]: ...
+    def places(self, width: int, newest_first: bool) -> NDArray[np.int64]: ...
 
 def import_arrow(
     source: object, place: str, wanted: AbstractSet[str] | None = None

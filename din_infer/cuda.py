@@ -151,10 +151,9 @@ class Lane:
         self._graphs = 0  # numbers given
         self._per_candidate = {i.name for i in inputs if i.shape[0] == "N"}
         self._lengths_of = {  # of what is sent without padding
-            i.name: str(i.shape[1]).removesuffix(".T") + ".lengths"
+            i.name: i.lengths
             for i in inputs
-            if i.rows is not None and len(i.shape) == 2 and i.fixed_length is None
-            if not pads
+            if i.lengths is not None and i.fixed_length is None and not pads
         }
         self._offsets = set(self._lengths_of.values())  # sent in place of lengths
         self.replays = False

@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec, Input
+from din_infer.spec import (
+    ANY_LENGTH,
+    Behavior,
+    Dense,
+    Encoder,
+    FeatureSpec,
+    Input,
+    MultiHot,
+    ReadColumn,
+)
 
 __all__ = ["describe", "describe_inputs"]
 
@@ -20,30 +29,11 @@ def describe(spec: FeatureSpec) -> str:
     """Lay out the columns of a spec as a table to print."""
     rows = [("column", "type", "given per", "becomes")]
     sides = {"user": "request", "candidate": "candidate"}
-    rows += [
-        (f.column, f.dtype, sides[f.side], _describe_encoder(f.encoder))
-        for f in (*spec.user, *spec.candidate)
-    ]
-    for s in spec.behavior:
-        for b in s.fields:
-            if b.source is None:
-                kept = "all" if s.max_len == ANY_LENGTH else f"newest {s.max_len}"
-                what = f"{_describe_encoder(b.encoder)}, {kept} of {s.name}"
-                rows.append((b.column, f"list of {b.dtype}", "request", what))
-        if s.length_column:
-            what = _describe_length(spec, s.length_column, s.name)
-            rows.append((s.length_column, "int64", "request", what))
-    for m in spec.multi_hot:
-        most = "all" if m.max_len == ANY_LENGTH else f"up to {m.max_len}"
-        what = f"{_describe_encoder(m.encoder)}, {m.pooling} of {most}"
-        rows.append((m.column, f"list of {m.dtype}", sides[m.side], what))
-        if m.length_column:
-            what = _describe_length(spec, m.length_column, m.name)
-            rows.append((m.length_column, "int64", sides[m.side], what))
-    for d in spec.dense:
-        kind = "float" if d.dim == 1 else f"list of {d.dim} floats"
-        what = "as is" if d.missing is None else f"as is, missing = {d.missing:g}"
-        rows.append((d.column, kind, sides[d.side], what))
+    for c in spec.reads:
+        kind = c.dtype
+        if c.is_list:
+            kind = f"list of {kind}" if c.size is None else f"list of {c.size} floats"
+        rows.append((c.name, kind, sides[c.side], _describe_column(spec, c)))
     return _table(rows)
 
 
@@ -61,9 +51,22 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _describe_length(spec: FeatureSpec, column: str, name: str) -> str:
-    optional = " (optional)" if column in spec.optional_columns else ""
-    return f"length of {name}{optional}"
+def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:
+    """Say what becomes of a column's values."""
+    part = column.part
+    if isinstance(part, Dense):
+        return "as is" if part.missing is None else f"as is, missing = {part.missing:g}"
+    if column.encoder is None:
+        optional = " (optional)" if column.name in spec.optional_columns else ""
+        return f"length of {part.name}{optional}"
+    what = _describe_encoder(column.encoder)
+    if isinstance(part, Behavior):
+        kept = "all" if part.max_len == ANY_LENGTH else f"newest {part.max_len}"
+        what += f", {kept} of {part.name}"
+    elif isinstance(part, MultiHot):
+        most = "all" if part.max_len == ANY_LENGTH else f"up to {part.max_len}"
+        what += f", {part.pooling} of {most}"
+    return what
 
 
 def _describe_encoder(encoder: Encoder) -> str:

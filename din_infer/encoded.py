@@ -32,14 +32,11 @@ def check_encoded(
         if i.dtype == "float32" and not np.isfinite(array).all():
             where = [int(x) for x in np.argwhere(~np.isfinite(array))[0]]
             raise InputError("a finite number", array[tuple(where)], f"{i.name}{where}")
-    num_requests = None
-    longest = {str(i.shape[1]): out[i.name] for i in spec.inputs if len(i.shape) == 2}
-    for i in spec.inputs:
-        if i.shape[0] == "B":
-            num_requests = len(out[i.name])
-        if i.name.endswith(".lengths"):
-            most = longest[i.name.removesuffix(".lengths") + ".T"].shape[1]
-            check_range(out[i.name], most + 1, f"a length in [0, {most}]", i.name)
+    longest = {i.lengths: out[i.name].shape[1] for i in spec.inputs if i.lengths}
+    for name, most in longest.items():
+        check_range(out[name], most + 1, f"a length in [0, {most}]", name)
+    of_requests = (len(out[i.name]) for i in spec.inputs if i.shape[0] == "B")
+    num_requests = next(of_requests, None)
     if num_requests is not None:
         rule = f"a request in [0, {num_requests})"
         name = "request_of_candidate"

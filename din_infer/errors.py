@@ -6,7 +6,10 @@ fault lies (a batch is part of a file, a candidate one of a request's) changes t
 fields by `DinError.at`; no code reads the sentence.
 """
 
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, SupportsIndex
 
 __all__ = [
     "ConversionError",
@@ -15,7 +18,10 @@ __all__ = [
     "InputError",
     "ModelError",
     "check_count",
+    "check_suffix",
     "is_whole",
+    "renumbered",
+    "report",
     "sentence",
 ]
 
@@ -74,8 +80,8 @@ class DinError(Exception):
         column: str = "",
         fix: str = "",
         *,
-        row: int | None = None,
-        candidate: int | None = None,
+        row: SupportsIndex | None = None,
+        candidate: SupportsIndex | None = None,
         source: str = "",
         within: str = "",
     ) -> None:
@@ -158,6 +164,31 @@ def sentence(
     return f"{text}. {fix}" if fix else text
 
 
+def report(error: InputError, errors: list[InputError] | None) -> None:
+    """Append an error of one row to a list that collects them; without one, raise."""
+    if errors is None:
+        raise error
+    errors.append(error)
+
+
+@contextmanager
+def renumbered(
+    errors: list[InputError] | None, move: Callable[[InputError], InputError]
+) -> Iterator[list[InputError] | None]:
+    """Collect the errors of a part; `move` says where the part's rows are.
+
+    Yields a list for the part, of which `errors` then takes what it holds; or None,
+    where `errors` is None and the first error raises.
+    """
+    found: list[InputError] | None = None if errors is None else []
+    try:
+        yield found
+    except InputError as error:
+        raise move(error) from None
+    if errors is not None:
+        errors += map(move, found or ())
+
+
 def is_whole(value: object) -> bool:
     """Tell whether an argument is an integer, of Python or NumPy, and no bool."""
     return hasattr(value, "__index__") and not isinstance(value, bool)
@@ -173,3 +204,16 @@ def check_count(value: object, column: str, least: int = 1) -> None:
     """
     if not is_whole(value) or value < least:  # type: ignore[operator]
         raise InputError(f"a whole number of at least {least}", repr(value), column)
+
+
+def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:
+    """Refuse a path whose name ends in none of `suffixes`.
+
+    Raises
+    ------
+    InputError
+        Naming the option that gave it as `column`.
+    """
+    if path.suffix not in suffixes:
+        rule = "a name that ends in " + ", ".join(suffixes)
+        raise InputError(rule, repr(path.name), column)

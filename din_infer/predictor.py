@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from din_infer.describe import describe, describe_inputs
-from din_infer.encode import Counts, Stats
+from din_infer.encode import Counts, Encoded, Stats
 from din_infer.encoded import check_encoded, check_inputs
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
+from din_infer.explain.raw_values import readable
 from din_infer.golden import check_golden
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
-from din_infer.raw_values import readable
 from din_infer.session import Session
 from din_infer.slicing import run_in_slices
 from din_infer.spec import FeatureSpec
@@ -187,21 +187,7 @@ class Predictor:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self.score_counted(batch, Stats(), raw=raw, batch_size=batch_size)
-
-    def score_counted(
-        self,
-        batch: object,
-        stats: Stats,
-        *,
-        raw: bool = False,
-        batch_size: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Score as `score` does, and add this batch's counts to `stats` as well."""
-        inputs, counted = self._encode(batch)
-        scores = self._finish(inputs, counted, raw, batch_size)
-        stats.merge(counted)
-        return scores
+        return self._score(self.encode(batch), raw, batch_size)
 
     def score_requests(
         self,
@@ -236,9 +222,8 @@ class Predictor:
             As `score`; when `request_of_candidate` does not fit B and N; or when
             another model encoded `requests`.
         """
-        return self._score_requests(
-            requests, candidates, request_of_candidate, raw, batch_size
-        )[0]
+        encoded = self.encode_pairs(requests, candidates, request_of_candidate)
+        return self._score(encoded, raw, batch_size)
 
     def encode_request(self, requests: object) -> EncodedRequest:
         """Encode the user's side once, to score many lists of candidates for it.
@@ -267,8 +252,7 @@ class Predictor:
         encoded, counts = self.spec.encoder.encode_users(
             requests, self.model_id, self.threads
         )
-        with self._lock:
-            self._stats.add_all(counts)
+        self.count(counts)
         return encoded
 
     def warmup(
@@ -311,40 +295,108 @@ class Predictor:
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
 
-    def score_requests_counted(
+    def encode(
+        self, batch: object, *, errors: list[InputError] | None = None
+    ) -> Encoded:
+        """Encode a table for `scores_of`, as `score` does.
+
+        Parameters
+        ----------
+        batch : table of rows
+            As `score` takes it.
+        errors : list, optional
+            Takes the errors of all bad rows; see `FeatureEncoder.encode`. Without it
+            the first raises.
+
+        Returns
+        -------
+        Encoded
+
+        Raises
+        ------
+        InputError
+            As `score`.
+        """
+        return self.spec.encoder.encode(
+            batch, self.threads, merge_repeats=True, errors=errors
+        )
+
+    def encode_pairs(
         self,
         requests: object,
         candidates: object,
-        request_of_candidate: ArrayLike | None,
-        stats: Stats,
+        request_of_candidate: ArrayLike | None = None,
+        *,
+        errors: list[InputError] | None = None,
+    ) -> Encoded:
+        """Encode requests and candidates for `scores_of`, as `score_requests` does.
+
+        Parameters
+        ----------
+        requests, candidates, request_of_candidate
+            As `score_requests` takes them.
+        errors
+            As in `encode`.
+
+        Returns
+        -------
+        Encoded
+
+        Raises
+        ------
+        InputError
+            As `score_requests`.
+        """
+        if isinstance(requests, EncodedRequest):
+            requests.inputs_of(self.model_id)
+        return self.spec.encoder.encode_requests(
+            requests, candidates, request_of_candidate, self.threads, errors=errors
+        )
+
+    def scores_of(
+        self,
+        encoded: Encoded,
         *,
         raw: bool = False,
         batch_size: int | None = None,
+        errors: list[InputError] | None = None,
     ) -> NDArray[np.float32]:
-        """Score as `score_requests` does, and add the counts to `stats` as well."""
-        scores, counts = self._score_requests(
-            requests, candidates, request_of_candidate, raw, batch_size
-        )
-        stats.add_all(counts)
-        return scores
+        """Score what `encode` or `encode_pairs` made; `count` counts it.
 
-    def _score_requests(
-        self,
-        requests: object,
-        candidates: object,
-        request_of_candidate: ArrayLike | None,
-        raw: bool,
-        batch_size: int | None,
-    ) -> tuple[NDArray[np.float32], Counts]:
-        if isinstance(requests, EncodedRequest):
-            requests.inputs_of(self.model_id)
-        inputs, counts = self.spec.encoder.encode_counted(
-            requests, candidates, request_of_candidate, self.threads
-        )
-        scores = self._run(inputs, raw, batch_size)
+        Parameters
+        ----------
+        encoded : Encoded
+            Of this model.
+        raw, batch_size
+            As in `score`.
+        errors : list, optional
+            Takes an error for every row whose score is not finite; without it the
+            first raises.
+
+        Returns
+        -------
+        float32 [N]
+
+        Raises
+        ------
+        InputError
+            As `score`.
+        """
+        (logits,) = self._outputs(encoded.inputs, ["logit"], batch_size)
+        link_in_place(self.spec, logits, raw, errors)
+        return logits
+
+    def count(self, counts: Counts) -> None:
+        """Add the counts of an encoded batch to `stats`."""
         with self._lock:
             self._stats.add_all(counts)
-        return scores, counts
+
+    def _score(
+        self, encoded: Encoded, raw: bool = False, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        scores = self.scores_of(encoded, raw=raw, batch_size=batch_size)
+        self.count(encoded.counts)
+        return scores
 
     def score_encoded(
         self,
@@ -385,20 +437,21 @@ class Predictor:
                 rule = "at least one value"
                 raise InputError(rule, f"shape {arrays[empty].shape}", empty)
             return self._session.run(arrays, self._session.output_names[:1])[0]
-        return self._run(check_encoded(self._spec, inputs), raw, batch_size)
+        encoded = Encoded(check_encoded(self._spec, inputs), [])
+        return self.scores_of(encoded, raw=raw, batch_size=batch_size)
 
     def iter_score(self, batches: Iterable[object]) -> Iterator[NDArray[np.float32]]:
         """Score a stream of batches, one result per batch, in order.
 
         On CUDA the next batch is encoded while the card works on this one.
         """
-        encoded: Iterator[tuple[dict[str, Any], Stats]] = map(self._encode, batches)
+        encoded: Iterator[Encoded] = map(self.encode, batches)
         if self.device != "cpu":
             from din_infer.jobs.pipeline import ahead
 
             encoded = ahead(encoded, depth=1)
-        for inputs, counted in encoded:
-            yield self._finish(inputs, counted, False, None)
+        for batch in encoded:
+            yield self._score(batch)
 
     def explain(self, batch: object) -> Explanation:
         """Score a table as `score` does, and show the weight of every behavior.
@@ -429,10 +482,8 @@ class Predictor:
         outputs = self._explaining()
         names = (*self.spec.columns, *self.spec.optional_columns)
         rows = readable(batch, names)
-        inputs = self.spec.encoder.encode(rows, threads=self.threads)
-        made = self._outputs(inputs, outputs, None)
-        link_in_place(self.spec, made[0], False)
-        return explained(self.spec, rows, rows, inputs, made, self.model_id)
+        encoded = self.spec.encoder.encode(rows, self.threads)
+        return self._explained(rows, rows, encoded.inputs, outputs)
 
     def explain_requests(
         self,
@@ -467,9 +518,14 @@ class Predictor:
         users = readable(requests, names, "requests")
         names = (*encoder.candidate_columns, *encoder.optional_candidate_columns)
         items = readable(candidates, names, "candidates")
-        inputs = encoder.encode_requests(
-            users, items, request_of_candidate, threads=self.threads
+        encoded = encoder.encode_requests(
+            users, items, request_of_candidate, self.threads
         )
+        return self._explained(users, items, encoded.inputs, outputs)
+
+    def _explained(
+        self, users: object, items: object, inputs: Inputs, outputs: list[str]
+    ) -> Explanation:
         made = self._outputs(inputs, outputs, None)
         link_in_place(self.spec, made[0], False)
         return explained(self.spec, users, items, inputs, made, self.model_id)
@@ -479,23 +535,6 @@ class Predictor:
         if self._spec is None:
             return describe_inputs(self._inputs)
         return describe(self._spec)
-
-    def _encode(self, batch: object) -> tuple[dict[str, Any], Stats]:
-        counted = Stats()
-        encode = self.spec.encoder.encode
-        return encode(batch, counted, self.threads, merge_repeats=True), counted
-
-    def _finish(
-        self,
-        inputs: dict[str, Any],
-        stats: Stats,
-        raw: bool,
-        batch_size: int | None,
-    ) -> NDArray[np.float32]:
-        scores = self._run(inputs, raw, batch_size)
-        with self._lock:
-            self._stats.merge(stats)
-        return scores
 
     def _explaining(self) -> list[str]:
         """Name the outputs that explain: logit, then each sequence's weights."""
@@ -511,13 +550,6 @@ class Predictor:
             fix = "Convert the model with din-convert --explain."
             raise ModelError(rule, got, path, fix)
         return ["logit", *weights]
-
-    def _run(
-        self, inputs: Inputs, raw: bool, batch_size: int | None
-    ) -> NDArray[np.float32]:
-        (logits,) = self._outputs(inputs, ["logit"], batch_size)
-        link_in_place(self.spec, logits, raw)
-        return logits
 
     def _outputs(
         self, inputs: Inputs, names: list[str], batch_size: int | None

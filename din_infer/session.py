@@ -268,7 +268,7 @@ class Session:
     def _open_lane(self, ops: Path, index: int) -> Lane:
         contract = self.contract
         inputs = contract.inputs if contract.spec is not None else ()
-        ragged = [i for i in inputs if i.rows is not None and len(i.shape) == 2]
+        ragged = [i for i in inputs if i.lengths is not None]
         narrow = all(i.rows is None or i.rows <= LARGEST for i in inputs)
         self._packs = bool(inputs) and narrow and len(ragged) <= SIGNATURES
         pads = any(n.endswith(".activation_weight") for n in contract.outputs)

@@ -80,7 +80,7 @@ def _width(spec: FeatureSpec, output: str, inputs: Inputs) -> tuple[int, ...]:
     """Return (T,) of a sequence's weights, () of logit and score."""
     for s in spec.behavior:
         if output == f"{s.name}.activation_weight":
-            field = next(f.name for f in s.fields if f.source is None)
+            field = s.own_fields[0].name
             return inputs[field].shape[1:]
     return ()
 
@@ -135,7 +135,7 @@ def _take(
         part[i.name] = inputs[i.name][used if i.shape[0] == "B" else chosen]
     part["request_of_candidate"] = local.astype(np.int64)
     for i in spec.inputs:
-        if i.rows is not None and len(i.shape) == 2 and i.fixed_length is None:
-            lengths = part[str(i.shape[1]).removesuffix(".T") + ".lengths"]
-            part[i.name] = part[i.name][:, : int(lengths.max(initial=0))]
+        if i.lengths is not None and i.fixed_length is None:
+            longest = int(part[i.lengths].max(initial=0))
+            part[i.name] = part[i.name][:, :longest]
     return part

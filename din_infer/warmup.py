@@ -31,7 +31,7 @@ def inputs_of_shapes(
     num_rows = len(table["request_of_candidate"])
     lengths = np.zeros(num_rows, dtype=np.int64)
     for s in spec.behavior:
-        lengths += table[f"{s.name}.lengths"]
+        lengths += table[s.lengths]
     longest = lengths.argsort()[-1:]
     for count in counts:
         chosen = np.resize(np.arange(num_rows), count)
@@ -45,13 +45,10 @@ def inputs_of_shapes(
 
 def inputs_of_pages(spec: FeatureSpec) -> Iterator[dict[str, NDArray[Any]]]:
     """Make inputs, B = N, whose ids name a row on every page of every table."""
-    behaviors = [f for s in spec.behavior for f in s.fields if f.source is None]
-    table_of = {f.name: f.table for f in (*spec.user, *spec.candidate)}
-    table_of |= {m.name: m.table for m in spec.multi_hot}
-    table_of |= {f.name: f.table for f in behaviors}
     reader_of: dict[str, str] = {}  # the first input that reads a table
-    for name, table in table_of.items():
-        reader_of.setdefault(table, name)
+    for c in spec.reads:
+        if c.table is not None:
+            reader_of.setdefault(c.table, c.inputs[0].name)
     for table, reader in reader_of.items():
         rows, dim = spec.tables[table].rows, spec.tables[table].dim
         ids = np.arange(0, rows, max(1, PAGE_BYTES // (WEIGHT_BYTES * dim)))
@@ -64,7 +61,7 @@ def _fill(i: Input, count: int, ids: NDArray[np.int64], reader: str) -> NDArray[
     """Make one input of `count` rows: `ids` for the reader, nothing for others."""
     if i.name == "request_of_candidate":
         return np.arange(count)
-    if i.name.endswith(".lengths"):
+    if i.rows is None and i.dtype == "int64":  # lengths
         return np.ones(count, dtype=np.int64)
     axes = (
         count,

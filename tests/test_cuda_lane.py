@@ -82,7 +82,7 @@ def test_requests_run_at_fixed_places(folder: Path, count: int) -> None:
     items = random_rows(card.spec, count, seed=2)
     encode = card.spec.encoder.encode_requests
     for user in (*users, *users):
-        inputs = encode([user], items, None)
+        inputs = encode([user], items, None).inputs
         wanted = card.predictor.score_encoded(inputs)
         np.testing.assert_allclose(card.run(inputs)[0], wanted, rtol=1e-5, atol=1e-5)
     assert 1 <= len(card.lane._replayed) <= 4

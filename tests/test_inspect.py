@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from din_infer import FeatureSpec, InputError
 from din_infer.cli import inspect_main
-from din_infer.explain_text import width
-from din_infer.jobs import inspect_tables
-from din_infer.jobs.inspect import inspect_files, write_picture
-from din_infer.jobs.inspect_result import Inspection, expected_collisions
-from din_infer.jobs.inspect_tables import DistinctKeys, buckets_for
+from din_infer.formatting import width
+from din_infer.jobs.inspect import Inspection, inspect_files, write_picture
+from din_infer.jobs.inspect import tables as inspect_tables
+from din_infer.jobs.inspect.facts import expected_collisions
+from din_infer.jobs.inspect.tables import DistinctKeys, buckets_for
 from tests.containers import arrow_type
 from tests.reference_inspect import inspect_rows
 

@@ -73,14 +73,15 @@ def design(tmp_path: Path) -> FeatureSpec:
 
 
 def test_inputs_follow_the_fields(design: FeatureSpec) -> None:
+    of_history, of_tags = {"lengths": "history.lengths"}, {"lengths": "tags.lengths"}
     assert design.inputs == (
         Input("user_id", "int64", ("B",), 100_000),
         Input("goods_id", "int64", ("N",), 200_000),
         Input("cate_id", "int64", ("N",), 1_000),
-        Input("hist_goods_id", "int64", ("B", "history.T"), 200_000),
-        Input("hist_cate_id", "int64", ("B", "history.T"), 1_000),
+        Input("hist_goods_id", "int64", ("B", "history.T"), 200_000, **of_history),
+        Input("hist_cate_id", "int64", ("B", "history.T"), 1_000, **of_history),
         Input("history.lengths", "int64", ("B",)),
-        Input("tags", "int64", ("B", "tags.T"), 5),
+        Input("tags", "int64", ("B", "tags.T"), 5, **of_tags),
         Input("tags.lengths", "int64", ("B",)),
         Input("price", "float32", ("N", 1)),
         Input("request_of_candidate", "int64", ("N",)),

@@ -266,7 +266,7 @@ def _convert_spec(
         )
 
     blocks = [
-        block_of(s, batch[next(f.name for f in s.fields if f.source is None)].shape[1])
+        block_of(s, batch[s.own_fields[0].name].shape[1])
         for s in spec.behavior
         if spec.model.type == "din"
     ]
@@ -275,8 +275,8 @@ def _convert_spec(
 
 def _longest(spec: FeatureSpec, batch: Mapping[str, NDArray[Any]]) -> int:
     """Return the longest history of a batch."""
-    names = {f.name for s in spec.behavior for f in s.fields if f.source is None}
-    return max((batch[n].shape[1] for n in names), default=0)
+    widths = (batch[s.own_fields[0].name].shape[1] for s in spec.behavior)
+    return max(widths, default=0)
 
 
 def _convert_module(

@@ -210,7 +210,7 @@ class _Graph:
         weights = _attention_weights(unit)
         values = {
             "request_of_candidate": "request_of_candidate",
-            "lengths": f"{sequence.name}.lengths",
+            "lengths": sequence.lengths,
         }
         for i, f in enumerate(sequence.fields):
             values[f"ids_{i}"] = f.source or f.name
@@ -256,11 +256,10 @@ class _Graph:
     def pool_sequence(self, model: ClickModel, sequence: Behavior) -> str:
         """BaseModel: pool each field of a sequence; returns [B, D]."""
         attributes = bag_attributes(self.spec.model.pooling, sequence.padding, 0.0)
-        lengths = f"{sequence.name}.lengths"
         pooled = []
         for f in sequence.fields:
-            table = self.behavior_table(model, f)
-            pooled.append(self.bag(f.source or f.name, lengths, table, attributes))
+            table, ids = self.behavior_table(model, f), f.source or f.name
+            pooled.append(self.bag(ids, sequence.lengths, table, attributes))
         return self.g.add("Concat", *pooled, axis=1)
 
 
@@ -389,7 +388,7 @@ def _field_vector(
         if m.name == name:
             attributes = bag_attributes(m.pooling, m.padding, m.empty)
             table = graph.table(model, m.table)
-            vector = graph.bag(name, f"{name}.lengths", table, attributes)
+            vector = graph.bag(name, m.lengths, table, attributes)
             return vector, m.side == "user", rows
     dense = next(d for d in spec.dense if d.name == name)
     if dense.project:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
 from din_infer.errors import ModelError
-from din_infer.spec import Behavior, Derived, FeatureSpec, MultiHot, Part
+from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot, Part
 
 __all__ = ["DIN", "BaseModel", "ClickModel", "build_model"]
 
@@ -245,7 +245,7 @@ class ClickModel(nn.Module):
             ids = ids[request] if d.side == "user" else ids
             read(d.table, d.name, candidates, ids)
         for m in self.spec.multi_hot:
-            mask = self._mask(m, inputs[m.name], inputs[f"{m.name}.lengths"])
+            mask = self._mask(m, inputs[m.name], inputs)
             mask, ids = (
                 (mask[request], inputs[m.name][request])
                 if m.side == "user"
@@ -267,16 +267,16 @@ class ClickModel(nn.Module):
         return table
 
     @staticmethod
-    def _mask(field: Behavior | MultiHot, ids: Tensor, lengths: Tensor) -> Tensor:
+    def _mask(lists: Lists, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Which positions are behaviors, bool [B, T]; all of them if attended."""
         positions = torch.arange(ids.shape[1], device=ids.device)
-        if field.padding == "attended":
+        if lists.padding == "attended":
             return torch.ones_like(ids, dtype=torch.bool)
-        return positions < lengths.unsqueeze(1)
+        return positions < inputs[lists.lengths].unsqueeze(1)
 
     def _pooled(self, field: MultiHot, inputs: Mapping[str, Tensor]) -> Tensor:
         ids = inputs[field.name]
-        mask = self._mask(field, ids, inputs[f"{field.name}.lengths"])
+        mask = self._mask(field, ids, inputs)
         row = mask.nonzero(as_tuple=True)[0]
         vectors = self._table(field.table)(ids[mask])
         return pool(vectors, row, len(ids), field.pooling, field.empty)
@@ -298,9 +298,7 @@ class ClickModel(nn.Module):
     def _sequence_mask(
         self, sequence: Behavior, inputs: Mapping[str, Tensor]
     ) -> Tensor:
-        first = next(f for f in sequence.fields if f.source is None)
-        lengths = inputs[f"{sequence.name}.lengths"]
-        return self._mask(sequence, inputs[first.name], lengths)
+        return self._mask(sequence, inputs[sequence.own_fields[0].name], inputs)
 
     def _interest(
         self,

@@ -20,7 +20,7 @@ from din_converter.precision import computing_in
 from din_infer.errors import ConversionError, InputError
 from din_infer.model_format import TOLERANCE
 from din_infer.session import Session
-from din_infer.spec import ANY_LENGTH, Behavior, Encoder, FeatureSpec, MultiHot
+from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec
 
 __all__ = [
     "Case",
@@ -80,32 +80,28 @@ def random_inputs(
 ) -> Inputs:
     """Make one batch; `kind` says how long the histories are."""
     sizes = {"N": n, "B": b}
-    lengths: dict[str, NDArray[np.int64]] = {}
-    limit = {s.name: s.max_len for s in spec.behavior}
-    limit |= {m.name: m.max_len for m in spec.multi_hot}
-    limit = {n: CHECKED_LENGTH if m == ANY_LENGTH else m for n, m in limit.items()}
     out: Inputs = {}
-    for name, max_len in limit.items():
-        axis = next(i.shape[0] for i in spec.inputs if i.name == f"{name}.lengths")
-        rows = sizes[str(axis)]
+    for s in (*spec.behavior, *spec.multi_hot):
+        max_len = CHECKED_LENGTH if s.max_len == ANY_LENGTH else s.max_len
+        rows = b if s.side == "user" else n
         fixed = {"zero": 0, "one": min(1, max_len), "max": max_len}.get(kind)
         if fixed is None:
-            lengths[name] = rng.integers(0, max_len + 1, rows)
-            lengths[name][: rows // 4] = 0
+            lengths = rng.integers(0, max_len + 1, rows)
+            lengths[: rows // 4] = 0
         else:
-            lengths[name] = np.full(rows, fixed, np.int64)
-        out[f"{name}.lengths"] = lengths[name]
+            lengths = np.full(rows, fixed, np.int64)
+        out[s.lengths] = lengths
     for i in spec.inputs:
         if i.name == "request_of_candidate":
             in_order = n == b
             roc = np.arange(n) if in_order else rng.integers(0, max(b, 1), n)
             out[i.name] = roc.astype(np.int64)
-        elif i.rows is not None and len(i.shape) == 2:
-            name = str(i.shape[1]).removesuffix(".T")
-            longest = int(lengths[name].max(initial=0))
+        elif i.rows is not None and i.lengths is not None:
+            lengths = out[i.lengths]
+            longest = int(lengths.max(initial=0))
             shape = (sizes[str(i.shape[0])], i.fixed_length or longest)
             ids = rng.integers(0, i.rows, shape)
-            ids[np.arange(shape[1]) >= lengths[name][:, None]] = 0
+            ids[np.arange(shape[1]) >= lengths[:, None]] = 0
             out[i.name] = ids
         elif i.rows is not None:
             out[i.name] = rng.integers(0, i.rows, sizes[str(i.shape[0])])
@@ -252,23 +248,25 @@ def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
 
     All lists of a row are equally long: sequences may share a column or its length.
     """
-    lists: list[Behavior | MultiHot] = [*spec.behavior, *spec.multi_hot]
+    lists = (*spec.behavior, *spec.multi_hot)
     longest = min(max((s.max_len for s in lists), default=0) + 3, GOLDEN_LENGTH)
     length = longest if k == 2 else k
-    row: dict[str, Any] = {s.length_column: length for s in lists if s.length_column}
     dense = {d.column for d in spec.dense}
-    for f in (*spec.user, *spec.candidate):
-        null = k == 3 and f.column not in dense
-        row.setdefault(f.column, None if null else _raw(f.encoder, f.dtype, k))
-    for s in lists:
-        for part in s.fields if isinstance(s, Behavior) else [s]:
-            if isinstance(part, MultiHot) or part.source is None:
-                times = range(length)
-                values = [_raw(part.encoder, part.dtype, 7 * k + t + 1) for t in times]
-                row.setdefault(part.column, values)
-    for d in spec.dense:
-        values = [round(0.25 * k - 0.5 * j, 3) for j in range(d.dim)]
-        row.setdefault(d.column, values[0] if d.dim == 1 else values)
+    row: dict[str, Any] = {}
+    for c in sorted(spec.reads, key=lambda c: not c.is_length):
+        value: Any
+        if c.is_length:
+            value = length
+        elif c.encoder is None:
+            values = [round(0.25 * k - 0.5 * j, 3) for j in range(c.size or 0)]
+            value = values if c.is_list else values[0]
+        elif c.is_list:
+            times = range(length)
+            value = [_raw(c.encoder, c.dtype, 7 * k + t + 1) for t in times]
+        else:
+            null = k == 3 and c.name not in dense
+            value = None if null else _raw(c.encoder, c.dtype, k)
+        row.setdefault(c.name, value)
     return row
 
 

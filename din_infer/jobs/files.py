@@ -28,11 +28,31 @@ __all__ = ["JobError", "Summary", "score_files"]
 
 
 class JobError(InputError):
-    """Some outputs of a job could not be made; `summary` tells of the others."""
+    """Some outputs of a job could not be made.
 
-    def __init__(self, message: str, summary: Summary) -> None:
-        super().__init__(message)
+    Attributes
+    ----------
+    rule, got, column, ...
+        Of the first input that failed.
+    summary : Summary
+        Of the outputs that were made, and of all that failed.
+    """
+
+    summary: Summary | None
+
+    def __init__(
+        self,
+        *fields: Any,  # noqa: ANN401
+        summary: Summary | None = None,
+        **more_fields: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*fields, **more_fields)
         self.summary = summary
+
+    def __str__(self) -> str:
+        others = len(self.summary.failed) - 1 if self.summary else 0
+        more = f" (and {others} more of the inputs have no output)" if others else ""
+        return super().__str__() + more
 
 
 def score_files(
@@ -152,15 +172,10 @@ def score_files(
             ledger.finish_job()
     summary.seconds = time.perf_counter() - started
     if summary.failed:
-        raise JobError(_failures(summary), summary)
+        first = run.errors[0]
+        known = vars(first) if isinstance(first, InputError) else {"rule": str(first)}
+        raise JobError(**known, summary=summary)
     return summary
-
-
-def _failures(summary: Summary) -> str:
-    first, *others = summary.failed.values()
-    if not others:
-        return first
-    return f"{first} (and {len(others)} more of the inputs have no output)"
 
 
 def _check_apart(inputs: Sequence[str | Path], out: Path) -> None:

@@ -62,11 +62,8 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
         candidates and others are not.
     """
     encoder = spec.encoder
-    depths = {f.column: 0 for f in spec.candidate}
-    depths |= {m.column: 1 for m in spec.multi_hot if m.side == "candidate"}
-    depths |= {d.column: int(d.dim > 1) for d in spec.dense if d.side == "candidate"}
-    depths |= dict.fromkeys(encoder.optional_candidate_columns, 0)
-    depths |= {c: 0 for c in encoder.candidate_columns if c not in depths}
+    reads = [c for c in spec.reads if c.side == "candidate"]
+    depths = {c.name: int(c.is_list) for c in sorted(reads, key=lambda c: c.is_length)}
     names = schema.names
     lists: dict[str, tuple[str, str | None]] = {}
     plain = []

@@ -53,24 +53,11 @@ def signature(spec: FeatureSpec) -> ModelSignature:
         Columns in the order of `spec.columns`, then the optional ones.
     """
     columns: dict[str, ColSpec] = {}
-
-    def add(name: str, dtype: str, is_list: bool, required: bool = True) -> None:
-        kind = Array(TYPES[dtype]) if is_list else TYPES[dtype]
-        columns.setdefault(name, ColSpec(kind, name, required=required and not is_list))
-
-    for field in (*spec.user, *spec.candidate):
-        add(field.column, field.dtype, False)
-    for sequence in spec.behavior:
-        for behavior in sequence.fields:
-            if behavior.source is None:
-                add(behavior.column, behavior.dtype, True)
-    for lists in spec.multi_hot:
-        add(lists.column, lists.dtype, True)
-    for dense in spec.dense:
-        add(dense.column, "float", dense.dim > 1)
+    for c in sorted(spec.reads, key=lambda c: c.is_length):
+        kind = Array(TYPES[c.dtype]) if c.is_list else TYPES[c.dtype]
+        required = not c.is_list and c.name not in spec.optional_columns
+        columns.setdefault(c.name, ColSpec(kind, c.name, required=required))
     names = (*spec.columns, *spec.optional_columns)
-    for name in names:  # what is left are the lengths of lists
-        add(name, "int64", False, name not in spec.optional_columns)
     scores = TensorSpec(np.dtype(np.float32), (-1,), "score")
     return ModelSignature(
         inputs=Schema([columns[name] for name in names]), outputs=Schema([scores])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from din_infer.encode import Stats
-from din_infer.errors import InputError, sentence
+from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
@@ -172,6 +172,7 @@ class Run:
         self._summary = summary
         self._bar = bar
         self._workers = workers
+        self.errors: list[Exception] = []  # of the inputs that have no output
         self._stats = Stats()
         self._output: Output | None = None
         self._estimates = bar.total is None
@@ -187,7 +188,7 @@ class Run:
             if shard.error is None:
                 left.append(shard)
             else:
-                self._fail(shard, shard.error)
+                self._fail(shard)
         while left:
             others: list[Shard] = []
             before = len(left)
@@ -315,10 +316,9 @@ class Run:
         output.stats.merge(event.stats)
         if output.num_bad > self._job.max_bad_rows:
             rule = f"at most {self._job.max_bad_rows:,} rows that do not fit"
-            fix = "Give --max-bad-rows to allow more."
+            fix = f"Give --max-bad-rows to allow more. The last: {output.last_bad}"
             got = f"{output.num_bad:,} of the first {output.rows:,}"
-            message = sentence(rule, got, str(shard.source), fix)
-            shard.error = InputError(f"{message} The last: {output.last_bad}")
+            shard.error = InputError(rule, got, str(shard.source), fix)
         self._show(event)
 
     def _show(self, event: _Event) -> None:
@@ -335,7 +335,7 @@ class Run:
             if output is None or shard.error is not None:
                 if output is not None:
                     output.abort()
-                self._fail(shard, shard.error)
+                self._fail(shard)
                 return
             target = self._ledger.target(shard.k)
             with writing(target):
@@ -359,8 +359,10 @@ class Run:
             if shard.identity is not None:
                 self._bytes += shard.identity.size
 
-    def _fail(self, shard: Shard, error: Exception | None) -> None:
+    def _fail(self, shard: Shard) -> None:
+        error = shard.error or InputError("an output that was begun")
         self._summary.failed[str(shard.source)] = str(error)
+        self.errors.append(error)
 
 
 def _not_handled(shard: Shard, error: Exception) -> InputError:

@@ -1,28 +1,33 @@
-"""Explanations as pictures, by matplotlib; pyplot and its state are left alone."""
+"""Explanations as pictures."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from din_infer.errors import InputError, sentence
-from din_infer.explain_text import largest, number, shorten, size, summary
-
-try:
-    from matplotlib import font_manager, rcParams
-    from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.ft2font import FT2Font
-except ModuleNotFoundError as error:
-    fix = 'Run: pip install "din-infer[plot]"'
-    message = sentence("matplotlib", "none", "plot", fix)
-    raise ModuleNotFoundError(message, name=error.name) from None
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from din_infer.explain import ExplainedRow, ExplainedSequence, Explanation
+from din_infer.errors import InputError
+from din_infer.explain.facts import (
+    ExplainedRow,
+    ExplainedSequence,
+    largest,
+    peak,
+    summary,
+)
+from din_infer.formatting import number
+from din_infer.picture import (
+    GRID,
+    INK,
+    SOFT,
+    Axes,
+    Colormap,
+    Figure,
+    Letters,
+    LinearSegmentedColormap,
+    Normalize,
+    say_nothing,
+)
 
 __all__ = ["draw"]
 
@@ -33,60 +38,17 @@ LETTER = 0.16  # inches that a line of upright text takes
 
 RISING = LinearSegmentedColormap.from_list("rising", ["#dfe8fb", "#1d4ed8"])
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#c2410c", "#f1f2f4", "#1d4ed8"])
-INK, SOFT, PADDING = "#1b2330", "#667085", "#c3c8d1"
-
-# Families that have the letters which matplotlib's own font lacks, where installed.
-FAMILIES = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
-    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei",
-    "PingFang SC", "Hiragino Sans", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS",
-    "Noto Sans", "Segoe UI",
-)  # fmt: skip
-
-
-class _Letters:
-    """How a picture writes: no mathematics, and only letters that a font here has."""
-
-    def __init__(self) -> None:
-        default = font_manager.FontProperties(family=rcParams["font.family"])
-        paths: list[Any] = [font_manager.findfont(default)]
-        family = list(rcParams["font.family"])
-        installed = {f.name: f.fname for f in font_manager.fontManager.ttflist}
-        for name in FAMILIES:
-            if name in installed:
-                family.append(name)
-                paths.append(installed[name])
-        self._fonts = [FT2Font(path) for path in paths]
-        self.style: dict[str, Any] = {
-            "family": family,
-            "parse_math": False,
-            "usetex": False,
-        }
-
-    def __call__(self, shown: str, longest: int = 60) -> str:
-        """Shorten text, and put a square for what no font has."""
-        known = "".join(c if self._has(c) else "\u25a1" for c in shown)
-        return shorten(known, longest)
-
-    def _has(self, letter: str) -> bool:
-        return any(font.get_char_index(ord(letter)) for font in self._fonts)
+EMPTY = "The model saw an empty history."
+PADDING = "#c3c8d1"
 
 
 def draw(
-    explanation: "Explanation",
-    row: int | None,
-    ax: "Axes | Sequence[Axes] | None",
+    requests: list[list[ExplainedRow]], ax: Axes | Sequence[Axes] | None
 ) -> Figure:
-    """Draw one row, or every request; see `Explanation.plot`."""
-    if row is None:
-        requests = explanation.by_request()
-    elif 0 <= row < len(explanation):
-        requests = [[explanation[row]]]
-    else:
-        raise InputError(f"a row in [0, {len(explanation)})", row, "row")
+    """Draw requests; see `Explanation.plot`."""
     if not requests:
         raise InputError("at least one row to draw", "none", "plot")
-    letters = _Letters()
+    letters = Letters()
     shown = requests[:SHOWN_REQUESTS]
     if ax is not None:
         return _draw_on(requests, [*ax] if isinstance(ax, Iterable) else [ax], letters)
@@ -110,7 +72,7 @@ def draw(
 
 
 def _draw_on(
-    requests: list[list["ExplainedRow"]], axes: list["Axes"], letters: _Letters
+    requests: list[list[ExplainedRow]], axes: list[Axes], letters: Letters
 ) -> Figure:
     counts = [len(rows[0].sequences) for rows in requests]
     if len(axes) != sum(counts):
@@ -122,7 +84,7 @@ def _draw_on(
     return axes[0].figure.figure
 
 
-def _size(rows: Sequence["ExplainedRow"]) -> tuple[float, float]:
+def _size(rows: Sequence[ExplainedRow]) -> tuple[float, float]:
     """Choose inches by how much there is to see."""
     counts = [len(s) + bool(len(s.padding)) for s in rows[0].sequences]
     if len(rows) == 1:
@@ -131,12 +93,12 @@ def _size(rows: Sequence["ExplainedRow"]) -> tuple[float, float]:
     return min(max(width, 6.0), 16.0), 1.9 + 0.24 * min(len(rows), SHOWN_CANDIDATES)
 
 
-def _heights(row: "ExplainedRow") -> list[float]:
+def _heights(row: ExplainedRow) -> list[float]:
     return [3.2 if s or len(s.padding) else 1.0 for s in row.sequences]
 
 
 def _request(
-    rows: Sequence["ExplainedRow"], axes: Sequence["Axes"], letters: _Letters
+    rows: Sequence[ExplainedRow], axes: Sequence[Axes], letters: Letters
 ) -> None:
     best = rows[:SHOWN_CANDIDATES]
     for k, ax in enumerate(axes):
@@ -156,13 +118,13 @@ def _request(
 
 
 def _scale(*weights: Any) -> tuple[Colormap, Normalize]:  # noqa: ANN401
-    biggest = size(*weights) or 1.0
+    biggest = peak(*weights) or 1.0
     if any((w < 0).any() for w in weights):
         return SIGNED, Normalize(-biggest, biggest)
     return RISING, Normalize(0.0, biggest)
 
 
-def _plain_axes(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) -> None:
+def _plain_axes(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     for side in ("top", "right", "left", "bottom"):
         ax.spines[side].set_visible(False)
     ax.tick_params(length=0, labelsize=8, colors=SOFT)
@@ -171,21 +133,12 @@ def _plain_axes(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) ->
     ax.set_xlabel(said, fontsize=9, color=SOFT, **letters.style)
 
 
-def _nothing(ax: "Axes", letters: _Letters) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.text(
-        0.5, 0.5, "The model saw an empty history.", transform=ax.transAxes,
-        ha="center", va="center", color=SOFT, **letters.style,
-    )  # fmt: skip
-
-
-def _bars(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) -> None:
+def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     """Draw one sequence of one row: a bar per behavior, its height and color."""
     _plain_axes(ax, sequence, letters)
     padding = sequence.padding[:1]
     if not len(sequence) and not len(padding):
-        _nothing(ax, letters)
+        say_nothing(ax, EMPTY, va="center", **letters.style)
         return
     weights = sequence.weights
     colors, norm = _scale(weights, padding)
@@ -195,25 +148,20 @@ def _bars(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) -> None:
         shown, heights, width=0.82, color=colors(norm(heights)), edgecolor=SOFT,
         linewidth=0.4 if len(sequence) <= 60 else 0.0,
     )  # fmt: skip
-    count = len(sequence)
+    count, behind = len(sequence), []
     if len(padding):
         ax.bar([count], padding, width=0.82, color=PADDING, hatch="///", edgecolor="w")
+        behind = [f"padding, each of {len(sequence.padding)}"]
         count += 1
     ax.axhline(0.0, color=SOFT, linewidth=0.8)
     ax.set_xlim(-0.6, max(count, 8) - 0.4)
     ax.margins(y=0.12)
-    ax.yaxis.grid(visible=True, color="#e3e7ee", linewidth=0.6)
+    ax.yaxis.grid(visible=True, color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.set_ylabel("activation weight", fontsize=9, color=SOFT, **letters.style)
-    places = _apart(np.abs(weights), _inches(ax, 0) / max(count, 8))
-    labels = [letters(sequence.labels[t], 22) for t in places]
-    if len(padding):
-        places.append(count - 1)
-        labels.append(letters(f"padding, each of {len(sequence.padding)}"))
-    ax.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
-    _style(ax.get_xticklabels(), letters)
+    _name_behaviors(ax, sequence, np.abs(weights), max(count, 8), letters, behind)
     if count <= 16:
-        biggest = size(weights, padding)
+        biggest = peak(weights, padding)
         for t, weight in enumerate([*weights.tolist(), *padding.tolist()]):
             ax.annotate(
                 number(weight, biggest), (t, weight), ha="center", fontsize=7,
@@ -222,14 +170,14 @@ def _bars(ax: "Axes", sequence: "ExplainedSequence", letters: _Letters) -> None:
             )  # fmt: skip
 
 
-def _map(ax: "Axes", rows: Sequence["ExplainedRow"], k: int, letters: _Letters) -> None:
+def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> None:
     """Draw one sequence of many rows: a line per candidate, a column per behavior."""
     mine = [row.sequences[k] for row in rows]
     _plain_axes(ax, mine[0], letters)
     best = max(abs(row.score) for row in rows)
     names = [f"{letters(r.name, 24)}   {number(r.score, best)}" for r in rows]
     if not len(mine[0]):
-        _nothing(ax, letters)
+        say_nothing(ax, EMPTY, va="center", **letters.style)
         ax.set_ylim(len(rows) - 0.5, -0.5)
     else:
         weights = np.stack([s.weights for s in mine])
@@ -238,10 +186,8 @@ def _map(ax: "Axes", rows: Sequence["ExplainedRow"], k: int, letters: _Letters) 
             weights, cmap=colors, norm=norm, aspect="auto", interpolation="nearest"
         )
         count = len(mine[0])
-        places = _apart(np.abs(weights).max(axis=0), _inches(ax, 0) / count)
-        labels = [letters(mine[0].labels[t], 22) for t in places]
-        ax.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
-        _style(ax.get_xticklabels(), letters)
+        largest_of_all = np.abs(weights).max(axis=0)
+        _name_behaviors(ax, mine[0], largest_of_all, count, letters)
         if count <= 60:
             ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
             ax.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
@@ -252,24 +198,28 @@ def _map(ax: "Axes", rows: Sequence["ExplainedRow"], k: int, letters: _Letters) 
         bar.ax.tick_params(length=0, labelsize=8, colors=SOFT)
         bar.set_label("activation weight", fontsize=9, color=SOFT, **letters.style)
     ax.set_yticks(range(len(rows)), names if k == 0 else [""] * len(rows))
-    _style(ax.get_yticklabels(), letters)
+    letters.apply(ax.get_yticklabels())
 
 
-def _style(labels: Iterable[Any], letters: _Letters) -> None:
-    for written in labels:
-        written.set(color=INK, fontsize=8, **letters.style)
-
-
-def _inches(ax: "Axes", axis: int) -> float:
-    """Measure the axes before they are laid out; about right."""
-    return float(ax.figure.figure.get_size_inches()[axis]) * 0.8
-
-
-def _apart(sizes: Any, inches: float) -> list[int]:  # noqa: ANN401
-    """Choose the behaviors to name: the largest first, none too near another."""
+def _name_behaviors(
+    ax: Axes,
+    sequence: ExplainedSequence,
+    sizes: NDArray[np.float32],
+    count: int,
+    letters: Letters,
+    behind: Sequence[str] = (),
+) -> None:
+    """Name the largest behaviors, none too near another, and what is behind them."""
+    # before axes are laid out, their inches are about these
+    inches = float(ax.figure.figure.get_size_inches()[0]) * 0.8 / count
     gap = max(1, int(np.ceil(LETTER / inches)))
-    chosen: list[int] = []
+    places: list[int] = []
     for t in np.argsort(-sizes, kind="stable").tolist():
-        if all(abs(t - other) >= gap for other in chosen):
-            chosen.append(t)
-    return sorted(chosen)
+        if all(abs(t - other) >= gap for other in places):
+            places.append(t)
+    places.sort()
+    names = sequence.labels
+    labels = [*(letters(names[t], 22) for t in places), *map(letters, behind)]
+    places += range(len(names), len(names) + len(behind))
+    ax.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor")
+    letters.apply(ax.get_xticklabels())

@@ -2,22 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from din_infer.explain_text import (
-    facts,
+from din_infer.explain.facts import (
+    ExplainedRow,
+    ExplainedSequence,
     largest,
-    number,
-    shorten,
-    size,
+    peak,
     summary,
-    text,
 )
-
-if TYPE_CHECKING:
-    from din_infer.explain import ExplainedRow, ExplainedSequence, Explanation
+from din_infer.formatting import number, shorten, text
 
 __all__ = ["fragment", "page"]
 
@@ -95,7 +90,7 @@ STYLE = """
 """
 
 
-def page(explanation: "Explanation") -> str:
+def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
     """Return a whole page."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -106,24 +101,25 @@ def page(explanation: "Explanation") -> str:
         "<title>Activation weights</title>\n"
         "<style>html, body { margin: 0 } body { background: #f5f6f9 }\n"
         "@media (prefers-color-scheme: dark) { body { background: #0e1116 } }</style>\n"
-        f"</head>\n<body>\n{fragment(explanation, tag='main')}\n</body>\n</html>\n"
+        f"</head>\n<body>\n{fragment(requests, model_id, tag='main')}\n</body>\n</html>\n"
     )
 
 
-def fragment(explanation: "Explanation", tag: str = "div") -> str:
+def fragment(
+    requests: list[list[ExplainedRow]], model_id: str, tag: str = "div"
+) -> str:
     """Return what a notebook shows: one element with its style."""
-    requests = explanation.by_request()
-    parts = [f'<{tag} class="din-x">', f"<style>{STYLE}</style>"]
-    model = explanation.model_id
-    said = f" Model {escape(model[:12])}." if model else ""
-    parts.append(
+    said = f" Model {escape(model_id[:12])}." if model_id else ""
+    parts = [
+        f'<{tag} class="din-x">',
+        f"<style>{STYLE}</style>",
         "<header><h1>Activation weights</h1>"
         '<p class="lead">The interest in a candidate is the sum of the behaviors,'
-        f" each times its activation weight.{said}</p></header>"
-    )
-    parts += [
-        _one(rows[0]) if len(rows) == 1 else _map_card(rows)
-        for rows in requests[:SHOWN_REQUESTS]
+        f" each times its activation weight.{said}</p></header>",
+        *(
+            _one(rows[0]) if len(rows) == 1 else _map_card(rows)
+            for rows in requests[:SHOWN_REQUESTS]
+        ),
     ]
     hidden = len(requests) - SHOWN_REQUESTS
     if hidden > 0:
@@ -137,8 +133,8 @@ def _facts(values: dict[str, object]) -> str:
     if not values:
         return ""
     pairs = (
-        f"<div><dt>{escape(name)}</dt><dd>{_short(value)}</dd></div>"
-        for name, value in facts(values)
+        f"<div><dt>{escape(text(name))}</dt><dd>{_short(text(value))}</dd></div>"
+        for name, value in values.items()
     )
     return f"<dl>{''.join(pairs)}</dl>"
 
@@ -163,7 +159,7 @@ def _fill(weight: float, biggest: float) -> str:
 # ------------------------------------------------------------------------ one candidate
 
 
-def _one(row: "ExplainedRow") -> str:
+def _one(row: ExplainedRow) -> str:
     parts = [
         '<section class="card">',
         f'<div class="head"><h2>{_short(row.name)} <span>row {row.number}</span></h2>',
@@ -175,7 +171,7 @@ def _one(row: "ExplainedRow") -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _sequence(sequence: "ExplainedSequence") -> Iterable[str]:
+def _sequence(sequence: ExplainedSequence) -> Iterable[str]:
     count, said = len(sequence), summary(sequence)
     shown = largest(sequence.weights, SHOWN_BEHAVIORS if count > FOLDED else FOLDED)
     if len(shown) < count:
@@ -196,10 +192,10 @@ def _sequence(sequence: "ExplainedSequence") -> Iterable[str]:
         yield '<p class="note">The model saw an empty history.</p>'
 
 
-def _strip(sequence: "ExplainedSequence") -> str:
+def _strip(sequence: ExplainedSequence) -> str:
     """Draw all weights along time, as bars up and down from zero."""
     weights = sequence.weights.astype(np.float64)
-    biggest = size(sequence.weights)
+    biggest = peak(sequence.weights)
     top, bottom = max(0.0, weights.max()), min(0.0, weights.min())
     span = (top - bottom) or 1.0
     labels = sequence.labels
@@ -229,37 +225,32 @@ def _strip(sequence: "ExplainedSequence") -> str:
     )
 
 
-def _list(sequence: "ExplainedSequence", shown: Iterable[int], caption: str) -> str:
-    biggest = size(sequence.weights, sequence.padding)
-    low = min(0.0, *sequence.weights.tolist(), *sequence.padding[:1].tolist())
-    high = max(0.0, *sequence.weights.tolist(), *sequence.padding[:1].tolist())
+def _list(sequence: ExplainedSequence, shown: Iterable[int], caption: str) -> str:
+    biggest = peak(sequence.weights, sequence.padding)
+    weights, padding = sequence.weights.tolist(), sequence.padding[:1].tolist()
+    low, high = min(0.0, *weights, *padding), max(0.0, *weights, *padding)
+    named = []  # cells of what has a weight, and the weight
+    for t in shown:
+        values = "".join(f"<td>{_value(v[t])}</td>" for v in sequence.columns.values())
+        cells = f'<td class="num">{sequence.indices[t]}</td>{values}'
+        named.append((cells, weights[t]))
+    for weight in padding:
+        what = f"padding, each of {len(sequence.padding)}"
+        cells = f'<td class="null" colspan="{len(sequence.columns)}">{what}</td>'
+        named.append((f"<td></td>{cells}", weight))
+    rows = "".join(
+        f'<tr>{cells}<td class="num">{number(weight, biggest)}</td>'
+        f'<td class="bar">{_track(weight, low, high, biggest)}</td></tr>'
+        for cells, weight in named
+    )
     columns = "".join(
         f'<th scope="col">{escape(text(name))}</th>' for name in sequence.columns
     )
-    rows = []
-    for t in shown:
-        weight = float(sequence.weights[t])
-        values = "".join(
-            f"<td>{_value(values[t])}</td>" for values in sequence.columns.values()
-        )
-        rows.append(
-            f'<tr><td class="num">{sequence.indices[t]}</td>{values}'
-            f'<td class="num">{number(weight, biggest)}</td>'
-            f'<td class="bar">{_track(weight, low, high, biggest)}</td></tr>'
-        )
-    if len(sequence.padding):
-        weight = float(sequence.padding[0])
-        what = f"padding, each of {len(sequence.padding)}"
-        rows.append(
-            f'<tr><td></td><td class="null" colspan="{len(sequence.columns)}">{what}'
-            f'</td><td class="num">{number(weight, biggest)}</td>'
-            f'<td class="bar">{_track(weight, low, high, biggest)}</td></tr>'
-        )
     return (
         f'<div class="scroll"><table class="list"><caption class="hidden">'
         f'{escape(caption)}</caption><thead><tr><th scope="col" class="num">#</th>'
         f'{columns}<th scope="col" class="num">weight</th><th class="bar"></th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -277,7 +268,7 @@ def _track(weight: float, low: float, high: float, biggest: float) -> str:
 # ------------------------------------------------------------------- many candidates
 
 
-def _map_card(rows: Sequence["ExplainedRow"]) -> str:
+def _map_card(rows: Sequence[ExplainedRow]) -> str:
     shown = rows[:SHOWN_CANDIDATES]
     kept = f"the best {len(shown)} of them" if len(shown) < len(rows) else "best first"
     parts = [
@@ -290,7 +281,7 @@ def _map_card(rows: Sequence["ExplainedRow"]) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _map(rows: Sequence["ExplainedRow"], k: int) -> Iterable[str]:
+def _map(rows: Sequence[ExplainedRow], k: int) -> Iterable[str]:
     mine = [row.sequences[k] for row in rows]
     peaks = np.max([np.abs(s.weights) for s in mine], axis=0)
     columns = largest(peaks, SHOWN_COLUMNS)
@@ -305,7 +296,7 @@ def _map(rows: Sequence["ExplainedRow"], k: int) -> Iterable[str]:
         f"{escape(shorten(labels[t], 26))}</span></th>"
         for t in columns
     )
-    biggest, best = size(*(s.weights for s in mine)), max(abs(r.score) for r in rows)
+    biggest, best = peak(*(s.weights for s in mine)), max(abs(r.score) for r in rows)
     lines = []
     for row, sequence in zip(rows, mine, strict=True):
         cells = ""

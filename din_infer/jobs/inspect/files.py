@@ -5,10 +5,8 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,16 @@ from tqdm import tqdm
 
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
-from din_infer.errors import InputError, is_whole
-from din_infer.jobs.inspect_result import FieldCounts, Inspection, Labels, Users, share
-from din_infer.jobs.inspect_sequences import SequenceCounts, key_encoder
-from din_infer.jobs.inspect_tables import DistinctKeys, TableCounts
-from din_infer.jobs.sources import expand, found_in, in_file, open_parquet
+from din_infer.errors import InputError, check_count
+from din_infer.jobs.inspect.facts import FieldCounts, Labels, Users, share
+from din_infer.jobs.inspect.inspection import Inspection
+from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
+from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
+from din_infer.jobs.sources import expand, found_in, in_file, open_parquet, reading
 from din_infer.session import available_cpus
 from din_infer.spec import Encoder, FeatureSpec
 
-__all__ = ["check_picture", "inspect_files", "write_picture"]
-
-SUFFIXES = (".png", ".svg", ".pdf")
+__all__ = ["inspect_files"]
 
 
 def inspect_files(
@@ -80,9 +77,9 @@ def inspect_files(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    for value, place in ((batch_size, "batch_size"), (max_rows, "max_rows")):
-        if value is not None and (not is_whole(value) or value < 1):
-            raise InputError("a whole number of at least 1", repr(value), place)
+    check_count(batch_size, "batch_size")
+    if max_rows is not None:
+        check_count(max_rows, "max_rows")
     sources = list(expand(inputs))
     if not sources:
         raise InputError("at least one file", "none", "inputs")
@@ -135,12 +132,8 @@ def _read(
             names = found_in(file, wanted, optional)
             batches = file.iter_batches(batch_size=batch_size, columns=names)
             while rows:
-                try:
+                with reading(source):
                     batch = next(batches, None)
-                except (OSError, pa.ArrowException) as error:
-                    rule = "a Parquet file that can be read to its end"
-                    got = str(error).splitlines()[0]
-                    raise InputError(rule, got, str(source)) from None
                 if batch is None:
                     break
                 batch = batch.slice(0, rows)
@@ -189,9 +182,9 @@ class _Inspector:
         self.columns = tuple(dict.fromkeys([*spec.columns, *present.values()]))
         self._present = present
         self._threads = available_cpus()
-        self._ids = FeatureEncoder(_forgiving(spec))
+        self._ids = FeatureEncoder(_forgiving(spec).reads)
         by_keys = _with_encoders(spec, key_encoder)
-        self._keys = FeatureEncoder(replace(by_keys, dense=()))
+        self._keys = FeatureEncoder(replace(by_keys, dense=()).reads)
         self._stats = Stats()
         self._rows = 0
         lists = [s.name for s in spec.behavior] + [m.name for m in spec.multi_hot]
@@ -206,8 +199,10 @@ class _Inspector:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
-        ids: dict[str, Any] = self._ids.encode(batch, self._stats, self._threads)
-        keys: dict[str, Any] = self._keys.encode(batch, None, self._threads)
+        encoded = self._ids.encode(batch, self._threads)
+        self._stats.add_all(encoded.counts)
+        ids: dict[str, Any] = {**encoded.inputs}
+        keys: dict[str, Any] = {**self._keys.encode(batch, self._threads).inputs}
         self._rows += batch.num_rows
         classes = np.zeros(batch.num_rows, np.int64)
         if "label" in self._present:
@@ -314,41 +309,3 @@ def _extremes(column: pa.Array, name: str) -> list[tuple[Any, str]]:
         rule = "a column of numbers, dates or timestamps"
         raise InputError(rule, column.type, name) from None
     return found
-
-
-def check_picture(out: Path) -> None:
-    """Raise InputError unless a picture of this name can be written.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib.
-    """
-    if out.suffix not in SUFFIXES:
-        rule = "a name that ends in " + ", ".join(SUFFIXES)
-        raise InputError(rule, repr(out.name), "--plot")
-    import din_infer.jobs.inspect_plot  # noqa: F401 - says what is missing, early
-
-
-def write_picture(inspection: Inspection, out: str | Path) -> None:
-    """Write the plot, as the suffix says: whole or not at all.
-
-    Raises
-    ------
-    InputError
-        If the suffix is none of `SUFFIXES`, or the place cannot be written.
-    ModuleNotFoundError
-        Without matplotlib.
-    """
-    out = Path(out)
-    check_picture(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        inspection.plot().savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the picture can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()

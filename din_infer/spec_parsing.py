@@ -1,0 +1,557 @@
+"""Parsing of a spec: sections become parts, whose names may refer to earlier ones.
+
+One file above 400 lines: the sections of the format refer to each other.
+`docs/spec.md` describes every key.
+"""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from din_infer._kernels import HASHES
+from din_infer.errors import InputError, ModelError
+from din_infer.spec_parts import (
+    Attention,
+    Behavior,
+    BehaviorField,
+    Calibration,
+    Dense,
+    Derived,
+    Embedded,
+    Encoder,
+    Field,
+    Model,
+    MultiHot,
+    Part,
+    Table,
+    Tower,
+    seed_rule,
+)
+from din_infer.spec_reading import (
+    Section,
+    as_float,
+    as_int,
+    check_name,
+    is_int,
+    is_number,
+    is_text,
+)
+
+__all__ = ["ACTIVATIONS", "parse_spec"]
+
+FORMAT = 1
+ACTIVATIONS = ("dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none")
+OUTPUT_ACTIVATIONS = ("none", "sigmoid", "relu", "silu")
+INTERACTIONS = ("difference", "product", "outer")
+REDUCES = ("offset", "mod", "pmod", "abs")
+DICE_EPSILON = {"row_dice": 1e-3}
+
+
+def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
+    """Check a whole spec; returns the members of `FeatureSpec` by name."""
+    parser = _Parser(source)
+    root = parser.root
+    number = root.take("format", "a whole number")
+    if number != FORMAT:
+        fix = "Use a newer din-infer." if number > FORMAT else ""
+        raise ModelError(f"format {FORMAT}", number, "format", fix)
+    roles = {
+        key: root.take(key, "a string", None)
+        for key in ("label", "weight", "group", "time")
+    }
+    model = Section(root.take("model", "a table", {}), "model")
+    attention = _parse_attention(
+        Section(model.take("attention", "a table", {}), "model.attention"), Attention()
+    )
+    user = tuple(parser.parse_field(s, "user") for s in root.sections("user"))
+    candidate = tuple(
+        parser.parse_field(s, "candidate") for s in root.sections("candidate")
+    )
+    if not candidate:
+        raise ModelError("at least one candidate field", "none", "candidate")
+    derived = tuple(parser.parse_derived(s) for s in root.sections("derived"))
+    behavior = tuple(
+        parser.parse_behavior(s, attention) for s in root.sections("behavior")
+    )
+    multi_hot = tuple(parser.parse_multi_hot(s) for s in root.sections("multi_hot"))
+    dense = tuple(parser.parse_dense(s) for s in root.sections("dense"))
+    widths = {f.name: f.dim for f in (*user, *candidate)}
+    widths |= {d.name: d.dim for d in derived} | {m.name: m.dim for m in multi_hot}
+    widths |= {d.name: d.width for d in dense}
+    tower = Section(model.take("tower", "a table", {}), "model.tower")
+    parts = _parse_tower_inputs(tower, widths, behavior)
+    layers = Tower(**_parse_layers(tower, Tower()))
+    tower.finish()
+    parsed_model = Model(
+        type=model.choose("type", ("din", "base"), "din"),
+        pooling=model.choose("pooling", ("sum", "mean"), "sum"),
+        attention=attention,
+        tower=layers,
+        link=model.choose("link", ("sigmoid", "identity"), "sigmoid"),
+    )
+    model.finish()
+    calibration_table = Section(root.take("calibration", "a table", {}), "calibration")
+    calibration = Calibration(
+        scale=calibration_table.take("scale", "a positive number", 1.0),
+        offset=calibration_table.take("offset", "a finite number", 0.0),
+    )
+    calibration_table.finish()
+    root.finish()
+    return dict(
+        **roles,
+        user=user,
+        candidate=candidate,
+        derived=derived,
+        behavior=behavior,
+        multi_hot=multi_hot,
+        dense=dense,
+        model=parsed_model,
+        calibration=calibration,
+        tables=parser.tables,
+        tower_inputs=parts,
+    )
+
+
+def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
+    """Return the encoder and the field's dtype ("string", "int64" or "float")."""
+    kinds = ("hash", "vocab", "identity", "bucketize")
+    kind = section.choose("type", kinds)
+    natural = {"hash": "string", "vocab": "string", "identity": "int64"}
+    dtype = dtype or natural.get(kind, "float")
+    allowed = {
+        "hash": ("string", "int64"),
+        "vocab": ("string", "int64"),
+        "identity": ("int64",),
+        "bucketize": ("float", "int64"),
+    }[kind]
+    if dtype not in allowed:
+        rule = f"dtype {' or '.join(allowed)} for a {kind} encoder"
+        raise ModelError(rule, repr(dtype), section.place)
+    if kind == "hash":
+        encoder = _parse_hash(section)
+    elif kind == "vocab":
+        encoder = _parse_vocab(section, dtype)
+    elif kind == "identity":
+        rows = section.take("buckets", "a positive whole number below 2**31")
+        unseen = section.choose("unseen", ("error", "missing"), "error")
+        encoder = Encoder(kind, rows, unseen=unseen)
+    else:
+        encoder = _parse_bucketize(section)
+    section.finish()
+    return encoder, dtype
+
+
+def _parse_hash(section: Section) -> Encoder:
+    buckets = section.take("buckets", "a positive whole number below 2**31")
+    reduce = section.choose("reduce", REDUCES, "offset")
+    if reduce == "offset" and buckets < 2:
+        raise ModelError("at least 2", buckets, section.at("buckets"))
+    name = section.choose("hash", HASHES, "xxh64")
+    seed = section.take("seed", "a whole number", 0)
+    rule = seed_rule(name, seed)
+    if rule:
+        raise ModelError(rule, seed, section.at("seed"))
+    return Encoder(
+        "hash",
+        buckets,
+        hash=name,
+        seed=seed,
+        reduce=reduce,
+        int_as=section.choose("int_as", ("bytes", "text"), "bytes"),
+    )
+
+
+def _parse_vocab(section: Section, dtype: str) -> Encoder:
+    values = section.take("values", "a list")
+    unseen = section.choose("unseen", ("row", "missing", "error"), "row")
+    # no Python per value of a long vocabulary, unless it is unusual or wrong
+    if not set(map(type, values)) <= {str if dtype == "string" else int}:
+        _check_values(values, dtype, section)
+    encoder = Encoder("vocab", len(values) + 2, values=tuple(values), unseen=unseen)
+    try:
+        _ = encoder.vocabulary
+    except InputError as error:
+        _check_values(values, dtype, section)
+        raise ModelError("a vocabulary", error, section.place) from None
+    return encoder
+
+
+def _check_values(values: Iterable[Any], dtype: str, section: Section) -> None:
+    """Raise ModelError at the first value that a vocabulary cannot hold."""
+    seen: dict[str | int, int] = {}
+    for i, value in enumerate(values):
+        right = is_text(value) if dtype == "string" else is_int(value)
+        if not right or (dtype == "int64" and not -(2**63) <= value < 2**63):
+            rule = f"a value of dtype {dtype}"
+            raise ModelError(rule, repr(value), section.at(f"values[{i}]"))
+        if seen.setdefault(value, i) != i:
+            got = f"{value!r} twice"
+            raise ModelError("each value once", got, section.at("values"))
+
+
+def _parse_bucketize(section: Section) -> Encoder:
+    boundaries = section.take("boundaries", "a list")
+    rising = all(is_number(b) for b in boundaries) and all(
+        a < b for a, b in itertools.pairwise(boundaries)
+    )
+    if not rising:
+        rule = "rising finite numbers"
+        raise ModelError(rule, repr(boundaries), section.at("boundaries"))
+    values = tuple(float(b) for b in boundaries)
+    return Encoder("bucketize", len(values) + 2, boundaries=values)
+
+
+def _parse_layers(section: Section, default: Attention | Tower) -> dict[str, Any]:
+    activation = section.choose("activation", ACTIVATIONS, default.activation)
+    if activation == default.activation:
+        epsilon = default.dice_epsilon
+    else:
+        epsilon = DICE_EPSILON.get(activation, 1e-8)
+    sizes = "a list of sizes, each a positive whole number"
+    return {
+        "hidden": section.take("hidden", sizes, default.hidden),
+        "activation": activation,
+        "batch_norm": section.take("batch_norm", "true or false", default.batch_norm),
+        "dice_epsilon": section.take("dice_epsilon", "a positive number", epsilon),
+        "dice_affine": section.take(
+            "dice_affine", "true or false", default.dice_affine
+        ),
+        "dropout": section.take("dropout", "a number in [0, 1)", default.dropout),
+    }
+
+
+def _parse_attention(section: Section, default: Attention) -> Attention:
+    interactions = section.take(
+        "interactions", "a list of strings", default.interactions
+    )
+    for i, name in enumerate(interactions):
+        if name not in INTERACTIONS or name in interactions[:i]:
+            rule = "one of " + ", ".join(INTERACTIONS) + ", each once"
+            raise ModelError(rule, repr(name), section.at(f"interactions[{i}]"))
+    attention = Attention(
+        **_parse_layers(section, default),
+        interactions=tuple(i for i in INTERACTIONS if i in interactions),
+        output_activation=section.choose(
+            "output_activation", OUTPUT_ACTIVATIONS, default.output_activation
+        ),
+        softmax=section.take("softmax", "true or false", default.softmax),
+        scale=section.take("scale", "a finite number", default.scale),
+    )
+    section.finish()
+    return attention
+
+
+class _Parser:
+    """Reads the sections in the order in which they may refer to each other."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self.root = Section(raw, "")
+        self.names: dict[str, str] = {}
+        self.tables: dict[str, Table] = {}
+        self.owners: dict[str, Any] = {}  # fields that can share their table
+        self.candidates: dict[str, Field | Derived] = {}
+        self.sources: dict[str, Field] = {}
+
+    def claim(self, section: Section, name: str, place: str = "") -> str:
+        place = place or section.at("name")
+        if name in self.names:
+            rule = f"a name not used before (`{self.names[name]}` has it)"
+            raise ModelError(rule, repr(name), place)
+        self.names[name] = place
+        return name
+
+    def embedded(
+        self, section: Section, name: str, shares: str | None = None
+    ) -> Embedded:
+        """Read `shares`, or `dim` and `encoder`."""
+        shares = section.take("shares", "a string", shares)
+        if shares is not None:
+            for key in ("dim", "encoder", "padding_row"):
+                if section.has(key):
+                    rule = f"no `{key}` beside a shared table"
+                    raise ModelError(rule, key, section.at(key))
+            owner = self.owners.get(shares)
+            if owner is None:
+                rule = "an earlier field with a table (" + ", ".join(self.owners) + ")"
+                raise ModelError(rule, repr(shares), section.at("shares"))
+            dtype = section.choose("dtype", (owner.dtype,), owner.dtype)
+            return Embedded(name, dtype, owner.table, owner.dim, owner.encoder)
+        dtype = section.choose("dtype", ("string", "int64", "float"), None)
+        encoder_table = Section(
+            section.take("encoder", "a table"), section.at("encoder")
+        )
+        encoder, dtype = _parse_encoder(encoder_table, dtype)
+        dim = section.take("dim", "a positive whole number below 2**31")
+        row = section.choose("padding_row", ("zero", "trained"), "zero")
+        self.tables[name] = Table(name, encoder.rows, dim, row)
+        return Embedded(name, dtype, name, dim, encoder)
+
+    def parse_field(self, section: Section, side: str) -> Field:
+        name = self.claim(section, section.name())
+        column = section.take("column", "a string", name)
+        embedded = self.embedded(section, name)
+        section.finish()
+        parsed = Field(**vars(embedded), column=column, side=side)
+        self.owners[name] = self.sources[name] = parsed
+        if side == "candidate":
+            self.candidates[name] = parsed
+        return parsed
+
+    def parse_derived(self, section: Section) -> Derived:
+        name = self.claim(section, section.name())
+        source = section.take("from", "a string")
+        if source not in self.sources:
+            rule = "a user or candidate field (" + ", ".join(self.sources) + ")"
+            raise ModelError(rule, repr(source), section.at("from"))
+        embedded = self.embedded(section, name)
+        rows = self.sources[source].encoder.rows
+        lookup = _rows_of(section, "lookup", rows, embedded.dtype)
+        weights = None
+        if section.has("weights"):
+            weights = _rows_of(section, "weights", rows, "float")
+            for i, (ids, values) in enumerate(zip(lookup, weights, strict=True)):
+                if len(ids) != len(values):
+                    rule = f"{len(ids)} weights, as many as values in lookup[{i}]"
+                    raise ModelError(rule, len(values), section.at(f"weights[{i}]"))
+        pooling = section.choose("pooling", ("sum", "mean", "max"), "sum")
+        empty = section.take("empty", "a finite number", 0.0)
+        section.finish()
+        parsed = Derived(
+            **vars(embedded),
+            source=source,
+            side=self.sources[source].side,
+            lookup=lookup,
+            weights=weights,
+            pooling=pooling,
+            empty=empty,
+        )
+        self.owners[name] = parsed
+        if parsed.side == "candidate":
+            self.candidates[name] = parsed
+        return parsed
+
+    def ragged(self, section: Section, dtype: str) -> dict[str, Any]:
+        """Read the keys that behavior sequences and multi-hot fields have alike."""
+        pad = section.take("pad_value", "a string or a whole number", None)
+        if pad is not None and isinstance(pad, str) != (dtype == "string"):
+            rule = f"a value of dtype {dtype}"
+            raise ModelError(rule, repr(pad), section.at("pad_value"))
+        inside = section.choose("pad_inside", ("kept", "dropped"), "kept")
+        length = section.take("length_column", "a string", None)
+        if inside == "dropped" and length is not None:
+            rule = '`pad_inside = "dropped"` or `length_column`'
+            raise ModelError(rule, "both", section.at("length_column"))
+        if inside == "dropped" and pad is None:
+            raise ModelError("a `pad_value` to drop", "none", section.at("pad_inside"))
+        return {
+            "max_len": section.take("max_len", "a positive whole number below 2**31"),
+            "padding": section.choose("padding", ("masked", "attended"), "masked"),
+            "pad_value": pad,
+            "pad_inside": inside,
+            "length_column": length,
+        }
+
+    def parse_behavior(self, section: Section, default: Attention) -> Behavior:
+        name = self.claim(section, section.name())
+        query = section.take("query", "a list of strings", None)
+        fields: list[BehaviorField] = []
+        table = Section(section.take("fields", "a table"), section.at("fields"))
+        for key, value in table.values.items():
+            fields.append(self.parse_behavior_field(table, key, value, fields, query))
+        if not any(f.source is None for f in fields):
+            raise ModelError("at least one column", "none", table.place)
+        slots: tuple[tuple[str | None, int], ...]
+        if query is None:
+            slots = tuple((f.pairs, f.dim) for f in fields)
+        else:
+            for i, slot in enumerate(query):
+                self.check_candidate(slot, section.at(f"query[{i}]"))
+            slots = tuple((slot, self.candidates[slot].dim) for slot in query)
+            widths = (sum(f.dim for f in fields), sum(width for _, width in slots))
+            if widths[0] != widths[1]:
+                rule = (
+                    f"candidate fields of width {widths[0]} in all, as the fields have"
+                )
+                raise ModelError(rule, widths[1], section.at("query"))
+        ragged = self.ragged(section, fields[0].dtype)
+        attention = default
+        if section.has("attention"):
+            attention = _parse_attention(
+                Section(section.values["attention"], section.at("attention")), default
+            )
+        parsed = Behavior(
+            name=name,
+            side="user",
+            fields=tuple(fields),
+            query=slots,
+            order=section.choose(
+                "order", ("oldest_first", "newest_first"), "oldest_first"
+            ),
+            empty_softmax=section.choose(
+                "empty_softmax", ("zero", "padding_row"), "zero"
+            ),
+            attention=attention,
+            **ragged,
+        )
+        section.finish()
+        return parsed
+
+    def check_candidate(self, name: str, place: str) -> None:
+        if name not in self.candidates:
+            rule = "a candidate field (" + ", ".join(self.candidates) + ")"
+            raise ModelError(rule, repr(name), place)
+
+    def parse_behavior_field(
+        self,
+        table: Section,
+        key: str,
+        value: object,
+        before: list[BehaviorField],
+        query: tuple[str, ...] | None,
+    ) -> BehaviorField:
+        place = table.at(key)
+        name = self.claim(table, check_name(key, place), place)
+        if isinstance(value, str):
+            value = {"shares" if query is not None else "pairs": value}
+        section = Section(value, place)
+        pairs = section.take("pairs", "a string", None)
+        if pairs is not None:
+            if query is not None:
+                rule = "no `pairs` where the sequence has a `query`"
+                raise ModelError(rule, repr(pairs), section.at("pairs"))
+            self.check_candidate(pairs, section.at("pairs"))
+        own = "encoder" in section.values
+        shares = section.values.get("shares", pairs)
+        embedded = self.embedded(section, name, None if own else pairs)
+        if pairs is not None and self.candidates[pairs].dim != embedded.dim:
+            rule = f"dim {self.candidates[pairs].dim}, as `{pairs}` has"
+            raise ModelError(rule, embedded.dim, place)
+        source = section.take("from", "a string", None)
+        derived = self.owners.get(shares) if not own else None
+        if isinstance(derived, Derived) != (source is not None):
+            rule = "`from` beside a derived field, and nowhere else"
+            raise ModelError(rule, repr(source), section.at("from"))
+        if isinstance(derived, Derived):
+            parent = next((f for f in before if f.name == source), None)
+            wanted = self.sources[derived.source].encoder
+            if parent is None or parent.source or parent.encoder != wanted:
+                rule = f"an earlier field here that is encoded as `{derived.source}` is"
+                raise ModelError(rule, repr(source), section.at("from"))
+        parsed = BehaviorField(
+            **vars(embedded),
+            column=section.take("column", "a string", name),
+            pairs=pairs,
+            source=source,
+            derived=derived.name if isinstance(derived, Derived) else None,
+        )
+        section.finish()
+        if parsed.derived is None:
+            self.owners[name] = parsed
+        return parsed
+
+    def parse_multi_hot(self, section: Section) -> MultiHot:
+        name = self.claim(section, section.name())
+        embedded = self.embedded(section, name)
+        parsed = MultiHot(
+            **vars(embedded),
+            column=section.take("column", "a string", name),
+            side=section.choose("side", ("user", "candidate")),
+            pooling=section.choose("pooling", ("sum", "mean", "max")),
+            empty=section.take("empty", "a finite number", 0.0),
+            **self.ragged(section, embedded.dtype),
+        )
+        section.finish()
+        self.owners[name] = parsed
+        return parsed
+
+    def parse_dense(self, section: Section) -> Dense:
+        name = self.claim(section, section.name())
+        parsed = Dense(
+            name=name,
+            column=section.take("column", "a string", name),
+            side=section.choose("side", ("user", "candidate")),
+            dim=section.take("dim", "a positive whole number below 2**31", 1),
+            missing=section.take("missing", "a finite number", None)
+            if "missing" in section.values
+            else None,
+            project=section.take("project", "a positive whole number below 2**31", 0),
+        )
+        section.has("missing")
+        section.finish()
+        return parsed
+
+
+def _rows_of(
+    section: Section, key: str, rows: int, dtype: str
+) -> tuple[tuple[Any, ...], ...]:
+    values = section.take(key, "a list")
+    if len(values) != rows:
+        rule = f"{rows} entries, one per id of the source"
+        raise ModelError(rule, len(values), section.at(key))
+    out = []
+    for i, value in enumerate(values):
+        row = value if isinstance(value, list | tuple) else [value]
+        row = [v for v in row if v is not None]
+        if dtype == "int64":
+            row = [as_int(v) for v in row]
+        elif dtype == "float":
+            row = [as_float(v) for v in row]
+        for v in row:
+            right = isinstance(v, str) if dtype == "string" else is_number(v)
+            if not right or (dtype == "int64" and not is_int(v)):
+                place = section.at(f"{key}[{i}]")
+                raise ModelError(f"values of dtype {dtype}", repr(v), place)
+        out.append(tuple(row))
+    return tuple(out)
+
+
+def _parse_tower_inputs(
+    tower: Section, widths: dict[str, int], behavior: tuple[Behavior, ...]
+) -> tuple[Part, ...]:
+    """Read what the tower concatenates: names, `history.query`, `history[0:8]`, ..."""
+    sequences = {s.name: s for s in behavior}
+    default = [n for n in widths if n not in sequences] + list(sequences)
+    names = tower.take("inputs", "a list of strings", tuple(default))
+    parts = []
+    for i, text in enumerate(names):
+        place = tower.at(f"inputs[{i}]")
+        name, bracket, slice_text = text.partition("[")
+        name, dot, member = name.partition(".")
+        if not dot and name in widths:
+            kind, width, start = "field", widths[name], 0
+        elif name in sequences:
+            sequence = sequences[name]
+            kind, start, width = "interest", 0, sequence.width
+            fields = {f.name: f for f in sequence.fields}
+            if member in ("query", "product"):
+                kind = member
+            elif member in fields:
+                before = sequence.fields[: sequence.fields.index(fields[member])]
+                start = sum(f.dim for f in before)
+                width = fields[member].dim
+            elif dot:
+                rule = "query, product or a field of the sequence after the dot"
+                raise ModelError(rule, repr(text), place)
+        else:
+            rule = "one of " + ", ".join([*widths, *sequences])
+            raise ModelError(rule, repr(text), place)
+        stop = start + width
+        if bracket:
+            start, stop = _parse_slice(slice_text, start, stop, text, place)
+        parts.append(Part(kind, name, start, stop))
+    if not parts:
+        raise ModelError("at least one input", "none", tower.at("inputs"))
+    return tuple(parts)
+
+
+def _parse_slice(
+    slice_text: str, start: int, stop: int, text: str, place: str
+) -> tuple[int, int]:
+    first, colon, rest = slice_text.partition(":")
+    last = rest.removesuffix("]")
+    if colon and rest.endswith("]") and first.isdecimal() and last.isdecimal():
+        a, b = start + int(first), start + int(last)
+        if a < b <= stop:
+            return a, b
+    rule = f"a slice [a:b] with 0 <= a < b <= {stop - start}"
+    raise ModelError(rule, repr(text), place)

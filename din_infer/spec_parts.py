@@ -1,0 +1,400 @@
+"""The parts of a spec: what its sections say, and the columns that each part reads.
+
+Letters: B requests, N candidates, T positions, K dense values, D width of a behavior.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from din_infer._kernels import Vocabulary
+from din_infer.lazy import lazy
+
+__all__ = [
+    "ANY_LENGTH",
+    "Attention",
+    "Behavior",
+    "BehaviorField",
+    "Calibration",
+    "Dense",
+    "Derived",
+    "Embedded",
+    "Encoder",
+    "Field",
+    "Input",
+    "Lists",
+    "Model",
+    "MultiHot",
+    "Part",
+    "ReadColumn",
+    "Table",
+    "Tower",
+    "inputs_of",
+    "required_columns",
+    "seed_rule",
+]
+
+# the largest `max_len`: of a model that takes lists of any length
+ANY_LENGTH = 2**31 - 1
+AXES = {"user": "B", "candidate": "N"}
+
+
+def seed_rule(hash: str, seed: int) -> str:
+    """Return what a seed of this hash must be, or "" when it is that."""
+    if hash == "farmhash64":
+        return "" if seed == 0 else "seed 0, since farmhash64 takes none"
+    bits = 32 if hash == "murmur3_32" else 64
+    return "" if 0 <= seed < 2**bits else f"a seed in [0, 2**{bits})"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How a raw value becomes an id; `rows` is the size of the table it needs.
+
+    `type` is "hash", "vocab", "identity" or "bucketize"; only the members of that type
+    mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error".
+    """
+
+    type: str
+    rows: int
+    hash: str = "xxh64"
+    seed: int = 0
+    reduce: str = "offset"
+    int_as: str = "bytes"
+    values: tuple[str, ...] | tuple[int, ...] = field(default=(), repr=False)
+    unseen: str = "error"
+    boundaries: tuple[float, ...] = ()
+
+    @lazy
+    def vocabulary(self) -> Vocabulary | None:
+        """The hash table of the values; made once. None without values."""
+        if not self.values:
+            return None
+        dtype = "string" if isinstance(self.values[0], str) else "int64"
+        return Vocabulary(list(self.values), dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The table is made again where it is needed.
+        return {k: v for k, v in self.__dict__.items() if k != "vocabulary"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One embedding table: float32 [rows, dim]; row 0 is zero, or trained."""
+
+    name: str
+    rows: int
+    dim: int
+    padding_row: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of the graph: its name, dtype, symbolic shape, and the table's rows.
+
+    `rows` is None where the values are not ids. Axes are "B", "N", "<name>.T" or sizes.
+    `fixed_length` is T where padding is attended, so that T may not vary. `lengths`
+    names the input that says how many of the T positions hold elements; None where the
+    second axis is not T.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+    rows: int | None = None
+    fixed_length: int | None = None
+    lengths: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadColumn:
+    """A column of a batch, as one part of the spec reads it.
+
+    Attributes
+    ----------
+    name : str
+        Two parts may read one column.
+    dtype : str
+        "string", "int64" or "float".
+    size : int or None
+        Values in a row: 1, K of a dense field, None for a list of any length.
+    part : Field, Behavior, MultiHot or Dense
+        What reads the column.
+    inputs : tuple of Input
+        The graph's inputs that the column determines, its own first. Lists also
+        determine the lengths, which the columns of one sequence share.
+    encoder : Encoder or None
+        None for numbers that are no ids: dense values and lengths.
+    table : str or None
+        The name of the table that the ids index.
+    optional : bool
+        Whether the part can do without the column; other parts may need it.
+    """
+
+    name: str
+    dtype: str
+    size: int | None
+    part: "Field | Behavior | MultiHot | Dense"
+    inputs: tuple[Input, ...]
+    encoder: Encoder | None = None
+    table: str | None = None
+    optional: bool = False
+
+    @property
+    def side(self) -> str:
+        """Whose values they are: "user" (per request) or "candidate"."""
+        return self.part.side
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a row holds a list; a dense field of one value may be either."""
+        return self.size != 1
+
+    @property
+    def is_length(self) -> bool:
+        """Whether the column holds the lengths of its part's lists."""
+        return self.encoder is None and self.dtype == "int64"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A field whose values become ids, which index a table that fields may share."""
+
+    name: str
+    dtype: str
+    table: str
+    dim: int
+    encoder: Encoder
+
+
+@dataclass(frozen=True)
+class Field(Embedded):
+    """One value per request (`side` "user") or per candidate (`side` "candidate")."""
+
+    column: str
+    side: str
+
+    @property
+    def reads(self) -> tuple[ReadColumn, ...]:
+        """The field's column."""
+        ids = Input(self.name, "int64", (AXES[self.side],), self.encoder.rows)
+        column = ReadColumn(
+            self.column, self.dtype, 1, self, (ids,), self.encoder, self.table
+        )
+        return (column,)
+
+
+@dataclass(frozen=True)
+class Derived(Embedded):
+    """A feature looked up from another field's id; it has no column of its own.
+
+    `lookup` holds, per row of the source's table, the raw values (zero or more) that
+    `encoder` turns into ids; `weights`, of the same shape, multiply their embeddings.
+    """
+
+    source: str
+    side: str
+    lookup: tuple[tuple[str | int | float, ...], ...] = field(repr=False)
+    weights: tuple[tuple[float, ...], ...] | None = field(repr=False)
+    pooling: str
+    empty: float
+
+
+@dataclass(frozen=True)
+class BehaviorField(Embedded):
+    """One of the parallel columns of a behavior sequence.
+
+    `pairs` is the candidate field that stands opposite it in the query (None: zeros).
+    `source` names the behavior field a derived one reads its ids from, `derived` the
+    `Derived` whose lookup it uses; such a field has no column.
+    """
+
+    column: str
+    pairs: str | None
+    source: str | None
+    derived: str | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The local activation unit: hidden widths, activation and score treatment."""
+
+    hidden: tuple[int, ...] = (80, 40)
+    activation: str = "dice"
+    batch_norm: bool = False
+    dice_epsilon: float = 1e-8
+    dice_affine: bool = False
+    dropout: float = 0.0
+    interactions: tuple[str, ...] = ("difference", "product")
+    output_activation: str = "none"
+    softmax: bool = False
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What behavior sequences, always of `side` "user", and multi-hot fields share."""
+
+    name: str
+    side: str
+    max_len: int
+    padding: str
+    pad_value: str | int | None
+    pad_inside: str
+    length_column: str | None
+
+    @property
+    def lengths(self) -> str:
+        """The name of the input that holds the lengths."""
+        return f"{self.name}.lengths"
+
+
+@dataclass(frozen=True)
+class Behavior(Lists):
+    """A behavior sequence, attended. `query` lists (candidate field or None, width)."""
+
+    fields: tuple[BehaviorField, ...]
+    query: tuple[tuple[str | None, int], ...]
+    order: str
+    empty_softmax: str
+    attention: Attention
+
+    @property
+    def width(self) -> int:
+        """D, the width of a behavior's concatenated embeddings."""
+        return sum(f.dim for f in self.fields)
+
+    @property
+    def own_fields(self) -> tuple[BehaviorField, ...]:
+        """The fields with a column of their own: all that are not derived."""
+        return tuple(f for f in self.fields if f.source is None)
+
+    @property
+    def reads(self) -> tuple[ReadColumn, ...]:
+        """The columns of the fields, then that of the lengths."""
+        return _read_lists(self, self.own_fields)
+
+
+@dataclass(frozen=True)
+class MultiHot(Embedded, Lists):
+    """A ragged field that is pooled to [B or N, dim]; `empty` fills an empty one."""
+
+    column: str
+    pooling: str
+    empty: float
+
+    @property
+    def reads(self) -> tuple[ReadColumn, ...]:
+        """The field's column, then that of the lengths."""
+        return _read_lists(self, (self,))
+
+
+def _read_lists(
+    part: Behavior | MultiHot, fields: Iterable[BehaviorField | MultiHot]
+) -> tuple[ReadColumn, ...]:
+    """List the parallel columns of a part, then the column of their lengths."""
+    axis = AXES[part.side]
+    lengths = Input(part.lengths, "int64", (axis,))
+    shape = (axis, f"{part.name}.T")
+    fixed = part.max_len if part.padding == "attended" else None
+    reads = []
+    for f in fields:
+        ids = Input(f.name, "int64", shape, f.encoder.rows, fixed, lengths.name)
+        made = (ids, lengths)
+        reads.append(
+            ReadColumn(f.column, f.dtype, None, part, made, f.encoder, f.table)
+        )
+    if part.length_column is not None:
+        optional = part.pad_value is not None  # then it tells the lengths as well
+        column = ReadColumn(
+            part.length_column, "int64", 1, part, (lengths,), optional=optional
+        )
+        reads.append(column)
+    return tuple(reads)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`dim` (K) float values; `project` > 0 maps them by a [project, K] matrix."""
+
+    name: str
+    column: str
+    side: str
+    dim: int
+    missing: float | None
+    project: int
+
+    @property
+    def width(self) -> int:
+        """Values this field gives the tower."""
+        return self.project or self.dim
+
+    @property
+    def reads(self) -> tuple[ReadColumn, ...]:
+        """The field's column."""
+        values = Input(self.name, "float32", (AXES[self.side], self.dim))
+        return (ReadColumn(self.column, "float", self.dim, self, (values,)),)
+
+
+def inputs_of(reads: Sequence[ReadColumn]) -> tuple[Input, ...]:
+    """List the inputs of a graph whose spec reads these columns, in order."""
+    made = [i for column in reads for i in column.inputs]
+    # lengths stand behind the last of the columns that they belong to
+    made = list(dict.fromkeys(reversed(made)))[::-1]
+    return (*made, Input("request_of_candidate", "int64", ("N",)))
+
+
+def required_columns(reads: Sequence[ReadColumn]) -> tuple[str, ...]:
+    """Name the columns that a batch must have, each once, in order."""
+    return tuple(dict.fromkeys(c.name for c in reads if not c.optional))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One slice of the tower's input.
+
+    `kind` is "field" (embedding, pooled or dense field `name`) or, of the sequence
+    `name`, "interest", "query" or "product" (their elementwise product); columns
+    `start`..`stop` of it are taken.
+    """
+
+    kind: str
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def width(self) -> int:
+        """Columns this part gives the tower."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The MLP over all features, ending in one logit."""
+
+    hidden: tuple[int, ...] = (200, 80)
+    activation: str = "dice"
+    batch_norm: bool = False
+    dice_epsilon: float = 1e-8
+    dice_affine: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is built over the fields; `type` "base" pools the behaviors instead."""
+
+    type: str
+    pooling: str
+    attention: Attention
+    tower: Tower
+    link: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """score = link(scale * logit + offset)."""
+
+    scale: float = 1.0
+    offset: float = 0.0
