@@ -3,8 +3,7 @@
 Integers travel as int32 and histories without their padding, as one block of pinned
 memory; the card widens them to the int64 that the graph takes. Where a run can be
 replayed (one request, native operators), its launches are captured in a CUDA graph for
-each size. The C side is csrc/ops/device.cu. Above 400 lines: how a run is laid out,
-filled, launched and fetched is read best in one place.
+each size. The C side is csrc/ops/device.cu.
 
 Letters: B requests, N candidates, T positions, V behaviors in all.
 """
@@ -174,9 +173,7 @@ class Lane:
         """Make the provider's options for memory of this lane's: tables on the host."""
         names = ("gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache")
         functions = ("din_memory_take", "din_memory_give", "din_memory_tidy")
-        addresses = (
-            ctypes.cast(getattr(self._library, f), Address).value for f in functions
-        )
+        addresses = [ctypes.cast(self._library[f], Address).value for f in functions]
         return dict(zip(names, map(str, addresses), strict=True))
 
     def enter(self, *, loads: bool = False) -> None:
@@ -199,8 +196,7 @@ class Lane:
         replays = self.replays and self._is_small(inputs)
         plan = self._plan(inputs, names, replays)
         if plan.count == 0:
-            empty = [np.zeros(0, np.float32) for _ in names]
-            return Pending(lambda: empty)
+            return Pending(lambda: [np.zeros(0, np.float32) for _ in names])
         if replays:
             made = self._replay(session, inputs, plan)
             if made is not None:
@@ -292,11 +288,9 @@ class Lane:
             array = np.ascontiguousarray(inputs[name])
             if name in self._lengths_of:
                 lengths = np.ascontiguousarray(inputs[self._lengths_of[name]])
-                where = room.places[0] + 4 * at
-                sizes = array.shape
-                self._library.din_pack_ids(
-                    array.ctypes.data, *sizes, lengths.ctypes.data, where
-                )
+                where, ids = room.places[0] + 4 * at, array.ctypes.data
+                pack = self._library.din_pack_ids
+                pack(ids, *array.shape, lengths.ctypes.data, where)
                 continue
             size = int(np.prod(shape))
             here = filled[at : at + size]

@@ -58,14 +58,10 @@ def available_cpus() -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         count = os.cpu_count() or 1
-    for quota_file, period_file in (
-        ("/sys/fs/cgroup/cpu.max", ""),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            words = Path(quota_file).read_text().split()
-            words += Path(period_file).read_text().split() if period_file else []
-            quota, period = int(words[0]), int(words[1])
+            text = " ".join(Path("/sys/fs/cgroup", f).read_text() for f in files)
+            quota, period = map(int, text.split()[:2])
         except (OSError, ValueError, IndexError):  # no such controller, or no limit
             continue
         if quota > 0 and period > 0:

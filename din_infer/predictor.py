@@ -23,6 +23,7 @@ from din_infer.explain.raw_values import readable
 from din_infer.golden import check_golden
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
+from din_infer.model_format import WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.slicing import run_in_slices
 from din_infer.spec import FeatureSpec
@@ -538,7 +539,7 @@ class Predictor:
 
     def _explaining(self) -> list[str]:
         """Name the outputs that explain: logit, then each sequence's weights."""
-        weights = [f"{s.name}.activation_weight" for s in self.spec.behavior]
+        weights = [s.name + WEIGHT_SUFFIX for s in self.spec.behavior]
         path = self._place
         if self.spec.model.type != "din" or not weights:
             rule = "a DIN with behavior sequences to explain"

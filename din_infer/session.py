@@ -33,7 +33,7 @@ from din_infer.device import (
 from din_infer.errors import DeviceError, ModelError, is_whole
 from din_infer.forking import Lock, leave_to_parent
 from din_infer.model_file import ModelFile, Source
-from din_infer.model_format import MODEL_ID_KEY
+from din_infer.model_format import MODEL_ID_KEY, WEIGHT_SUFFIX
 
 __all__ = ["Session", "available_cpus", "ops_library"]
 
@@ -51,12 +51,6 @@ Runtime = Any  # the module onnxruntime, which has no types
 # Building a session with custom-op domains is not thread-safe in ONNX Runtime (#27089).
 # The runtime's own locks are not free in a child forked while it builds one.
 _BUILDING = Lock(forks_wait=True)
-
-
-def get_build_info(runtime: Runtime) -> str:
-    """Return how the runtime was built, "" where it does not tell."""
-    tell = getattr(runtime, "get_build_info", None)
-    return str(tell()) if tell is not None else ""
 
 
 def _check_choice(
@@ -131,8 +125,9 @@ class Session:
             self._lane: Lane | None = None
             if not self._open_cuda(runtime, kind, index):
                 self._open_cpu(runtime)
-            if self._is_of(self.file):
-                break
+            found = self._session.get_modelmeta().custom_metadata_map
+            if found.get(MODEL_ID_KEY, "") == self.file.model_id:
+                break  # the runtime has read the model that was looked at before
             self._close_lane()
         else:
             rule, got = "one model while it is loaded", "others in its place"
@@ -141,11 +136,6 @@ class Session:
         self.input_names = tuple(i.name for i in self.contract.inputs)
         self.output_names = self.contract.outputs
         self._pid = os.getpid()
-
-    def _is_of(self, file: ModelFile) -> bool:
-        """Tell whether the runtime has read the model that was looked at before."""
-        found = self._session.get_modelmeta().custom_metadata_map
-        return bool(found.get(MODEL_ID_KEY, "") == file.model_id)
 
     def _open_cpu(self, runtime: Runtime) -> None:
         where, fix = " on the CPU", 'device="cuda" has it.'
@@ -192,7 +182,8 @@ class Session:
         if ops is None and needs_ops:
             unbuilt = "a package not built with them"
             raise self._without_ops(unbuilt if self._wants_fused else "fused=False")
-        if self.tables == "host" and PLUGIN in get_build_info(runtime):
+        build = getattr(runtime, "get_build_info", str)()  # not of the oldest
+        if self.tables == "host" and PLUGIN in build:
             rule, got = "a runtime with CUDA built in", "one that loads it as a plugin"
             raise DeviceError(rule, got, "tables")
         with _BUILDING, capture_output() as loading:
@@ -271,7 +262,7 @@ class Session:
         ragged = [i for i in inputs if i.lengths is not None]
         narrow = all(i.rows is None or i.rows <= LARGEST for i in inputs)
         self._packs = bool(inputs) and narrow and len(ragged) <= SIGNATURES
-        pads = any(n.endswith(".activation_weight") for n in contract.outputs)
+        pads = any(n.endswith(WEIGHT_SUFFIX) for n in contract.outputs)
         own_stream = self.tables != "host"
         try:
             return Lane(ops, index, inputs, pads=pads, own_stream=own_stream)

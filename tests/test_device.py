@@ -515,8 +515,9 @@ def test_a_model_that_does_not_fit_lies_on_the_host(
 def test_tables_of_the_host_need_a_runtime_that_was_tested(
     model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disguise(claims="CUDAExecutionProvider")
-    monkeypatch.setattr(session, "get_build_info", lambda _: "x, cuda-plugin-ep=1.30")
+    runtime = disguise(claims="CUDAExecutionProvider")
+    told = "x, cuda-plugin-ep=1.30"
+    monkeypatch.setattr(runtime, "get_build_info", lambda: told, raising=False)
     assert Predictor(model, device="cuda").fused
     with pytest.raises(DeviceError) as caught:
         Predictor(model, device="cuda", tables="host")

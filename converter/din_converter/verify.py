@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
 from din_infer.errors import ConversionError, InputError
-from din_infer.model_format import TOLERANCE
+from din_infer.model_format import TOLERANCE, WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec
 
@@ -31,7 +31,6 @@ __all__ = [
     "ways",
 ]
 
-WEIGHT = ".activation_weight"
 GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
 CHECKED_LENGTH = 10  # of a model that takes any
 Inputs = dict[str, NDArray[Any]]
@@ -163,7 +162,7 @@ def _check_way(
     model: ClickModel, truth: list[NDArray[np.float64]], way: str, session: Session
 ) -> list[Case]:
     """Compare a session with what torch gave for every edge batch."""
-    explained = [o for o in session.output_names if o.endswith(WEIGHT)]
+    explained = [o for o in session.output_names if o.endswith(WEIGHT_SUFFIX)]
     relative = model.spec.model.link == "identity"
     cases = []
     for (name, inputs), wanted in zip(edge_batches(model.spec), truth, strict=True):
@@ -173,7 +172,7 @@ def _check_way(
         place = f"{name}, {way}"
         logits, scores, *weights = session.run(inputs, ("logit", "score", *explained))
         for output, weight in zip(explained, weights, strict=True):
-            right = shown[output.removesuffix(WEIGHT)]
+            right = shown[output.removesuffix(WEIGHT_SUFFIX)]
             unit = np.maximum(1.0, np.abs(right))
             _check(place, output, weight.ravel(), right.ravel(), unit.ravel())
         try:
