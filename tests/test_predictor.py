@@ -547,7 +547,7 @@ def test_golden_rows_that_are_not_reproduced_are_refused(
     paper: Predictor, tmp_path: Path
 ) -> None:
     source, path = paper.path, tmp_path / "m.onnx"
-    golden = json.loads(paper._session.metadata["din_infer.golden"])
+    golden = json.loads(paper._session.file.metadata["din_infer.golden"])
     golden["scores"][4] += 2e-5
     edit_metadata(source, path, "din_infer.golden", json.dumps(golden))
     with pytest.raises(ModelError, match=r"expected the golden score .* within 1e-05"):

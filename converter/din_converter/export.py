@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
+import din_infer.model_format as fmt
 from din_converter.checkpoint import load
 from din_converter.fusing.cost import Block
 from din_converter.graph import build_graph
@@ -37,7 +38,7 @@ from din_converter.verify import (
 from din_converter.weights import check_single, digest_of_model, write_single
 from din_converter.weights import place as place_weights
 from din_infer.errors import ConversionError
-from din_infer.integrity import DATA_KEY, sealed
+from din_infer.integrity import sealed
 from din_infer.predictor import Predictor
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "convert"]
 
-FORMAT = 1
 PAIRS_TIMED = 5_000
 FOREIGN = (nn.Module, ExportedProgram)
 
@@ -244,10 +244,8 @@ def _convert_spec(
         rounding = measure_rounding(exact, rounded, valid)
         exact = rounded
     spec = exact.spec
-    _set_metadata(
-        proto,
-        {"din_infer.spec": spec.to_json(), "din_infer.golden": golden_rows(exact)},
-    )
+    golden = golden_rows(exact)
+    _set_metadata(proto, {fmt.SPEC_KEY: spec.to_json(), fmt.GOLDEN_KEY: golden})
     rng = np.random.default_rng(0)
     batch = random_inputs(spec, rng, 1, 1, "max")
     longest = _longest(spec, batch)
@@ -306,8 +304,8 @@ def _convert_module(
     _set_metadata(
         proto,
         {
-            "din_infer.inputs": json.dumps(input_ranges(plain)),
-            "din_infer.golden": golden_example(graph, truth[0][2]),
+            fmt.INPUTS_KEY: json.dumps(input_ranges(plain)),
+            fmt.GOLDEN_KEY: golden_example(graph, truth[0][2]),
         },
     )
     weights = to_weights(proto)
@@ -364,10 +362,10 @@ def _write(
         data = place_weights(proto, weights, path.stem, folder)
         versions = {name: version(name) for name in ("din-infer", "torch", "onnx")}
         metadata = {
-            "din_infer.format": str(FORMAT),
-            "din_infer.model_id": model_id,
-            "din_infer.source": source,
-            "din_infer.versions": json.dumps(versions),
+            fmt.FORMAT_KEY: fmt.FORMAT,
+            fmt.MODEL_ID_KEY: model_id,
+            fmt.SOURCE_KEY: source,
+            fmt.VERSIONS_KEY: json.dumps(versions),
         }
         _set_metadata(proto, metadata)
         # Whole at any time: another conversion reads which data it names, to prune.
@@ -388,12 +386,12 @@ def _write(
             blocks=tuple(blocks),
             timing=timing,
         )
-        _set_metadata(proto, {"din_infer.parity": json.dumps(report.measured())})
+        _set_metadata(proto, {fmt.PARITY_KEY: json.dumps(report.measured())})
         if single:
             write_single(proto, weights, draft)
         else:
             if data:
-                _set_metadata(proto, {DATA_KEY: data[1].to_json()})
+                _set_metadata(proto, {fmt.DATA_KEY: data[1].to_json()})
             write_whole(draft, sealed(proto.SerializeToString()))
         Predictor(
             draft, device="cpu"
