@@ -68,8 +68,7 @@ def common_mask(*pieces: "Piece") -> str:
     """Name the one mask of some pieces, or "" where none has one."""
     masks = {p.mask.removeprefix("~"): p.mask for p in pieces if p.mask}
     if len(masks) > 1:
-        reason = "two different masks"
-        raise Unsupported(reason)
+        raise Unsupported("two different masks")
     return next(iter(masks.values()), "")
 
 
@@ -91,8 +90,7 @@ class Piece:
             return self.on, self.on if self.off is None else self.off
         if self.mask == negation(mask) and self.off is not None:
             return self.off, self.on
-        reason = "two different masks"
-        raise Unsupported(reason)
+        raise Unsupported("two different masks")
 
     def map(self, f: Callable[[Form], Form], axes: Axes | None = None) -> "Piece":
         """Apply a function of forms to both branches."""
@@ -197,8 +195,7 @@ class Interpreter:
             return self._leaf(name)
         try:
             if handler is None or node.domain not in ("", "ai.onnx"):
-                reason = f"the operator {node.op_type}"
-                raise Unsupported(reason)
+                raise Unsupported(f"the operator {node.op_type}")
             return handler(self, node, name)
         except Unsupported as error:
             if self._mixes(node):
@@ -255,16 +252,14 @@ class Interpreter:
 
     def _constant(self, array: NDArray[Any]) -> Piece:
         if array.dtype.kind not in "fiub" or array.size > 1 << 24:
-            reason = "a constant that is not numbers"
-            raise Unsupported(reason, mixed=False)
+            raise Unsupported("a constant that is not numbers", mixed=False)
         axes = tuple(((n,) if n != 1 else ()) for n in array.shape)
         return Piece(axes, Form.constant(array.astype(np.float64)))
 
     def _shape(self, name: str) -> tuple[Any, ...]:
         shape = self.view.shapes.get(name)
         if shape is None:
-            reason = "a value of unknown shape"
-            raise Unsupported(reason, mixed=False)
+            raise Unsupported("a value of unknown shape", mixed=False)
         return shape
 
     def _leaf(self, name: str) -> Value:
@@ -272,8 +267,7 @@ class Interpreter:
         if self.view.types.get(name) == TensorProto.BOOL:
             return Condition(axes, name)
         if not self.view.is_float(name):
-            reason = "a tensor that is not floats"
-            raise Unsupported(reason, mixed=False)
+            raise Unsupported("a tensor that is not floats", mixed=False)
         return self._of_leaf(self._add_leaf(name, axes, "", ""))
 
     def _add_leaf(self, value: str, axes: Axes, table: str, ids: str) -> Leaf:
@@ -298,8 +292,7 @@ class Interpreter:
         """Lay a value out anew; `rows` says which of its rows stands where."""
         if isinstance(found, Weighted):
             if rows is not None and (rows != np.arange(len(rows))).any():
-                reason = "weighted behaviors reordered"
-                raise Unsupported(reason)
+                raise Unsupported("weighted behaviors reordered")
             return replace(found, axes=axes)
         if isinstance(found, Condition):
             return replace(found, axes=axes)
@@ -324,8 +317,7 @@ class Interpreter:
         for i, (size, was, axis) in enumerate(zip(shape, before, old, strict=True)):
             times = size.over(was)
             if times is None:
-                reason = "an expansion that is not by a whole factor"
-                raise Unsupported(reason)
+                raise Unsupported("an expansion that is not by a whole factor")
             if times.number == 1 and not times.symbols:
                 axes.append(axis)
             elif times == self.sizes.t:
@@ -338,8 +330,7 @@ class Interpreter:
                 repeats[i] = times.number
                 index = np.tile(index, repeats)
             else:
-                reason = "an expansion along another axis of varying size"
-                raise Unsupported(reason)
+                raise Unsupported("an expansion along another axis of varying size")
         return self._moved(found, tuple(axes), index.reshape(-1))
 
     def _transpose(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
@@ -365,8 +356,7 @@ class Interpreter:
     def _dropout(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         training = node.input[2] if len(node.input) > 2 else ""
         if training and self._number(training).any():
-            reason = "dropout in training mode"
-            raise Unsupported(reason)
+            raise Unsupported("dropout in training mode")
         return self.value(node.input[0])
 
     def _cast(self, node: onnx.NodeProto, name: str) -> Value:
@@ -380,22 +370,18 @@ class Interpreter:
         floats = self.view.is_float(name) and self.view.is_float(node.input[0])
         is_mask = isinstance(found, Piece) and found.mask and found.on.is_constant()
         if self.view.types.get(name) == TensorProto.BOOL or not (floats or is_mask):
-            reason = "a cast of features to integers"
-            raise Unsupported(reason)
+            raise Unsupported("a cast of features to integers")
         before, after = (self.view.types.get(n, 0) for n in (node.input[0], name))
         if floats and WIDTHS[after] < WIDTHS[before]:
-            reason = "a cast that rounds"
-            raise Unsupported(reason)
+            raise Unsupported("a cast that rounds")
         return found
 
     def _as_mask(self, found: Condition) -> Condition:
         """Take a condition as a mask of positions, whatever it was made from."""
         if found.empty_of is not None or any(features(a) != 1 for a in found.axes):
-            reason = "a mask per feature"
-            raise Unsupported(reason)
+            raise Unsupported("a mask per feature")
         if not any("T" in axis for axis in found.axes):
-            reason = "a mask that is not per position"
-            raise Unsupported(reason)
+            raise Unsupported("a mask that is not per position")
         return found
 
     def _select(
@@ -403,12 +389,10 @@ class Interpreter:
     ) -> Value:
         """Take features along one axis, which has nothing but features."""
         if not isinstance(found, Piece):
-            reason = "a part of weighted behaviors"
-            raise Unsupported(reason)
+            raise Unsupported("a part of weighted behaviors")
         axis %= len(found.axes)
         if any(isinstance(p, str) for p in found.axes[axis]):
-            reason = "a part of the candidates or positions"
-            raise Unsupported(reason)
+            raise Unsupported("a part of the candidates or positions")
         shape = feature_shape(found.axes)
         index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
         index = np.take(index, chosen, axis=axis)
@@ -420,8 +404,7 @@ class Interpreter:
         whole = {a[1] for a in out.on.terms if a[0] in ("q", "k")}
         plain = out.on.kinds() <= {"q", "k"} and not out.mask and whole
         if plain and not any(self.leaves[n].table for n in whole):
-            reason = "a part of a leaf, which is a leaf itself"
-            raise Unsupported(reason, mixed=False)
+            raise Unsupported("a part of a leaf, which is a leaf itself", mixed=False)
         return out
 
     def _gather(self, node: onnx.NodeProto, name: str) -> Value:
@@ -430,14 +413,12 @@ class Interpreter:
         table = self.view.constants.get(data)
         if table is not None and table.ndim == 2 and axis == 0:
             if not self.view.is_float(data):
-                reason = "a lookup of integers"
-                raise Unsupported(reason, mixed=False)
+                raise Unsupported("a lookup of integers", mixed=False)
             axes = (*self.sizes.leaf(self._shape(ids)), (table.shape[1],))
             return self._of_leaf(self._add_leaf(name, axes, data, ids))
         chosen = self.view.constants.get(ids)
         if chosen is None or chosen.ndim > 1:
-            reason = "a gather"
-            raise Unsupported(reason)
+            raise Unsupported("a gather")
         return self._select(
             self.value(data), axis, chosen.reshape(-1), chosen.ndim == 1
         )
@@ -448,8 +429,7 @@ class Interpreter:
         given += [None] * (4 - len(given))
         starts, ends, over, steps = given
         if starts is None or ends is None:
-            reason = "a slice that is not constant"
-            raise Unsupported(reason)
+            raise Unsupported("a slice that is not constant")
         for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
             axis = over[i] if over else i
             step = steps[i] if steps else 1
@@ -480,15 +460,13 @@ class Interpreter:
         total, index, axes = 0, [], pieces[0].axes
         for p in pieces:
             if any(isinstance(part, str) for part in p.axes[axis]):
-                reason = "a concatenation of candidates or positions"
-                raise Unsupported(reason)
+                raise Unsupported("a concatenation of candidates or positions")
             if any(
                 a != b
                 for i, (a, b) in enumerate(zip(p.axes, axes, strict=True))
                 if i != axis
             ):
-                reason = "operands laid out differently"
-                raise Unsupported(reason)
+                raise Unsupported("operands laid out differently")
             shape = feature_shape(p.axes)
             index.append(total + np.arange(p.on.size).reshape(shape))
             total += p.on.size
@@ -581,8 +559,7 @@ class Interpreter:
                 if isinstance(weight, Piece):
                     weight = replace(weight, axes=weighted.weight.axes)
                     return replace(weighted, weight=weight)
-        reason = "a product with weighted behaviors"
-        raise Unsupported(reason)
+        raise Unsupported("a product with weighted behaviors")
 
     def times(self, a: Piece, b: Piece) -> Piece | Weighted:
         """Multiply; weights by behaviors are kept apart, since the sum is over them."""
@@ -607,8 +584,7 @@ class Interpreter:
         a, b = self.value(node.input[0]), self.value(node.input[1])
         constant = isinstance(b, Piece) and b.on.is_constant() and not b.mask
         if not constant or not isinstance(b, Piece) or (b.on.numbers() == 0).any():
-            reason = "a quotient"
-            raise Unsupported(reason)
+            raise Unsupported("a quotient")
         inverse = replace(b, on=Form.constant(1.0 / b.on.numbers()))
         if isinstance(a, Weighted):
             return self._scale_weighted(a, inverse)
@@ -630,14 +606,11 @@ class Interpreter:
     def _dot(self, a: Piece, b: Piece) -> Value:
         """[N, 1, F] x [N, F, T], or [N, T, F] x [N, F, 1]: a product of q and k."""
         if len(a.axes) != 3 or len(b.axes) != 3 or a.axes[2] != b.axes[1]:
-            reason = "a product of two computed matrices"
-            raise Unsupported(reason)
+            raise Unsupported("a product of two computed matrices")
         if any(isinstance(p, str) for p in a.axes[2]):
-            reason = "a sum over positions"
-            raise Unsupported(reason)
+            raise Unsupported("a sum over positions")
         if features(a.axes[1]) != 1 or features(b.axes[2]) != 1:
-            reason = "a product of two computed matrices"
-            raise Unsupported(reason)
+            raise Unsupported("a product of two computed matrices")
         both = self._both(
             replace(a, axes=(a.axes[0], a.axes[1], (), a.axes[2])),
             replace(b, axes=(b.axes[0], (), b.axes[2], b.axes[1])),
@@ -651,12 +624,10 @@ class Interpreter:
         """Multiply features along one axis by [in, out]."""
         axis %= len(p.axes)
         if any(isinstance(part, str) for part in p.axes[axis]):
-            reason = "a matrix product over candidates or positions"
-            raise Unsupported(reason)
+            raise Unsupported("a matrix product over candidates or positions")
         shape = feature_shape(p.axes)
         if shape[axis] != len(weight):
-            reason = "a matrix product over features laid out otherwise"
-            raise Unsupported(reason)
+            raise Unsupported("a matrix product over features laid out otherwise")
         out = weight.shape[1]
 
         def apply(column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -669,8 +640,7 @@ class Interpreter:
     def _gemm(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         weight = self.view.constants.get(node.input[1])
         if weight is None or attribute(node, "transA", 0):
-            reason = "a product of two computed matrices"
-            raise Unsupported(reason)
+            raise Unsupported("a product of two computed matrices")
         weight = weight.astype(np.float64) * attribute(node, "alpha", 1.0)
         weight = weight.T if attribute(node, "transB", 0) else weight
         out = self._multiply(self.piece(node.input[0]), weight, -1)
@@ -689,8 +659,7 @@ class Interpreter:
         plain &= not any(attribute(node, "pads") or [])
         plain &= set(attribute(node, "strides") or [1]) == {1}
         if weight is None or not plain or set(weight.shape[2:]) - {1}:
-            reason = "a convolution over several positions"
-            raise Unsupported(reason)
+            raise Unsupported("a convolution over several positions")
         matrix = weight.reshape(weight.shape[:2]).T.astype(np.float64)
         out = self._multiply(self.piece(node.input[0]), matrix, 1)
         if len(node.input) > 2 and node.input[2]:
@@ -703,8 +672,7 @@ class Interpreter:
         """Return a constant, or refuse."""
         found = self.view.constants.get(name)
         if found is None:
-            reason = "a parameter that is computed"
-            raise Unsupported(reason)
+            raise Unsupported("a parameter that is computed")
         return found
 
     def _einsum(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
@@ -713,8 +681,7 @@ class Interpreter:
         terms, _, out = equation.partition("->")
         pieces = [self.piece(i) for i in node.input]
         if len(pieces) != 2 or "->" not in equation:
-            reason = "an Einsum of another kind"
-            raise Unsupported(reason)
+            raise Unsupported("an Einsum of another kind")
         letters = [
             self._letters(term, len(p.axes))
             for term, p in zip(terms.split(","), pieces, strict=True)
@@ -726,8 +693,7 @@ class Interpreter:
         spread = []
         for p, (_, names) in zip(pieces, letters, strict=True):
             if len(set(names)) != len(names):
-                reason = "an Einsum of another kind"
-                raise Unsupported(reason)
+                raise Unsupported("an Einsum of another kind")
             p = p if p.on.is_constant() else p.map(self.algebra.lift)
             at = [names.index(c) for c in order if c in names]
             turned = self._turned(p, at)
@@ -752,8 +718,7 @@ class Interpreter:
         p = self.piece(node.input[0])
         values = [self.view.constants.get(i) for i in node.input[1:5]]
         if attribute(node, "training_mode", 0) or any(v is None for v in values):
-            reason = "batch normalization in training mode"
-            raise Unsupported(reason)
+            raise Unsupported("batch normalization in training mode")
         weight, bias, mean, var = (np.asarray(v, np.float64) for v in values)
         scale = weight / np.sqrt(var + attribute(node, "epsilon", 1e-5))
         shift = bias - mean * scale
@@ -842,8 +807,7 @@ class Interpreter:
     def _prelu(self, p: Piece, slope: Piece) -> Piece:
         """Slope * x + (1 - slope) * relu(x)."""
         if not slope.on.is_constant() or slope.mask:
-            reason = "a PReLU whose slope is computed"
-            raise Unsupported(reason)
+            raise Unsupported("a PReLU whose slope is computed")
         rest = slope.map(lambda form: Form.constant(1.0 - form.numbers()))
         p = p.map(self.algebra.lift)
         gate = self._both(p.map(self.algebra.relu), rest, self.algebra.product)
@@ -867,11 +831,9 @@ class Interpreter:
         bounds = [self.view.constants.get(i) for i in node.input[1:]] + [None, None]
         low, high = bounds[:2]
         if len(node.input) > 2 and node.input[2] and high is None:
-            reason = "a clip between computed bounds"
-            raise Unsupported(reason)
+            raise Unsupported("a clip between computed bounds")
         if low is None or (low != 0).any() or (high is not None and high < 1e30):
-            reason = "a clip that is not a ReLU"
-            raise Unsupported(reason)
+            raise Unsupported("a clip that is not a ReLU")
         return self._relu(node, name)
 
     def _abs(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
@@ -888,15 +850,13 @@ class Interpreter:
             a, b = b, a
         over = self._both(a, b, lambda x, y: x.plus(y, -1.0))
         if over.mask or not over.on.is_linear():
-            reason = "a comparison of activations"
-            raise Unsupported(reason)
+            raise Unsupported("a comparison of activations")
         return Condition(over.axes, name, difference=over.on)
 
     def _not(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         found = self.value(node.input[0])
         if not isinstance(found, Condition) or found.empty_of is not None:
-            reason = "a negated number"
-            raise Unsupported(reason)
+            raise Unsupported("a negated number")
         difference = None
         if found.difference is not None:  # at 0 both sides of a ReLU agree
             difference = found.difference.scale(-1.0)
@@ -906,16 +866,14 @@ class Interpreter:
         p = self.piece(node.input[0])
         softs = [a[1] for a in p.on.terms if a[0] == "soft"]
         if len(softs) != 1 or self.softs[softs[0]].empty != "nan":
-            reason = "a test for NaN"
-            raise Unsupported(reason)
+            raise Unsupported("a test for NaN")
         return Condition(p.axes, name, empty_of=softs[0])
 
     def _where(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         condition = self.value(node.input[0])
         a, b = self.piece(node.input[1]), self.piece(node.input[2])
         if not isinstance(condition, Condition):
-            reason = "a choice by numbers"
-            raise Unsupported(reason)
+            raise Unsupported("a choice by numbers")
         if condition.empty_of is not None:
             return self._without_nan(condition, a, b)
         if condition.difference is not None:
@@ -927,8 +885,7 @@ class Interpreter:
         axes, a, b = self._aligned(a, b)
         axes, rows, again = broadcast(axes, condition.axes)
         if again.any():
-            reason = "a mask per feature"
-            raise Unsupported(reason)
+            raise Unsupported("a mask per feature")
         on, off = a.branch(condition.mask)[0], b.branch(condition.mask)[1]
         return Piece(axes, on.take(rows), off.take(rows), condition.mask)
 
@@ -938,8 +895,7 @@ class Interpreter:
         def choose(x: Form, y: Form) -> Form:
             over = x.plus(y, -1.0)
             if not over.is_linear() or difference.size != over.size:
-                reason = "a choice between activations"
-                raise Unsupported(reason)
+                raise Unsupported("a choice between activations")
             signs = self.algebra.ratios(over, difference)
             return y.plus(self.algebra.relu(difference).scale(signs))
 
@@ -949,16 +905,14 @@ class Interpreter:
         """Where(IsNaN(w), 0, w): an empty history has no weights."""
         number = condition.empty_of
         if not a.on.is_zero() or a.mask or ("soft", number, 0) not in b.on.terms:
-            reason = "a replacement of NaN by something else than 0"
-            raise Unsupported(reason)
+            raise Unsupported("a replacement of NaN by something else than 0")
         return replace(b, off=Form(b.on.size))
 
     def _softmax(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
         p = self.piece(node.input[0])
         axis = attribute(node, "axis", -1) % len(p.axes)
         if p.axes[axis] != ("T",) or not p.is_scalar:
-            reason = "a softmax that is not over positions"
-            raise Unsupported(reason)
+            raise Unsupported("a softmax that is not over positions")
         p = p.alive() if p.mask else self._additive_mask(p)
         number = len(self.softs)
         on = Form.of([("soft", number, 0)])
@@ -988,13 +942,11 @@ class Interpreter:
         """Say what softmax leaves of a history that is masked all over."""
         fill = float(off.numbers()[0])
         if not fill <= LOWEST_FILL:
-            reason = f"masked scores of {fill:g}, which others may be below"
-            raise Unsupported(reason)
+            raise Unsupported(f"masked scores of {fill:g}, which others may be below")
         if not off.is_constant():
             difference = off.plus(on, -1.0)
             if not difference.is_constant():
-                reason = "masked scores that vary"
-                raise Unsupported(reason)
+                raise Unsupported("masked scores that vary")
             return "unknown"
         return "nan" if fill == -np.inf else "uniform"
 
@@ -1005,8 +957,7 @@ class Interpreter:
         if axes is None and len(node.input) > 1 and node.input[1]:
             axes = self.view.numbers(node.input[1])
         if axes is None:
-            reason = "a sum over everything"
-            raise Unsupported(reason)
+            raise Unsupported("a sum over everything")
         return sorted(a % rank for a in axes)
 
     def _reduce(self, node: onnx.NodeProto, name: str) -> Value:  # noqa: ARG002
@@ -1016,8 +967,7 @@ class Interpreter:
         keep = attribute(node, "keepdims", 1)
         for axis in axes[::-1]:
             if any(isinstance(part, str) for part in p.axes[axis]):
-                reason = "a sum over positions"
-                raise Unsupported(reason)
+                raise Unsupported("a sum over positions")
             count = features(p.axes[axis])
             each = 1.0 / count if node.op_type == "ReduceMean" else 1.0
             p = self._multiply(p, np.full((count, 1), each), axis)

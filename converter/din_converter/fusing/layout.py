@@ -132,15 +132,13 @@ class Sizes:
                 raise Unsupported(reason)
             out.append(tuple(axis))
         if any(self.of(p) != UNIT for p in parts):
-            reason = "a reshape to another size"
-            raise Unsupported(reason)
+            raise Unsupported("a reshape to another size")
         return tuple(out)
 
     def leaf(self, shape: Shape) -> Axes:
         """Lay out a tensor that nothing is known of but its shape."""
         if not shape or shape[0] not in (self.n, self.n * self.t):
-            reason = "a tensor that is not per candidate"
-            raise Unsupported(reason, mixed=False)
+            raise Unsupported("a tensor that is not per candidate", mixed=False)
         axes: list[tuple[Part, ...]] = []
         seen = False
         for i, size in enumerate(shape):
@@ -181,8 +179,7 @@ def broadcast(a: Axes, b: Axes) -> tuple[Axes, Rows, Rows]:
     axes: list[tuple[Part, ...]] = []
     for left, right in zip(a, b, strict=True):
         if left != right and left and right:
-            reason = "operands laid out differently"
-            raise Unsupported(reason)
+            raise Unsupported("operands laid out differently")
         axes.append(left or right)
     shape = feature_shape(tuple(axes))
     rows = []

@@ -80,8 +80,7 @@ class _Rewriter:
             for axis, there in enumerate(self.view.shapes.get(name, ())):
                 if there == size:
                     return self.g.add("Shape", name, start=axis, end=axis + 1)
-        reason = "a size that no input has"
-        raise Unsupported(reason)
+        raise Unsupported("a size that no input has")
 
     def shape(self, *sizes: Size | int) -> str:
         """Return the shape of a tensor."""
@@ -150,8 +149,7 @@ class _Rewriter:
         parts = []
         for leaf in leaves:
             if not _leads(leaf, ["N", "T"]):
-                reason = "behaviors laid out otherwise than [N, T, D]"
-                raise Unsupported(reason)
+                raise Unsupported("behaviors laid out otherwise than [N, T, D]")
             shape = self.g.add(
                 "Concat", self.g.constant([-1]), self.g.constant([leaf.size]), axis=0
             )
@@ -235,8 +233,7 @@ class _Rewriter:
         name, sizes = self.unit.mask.removeprefix("~"), self.site.sizes
         shape = self.view.shapes[name]
         if tuple(s for s in shape if s != Size(1)) != (sizes.n, sizes.t):
-            reason = "a mask that is not [N, T]"
-            raise Unsupported(reason)
+            raise Unsupported("a mask that is not [N, T]")
         out = name
         negated, kind = self.unit.mask != name, self.view.types[name]
         if negated and kind == TensorProto.BOOL:
@@ -272,8 +269,7 @@ class _Rewriter:
         """Write all nodes, the last of which makes the block's own output."""
         unit, n = self.unit, self.site.sizes.n
         if self.view.types.get(self.site.name) != TensorProto.FLOAT:
-            reason = "an interest that is not float32"
-            raise Unsupported(reason)
+            raise Unsupported("an interest that is not float32")
         behaviors = self.behaviors()
         slots, query = self.query()
         op = LocalActivation(

@@ -328,9 +328,8 @@ def _weights(plan: _Plan, state: State, place: str) -> dict[str, Tensor]:
     dice = f"{unit}.dnn.activation_layers.0"
     is_dice = plan.kwargs["att_activation"] == "dice"
     if is_dice and f"{dice}.alpha" not in state and f"{dice}.bn.weight" in state:
-        rule = f"a checkpoint of {LIBRARY} 0.2.9 or later"
         got = "Dice without alpha, which releases up to 0.2.3 wrote"
-        raise ConversionError(rule, got, place)
+        raise ConversionError(f"a checkpoint of {LIBRARY} 0.2.9 or later", got, place)
     spec = plan.kwargs
     width = 4 * sum(c.dim for c in plan.query)
     ours = f"attentions.of_{plan.sequence}.mlp"

@@ -145,9 +145,8 @@ def describe_model(model: object, place: str) -> dict[str, Any]:
         rule = f"a state_dict or a DIN of {LIBRARY}"
         raise ConversionError(rule, kind_of(model), place)
     if "gpus" not in model.attributes:  # up to 0.2.3 DIN attended one position only
-        rule = f"a DIN of {LIBRARY} 0.2.9 or later"
         got = "one without `gpus`, as releases up to 0.2.5 pickle it"
-        raise ConversionError(rule, got, place)
+        raise ConversionError(f"a DIN of {LIBRARY} 0.2.9 or later", got, place)
     attention = part_of(model, "attention")
     unit, tower = part_of(attention, "local_att", "dnn"), part_of(model, "dnn")
     odd = [n for n, m in (("attention", unit), ("dnn", tower)) if m is None]

@@ -125,9 +125,8 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
     softmax = [plain(u.attributes.get("use_softmax")) for u in units]
     same = [layers[0]] * len(layers) == layers if layers else False
     if not same or len(set(map(repr, softmax))) != 1:
-        rule = f"a DIN as {LIBRARY} 0.9.0 makes it"
         got = "attention units that differ" if layers else "no attention_layers"
-        raise ConversionError(rule, got, place)
+        raise ConversionError(f"a DIN as {LIBRARY} 0.9.0 makes it", got, place)
     dims, activation, _ = layers[0]
     tower_dims, tower_activation, output_layer = _layers_of(
         part_of(model, "mlp", "mlp"), place
