@@ -129,6 +129,10 @@ class Form:
                 terms[atom] = total
         return Form(self.size, terms)
 
+    def minus(self, other: "Form") -> "Form":
+        """Subtract a form of equal size."""
+        return self.plus(other, -1.0)
+
     def row(self, i: int) -> dict[Atom, float]:
         """Return one row as atom -> coefficient."""
         return {a: float(c[i]) for a, c in self.terms.items() if c[i] != 0.0}
@@ -249,7 +253,7 @@ class Algebra:
                 at, c = (number, j), 1.0
             row = Form.of([("sigmoid", *at)])
             # sigmoid(-z) = 1 - sigmoid(z)
-            rows.append(row if c > 0.0 else Form.constant([1.0]).plus(row, -1.0))
+            rows.append(row if c > 0.0 else Form.constant([1.0]).minus(row))
         return stack(rows)
 
     def relu(self, x: Form) -> Form:

@@ -1,6 +1,6 @@
 """A site's weights, read down to the features of a pair: the unit that they are.
 
-`read_unit` lets `interpret.Interpreter` say what weights and behaviors are, and lays
+`read_unit` lets `interpret` say what weights and behaviors are, and lays
 the layers out as LocalActivation takes them. What cannot be proven is Unsupported.
 """
 
@@ -18,15 +18,11 @@ from din_converter.fusing.algebra import (
     Unsupported,
     common_activation,
 )
-from din_converter.fusing.interpret import (
-    Interpreter,
-    Leaf,
-    Piece,
-    Weighted,
-    common_mask,
-)
+from din_converter.fusing.interpret import interpreter
 from din_converter.fusing.layout import Axes
+from din_converter.fusing.reader import Reader
 from din_converter.fusing.sites import Site
+from din_converter.fusing.values import Leaf, Piece, Weighted, common_mask
 from din_converter.fusing.view import View
 
 __all__ = ["Unit", "read_unit"]
@@ -67,30 +63,29 @@ def read_unit(view: View, site: Site) -> Unit:
     something is done to them first, they are taken as they are after it.
     """
     try:
-        return _read(Interpreter(view, site.sizes, frozenset()), site)
+        return _read(interpreter(view, site.sizes), site)
     except Unsupported as error:
         first = error
     try:
-        opaque = frozenset([site.behaviors])
-        return _read(Interpreter(view, site.sizes, opaque), site)
+        return _read(interpreter(view, site.sizes, site.behaviors), site)
     except Unsupported:
         raise first from None
 
 
-def _read(interpreter: Interpreter, site: Site) -> Unit:
-    weight, behavior = _weighted(interpreter, site)
+def _read(reader: Reader, site: Site) -> Unit:
+    weight, behavior = _weighted(reader, site)
     mask = _mask(weight, behavior)
-    score, softmax, empty, after = _score(interpreter, weight, mask)
+    score, softmax, empty, after = _score(reader, weight, mask)
     if empty == "uniform" and behavior.off is not None and behavior.off.is_zero():
         empty = "zero"
-    layers, output = _chain(interpreter.algebra, score)
-    unit = Unit([], [], interpreter.leaves, [], layers, output, softmax=softmax)
+    layers, output = _chain(reader.algebra, score)
+    unit = Unit([], [], reader.leaves, [], layers, output, softmax=softmax)
     unit.mask, unit.empty, unit.after = mask, empty, after
     _output_activation(unit)
     first = unit.layers[0].z if unit.layers else unit.output
     _place_behaviors(unit, behavior.on, first)
     for number in dict.fromkeys(leaf for leaf, _ in unit.behaviors):
-        interpreter.check_leaf(unit.leaves[number])
+        reader.check_leaf(unit.leaves[number])
     pairs = _place_query(unit, first)
     if unit.layers:
         unit.activation = common_activation(unit.layers)
@@ -99,16 +94,16 @@ def _read(interpreter: Interpreter, site: Site) -> Unit:
     return unit
 
 
-def _weighted(interpreter: Interpreter, site: Site) -> tuple[Piece, Piece]:
+def _weighted(reader: Reader, site: Site) -> tuple[Piece, Piece]:
     if site.product:
-        found = interpreter.value(site.product)
+        found = reader.value(site.product)
         if not isinstance(found, Weighted):
             raise Unsupported("no weights times behaviors")
         weight, behavior = found.weight, found.behavior
         _expect(found.axes, site.behavior_axes)
     else:
-        weight = interpreter.piece(site.weights).alive()
-        behavior = interpreter.piece(site.behaviors).alive()
+        weight = reader.piece(site.weights).alive()
+        behavior = reader.piece(site.behaviors).alive()
         _expect(weight.axes, site.weight_axes)
         _expect(behavior.axes, site.behavior_axes)
     if not weight.is_scalar or behavior.on.kinds() - {"k"}:
@@ -139,9 +134,7 @@ def _mask(weight: Piece, behavior: Piece) -> str:
     return mask
 
 
-def _score(
-    interpreter: Interpreter, weight: Piece, mask: str
-) -> tuple[Form, bool, str, float]:
+def _score(reader: Reader, weight: Piece, mask: str) -> tuple[Form, bool, str, float]:
     """Return the score, whether under softmax, what empty leaves, and a factor."""
     kinds = weight.on.kinds()
     if not kinds & {"soft", "softoff", "softnan"}:
@@ -149,7 +142,7 @@ def _score(
     if kinds != {"soft"} or len(weight.on.terms) != 1:
         raise Unsupported("something added to a softmax's weights")
     ((atom, factor),) = weight.on.terms.items()
-    soft = interpreter.softs[atom[1]]
+    soft = reader.softs[atom[1]]
     if soft.mask != mask:
         raise Unsupported("a softmax over other positions than the sum's")
     empty = soft.empty
