@@ -80,32 +80,28 @@ def _parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
 def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
-        message = "must be in [0, 1)"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be in [0, 1)")
     return value
 
 
 def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e3:
-        message = "must be above 0"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be above 0")
     return value
 
 
 def _strength(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1e6:
-        message = "must be at least 0"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
-        message = "must be at least 0"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 
@@ -116,8 +112,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**63:
-        message = "must be in [0, 2**63)"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be in [0, 2**63)")
     return value
 
 
