@@ -87,9 +87,10 @@ def test_an_error_says_its_fields() -> None:
     )
     assert (error.row, error.source) == (17, "")
     assert str(InputError("no sentence at all")) == "no sentence at all"
-    assert sentence("a", "b", "c", within="offset 3") == (
+    assert str(InputError("a", "b", "c", within="offset 3")) == (
         "expected a, got b - at `c`, offset 3"
     )
+    assert sentence("a", "b", "c", "d") == "expected a, got b - at `c`. d"
 
 
 @pytest.mark.parametrize("kind", [InputError, ModelError, DeviceError, DinError])
