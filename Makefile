@@ -20,11 +20,11 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES = pyproject.toml setup.py constraints.txt \
-	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx)
+	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx din_infer/*.pxd din_infer/kernels/*)
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
-KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi wrong_calls repeats encoding_parts vocabulary)
+KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash encode columns arrow_types arrow_abi wrong_calls repeats encoding_parts vocabulary window bad_rows)
 # of `make test-as`
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
@@ -65,7 +65,7 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/mypy
 	MYPYPATH=. $(BIN)/stubtest --mypy-config-file pyproject.toml \
 		--ignore-unused-allowlist --allowlist .ci/stubtest_allowlist din_infer._kernels
-	PATH="$(BIN):$$PATH" cython-lint din_infer/_kernels.pyx
+	PATH="$(BIN):$$PATH" cython-lint din_infer
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
 	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \

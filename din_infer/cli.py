@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from din_infer.errors import DinError
+from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 
 __all__ = [
@@ -289,7 +289,7 @@ def _score(arguments: argparse.Namespace) -> int:
             progress=not arguments.quiet,
         )
     except JobError as error:
-        if arguments.json:
+        if arguments.json and error.summary is not None:
             print(json.dumps(error.summary.to_dict()))
         raise
     print(json.dumps(summary.to_dict()) if arguments.json else summary)
@@ -358,11 +358,11 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from din_infer.jobs.explain import check_suffix, explain_file, find_rows, write
+    from din_infer.jobs.explain import SUFFIXES, explain_file, find_rows, write
     from din_infer.predictor import Predictor
 
     if arguments.out:
-        check_suffix(arguments.out)
+        check_suffix(arguments.out, SUFFIXES, "--out")
     root = arguments.data_root
     predictor = Predictor(arguments.model, device="cpu", data_root=root)
     if arguments.where:

@@ -6,7 +6,6 @@ Letters: B requests, N candidates, T positions, V elements of all lists together
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, fit, integers, open_batch, to_column
 from din_infer.encoded_request import EncodedRequest
-from din_infer.errors import InputError, is_whole
+from din_infer.errors import InputError, check_count, is_whole, report
 from din_infer.spec_parts import (
     Behavior,
     Dense,
@@ -31,6 +30,7 @@ from din_infer.spec_parts import (
 )
 
 __all__ = [
+    "Encoded",
     "FeatureEncoder",
     "FieldStats",
     "Stats",
@@ -141,31 +141,101 @@ def _compile(encoder: Encoder, dtype: str) -> _kernels.Encoder:
     )
 
 
+@dataclass(slots=True)
+class Encoded:
+    """What encoding a batch makes.
+
+    Attributes
+    ----------
+    inputs : dict of arrays
+        One C-contiguous array per input of the spec; owned by the caller.
+    counts : list of tuple
+        What `Stats.add` takes, once per field.
+    """
+
+    inputs: Inputs
+    counts: Counts
+
+    @property
+    def stats(self) -> Stats:
+        """The counts per field."""
+        made = Stats()
+        made.add_all(self.counts)
+        return made
+
+
 class _Work:
     """What encoding one batch has made so far.
 
-    `pending` holds (input, its encoding, rows that lost elements, empty rows), `counts`
-    what `Stats.add` takes.
+    `pending` holds (input, its encoding, rows that lost elements, empty rows, runs),
+    `counts` what `Stats.add` takes. With a list of `errors`, the error of every bad row
+    is appended there; without one, the first raises.
     """
 
-    __slots__ = ("counts", "made", "pending")
+    __slots__ = ("_runs", "counts", "errors", "made", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, errors: list[InputError] | None = None) -> None:
         self.made: Inputs = {}
-        self.pending: list[tuple[str, _kernels.Encoding, int, int]] = []
+        self.pending: list[
+            tuple[str, _kernels.Encoding, int, int, NDArray[np.int64] | None]
+        ] = []
         self.counts: list[tuple[str, int, int, int, int, int]] = []
+        self.errors = errors
+        self._runs: NDArray[np.int64] | None = None
+
+    def begin(
+        self, steps: "list[_Step]", batch: Batch, runs: NDArray[np.int64] | None
+    ) -> None:
+        """Take the steps of one side.
+
+        Each row of the batch stands for the rows from `runs[row]` to `runs[row + 1]`
+        of the caller's table; None: for itself.
+        """
+        self._runs = runs
+        found = len(self.errors or ())
+        try:
+            for step in steps:
+                step(batch, self)
+        except InputError as error:
+            raise _rows_of_run(error, runs)[0] from None
+        self._spread(found, runs)
+
+    def add(
+        self, name: str, encoding: _kernels.Encoding, truncated: int, empty: int
+    ) -> None:
+        """Leave an encoding to `finish`."""
+        self.pending.append((name, encoding, truncated, empty, self._runs))
 
     def finish(self, threads: int) -> None:
         """Encode what is pending: then all is made, and counted."""
         made, counts = self.made, self.counts
         if threads > 1:
-            _run_all([encoding for _, encoding, _, _ in self.pending], threads)
-        for name, encoding, truncated, empty in self.pending:
+            _run_all([encoding for _, encoding, *_ in self.pending], threads)
+        for name, encoding, truncated, empty, runs in self.pending:
+            found = len(self.errors or ())
             if threads == 1:
                 encoding.run(0, encoding.num_rows)
-            made[name], nulls, unseen = encoding.finish()
+            try:
+                made[name], nulls, unseen = encoding.finish()
+            except InputError as error:
+                raise _rows_of_run(error, runs)[0] from None
+            self._spread(found, runs)
             rows = encoding.num_counted
             counts.append((name, rows, nulls, unseen, truncated, empty))
+
+    def _spread(self, found: int, runs: NDArray[np.int64] | None) -> None:
+        """Give all rows of a run the error of the run; `found` errors are of rows."""
+        if self.errors and runs is not None:
+            of_runs = self.errors[found:]
+            self.errors[found:] = [e for r in of_runs for e in _rows_of_run(r, runs)]
+
+
+def _rows_of_run(error: InputError, runs: NDArray[np.int64] | None) -> list[InputError]:
+    """Name the rows of the table that a run with an error stands for."""
+    if runs is None or error.row is None:
+        return [error]
+    first, stop = runs[error.row : error.row + 2].tolist()
+    return [error.at(row=row) for row in range(first, stop)]
 
 
 _Step = Callable[[Batch, _Work], None]
@@ -177,8 +247,7 @@ def _scalar_step(spec: Field, encoder: _kernels.Encoder) -> _Step:
 
     def step(batch: Batch, work: _Work) -> None:
         column = fit(batch.columns[column_name], dtype, is_list=False, fix=fix)
-        encoding = _kernels.prepare_scalars(column, encoder)
-        work.pending.append((name, encoding, 0, 0))
+        work.add(name, _kernels.prepare_scalars(column, encoder, work.errors), 0, 0)
 
     return step
 
@@ -202,16 +271,16 @@ def _lists_step(
         columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
         window = _kernels.Window(columns[0])
         if is_narrowed:
-            choose_elements(spec, batch, window)
+            choose_elements(spec, batch, window, work.errors)
         kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
         if empty and pad_value is not None and spec.length_column in batch.columns:
             for (_, name, _, _), column in zip(fields, columns, strict=True):
-                _check_padding(pad_value, column, kept, name)
+                _check_padding(pad_value, column, kept, name, work.errors)
         for (name, _, _, encoder), column in zip(fields, columns, strict=True):
             encoding = _kernels.prepare_lists(
-                column, encoder, window, width, newest_first
+                column, encoder, window, width, newest_first, work.errors
             )
-            work.pending.append((name, encoding, truncated, empty))
+            work.add(name, encoding, truncated, empty)
         work.made[lengths_name] = kept
 
     return step
@@ -222,6 +291,7 @@ def _check_padding(
     column: _kernels.Column,
     lengths: NDArray[np.int64],
     name: str,
+    errors: list[InputError] | None,
 ) -> None:
     """Refuse a history of length 0 that holds anything but padding.
 
@@ -231,19 +301,21 @@ def _check_padding(
     window = _kernels.Window(column)
     window.trim(pad_value)
     inside, _, _, _ = window.finish(2**31 - 1, False)
-    wrong = np.flatnonzero((lengths == 0) & (inside > 0))
-    if len(wrong):
-        rule = f"only {pad_value!r} in a history of length 0"
-        raise InputError(rule, "another element", name, row=wrong[0])
+    rule = f"only {pad_value!r} in a history of length 0"
+    for row in np.flatnonzero((lengths == 0) & (inside > 0)):
+        report(InputError(rule, "another element", name, row=row), errors)
 
 
 def choose_elements(
-    spec: Behavior | MultiHot, batch: Batch, window: _kernels.Window
+    spec: Behavior | MultiHot,
+    batch: Batch,
+    window: _kernels.Window,
+    errors: list[InputError] | None = None,
 ) -> None:
     """Narrow a window to the elements that are no padding."""
     lengths = batch.columns.get(spec.length_column or "")
     if lengths is not None:
-        window.take(fit(lengths, "int64", is_list=False))
+        window.take(fit(lengths, "int64", is_list=False), errors)
     elif spec.pad_value is not None and spec.pad_inside == "dropped":
         window.drop(spec.pad_value)
     elif spec.pad_value is not None:
@@ -257,16 +329,11 @@ def _dense_step(spec: Dense) -> _Step:
         column = batch.columns[spec.column]
         is_list = spec.dim > 1 or column.is_list
         column = fit(column, "float", is_list=is_list, fix=fix)
-        values, nulls = _kernels.read_dense(column, spec.dim, spec.missing)
+        values, nulls = _kernels.read_dense(column, spec.dim, spec.missing, work.errors)
         work.made[spec.name] = values
         work.counts.append((spec.name, column.num_counted, nulls, 0, 0, 0))
 
     return step
-
-
-def _check_threads(threads: int) -> None:
-    if not is_whole(threads) or threads < 1:
-        raise InputError("a whole number of at least 1", repr(threads), "threads")
 
 
 def _cut(num_rows: int, count: int) -> list[tuple[int, int]]:
@@ -338,28 +405,30 @@ class FeatureEncoder:
     def encode(
         self,
         batch: object,
-        stats: Stats | None = None,
         threads: int = 1,
+        *,
         merge_repeats: bool = False,
-    ) -> Inputs:
+        errors: list[InputError] | None = None,
+    ) -> Encoded:
         """Turn a table of rows (B = N) into the graph's inputs.
 
         Parameters
         ----------
         batch : dict of columns, list of dicts, or a frame with `__arrow_c_stream__`
-        stats : Stats or None
-            Counts are added to it, when nothing raised.
         threads : int
             Threads that share a large batch; its ids do not depend on it.
         merge_repeats : bool
             Make one request (B < N) of rows that follow each other with the same
             user's side, in a table so large and with so many of them that it pays.
             Counts stay per row of the table.
+        errors : list, optional
+            One error or more is appended for every row that does not fit the spec; the
+            first of a row is what this row alone would raise. Where there are any, the
+            inputs and counts are of no use. Without a list the first error raises.
 
         Returns
         -------
-        dict
-            One C-contiguous array per input of the spec; owned by the caller.
+        Encoded
 
         Raises
         ------
@@ -368,18 +437,16 @@ class FeatureEncoder:
         """
         optional = (*self.optional_user_columns, *self.optional_candidate_columns)
         opened = open_batch(batch, self.columns, optional=dict.fromkeys(optional))
+        count = opened.num_rows
         starts = self._find_runs(opened, threads) if merge_repeats else None
-        if starts is not None:
-            names = [n for n in self._all_user_columns if n in opened.columns]
-            runs = {n: _kernels.take_runs(opened.columns[n], starts) for n in names}
-            sizes = np.diff(starts, append=opened.num_rows)
-            owners = np.repeat(np.arange(len(starts)), sizes)
-            # a row of runs would be named by its run: below, it is by itself
-            with suppress(InputError):
-                users = Batch(runs, len(starts))
-                return self._run(users, opened, owners, stats, threads)
-        owners = np.arange(opened.num_rows)
-        return self._run(opened, opened, owners, stats, threads)
+        if starts is None:
+            return self._encode(opened, opened, np.arange(count), threads, errors)
+        names = [n for n in self._all_user_columns if n in opened.columns]
+        users = {n: _kernels.take_runs(opened.columns[n], starts) for n in names}
+        runs = np.append(starts, count)
+        owners = np.repeat(np.arange(len(starts)), np.diff(runs))
+        batch_of_runs = Batch(users, len(starts))
+        return self._encode(batch_of_runs, opened, owners, threads, errors, runs)
 
     def _find_runs(self, batch: Batch, threads: int) -> NDArray[np.int64] | None:
         """Find where the user's side changes; None where it does so too often."""
@@ -387,7 +454,7 @@ class FeatureEncoder:
         columns = [c for n, c in batch.columns.items() if n in self._all_user_columns]
         if num_rows < FEWEST_ROWS_TO_MERGE or not columns:
             return None
-        _check_threads(threads)
+        check_count(threads, "threads")
         columns.sort(key=lambda c: c.is_list)  # cheap ones first
         same = np.ones(num_rows, dtype=np.uint8)
 
@@ -416,9 +483,10 @@ class FeatureEncoder:
         requests: object,
         candidates: object,
         request_of_candidate: object = None,
-        stats: Stats | None = None,
         threads: int = 1,
-    ) -> Inputs:
+        *,
+        errors: list[InputError] | None = None,
+    ) -> Encoded:
         """Turn B requests and their N candidates into the graph's inputs.
 
         Parameters
@@ -430,34 +498,18 @@ class FeatureEncoder:
             The candidates' side.
         request_of_candidate : int [N] or None
             Which request each candidate belongs to; None only when B = 1.
-        stats, threads
-            As in `encode`.
+        threads, errors
+            As in `encode`; an error's row is one of the batch that has its column.
 
         Returns
         -------
-        dict
-            As `encode` returns it.
+        Encoded
 
         Raises
         ------
         InputError
             Naming column, row and value, when a batch does not fit the spec.
         """
-        inputs, counts = self.encode_counted(
-            requests, candidates, request_of_candidate, threads
-        )
-        if stats is not None:
-            stats.add_all(counts)
-        return inputs
-
-    def encode_counted(
-        self,
-        requests: object,
-        candidates: object,
-        request_of_candidate: object,
-        threads: int,
-    ) -> tuple[Inputs, Counts]:
-        """Encode as `encode_requests` does; returns the counts as well."""
         users: Batch | Mapping[str, NDArray[Any]]
         if isinstance(requests, EncodedRequest):
             num_requests = requests.num_requests
@@ -473,7 +525,7 @@ class FeatureEncoder:
             self.optional_candidate_columns,
         )
         owners = _check_owners(request_of_candidate, num_requests, items.num_rows)
-        return self._encode(users, items, owners, threads)
+        return self._encode(users, items, owners, threads, errors)
 
     def encode_users(
         self, requests: object, model_id: str, threads: int
@@ -481,8 +533,7 @@ class FeatureEncoder:
         """Encode the users' side of B requests alone, for the model of that id."""
         users, num_requests = self._open_users(requests)
         work = _Work()
-        for step in self._user_steps:
-            step(users, work)
+        work.begin(self._user_steps, users, None)
         work.finish(threads)
         return EncodedRequest(model_id, num_requests, work.made), work.counts
 
@@ -496,40 +547,27 @@ class FeatureEncoder:
             return users, None
         return users, users.num_rows
 
-    def _run(
-        self,
-        users: Batch,
-        items: Batch,
-        owners: NDArray[np.int64],
-        stats: Stats | None,
-        threads: int,
-    ) -> Inputs:
-        inputs, counts = self._encode(users, items, owners, threads)
-        if stats is not None:
-            stats.add_all(counts)
-        return inputs
-
     def _encode(
         self,
         users: Batch | Mapping[str, NDArray[Any]],
         items: Batch,
         owners: NDArray[np.int64],
         threads: int,
-    ) -> tuple[Inputs, Counts]:
+        errors: list[InputError] | None,
+        runs: NDArray[np.int64] | None = None,
+    ) -> Encoded:
         """Encode both sides, or the candidates' for users that are encoded already."""
-        _check_threads(threads)
-        work = _Work()
+        check_count(threads, "threads")
+        work = _Work(errors)
         made = work.made
         if isinstance(users, Batch):
-            for step in self._user_steps:
-                step(users, work)
+            work.begin(self._user_steps, users, runs)
         else:
             made.update(users)
-        for step in self._candidate_steps:
-            step(items, work)
+        work.begin(self._candidate_steps, items, None)
         work.finish(threads)
         made["request_of_candidate"] = owners
-        return {name: made[name] for name in self.names}, work.counts
+        return Encoded({name: made[name] for name in self.names}, work.counts)
 
 
 def _count_requests(owners: object) -> int:

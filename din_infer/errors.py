@@ -6,7 +6,10 @@ fault lies (a batch is part of a file, a candidate one of a request's) changes t
 fields by `DinError.at`; no code reads the sentence.
 """
 
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, SupportsIndex
 
 __all__ = [
     "ConversionError",
@@ -15,7 +18,10 @@ __all__ = [
     "InputError",
     "ModelError",
     "check_count",
+    "check_suffix",
     "is_whole",
+    "renumbered",
+    "report",
     "sentence",
 ]
 
@@ -74,8 +80,8 @@ class DinError(Exception):
         column: str = "",
         fix: str = "",
         *,
-        row: int | None = None,
-        candidate: int | None = None,
+        row: SupportsIndex | None = None,
+        candidate: SupportsIndex | None = None,
         source: str = "",
         within: str = "",
     ) -> None:
@@ -100,16 +106,16 @@ class DinError(Exception):
     def __str__(self) -> str:
         if not (self.got or self.column):
             return self.rule
-        return sentence(
-            self.rule,
-            self.got,
-            self.column,
-            self.fix,
-            row=self.row,
-            candidate=self.candidate,
-            source=self.source,
-            within=self.within,
-        )
+        text = f"expected {self.rule}, got {self.got} - at `{self.column}`"
+        if self.row is not None:
+            text += f", row {self.row}"
+        if self.source:
+            text += f" of {self.source}"
+        if self.candidate is not None:
+            text += f", candidate {self.candidate}"
+        if self.within:
+            text += f", {self.within}"
+        return f"{text}. {self.fix}" if self.fix else text
 
 
 class InputError(DinError, ValueError):
@@ -128,34 +134,40 @@ class ConversionError(DinError, RuntimeError):
     """A model cannot be converted, or its ONNX form disagrees with torch."""
 
 
-def sentence(
-    rule: str,
-    got: object,
-    column: str,
-    fix: str = "",
-    *,
-    row: int | None = None,
-    candidate: int | None = None,
-    source: str = "",
-    within: str = "",
-) -> str:
-    """Render what a `DinError` of these attributes says.
+def sentence(rule: str, got: object, column: str, fix: str = "") -> str:
+    """Render what a `DinError` says, for an error of another class.
 
     Examples
     --------
     >>> sentence("a positive number", 0, "behavior[0].max_len")
     'expected a positive number, got 0 - at `behavior[0].max_len`'
     """
-    text = f"expected {rule}, got {got} - at `{column}`"
-    if row is not None:
-        text += f", row {row}"
-    if source:
-        text += f" of {source}"
-    if candidate is not None:
-        text += f", candidate {candidate}"
-    if within:
-        text += f", {within}"
-    return f"{text}. {fix}" if fix else text
+    return str(DinError(rule, got, column, fix))
+
+
+def report(error: InputError, errors: list[InputError] | None) -> None:
+    """Append an error of one row to a list that collects them; without one, raise."""
+    if errors is None:
+        raise error
+    errors.append(error)
+
+
+@contextmanager
+def renumbered(
+    errors: list[InputError] | None, move: Callable[[InputError], InputError]
+) -> Iterator[list[InputError] | None]:
+    """Collect the errors of a part; `move` says where the part's rows are.
+
+    Yields a list for the part, of which `errors` then takes what it holds; or None,
+    where `errors` is None and the first error raises.
+    """
+    found: list[InputError] | None = None if errors is None else []
+    try:
+        yield found
+    except InputError as error:
+        raise move(error) from None
+    if errors is not None:
+        errors += map(move, found or ())
 
 
 def is_whole(value: object) -> bool:
@@ -173,3 +185,10 @@ def check_count(value: object, column: str, least: int = 1) -> None:
     """
     if not is_whole(value) or value < least:  # type: ignore[operator]
         raise InputError(f"a whole number of at least {least}", repr(value), column)
+
+
+def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:
+    """Refuse a path whose name ends in none of `suffixes`; raises InputError."""
+    if path.suffix not in suffixes:
+        rule = "a name that ends in " + ", ".join(suffixes)
+        raise InputError(rule, repr(path.name), column)

@@ -9,16 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.errors import InputError
+from din_infer.errors import InputError, report
 from din_infer.spec import FeatureSpec
 
-__all__ = ["PLACES", "link_in_place"]
+__all__ = ["link_in_place"]
 
-PLACES = ("logit", "score")  # what is said to be wrong: no field has such a name
 FIX = "A value of the row, or a weight it meets, is too large for float32."
 
 
-def link_in_place(spec: FeatureSpec, logits: NDArray[np.float32], raw: bool) -> None:
+def link_in_place(
+    spec: FeatureSpec,
+    logits: NDArray[np.float32],
+    raw: bool,
+    errors: list[InputError] | None = None,
+) -> None:
     """Turn the graph's logits into scores: ``link(scale * logit + offset)``.
 
     Parameters
@@ -28,12 +32,14 @@ def link_in_place(spec: FeatureSpec, logits: NDArray[np.float32], raw: bool) -> 
     logits : float32 [N], C-contiguous
         Become the scores; with `raw` they are checked and stay.
     raw : bool
+    errors : list, optional
+        Takes an error for every row whose logit or score is NaN or infinite; without
+        it the first raises. The logits are then of no use.
 
     Raises
     ------
     InputError
-        Naming the first row whose logit or score is NaN or infinite. The logits are
-        then of no use.
+        Naming the row, as above.
 
     Notes
     -----
@@ -42,11 +48,16 @@ def link_in_place(spec: FeatureSpec, logits: NDArray[np.float32], raw: bool) -> 
     """
     kind = "none" if raw else spec.model.link
     scale, offset = spec.calibration.scale, spec.calibration.offset
-    row = _kernels.link(logits, kind, scale, offset)
-    if row < 0:
-        return
-    (name, other), got = PLACES, float(logits[row])
-    if np.isfinite(got):
-        name, got = other, scale * got + offset
-    rule = f"a {name} that is finite in float32"
-    raise InputError(rule, f"{got:.9g}", name, FIX, row=row)
+    count = len(logits)
+    start = 0
+    while start < count:
+        found = _kernels.link(logits[start:], kind, scale, offset)
+        if found < 0:
+            return
+        row = start + found
+        name, got = "logit", float(logits[row])
+        if np.isfinite(got):
+            name, got = "score", scale * got + offset
+        rule = f"a {name} that is finite in float32"
+        report(InputError(rule, f"{got:.9g}", name, FIX, row=row), errors)
+        start = row + 1

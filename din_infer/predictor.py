@@ -5,42 +5,34 @@ candidates, T positions. In a plain table B = N, or its runs of rows with one us
 side.
 """
 
-import json
 import os
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.cuda import Pending
 from din_infer.describe import describe, describe_inputs
-from din_infer.encode import Counts, Stats
-from din_infer.encoded import check_encoded, check_inputs, read_inputs
+from din_infer.encode import Counts, Encoded, Stats
+from din_infer.encoded import check_encoded, check_inputs
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
+from din_infer.explain.raw_values import readable
+from din_infer.golden import check_golden
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
-from din_infer.raw_values import readable
+from din_infer.model_format import WEIGHT_SUFFIX
 from din_infer.session import Session
-from din_infer.spec import FeatureSpec, Input
+from din_infer.slicing import run_in_slices
+from din_infer.spec import FeatureSpec
 from din_infer.warmup import inputs_of_pages, inputs_of_shapes
 
 __all__ = ["Predictor"]
 
-GOLDEN_TOLERANCE = {"fp32": 1e-5, "tf32x3": 1e-5, "tf32": 5e-3, "bf16": 2e-2}
-# Rows per run: enough to fill the cores, few enough that the graph's widest tensor
-# stays near the caches: [rows, tower] with the native operators, else [rows, D, H].
-# A card takes more rows to fill.
-FUSED_BATCH_SIZE = {"cpu": 1024, "cuda": 32768}
-DEFAULT_BATCH_SIZE = {"cpu": 256, "cuda": 4096}
 RUNS_TO_CAPTURE = 3  # of a size, until its launches are replayed
-RUNS_AHEAD = 2  # of the one whose scores are awaited
 Inputs = Mapping[str, NDArray[Any]]
-Slices = Iterator[tuple[slice | NDArray[np.int64], dict[str, NDArray[Any]]]]
 
 
 class Predictor:
@@ -119,33 +111,12 @@ class Predictor:
             "data_root": None if data_root is None else os.path.abspath(data_root),  # noqa: PTH100
         }
         self._session = Session(path, **self._options)
-        self._place = place = self._session.file.place
-        self._spec, self._inputs = self._read_contract(place)
-        wanted = tuple(i.name for i in self._inputs)
-        if self._session.input_names != wanted:
-            got = ", ".join(self._session.input_names)
-            raise ModelError("the graph inputs " + ", ".join(wanted), got, place)
-        missing = {"logit", "score"} - set(self._session.output_names)
-        if missing and self._spec is not None:
-            rule = "the graph outputs logit and score"
-            raise ModelError(rule, ", ".join(self._session.output_names), place)
-        if self._spec is not None:
-            self._session.expect(self._inputs)
+        contract = self._session.contract
+        self._place = contract.place
+        self._spec, self._inputs = contract.spec, contract.inputs
         self._lock = threading.Lock()
         self._stats = Stats()
-        self._check_golden(place)
-
-    def _read_contract(self, path: str) -> tuple[FeatureSpec | None, tuple[Input, ...]]:
-        """Read the spec and its inputs, or those of a torch module, which has none."""
-        metadata = self._session.metadata
-        place = f"{path}: din_infer.spec"
-        if "din_infer.spec" in metadata:
-            spec = FeatureSpec.from_json(metadata["din_infer.spec"])
-            return spec, spec.inputs
-        if "din_infer.inputs" not in metadata:
-            raise ModelError("a spec in the model", "none", place)
-        inputs = metadata["din_infer.inputs"]
-        return None, read_inputs(inputs, f"{path}: din_infer.inputs")
+        check_golden(self._session)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -165,7 +136,7 @@ class Predictor:
     @property
     def model_id(self) -> str:
         """Digest of the graph and its weights."""
-        return self._session.metadata.get("din_infer.model_id", "")
+        return self._session.file.model_id
 
     @property
     def device(self) -> str:
@@ -217,21 +188,7 @@ class Predictor:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self.score_counted(batch, Stats(), raw=raw, batch_size=batch_size)
-
-    def score_counted(
-        self,
-        batch: object,
-        stats: Stats,
-        *,
-        raw: bool = False,
-        batch_size: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Score as `score` does, and add this batch's counts to `stats` as well."""
-        inputs, counted = self._encode(batch)
-        scores = self._finish(inputs, counted, raw, batch_size)
-        stats.merge(counted)
-        return scores
+        return self._score(self._encode(batch), raw, batch_size)
 
     def score_requests(
         self,
@@ -266,9 +223,12 @@ class Predictor:
             As `score`; when `request_of_candidate` does not fit B and N; or when
             another model encoded `requests`.
         """
-        return self._score_requests(
-            requests, candidates, request_of_candidate, raw, batch_size
-        )[0]
+        if isinstance(requests, EncodedRequest):
+            requests.inputs_of(self.model_id)
+        encoded = self.spec.encoder.encode_requests(
+            requests, candidates, request_of_candidate, self.threads
+        )
+        return self._score(encoded, raw, batch_size)
 
     def encode_request(self, requests: object) -> EncodedRequest:
         """Encode the user's side once, to score many lists of candidates for it.
@@ -297,8 +257,7 @@ class Predictor:
         encoded, counts = self.spec.encoder.encode_users(
             requests, self.model_id, self.threads
         )
-        with self._lock:
-            self._stats.add_all(counts)
+        self.count(counts)
         return encoded
 
     def warmup(
@@ -334,46 +293,60 @@ class Predictor:
         if tables:
             for inputs in inputs_of_pages(spec):
                 self._outputs(inputs, ["logit"], None)
-        golden = json.loads(self._session.metadata["din_infer.golden"])
         times = 1 if self.device == "cpu" else RUNS_TO_CAPTURE
-        for inputs in inputs_of_shapes(spec, spec.encode(golden["rows"]), counts):
+        for inputs in inputs_of_shapes(
+            spec, self._session.contract.golden.inputs, counts
+        ):
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
 
-    def score_requests_counted(
+    def scores_of(
         self,
-        requests: object,
-        candidates: object,
-        request_of_candidate: ArrayLike | None,
-        stats: Stats,
+        encoded: Encoded,
         *,
         raw: bool = False,
         batch_size: int | None = None,
+        errors: list[InputError] | None = None,
     ) -> NDArray[np.float32]:
-        """Score as `score_requests` does, and add the counts to `stats` as well."""
-        scores, counts = self._score_requests(
-            requests, candidates, request_of_candidate, raw, batch_size
-        )
-        stats.add_all(counts)
-        return scores
+        """Score what the spec's encoder made; `count` counts it.
 
-    def _score_requests(
-        self,
-        requests: object,
-        candidates: object,
-        request_of_candidate: ArrayLike | None,
-        raw: bool,
-        batch_size: int | None,
-    ) -> tuple[NDArray[np.float32], Counts]:
-        if isinstance(requests, EncodedRequest):
-            requests.inputs_of(self.model_id)
-        inputs, counts = self.spec.encoder.encode_counted(
-            requests, candidates, request_of_candidate, self.threads
-        )
-        scores = self._run(inputs, raw, batch_size)
+        Parameters
+        ----------
+        encoded : Encoded
+            By `spec.encoder` of this model.
+        raw, batch_size
+            As in `score`.
+        errors : list, optional
+            Takes an error for every row whose score is not finite; without it the
+            first raises.
+
+        Returns
+        -------
+        float32 [N]
+
+        Raises
+        ------
+        InputError
+            As `score`.
+        """
+        (logits,) = self._outputs(encoded.inputs, ["logit"], batch_size)
+        link_in_place(self.spec, logits, raw, errors)
+        return logits
+
+    def count(self, counts: Counts) -> None:
+        """Add the counts of an encoded batch to `stats`."""
         with self._lock:
             self._stats.add_all(counts)
-        return scores, counts
+
+    def _encode(self, batch: object) -> Encoded:
+        return self.spec.encoder.encode(batch, self.threads, merge_repeats=True)
+
+    def _score(
+        self, encoded: Encoded, raw: bool = False, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        scores = self.scores_of(encoded, raw=raw, batch_size=batch_size)
+        self.count(encoded.counts)
+        return scores
 
     def score_encoded(
         self,
@@ -414,20 +387,21 @@ class Predictor:
                 rule = "at least one value"
                 raise InputError(rule, f"shape {arrays[empty].shape}", empty)
             return self._session.run(arrays, self._session.output_names[:1])[0]
-        return self._run(check_encoded(self._spec, inputs), raw, batch_size)
+        encoded = Encoded(check_encoded(self._spec, inputs), [])
+        return self.scores_of(encoded, raw=raw, batch_size=batch_size)
 
     def iter_score(self, batches: Iterable[object]) -> Iterator[NDArray[np.float32]]:
         """Score a stream of batches, one result per batch, in order.
 
         On CUDA the next batch is encoded while the card works on this one.
         """
-        encoded: Iterator[tuple[dict[str, Any], Stats]] = map(self._encode, batches)
+        encoded: Iterator[Encoded] = map(self._encode, batches)
         if self.device != "cpu":
             from din_infer.jobs.pipeline import ahead
 
             encoded = ahead(encoded, depth=1)
-        for inputs, counted in encoded:
-            yield self._finish(inputs, counted, False, None)
+        for batch in encoded:
+            yield self._score(batch)
 
     def explain(self, batch: object) -> Explanation:
         """Score a table as `score` does, and show the weight of every behavior.
@@ -458,10 +432,8 @@ class Predictor:
         outputs = self._explaining()
         names = (*self.spec.columns, *self.spec.optional_columns)
         rows = readable(batch, names)
-        inputs = self.spec.encoder.encode(rows, threads=self.threads)
-        made = self._outputs(inputs, outputs, None)
-        link_in_place(self.spec, made[0], False)
-        return explained(self.spec, rows, rows, inputs, made, self.model_id)
+        encoded = self.spec.encoder.encode(rows, self.threads)
+        return self._explained(rows, rows, encoded.inputs, outputs)
 
     def explain_requests(
         self,
@@ -496,9 +468,14 @@ class Predictor:
         users = readable(requests, names, "requests")
         names = (*encoder.candidate_columns, *encoder.optional_candidate_columns)
         items = readable(candidates, names, "candidates")
-        inputs = encoder.encode_requests(
-            users, items, request_of_candidate, threads=self.threads
+        encoded = encoder.encode_requests(
+            users, items, request_of_candidate, self.threads
         )
+        return self._explained(users, items, encoded.inputs, outputs)
+
+    def _explained(
+        self, users: object, items: object, inputs: Inputs, outputs: list[str]
+    ) -> Explanation:
         made = self._outputs(inputs, outputs, None)
         link_in_place(self.spec, made[0], False)
         return explained(self.spec, users, items, inputs, made, self.model_id)
@@ -509,26 +486,9 @@ class Predictor:
             return describe_inputs(self._inputs)
         return describe(self._spec)
 
-    def _encode(self, batch: object) -> tuple[dict[str, Any], Stats]:
-        counted = Stats()
-        encode = self.spec.encoder.encode
-        return encode(batch, counted, self.threads, merge_repeats=True), counted
-
-    def _finish(
-        self,
-        inputs: dict[str, Any],
-        stats: Stats,
-        raw: bool,
-        batch_size: int | None,
-    ) -> NDArray[np.float32]:
-        scores = self._run(inputs, raw, batch_size)
-        with self._lock:
-            self._stats.merge(stats)
-        return scores
-
     def _explaining(self) -> list[str]:
         """Name the outputs that explain: logit, then each sequence's weights."""
-        weights = [f"{s.name}.activation_weight" for s in self.spec.behavior]
+        weights = [s.name + WEIGHT_SUFFIX for s in self.spec.behavior]
         path = self._place
         if self.spec.model.type != "din" or not weights:
             rule = "a DIN with behavior sequences to explain"
@@ -541,176 +501,11 @@ class Predictor:
             raise ModelError(rule, got, path, fix)
         return ["logit", *weights]
 
-    def _run(
-        self, inputs: Inputs, raw: bool, batch_size: int | None
-    ) -> NDArray[np.float32]:
-        (logits,) = self._outputs(inputs, ["logit"], batch_size)
-        link_in_place(self.spec, logits, raw)
-        return logits
-
     def _outputs(
         self, inputs: Inputs, names: list[str], batch_size: int | None
     ) -> list[NDArray[np.float32]]:
         """Run the graph in slices; returns outputs [N] or [N, T], as `names` lists."""
-        if batch_size is None:
-            sizes = FUSED_BATCH_SIZE if self.fused else DEFAULT_BATCH_SIZE
-            batch_size = sizes[self.device.partition(":")[0]]
-        elif not (is_whole(batch_size) and batch_size >= 1):
-            rule = "a whole number of at least 1"
-            raise InputError(rule, repr(batch_size), "batch_size")
-        count = len(inputs["request_of_candidate"])
-        if count <= batch_size:
-            return self._session.run(inputs, names)
-        made = [np.zeros((count, *self._width(n, inputs)), np.float32) for n in names]
-        slices = self._slices if self.fused else self._slices_by_length
-        begun: deque[tuple[slice | NDArray[np.int64], Pending]] = deque()
-
-        def finish() -> None:
-            chosen, run = begun.popleft()
-            for whole, some in zip(made, run.result(), strict=True):
-                # a slice may be narrower than its batch: behind it is padding
-                whole[(chosen, *(slice(n) for n in some.shape[1:]))] = some
-
-        try:
-            for chosen, part in slices(inputs, batch_size):
-                begun.append((chosen, self._session.submit(part, names)))
-                if len(begun) > RUNS_AHEAD:
-                    finish()
-        finally:
-            while begun:
-                finish()
-        return made
-
-    def _width(self, output: str, inputs: Inputs) -> tuple[int, ...]:
-        """Return (T,) of a sequence's weights, () of logit and score."""
-        for s in self.spec.behavior:
-            if output == f"{s.name}.activation_weight":
-                field = next(f.name for f in s.fields if f.source is None)
-                return inputs[field].shape[1:]
-        return ()
-
-    def _slices(self, inputs: Inputs, batch_size: int) -> Slices:
-        """Cut candidates where they stand, requests kept together; nothing is copied.
-
-        The native operators never touch padding, so a slice may be as wide as its
-        batch. What is per request is a view on the requests that a slice spans.
-        """
-        request = inputs["request_of_candidate"]
-        order = None
-        if (request[1:] < request[:-1]).any():
-            order = np.argsort(request, kind="stable")
-        for start in range(0, len(request), batch_size):
-            here = slice(start, start + batch_size)
-            chosen = here if order is None else order[here]
-            mine = request[chosen]
-            spanned = slice(int(mine[0]), int(mine[-1]) + 1)
-            part = {
-                i.name: inputs[i.name][spanned if i.shape[0] == "B" else chosen]
-                for i in self.spec.inputs
-            }
-            part["request_of_candidate"] = mine - mine[0]
-            yield chosen, part
-
-    def _slices_by_length(self, inputs: Inputs, batch_size: int) -> Slices:
-        """Cut candidates by the length of their histories.
-
-        The functions inside a model compute padding too: a run is as wide as its
-        longest history, so runs of like lengths waste least.
-        """
-        order = self._by_length(inputs)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            yield chosen, self._take(inputs, chosen)
-
-    def _by_length(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-        """Order candidates by the length of their histories, requests kept together."""
-        request = inputs["request_of_candidate"]
-        masked = [s for s in self.spec.behavior if s.padding == "masked"]
-        if not masked:
-            return np.arange(len(request))
-        lengths = sum(inputs[f"{s.name}.lengths"] for s in masked)
-        return np.lexsort((request, np.asarray(lengths)[request]))
-
-    def _take(
-        self, inputs: Mapping[str, NDArray[Any]], chosen: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        """Take some candidates and the requests they need, no wider than they need."""
-        used, local = np.unique(
-            inputs["request_of_candidate"][chosen], return_inverse=True
-        )
-        part: dict[str, NDArray[Any]] = {}
-        for i in self.spec.inputs:
-            part[i.name] = inputs[i.name][used if i.shape[0] == "B" else chosen]
-        part["request_of_candidate"] = local.astype(np.int64)
-        for i in self.spec.inputs:
-            if i.lengths is not None and i.fixed_length is None:
-                longest = int(part[i.lengths].max(initial=0))
-                part[i.name] = part[i.name][:, :longest]
-        return part
-
-    def _check_golden(self, place: str) -> None:
-        text = self._session.metadata.get("din_infer.golden")
-        place = f"{place}: din_infer.golden"
-        if self._spec is None:
-            self._check_golden_outputs(text or "", place)
-            return
-        try:
-            golden = json.loads(text or "")
-            rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
-            count = len(rows)
-        except (
-            ArithmeticError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as e:
-            raise ModelError("golden rows", str(e), place) from None
-        if count == 0 or wanted.shape != (count,):
-            rule = "golden rows, and one score for each"
-            got = f"{count} rows and scores of shape {list(wanted.shape)}"
-            raise ModelError(rule, got, place)
-        try:
-            (scores,) = self._outputs(self.spec.encode(rows), ["logit"], None)
-            if scores.dtype != np.float32 or scores.shape != (count,):
-                got = f"{scores.dtype} {scores.shape}"
-                raise ModelError(f"float32 logits [{count}]", got, place)
-            link_in_place(self.spec, scores, False)
-        except InputError as error:
-            raise ModelError("golden rows of its spec", error, place) from None
-        is_score = self.spec.model.link == "sigmoid"
-        unit = 1.0 if is_score else np.maximum(1.0, np.abs(wanted))
-        tolerance = GOLDEN_TOLERANCE[self.precision]
-        wrong = ~(np.abs(scores - wanted) <= tolerance * unit)
-        if wrong.any():
-            worst = int(np.argmax(wrong))
-            rule = f"the golden score {wanted[worst]:.9g} within {tolerance:g}"
-            fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(rule, f"{scores[worst]:.9g}", place, fix)
-
-    def _check_golden_outputs(self, text: str, place: str) -> None:
-        """Check that a torch module's example gives the outputs that torch gave."""
-        try:
-            golden = json.loads(text)
-            inputs = {
-                i.name: np.asarray(golden["inputs"][i.name], i.dtype)
-                for i in self._inputs
-            }
-            wanted = [np.asarray(w, np.float64) for w in golden["outputs"]]
-        except (LookupError, RecursionError, TypeError, ValueError) as e:
-            raise ModelError("a golden example", e, place) from None
-        names = self._session.output_names
-        made = self._session.run(check_inputs(self._inputs, inputs), names)
-        tolerance = GOLDEN_TOLERANCE[self.precision]
-        for name, got, right in zip(names, made, wanted, strict=False):
-            if got.shape == right.shape:
-                unit = np.maximum(1.0, np.abs(right))
-                near = np.abs(got - right) <= tolerance * unit
-                if (near | (np.isnan(got) & np.isnan(right))).all():
-                    continue
-            rule = f"the golden output {name} within {tolerance:g}"
-            fix = "The file is damaged, or this machine computes something else."
-            raise ModelError(rule, "another", place, fix)
+        return run_in_slices(self._session, self.spec, inputs, names, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         file = self._session.file

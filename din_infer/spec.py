@@ -241,4 +241,4 @@ class FeatureSpec:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self.encoder.encode(batch, threads=threads)
+        return self.encoder.encode(batch, threads).inputs

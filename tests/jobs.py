@@ -129,4 +129,5 @@ def _cell(value: Any) -> str:  # noqa: ANN401
         return '""'
     if isinstance(value, list):
         return '"' + "|".join("" if v is None else str(v) for v in value) + '"'
-    return str(value)
+    text = str(value)
+    return f'"{text}"' if "," in text else text

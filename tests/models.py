@@ -8,6 +8,7 @@ import torch
 from din_converter import build_model
 from din_converter.model import ClickModel
 from din_infer.spec import FeatureSpec
+from tests import hostile
 
 
 def spec_dict(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -276,7 +277,9 @@ def random_rows(spec: FeatureSpec, count: int, seed: int = 0) -> list[dict[str, 
 
     def value(dtype: str, rows: int) -> Any:  # noqa: ANN401
         if dtype == "string":
-            return ["view", "buy", f"k{rng.integers(40)}", ""][int(rng.integers(4))]
+            odd = hostile.VALUES[int(rng.integers(len(hostile.VALUES)))]
+            words = ["view", "buy", f"k{rng.integers(40)}", "", odd]
+            return words[int(rng.choice(5, p=[0.24, 0.24, 0.24, 0.24, 0.04]))]
         if dtype == "float":
             return float(np.round(rng.normal(30, 20), 2))
         return int(rng.integers(0, rows))

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from din_infer import encode
-from din_infer.encode import FeatureEncoder, Stats
+from din_infer.encode import FeatureEncoder
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
-from tests import reference
+from tests import hostile, reference
 from tests.reference_hash import HASHES, NUM_SEEDS
 
 Values = list[Any]
@@ -35,7 +35,7 @@ Rows = list[dict[str, Any]]
 
 # Beside the turns of hashes and views.
 SIZES = [0, 1, 3, 4, 8, 9, 12, 13, 16, 17, 32, 33, 64, 65, 240, 241, 300]
-WORDS = ["", "a", "ab", "c", "\0", "a\0", "käse", "日本", "🙂" * 9]
+WORDS = ["", "a", "ab", "c", "\0", "a\0", "käse", "日本", "🙂" * 9, *hostile.VALUES]
 
 repeated = st.builds(
     lambda unit, size: (unit * size)[:size],
@@ -381,7 +381,6 @@ def spec_of(
 
 def check(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) -> None:
     """Hold ids, lengths and counts to the reference, or the row that is refused."""
-    stats = Stats()
     expected, counts = reference.encode(spec, rows)
     fields: list[Any] = [f for s in spec.behavior for f in s.fields]
     fields += spec.candidate
@@ -396,14 +395,14 @@ def check(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) -> None:
             unseen = [reference.encode(spec, [r])[1][name]["unseen"] for r in rows]
             row = next(i for i, n in enumerate(unseen) if n > 0)
             with pytest.raises(InputError, match=rf" - at `{name}`, row {row}$"):
-                FeatureEncoder(spec.reads).encode(batch, stats, threads)
-            assert stats == Stats()
+                FeatureEncoder(spec.reads).encode(batch, threads)
             return
-        got = FeatureEncoder(spec.reads).encode(batch, stats, threads)
+        encoded = FeatureEncoder(spec.reads).encode(batch, threads)
+    got = encoded.inputs
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, strict=True, err_msg=name)
         assert got[name].flags.c_contiguous
-    assert stats.to_dict() == counts
+    assert encoded.stats.to_dict() == counts
 
 
 # -------------------------------------------------------------------------------- Arrow

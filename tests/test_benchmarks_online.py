@@ -91,7 +91,7 @@ def test_rivals_encode_to_our_ids() -> None:
     spec = graphs.make_model(SIZES, 50, seed=0, encoder="hash").spec
     seen = set()
     for request in online.draw(SIZES, 20, 30, 5, seed=1):
-        wanted = spec.encoder.encode_requests([request.user], request.items)
+        wanted = spec.encoder.encode_requests([request.user], request.items).inputs
         got = online.encode(SIZES, request)
         assert set(got) == set(wanted)
         for name, value in wanted.items():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from din_infer import _kernels, columns
 from din_infer.encode import hash_buckets
 from din_infer.errors import InputError
+from tests import hostile
 from tests.encoding import encode_lists
 from tests.reference_hash import int_as_bytes, signed
 
@@ -112,9 +113,7 @@ def test_every_kind_of_text_gives_the_same_buckets(column: Any) -> None:
     assert hash_buckets(column, 1000).tolist() == expected
 
 
-@given(
-    st.lists(st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8")))
-)
+@given(st.lists(hostile.texts(exclude="\0")))
 def test_fixed_width_text_is_utf8_without_zeros(words: list[str]) -> None:
     expected = [1 + xxhash.xxh64_intdigest(w.encode()) % 999 for w in words]
     assert hash_buckets(np.array(words, dtype="U"), 1000).tolist() == expected

@@ -43,8 +43,10 @@ class Card:
         self.predictor = Predictor(path, device="cpu")
         self.spec: FeatureSpec = self.predictor.spec
         self.session = open_session(path)
-        self.lane = Lane(emulated_cuda(), 0, device_type="cpu")
-        self.lane.expect(self.spec.inputs, packs=not options.get("explain"))
+        pads = bool(options.get("explain"))
+        self.lane = Lane(
+            emulated_cuda(), 0, self.spec.inputs, pads=pads, device_type="cpu"
+        )
 
     def encode(self, count: int, seed: int = 0) -> Arrays:
         return self.spec.encode(random_rows(self.spec, count, seed))
@@ -80,7 +82,7 @@ def test_requests_run_at_fixed_places(folder: Path, count: int) -> None:
     items = random_rows(card.spec, count, seed=2)
     encode = card.spec.encoder.encode_requests
     for user in (*users, *users):
-        inputs = encode([user], items, None)
+        inputs = encode([user], items, None).inputs
         wanted = card.predictor.score_encoded(inputs)
         np.testing.assert_allclose(card.run(inputs)[0], wanted, rtol=1e-5, atol=1e-5)
     assert 1 <= len(card.lane._replayed) <= 4
@@ -145,10 +147,9 @@ def test_a_room_that_was_given_up_is_not_used_by_who_waited_for_it(
 
 def test_models_that_explain_are_sent_with_their_padding(folder: Path) -> None:
     convert(random_model(SPECS["paper"]), folder / "shown.onnx", explain=True)
-    card = Card(folder, "paper")
+    card = Card(folder, "paper", explain=True)
     session = open_session(folder / "shown.onnx")
     inputs = card.encode(9)
-    card.lane._lengths_of.clear()
     (got,) = card.lane.submit(session, inputs, ["score"]).result()
     np.testing.assert_allclose(got, card.predictor.score_encoded(inputs), atol=1e-6)
     card.lane.close()

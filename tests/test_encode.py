@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from din_infer.encode import FeatureEncoder, Stats, hash_buckets, pad
+from din_infer.encode import FeatureEncoder, hash_buckets, pad
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 from tests import reference
@@ -164,15 +164,15 @@ def spec_of(**changes: Any) -> FeatureSpec:
 
 
 def check(spec: FeatureSpec, batch: Any, rows: Rows) -> None:
-    stats = Stats()
-    got = FeatureEncoder(spec.reads).encode(batch, stats)
+    encoded = FeatureEncoder(spec.reads).encode(batch)
+    got = encoded.inputs
     expected, counts = reference.encode(spec, rows)
     assert list(got) == [i.name for i in spec.inputs]
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, strict=True, err_msg=name)
         assert got[name].flags.c_contiguous
         assert got[name].flags.owndata
-    assert stats.to_dict() == counts
+    assert encoded.stats.to_dict() == counts
 
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda c: c.__name__)
@@ -340,7 +340,7 @@ def test_each_side_of_requests_may_lack_its_lengths(has_lengths: bool) -> None:
     items: dict[str, Any] = {"c": [1, 2], "t": [[1, 2, 0], [0, 0, 0]]}
     if has_lengths:
         users["n"], items["m"] = [2], [3, 1]
-    got = spec.encoder.encode_requests(users, items)
+    got = spec.encoder.encode_requests(users, items).inputs
     assert got["h.lengths"].tolist() == ([2] if has_lengths else [1])
     assert got["t.lengths"].tolist() == ([3, 1] if has_lengths else [2, 0])
 
@@ -363,7 +363,7 @@ def test_requests_and_candidates_equal_the_rows_they_stand_for() -> None:
         {"goods_id": g, "cate_id": 4, "number": 8, "price": 2.0}
         for g in ("a", "b", "c")
     ]
-    got = spec.encoder.encode_requests(users, items, [1, 0, 1])
+    got = spec.encoder.encode_requests(users, items, [1, 0, 1]).inputs
     rows = [users[r] | item for r, item in zip([1, 0, 1], items, strict=True)]
     expected, _ = reference.encode(spec, rows)
     assert got["request_of_candidate"].tolist() == [1, 0, 1]
@@ -372,15 +372,15 @@ def test_requests_and_candidates_equal_the_rows_they_stand_for() -> None:
         if entry.shape[0] == "B":
             array = array[[1, 0, 1]]
         np.testing.assert_array_equal(array, expected[entry.name], strict=True)
-    one = spec.encoder.encode_requests(users[:1], items)
+    one = spec.encoder.encode_requests(users[:1], items).inputs
     assert one["request_of_candidate"].tolist() == [0, 0, 0]
-    none = spec.encoder.encode_requests(users, [], [])
+    none = spec.encoder.encode_requests(users, [], []).inputs
     assert none["goods_id"].shape == (0,)
     assert none["user_id"].shape == (2,)
 
 
 def test_a_model_without_a_user_side_needs_no_columns_of_requests() -> None:
-    got = spec_of().encoder.encode_requests({}, {"goods_id": ["a", "b"]})
+    got = spec_of().encoder.encode_requests({}, {"goods_id": ["a", "b"]}).inputs
     assert got["request_of_candidate"].tolist() == [0, 0]
 
 
@@ -479,11 +479,10 @@ def test_unused_dictionary_entries_neither_raise_nor_count() -> None:
     }
     spec = spec_of(user=[field])
     coded = pa.DictionaryArray.from_arrays(pa.array([1, None, 1, 1]), ["zzz", "a"])
-    stats = Stats()
     goods = ["g"] * 4
-    got = spec.encoder.encode({"v": coded, "goods_id": goods}, stats)
-    assert got["v"].tolist() == [1, 0, 1, 1]
-    assert stats.to_dict()["v"]["unseen"] == 0
+    encoded = spec.encoder.encode({"v": coded, "goods_id": goods})
+    assert encoded.inputs["v"].tolist() == [1, 0, 1, 1]
+    assert encoded.stats.to_dict()["v"]["unseen"] == 0
     coded = pa.DictionaryArray.from_arrays(pa.array([1, 1, 0, 1]), ["zzz", "a"])
     with pytest.raises(InputError) as caught:
         spec.encode({"v": coded, "goods_id": goods})
@@ -724,11 +723,10 @@ def test_stats_are_added_only_when_nothing_raised_and_merge() -> None:
             | {"encoder": {"type": "identity", "buckets": 9, "unseen": "missing"}}
         ]
     )
-    a, b = Stats(), Stats()
-    spec.encoder.encode({"cate_id": [1, None, 20]}, a)
-    spec.encoder.encode({"cate_id": [30]}, b)
+    a = spec.encoder.encode({"cate_id": [1, None, 20]}).stats
+    b = spec.encoder.encode({"cate_id": [30]}).stats
     with pytest.raises(InputError):
-        spec.encoder.encode({"cate_id": [30, 0.5]}, b)
+        spec.encoder.encode({"cate_id": [30, 0.5]})
     expected = {"rows": 4, "nulls": 1, "unseen": 2, "truncated": 0, "empty": 0}
     assert (a + b).to_dict() == {"cate_id": expected}
     a.merge(b)

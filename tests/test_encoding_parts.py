@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from din_infer import _kernels, encode
 from din_infer.columns import fit, to_column
-from din_infer.encode import FeatureEncoder, Stats
+from din_infer.encode import FeatureEncoder
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 from tests import reference
@@ -301,11 +301,11 @@ def test_threads_do_not_change_a_batch(
     batch = container(rows, KINDS)
     expected, counts = reference.encode(spec, rows)
     for threads in (1, 2, 3, 8):
-        stats = Stats()
-        got = FeatureEncoder(spec.reads).encode(batch, stats, threads=threads)
+        encoded = FeatureEncoder(spec.reads).encode(batch, threads=threads)
+        got = encoded.inputs
         for name, array in expected.items():
             np.testing.assert_array_equal(got[name], array, strict=True, err_msg=name)
-        assert stats.to_dict() == counts
+        assert encoded.stats.to_dict() == counts
         again = spec.encode(batch, threads=threads)
         assert {n: a.tobytes() for n, a in again.items()} == {
             n: a.tobytes() for n, a in got.items()
@@ -357,8 +357,8 @@ def test_threads_do_not_change_requests(threads: int) -> None:
     rows = rows_of(3) * 5
     owners = np.repeat(np.arange(len(rows)), 2)
     items = [row for row in rows for _ in range(2)]
-    expected = spec.encoder.encode(items)
-    got = spec.encoder.encode_requests(rows, items, owners, threads=threads)
+    expected = spec.encode(items)
+    got = spec.encoder.encode_requests(rows, items, owners, threads=threads).inputs
     for entry in spec.inputs[:-1]:
         array = got[entry.name]
         if entry.shape[0] == "B":
@@ -405,11 +405,9 @@ def test_threads_do_not_change_the_error(
     for name, (row, value) in bad.items():
         columns[name][row] = value
         columns[name][-1] = value
-    stats = Stats()
     with pytest.raises(InputError) as caught:
-        spec.encoder.encode(columns, stats, threads=threads)
+        spec.encode(columns, threads=threads)
     assert str(caught.value) == message
-    assert stats == Stats()
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, None, "2", True])

@@ -24,8 +24,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from din_converter import convert
-from din_infer import InputError, ModelError, Predictor, explain_plot
-from din_infer import predictor as predictor_module
+from din_infer import InputError, ModelError, Predictor, slicing
 from din_infer.cli import explain_main
 from din_infer.encode import encode_values
 from din_infer.explain import (
@@ -34,8 +33,9 @@ from din_infer.explain import (
     Explanation,
     explained,
 )
-from din_infer.explain_text import shorten, width
-from din_infer.raw_values import readable
+from din_infer.explain import plot as explain_plot
+from din_infer.explain.raw_values import readable
+from din_infer.formatting import shorten, width
 from din_infer.spec import FeatureSpec
 from tests import reference
 from tests.containers import CONTAINERS, as_chunked_arrow, as_dict, as_rows
@@ -114,8 +114,8 @@ def test_weights_do_not_depend_on_slices(
 ) -> None:
     predictor = Predictor(paper.path, device="cpu", fused=fused)
     whole = predictor.explain(rows)
-    monkeypatch.setattr(predictor_module, "FUSED_BATCH_SIZE", {"cpu": 7})
-    monkeypatch.setattr(predictor_module, "DEFAULT_BATCH_SIZE", {"cpu": 7})
+    monkeypatch.setattr(slicing, "FUSED_BATCH_SIZE", {"cpu": 7})
+    monkeypatch.setattr(slicing, "DEFAULT_BATCH_SIZE", {"cpu": 7})
     for one, other in zip(whole, predictor.explain(rows), strict=True):
         a, b = one.sequences[0], other.sequences[0]
         np.testing.assert_allclose(a.weights, b.weights, atol=1e-6)
@@ -929,7 +929,8 @@ def test_pyplot_is_never_imported_and_matplotlib_late() -> None:
 def test_without_matplotlib_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "din_infer.explain_plot")
+    monkeypatch.delitem(sys.modules, "din_infer.explain.plot")
+    monkeypatch.delitem(sys.modules, "din_infer.picture")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         many(1, 2).plot()
@@ -1090,7 +1091,8 @@ def test_a_picture_that_fails_leaves_nothing(
 def test_a_picture_without_matplotlib_says_what_to_install(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "din_infer.explain_plot")
+    monkeypatch.delitem(sys.modules, "din_infer.explain.plot")
+    monkeypatch.delitem(sys.modules, "din_infer.picture")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert say("--out", tmp_path / "w.png") == (
         1,

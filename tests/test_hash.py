@@ -27,6 +27,7 @@ from din_infer import _kernels
 from din_infer.columns import to_column
 from din_infer.encode import hash_buckets
 from din_infer.errors import DeviceError, InputError
+from tests import hostile
 from tests.encoding import encode_lists
 from tests.reference_hash import (
     BITS,
@@ -703,7 +704,7 @@ def test_null_is_0_under_every_reduction(name: str, how: str, isa: str) -> None:
 
 
 @each_isa
-@given(st.lists(st.text(max_size=40), max_size=20), st.integers(0, 2**32 - 1))
+@given(st.lists(hostile.texts(), max_size=20), st.integers(0, 2**32 - 1))
 def test_murmur3_32_equals_mmh3(isa: str, texts: list[str], seed: int) -> None:
     column = to_column(pa.array(texts, pa.string()), "keys")
     got = encode(column, "murmur3_32", "string", isa=isa, seed=seed)
@@ -711,7 +712,7 @@ def test_murmur3_32_equals_mmh3(isa: str, texts: list[str], seed: int) -> None:
 
 
 @each_isa
-@given(st.lists(st.text(max_size=100), max_size=20))
+@given(st.lists(hostile.texts(), max_size=20))
 def test_farmhash64_equals_pyfarmhash(isa: str, texts: list[str]) -> None:
     column = to_column(pa.array(texts, pa.string()), "keys")
     got = encode(column, "farmhash64", "string", isa=isa)
@@ -744,7 +745,7 @@ def test_farmhash64_mod_equals_the_pages_of_tensorflow(isa: str) -> None:
 
 
 @each_hash
-@given(st.lists(st.text(max_size=50), min_size=1), st.integers(2, 2**63 - 1), st.data())
+@given(st.lists(hostile.texts(), min_size=1), st.integers(2, 2**63 - 1), st.data())
 def test_hash_buckets_of_strings_equals_the_twin(
     name: str, texts: list[str], num_buckets: int, data: st.DataObject
 ) -> None:

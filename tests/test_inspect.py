@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from din_infer import FeatureSpec, InputError
 from din_infer.cli import inspect_main
-from din_infer.explain_text import width
-from din_infer.jobs import inspect_tables
-from din_infer.jobs.inspect import inspect_files, write_picture
-from din_infer.jobs.inspect_result import Inspection, expected_collisions
-from din_infer.jobs.inspect_tables import DistinctKeys, buckets_for
+from din_infer.formatting import width
+from din_infer.jobs.inspect import Inspection, inspect_files, write_picture
+from din_infer.jobs.inspect import tables as inspect_tables
+from din_infer.jobs.inspect.facts import expected_collisions
+from din_infer.jobs.inspect.tables import DistinctKeys, buckets_for
 from tests.containers import arrow_type
 from tests.reference_inspect import inspect_rows
 
@@ -1111,7 +1111,8 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
         (
             "{0}/data.parquet --spec {0}/spec.json --plot {0}/no/fit.png",
             "expected a place where the picture can be written, got [Errno 2] No such"
-            " file or directory: '{0}/no/.fit.png.PID.tmp' - at `{0}/no/fit.png`",
+            " file or directory: '{0}/no/.fit.png.PID.00000000.tmp'"
+            " - at `{0}/no/fit.png`",
         ),
         (
             "{0}/lacking.parquet --spec {0}/spec.json",
@@ -1138,6 +1139,7 @@ def test_the_command_says_errors_in_one_line(
     words: str, message: str, tiny: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.getpid", lambda: "PID")
+    monkeypatch.setattr("os.urandom", bytes)
     (tiny / "empty").mkdir()
     table = pa.table(TINY)
     pq.write_table(table.drop(["h_shop"]), tiny / "lacking.parquet")

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from din_converter import convert
 from din_infer import InputError, ModelError, Predictor
 from din_infer import _kernels as kernels
-from din_infer.encode import Stats
 from din_infer.encoded import check_encoded
 from din_infer.spec import FeatureSpec
 from din_infer.warmup import inputs_of_pages
@@ -351,8 +350,9 @@ def test_stats_count_a_user_once_when_it_is_encoded(paper: Predictor) -> None:
     direct.score_requests(users[:1], items)
     assert once.stats == direct.stats
     assert direct.stats["goods_id"]["rows"] == 30
-    own = Stats()
-    once.score_requests_counted(encoded, items, None, own)
+    pairs = once.spec.encoder.encode_requests(encoded, items)
+    once.count(pairs.counts)
+    own = pairs.stats
     assert once.stats["hist_goods_id"]["rows"] == 1
     assert once.stats["goods_id"]["rows"] == 60
     assert set(own.fields) < set(once.stats)

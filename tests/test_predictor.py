@@ -26,8 +26,8 @@ from din_converter import convert
 from din_converter.verify import link
 from din_infer import DeviceError, InputError, ModelError, Predictor
 from din_infer.describe import describe
-from din_infer.encode import Stats
 from din_infer.encoded import check_encoded
+from din_infer.slicing import slices_in_order
 from din_infer.spec import ANY_LENGTH, FeatureSpec
 from tests import ops
 from tests.models import SPECS, random_model, random_rows
@@ -94,17 +94,16 @@ def test_users_that_repeat_are_one_request_and_score_the_same(
     for row in rows:
         del row["extra"]
     batch = columns_of(rows)
-    stats, expected_stats = Stats(), Stats()
-    inputs = encoder.encode(batch, expected_stats)
-    owners = encoder.encode(batch, merge_repeats=True)["request_of_candidate"]
+    plain = encoder.encode(batch)
+    inputs = plain.inputs
+    owners = encoder.encode(batch, merge_repeats=True).inputs["request_of_candidate"]
     assert owners[-1] == (39 if columns else 1199)
     for raw in (False, True):
         for size in (None, 37):
             expected = predictor.score_encoded(inputs, raw=raw, batch_size=size)
             got = predictor.score(batch, raw=raw, batch_size=size)
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
-    predictor.score_counted(batch, stats)
-    assert stats == expected_stats
+    assert encoder.encode(batch, merge_repeats=True).stats == plain.stats
     assert np.std(got) > 0.05
 
 
@@ -548,7 +547,7 @@ def test_golden_rows_that_are_not_reproduced_are_refused(
     paper: Predictor, tmp_path: Path
 ) -> None:
     source, path = paper.path, tmp_path / "m.onnx"
-    golden = json.loads(paper._session.metadata["din_infer.golden"])
+    golden = json.loads(paper._session.file.metadata["din_infer.golden"])
     golden["scores"][4] += 2e-5
     edit_metadata(source, path, "din_infer.golden", json.dumps(golden))
     with pytest.raises(ModelError, match=r"expected the golden score .* within 1e-05"):
@@ -625,11 +624,10 @@ def test_a_pickled_predictor_keeps_its_options(paper: Predictor, rows: Rows) -> 
 def test_slices_copy_no_history(paper: Predictor, rows: Rows) -> None:
     requests, candidates = split_requests(rows)
     owners = np.sort(np.random.default_rng(0).integers(0, 20, len(candidates)))
-    inputs = paper.spec.encoder.encode_requests(
-        requests[:20], candidates, owners, Stats()
-    )
+    encoded = paper.spec.encoder.encode_requests(requests[:20], candidates, owners)
+    inputs = encoded.inputs
     seen = 0
-    for chosen, part in paper._slices(inputs, 40):
+    for chosen, part in slices_in_order(paper.spec, inputs, 40):
         assert np.shares_memory(part["hist_goods_id"], inputs["hist_goods_id"])
         assert part["hist_goods_id"].flags.c_contiguous
         mine = inputs["hist_goods_id"][owners[chosen]]

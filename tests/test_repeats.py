@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from din_infer import _kernels, encode
-from din_infer.encode import FeatureEncoder, Inputs, Stats
+from din_infer.encode import Encoded, FeatureEncoder
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 from tests import reference, test_arrow_types, test_encode
@@ -47,15 +47,11 @@ from tests.test_arrow_types import (
 # ---------------------------------------------------------------------- merged requests
 
 
-def merge(
-    spec: FeatureSpec, batch: Any, stats: Stats | None = None, threads: int = 1
-) -> Inputs:
+def merge(spec: FeatureSpec, batch: Any, threads: int = 1) -> Encoded:
     """Encode with one request per run, however short runs and tables are."""
     small = {"PART": 16, "ROWS_TO_MARK": 3, "FEWEST_ROWS_TO_MERGE": 0}
     with mock.patch.multiple(encode, **small, FEWEST_ROWS_PER_RUN=1):
-        return FeatureEncoder(spec.reads).encode(
-            batch, stats, threads, merge_repeats=True
-        )
+        return FeatureEncoder(spec.reads).encode(batch, threads, merge_repeats=True)
 
 
 def refusal(encode_it: Callable[[], Any]) -> str:
@@ -76,20 +72,19 @@ def check_merged(spec: FeatureSpec, batch: Any, rows: Rows, threads: int = 1) ->
 
     Returns how many requests there are.
     """
-    stats = Stats()
     message = refusal(lambda: FeatureEncoder(spec.reads).encode(batch))
     if message:
-        assert refusal(lambda: merge(spec, batch, stats, threads)) == message
-        assert stats == Stats()
+        assert refusal(lambda: merge(spec, batch, threads)) == message
         return 0
-    got = merge(spec, batch, stats, threads)
+    encoded = merge(spec, batch, threads)
+    got = encoded.inputs
     expected, counts = reference.encode(spec, rows)
     assert list(got) == [i.name for i in spec.inputs]
     for name, array in reference.spread(spec, got).items():
         np.testing.assert_array_equal(array, expected[name], strict=True, err_msg=name)
         assert got[name].flags.c_contiguous
         assert got[name].flags.owndata
-    assert stats.to_dict() == counts
+    assert encoded.stats.to_dict() == counts
     owners = got["request_of_candidate"]
     return int(owners[-1]) + 1 if len(owners) else 0
 
@@ -181,21 +176,20 @@ def test_rows_are_merged_where_it_pays(
 ) -> None:
     spec = history_spec(length_column="n")
     batch = exploded(num_users, rows_per_user)
-    stats, expected = Stats(), Stats()
-    got = spec.encoder.encode(batch, stats, threads, merge_repeats=True)
-    assert len(got["x"]) == num_requests
-    plain = spec.encoder.encode(batch, expected, threads)
-    assert len(plain["x"]) == num_users * rows_per_user
-    for name, array in reference.spread(spec, got).items():
-        np.testing.assert_array_equal(array, plain[name], strict=True)
-    assert stats == expected
+    got = spec.encoder.encode(batch, threads, merge_repeats=True)
+    assert len(got.inputs["x"]) == num_requests
+    plain = spec.encoder.encode(batch, threads)
+    assert len(plain.inputs["x"]) == num_users * rows_per_user
+    for name, array in reference.spread(spec, got.inputs).items():
+        np.testing.assert_array_equal(array, plain.inputs[name], strict=True)
+    assert got.stats == plain.stats
 
 
 def test_a_part_without_repeats_is_left_as_it_is() -> None:
     spec = history_spec()
     one, other = exploded(1, 30_000), exploded(8192, 1)
     batch = {name: one[name] + other[name] for name in one}
-    got = spec.encoder.encode(batch, merge_repeats=True)
+    got = spec.encoder.encode(batch, merge_repeats=True).inputs
     assert len(got["x"]) == 1 + 38_192 // 4  # the last of four parts
     for name, array in reference.spread(spec, got).items():
         np.testing.assert_array_equal(array, spec.encode(batch)[name], strict=True)

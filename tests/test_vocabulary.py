@@ -22,6 +22,7 @@ from din_infer import _kernels
 from din_infer.columns import to_column
 from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.spec import FeatureSpec
+from tests import hostile
 from tests.reference_hash import MASK, P1, P2, P3, P4, rotate, signed, word
 from tests.test_hash import inverse, key_of_xxh64, undo_xor_shift
 
@@ -159,8 +160,8 @@ def test_random_integers_are_found(count: int, isa: str) -> None:
 
 @each_isa
 @given(
-    st.lists(st.text() | st.text("a\0", max_size=5), unique=True, max_size=60),
-    st.lists(st.text() | st.text("a\0", max_size=5), min_size=1),
+    st.lists(hostile.texts() | st.text("a\0", max_size=5), unique=True, max_size=60),
+    st.lists(hostile.texts() | st.text("a\0", max_size=5), min_size=1),
 )
 def test_any_strings_are_found(isa: str, keys: Keys, others: Keys) -> None:
     check(keys, others, isa)

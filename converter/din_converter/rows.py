@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from din_infer import columns
 from din_infer.errors import InputError, ModelError
-from din_infer.jobs.sources import expand, in_file, open_parquet
+from din_infer.jobs.sources import expand, in_file, open_parquet, reading
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
@@ -359,9 +359,5 @@ def _join(tables: list[pa.Table]) -> pa.Table:
 def _load_group(
     path: Path, metadata: pq.FileMetaData, group: int, names: Sequence[str]
 ) -> pa.Table:
-    try:
-        with pq.ParquetFile(path, metadata=metadata) as file:
-            return file.read_row_group(group, columns=list(names))
-    except (OSError, pa.ArrowException) as error:
-        rule = "a Parquet file that can be read to its end"
-        raise InputError(rule, str(error).splitlines()[0], str(path)) from None
+    with reading(path), pq.ParquetFile(path, metadata=metadata) as file:
+        return file.read_row_group(group, columns=list(names))

@@ -8,6 +8,7 @@ Letters: B requests, N candidates.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -15,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from din_infer.encode import Stats
-from din_infer.errors import InputError
+from din_infer.encode import Counts, Stats
+from din_infer.errors import InputError, renumbered, report
 from din_infer.jobs.forms import (
     SCORE,
     OnError,
@@ -25,7 +26,6 @@ from din_infer.jobs.forms import (
     parallel_lists,
 )
 from din_infer.jobs.reader import one_batch
-from din_infer.link import PLACES
 from din_infer.predictor import Predictor
 
 __all__ = ["BatchScorer", "Scored"]
@@ -34,6 +34,9 @@ __all__ = ["BatchScorer", "Scored"]
 MOST_CANDIDATES = 1 << 15
 # That kept columns become when they are repeated for each candidate.
 MOST_BYTES = 1 << 24
+
+
+Prepare = Callable[[pa.RecordBatch, list[InputError] | None], pa.RecordBatch]
 
 
 @dataclass
@@ -64,6 +67,8 @@ class BatchScorer:
         score. Errors of whole columns always raise.
     prepare : callable
         Makes of a batch that `score` is given one that has `schema`: parses its text.
+        Its second argument is a list, which takes the errors of rows that are left
+        out, or None: the first error raises.
 
     Raises
     ------
@@ -88,7 +93,7 @@ class BatchScorer:
         keep: Sequence[str] = (),
         explode: bool = False,
         on_error: OnError = "fail",
-        prepare: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+        prepare: Prepare = lambda batch, _: batch,
     ) -> None:
         if on_error not in get_args(OnError):
             rule = "one of " + ", ".join(get_args(OnError))
@@ -100,6 +105,7 @@ class BatchScorer:
         self.columns = list(dict.fromkeys([*self._form.columns, *outer]))
         self.is_requests = self._form.is_requests
         self._predictor = predictor
+        self._encoder = spec.encoder
         self._keep = list(keep)
         self._explode = explode
         self._on_error = on_error
@@ -134,15 +140,38 @@ class BatchScorer:
             Naming column, row of the batch and value, where a row does not fit the spec
             and `on_error` is "fail"; where a column does not fit in any case.
         """
-        counted = Stats()
-        made = self._attempt(batch, 0, counted)
-        if stats is not None:
-            stats.merge(counted)
-        bad = [why for _, _, why in made if why is not None]
-        parts = [part for _, part, _ in made if part is not None]
-        if len(parts) == 1:
-            return Scored(parts[0], bad)
-        return Scored(one_batch(pa.Table.from_batches(parts, self.schema)), bad)
+        errors: list[InputError] | None = None if self._on_error == "fail" else []
+        ready = self._prepare(batch, errors)
+        lost = sorted(e.row for e in errors or () if e.row is not None)
+        places = np.delete(np.arange(batch.num_rows), lost)  # where rows of `ready` are
+        good = np.arange(ready.num_rows)
+        left = ready
+        while True:
+            found: list[InputError] | None = None if errors is None else []
+            scores, lengths, counts = self._attempt(left, found)
+            if not found or errors is None:
+                break
+            wrong = {e.row: e for e in reversed(found) if e.row is not None}
+            errors += [e.at(row=places[good[row]]) for row, e in wrong.items()]
+            good = np.delete(good, list(wrong))
+            left = _take(ready, good)
+        for some in counts:
+            self._predictor.count(some)
+            if stats is not None:
+                stats.add_all(some)
+        if not errors:
+            return Scored(self._output(ready, scores, lengths))
+        errors.sort(key=lambda error: error.row or 0)
+        if self._on_error == "skip":
+            return Scored(self._output(left, scores, lengths), errors)
+        is_good = np.zeros(ready.num_rows, bool)
+        is_good[good] = True
+        if lengths is None:
+            scores = _scatter(scores, is_good)
+        else:
+            lengths = _scatter(lengths, is_good)
+        out = self._output(ready, scores, lengths, is_good)
+        return Scored(self._with_lost(out, lost), errors)
 
     def cut(self, batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
         """Cut a batch of requests, by their candidates: `most`, or one request, each.
@@ -162,91 +191,62 @@ class BatchScorer:
             yield batch.slice(first, stop - first)
 
     def _attempt(
-        self, batch: pa.RecordBatch, start: int, stats: Stats
-    ) -> list[tuple[int, pa.RecordBatch | None, InputError | None]]:
-        """Score a batch; where a row is bad, its halves, down to that row.
+        self, batch: pa.RecordBatch, errors: list[InputError] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None, list[Counts]]:
+        """Score a batch, or find the rows of it that are bad.
 
-        Returns (first row, what came out, why nothing did) of each part.
+        Returns scores, how many belong to each request, and counts: of no use where
+        there are errors.
         """
-        count = batch.num_rows
-        try:
-            ready = self._prepare(batch)
-            score = self._score_requests if self.is_requests else self._score_rows
-            return [(start, score(ready, stats), None)]
-        except InputError as error:
-            if self._on_error == "fail" or error.row is None:
-                raise
-            if count == 1:
-                out = self._without_score(batch) if self._on_error == "null" else None
-                return [(start, out, error.at(row=start + (error.row or 0)))]
-        half = count // 2
-        return [
-            *self._attempt(batch.slice(0, half), start, stats),
-            *self._attempt(batch.slice(half), start + half, stats),
-        ]
-
-    def _without_score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Keep what can be kept of a bad row, with a null score."""
-        try:
-            ready = self._prepare(batch)
-            columns = [self._kept(ready, name) for name in self._keep]
-        except InputError:
-            columns = [pa.nulls(1, f.type) for f in self.schema][:-1]
-        return self._batch([*columns, pa.nulls(1, self.schema.field(SCORE).type)])
-
-    def _score_rows(self, batch: pa.RecordBatch, stats: Stats) -> pa.RecordBatch:
-        rows = batch.select(self._form.columns)
-        scores = _arrow(self._predictor.score_counted(rows, stats), pa.float32())
-        return self._batch([*(batch.column(name) for name in self._keep), scores])
-
-    def _score_requests(self, batch: pa.RecordBatch, stats: Stats) -> pa.RecordBatch:
-        lengths = self._lengths(batch)
         made = [np.zeros(0, np.float32)]
-        counted = Stats()
-        for first, stop in _slices(lengths, MOST_CANDIDATES):
+        if not self.is_requests:
+            rows = batch.select(self._form.columns)
+            encoded = self._encoder.encode(
+                rows, self._predictor.threads, merge_repeats=True, errors=errors
+            )
+            if not errors:
+                made = [self._predictor.scores_of(encoded, errors=errors)]
+            return made[0], None, [encoded.counts]
+        lengths = self._lengths(batch, errors)
+        counts = []
+        # lists of different lengths cannot be flattened side by side
+        for first, stop in [] if errors else _slices(lengths, MOST_CANDIDATES):
             part = batch.slice(first, stop - first)
-            made.append(self._score_part(part, lengths[first:stop], first, counted))
-        stats.merge(counted)
-        scores = _arrow(np.concatenate(made), pa.float32())
-        if self._explode:
-            owners = _arrow(np.repeat(np.arange(len(lengths)), lengths), pa.int64())
-            columns = [self._exploded(batch, name, owners) for name in self._keep]
-            return self._batch([*columns, scores])
-        columns = [self._kept(batch, name) for name in self._keep]
-        kind = self.schema.field(SCORE).type
-        offsets = _offsets(lengths)
-        lists = pa.ListArray.from_arrays(offsets, scores, type=kind)
-        return self._batch([*columns, lists])
+            with renumbered(errors, partial(_move, first)) as found:
+                scores, some = self._score_part(part, lengths[first:stop], found)
+            made.append(scores)
+            counts.append(some)
+        return np.concatenate(made), lengths, counts
 
     def _score_part(
         self,
         batch: pa.RecordBatch,
         lengths: NDArray[np.int64],
-        first: int,
-        stats: Stats,
-    ) -> NDArray[np.float32]:
+        errors: list[InputError] | None,
+    ) -> tuple[NDArray[np.float32], Counts]:
+        predictor = self._predictor
         candidates = {name: self._flat(batch, name) for name in self._form.lists}
         owners = np.repeat(np.arange(len(lengths)), lengths)
         users = batch.select(self._users)
-        try:
-            return self._predictor.score_requests_counted(
-                users, candidates, owners, stats
-            )
-        except InputError as error:
-            raise self._at_request(error, owners, first) from None
 
-    def _at_request(
-        self, error: InputError, owners: NDArray[np.int64], first: int
-    ) -> InputError:
-        """Name the request's row, and the candidate in its lists."""
-        row = error.row
-        if row is None:
-            return error
-        if error.column not in self._form.lists and error.column not in PLACES:
-            return error.at(row=first + row)
-        request = int(owners[row])
-        candidate = row - int(np.searchsorted(owners, request))
-        return error.at(row=first + request, candidate=candidate)
+        def of_request(error: InputError) -> InputError:
+            """Name the request's row, and the candidate in its lists."""
+            request = int(owners[error.row])
+            first = int(np.searchsorted(owners, request))
+            return error.at(row=request, candidate=(error.row or 0) - first)
+
+        def of_column(error: InputError) -> InputError:
+            is_users = error.row is None or error.column not in candidates
+            return error if is_users else of_request(error)
+
+        with renumbered(errors, of_column) as found:
+            encoded = self._encoder.encode_requests(
+                users, candidates, owners, predictor.threads, errors=found
+            )
+        if errors:
+            return np.zeros(0, np.float32), encoded.counts
+        with renumbered(errors, of_request) as found:
+            return predictor.scores_of(encoded, errors=found), encoded.counts
 
     def _lists(self, batch: pa.RecordBatch, column: str) -> Any:  # noqa: ANN401
         lists = batch.column(column)
@@ -261,7 +261,9 @@ class BatchScorer:
         # of a null struct all fields are null, which `field` would not see
         return values if inner is None else pc.struct_field(values, inner)
 
-    def _lengths(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
+    def _lengths(
+        self, batch: pa.RecordBatch, errors: list[InputError] | None
+    ) -> NDArray[np.int64]:
         """Count the candidates of every request: all its lists must agree."""
         first = ""
         lengths: NDArray[np.int64] | None = None
@@ -272,10 +274,10 @@ class BatchScorer:
             mine = _lengths_of(batch.column(column))
             if lengths is None:
                 first, lengths = column, mine
-            elif (mine != lengths).any():
-                row = int((mine != lengths).argmax())
+                continue
+            for row in np.flatnonzero(mine != lengths):
                 rule = f"{lengths[row]} candidates, as `{first}` has"
-                raise InputError(rule, mine[row], column, row=row)
+                report(InputError(rule, mine[row], column, row=int(row)), errors)
         return np.zeros(0, np.int64) if lengths is None else lengths
 
     def _kept(self, batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
@@ -298,14 +300,79 @@ class BatchScorer:
             return self._lists(batch, name).flatten()
         return batch.column(name).take(owners)
 
-    def _batch(self, columns: list[Any]) -> pa.RecordBatch:
+    def _output(
+        self,
+        batch: pa.RecordBatch,
+        scores: NDArray[np.float32],
+        lengths: NDArray[np.int64] | None,
+        is_good: NDArray[np.bool_] | None = None,
+    ) -> pa.RecordBatch:
+        """Put kept columns and scores together; rows that are not good have null."""
+        if lengths is None:
+            columns = [batch.column(name) for name in self._keep]
+            columns.append(_arrow(scores, pa.float32(), is_good))
+        elif self._explode:
+            owners = _arrow(np.repeat(np.arange(len(lengths)), lengths), pa.int64())
+            columns = [self._exploded(batch, name, owners) for name in self._keep]
+            columns.append(_arrow(scores, pa.float32()))
+        else:
+            columns = [self._kept(batch, name) for name in self._keep]
+            kind = self.schema.field(SCORE).type
+            buffers = [_bits(is_good), _offsets(lengths).buffers()[1]]
+            values = [_arrow(scores, pa.float32())]
+            columns.append(
+                pa.Array.from_buffers(kind, len(lengths), buffers, children=values)
+            )
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
+    def _with_lost(self, batch: pa.RecordBatch, lost: Sequence[int]) -> pa.RecordBatch:
+        """Put a row of nulls in where a line could not be parsed."""
+        if not lost:
+            return batch
+        nulls = [pa.nulls(1, f.type) for f in self.schema]
+        row_of_nulls = pa.RecordBatch.from_arrays(nulls, schema=self.schema)
+        parts = []
+        start = 0
+        for k, row in enumerate(lost):
+            parts += [batch.slice(start, row - k - start), row_of_nulls]
+            start = row - k
+        parts.append(batch.slice(start))
+        return one_batch(pa.Table.from_batches(parts, self.schema))
 
-def _arrow(array: NDArray[Any], kind: pa.DataType) -> Any:  # noqa: ANN401
+
+def _move(start: int, error: InputError) -> InputError:
+    return error if error.row is None else error.at(row=error.row + start)
+
+
+def _take(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.RecordBatch:
+    """Copy rows, which rise; pyarrow's `take` does not know all types."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    parts = [
+        batch.slice(run[0], len(run)) for run in np.split(rows, cuts) if len(run) > 0
+    ]
+    return one_batch(pa.Table.from_batches(parts, batch.schema))
+
+
+def _scatter(values: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[Any]:
+    """Put values where rows are chosen, and 0 elsewhere."""
+    out = np.zeros(len(chosen), values.dtype)
+    out[chosen] = values
+    return out
+
+
+def _arrow(
+    array: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None
+) -> Any:  # noqa: ANN401
     """View an array as Arrow's; `pyarrow.array` would first import pandas."""
     buffer = pa.py_buffer(np.ascontiguousarray(array))
-    return pa.Array.from_buffers(kind, len(array), [None, buffer])
+    return pa.Array.from_buffers(kind, len(array), [_bits(valid), buffer])
+
+
+def _bits(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
+    """Pack a validity bitmap; None: all are valid."""
+    if valid is None:
+        return None
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
 def _lengths_of(lists: Any) -> NDArray[np.int64]:  # noqa: ANN401

@@ -1,8 +1,6 @@
 """Explain rows of a Parquet file: only the row groups that hold them are read."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from din_infer.errors import InputError
+from din_infer.errors import InputError, check_suffix
 from din_infer.explain import Explanation
-from din_infer.jobs.sources import found_in, open_parquet
+from din_infer.jobs.sources import found_in, open_parquet, reading
 from din_infer.predictor import Predictor
+from din_infer.whole_file import WholeFile, writing
 
-__all__ = ["SUFFIXES", "check_suffix", "explain_file", "find_rows", "write"]
+__all__ = ["SUFFIXES", "explain_file", "find_rows", "write"]
 
 SUFFIXES = (".html", ".png", ".svg")
 
@@ -49,7 +48,8 @@ def find_rows(
     with open_parquet(source, columns) as file:
         start = 0
         for group in range(file.num_row_groups):
-            table = _read_group(source, file, group, list(dict.fromkeys(columns)))
+            with reading(source):
+                table = file.read_row_group(group, list(dict.fromkeys(columns)))
             holds = np.ones(table.num_rows, dtype=bool)
             for name, value in where:
                 holds &= _equals(table[name], name, value)
@@ -134,26 +134,10 @@ def _parts(
         stop = start + file.metadata.row_group(group).num_rows
         mine = [row - start for row in rows if start <= row < stop]
         if mine:
-            table = _read_group(source, file, group, columns)
+            with reading(source):
+                table = file.read_row_group(group, columns)
             yield table.take(pa.array(mine, pa.int64()))
         start = stop
-
-
-def _read_group(
-    source: str | Path, file: pq.ParquetFile, group: int, columns: list[str]
-) -> pa.Table:
-    try:
-        return file.read_row_group(group, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        rule = "a Parquet file that can be read to its end"
-        raise InputError(rule, str(error).splitlines()[0], str(source)) from None
-
-
-def check_suffix(out: Path) -> None:
-    """Raise InputError unless a file of this name can be written."""
-    if out.suffix not in SUFFIXES:
-        rule = "a name that ends in " + ", ".join(SUFFIXES)
-        raise InputError(rule, repr(out.name), "--out")
 
 
 def write(explanation: Explanation, out: str | Path) -> None:
@@ -167,18 +151,9 @@ def write(explanation: Explanation, out: str | Path) -> None:
         If a picture is asked for without matplotlib.
     """
     out = Path(out)
-    check_suffix(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    check_suffix(out, SUFFIXES, "--out")
+    with writing("the explanation", out), WholeFile(out) as file:
         if out.suffix == ".html":
-            beside.write_text(explanation.to_html(), encoding="utf-8")
+            file.write(explanation.to_html().encode())
         else:
-            picture = explanation.plot()
-            picture.savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the explanation can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+            explanation.plot().savefig(file, format=out.suffix[1:], dpi=150)

@@ -14,25 +14,45 @@ from typing import Any
 
 from tqdm import tqdm
 
-from din_infer.errors import InputError, is_whole
+from din_infer.errors import InputError, check_count
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
-from din_infer.jobs.output import writing
 from din_infer.jobs.shards import Job, Run, Shard, Summary
 from din_infer.jobs.sources import Identity, Source, find_sources
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
+from din_infer.whole_file import writing
 
 __all__ = ["JobError", "Summary", "score_files"]
 
 
 class JobError(InputError):
-    """Some outputs of a job could not be made; `summary` tells of the others."""
+    """Some outputs of a job could not be made.
 
-    def __init__(self, message: str, summary: Summary) -> None:
-        super().__init__(message)
+    Attributes
+    ----------
+    rule, got, column, ...
+        Of the first input that failed.
+    summary : Summary
+        Of the outputs that were made, and of all that failed.
+    """
+
+    summary: Summary | None
+
+    def __init__(
+        self,
+        *fields: Any,  # noqa: ANN401
+        summary: Summary | None = None,
+        **more_fields: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*fields, **more_fields)
         self.summary = summary
+
+    def __str__(self) -> str:
+        others = len(self.summary.failed) - 1 if self.summary else 0
+        more = f" (and {others} more of the inputs have no output)" if others else ""
+        return super().__str__() + more
 
 
 def score_files(
@@ -106,13 +126,9 @@ def score_files(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    for value, least, place in (
-        (batch_size, 1, "batch_size"),
-        (max_bad_rows, 0, "max_bad_rows"),
-        (1 if workers is None else workers, 1, "workers"),
-    ):
-        if not (is_whole(value) and value >= least):
-            raise InputError(f"a whole number of at least {least}", repr(value), place)
+    check_count(batch_size, "batch_size")
+    check_count(max_bad_rows, "max_bad_rows", 0)
+    check_count(1 if workers is None else workers, "workers")
     if resume and overwrite:
         raise InputError("resume or overwrite", "both", "resume")
     if workers is None:
@@ -140,7 +156,7 @@ def score_files(
     }
     targets = [s.source.target for s in shards]
     with (
-        writing(Path(out)),
+        writing("the scores", Path(out)),
         closing(
             Ledger(Path(out), about, targets, resume=resume, overwrite=overwrite)
         ) as ledger,
@@ -152,15 +168,10 @@ def score_files(
             ledger.finish_job()
     summary.seconds = time.perf_counter() - started
     if summary.failed:
-        raise JobError(_failures(summary), summary)
+        first = run.errors[0]
+        known = vars(first) if isinstance(first, InputError) else {"rule": str(first)}
+        raise JobError(**known, summary=summary)
     return summary
-
-
-def _failures(summary: Summary) -> str:
-    first, *others = summary.failed.values()
-    if not others:
-        return first
-    return f"{first} (and {len(others)} more of the inputs have no output)"
 
 
 def _check_apart(inputs: Sequence[str | Path], out: Path) -> None:

@@ -39,13 +39,19 @@ class Reader:
         """
         raise NotImplementedError
 
-    def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def prepare(
+        self,
+        batch: pa.RecordBatch,
+        errors: list[InputError] | None = None,  # noqa: ARG002
+    ) -> pa.RecordBatch:
         """Make of a batch, or a slice of it, one with the columns; here, itself.
+
+        Rows that cannot be parsed are left out where `errors` takes their errors.
 
         Raises
         ------
         InputError
-            Naming the row, if a line cannot be parsed.
+            Naming the first such row, without `errors`.
         """
         return batch
 

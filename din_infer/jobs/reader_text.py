@@ -72,30 +72,41 @@ class _Text(Reader):
         except (OSError, EOFError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
-    def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def prepare(
+        self, batch: pa.RecordBatch, errors: list[InputError] | None = None
+    ) -> pa.RecordBatch:
         lines = batch.column(0).to_pylist()
-        try:
-            return self._parse(lines)
-        except pa.ArrowException:
-            raise self._name_line(lines) from None
+        found: list[InputError] = []
+        parts = self._parse_some(lines, 0, found)
+        if errors is not None:
+            errors += found
+        elif found:
+            raise found[0]
+        elif len(parts) > 1:
+            raise self._no_row("lines that do not go together", 0)
+        if len(parts) == 1:
+            return parts[0]
+        schema = pa.schema([self.schema.field(name) for name in self._columns])
+        return one_batch(pa.Table.from_batches(parts, schema))
 
-    def _name_line(self, lines: list[bytes]) -> InputError:
-        """Find the first line that cannot be parsed, by halves."""
-        start, stop = 0, len(lines)
-        reason = "lines that do not go together"
-        while stop - start > 0:
-            middle = start + (stop - start) // 2
-            first, last = (start, middle) if middle > start else (start, stop)
-            try:
-                self._parse(lines[first:last])
-            except pa.ArrowException as error:
-                reason, stop = str(error).splitlines()[0], last
-                if last - first == 1:
-                    break
-            else:
-                start = last
-        rule = f"a row of {self._source.format}"
-        return InputError(rule, reason, LINE, row=start)
+    def _parse_some(
+        self, lines: list[bytes], start: int, errors: list[InputError]
+    ) -> list[pa.RecordBatch]:
+        """Parse lines that begin at row `start`; where one is bad, in halves."""
+        try:
+            return [self._parse(lines)]
+        except pa.ArrowException as error:
+            if len(lines) == 1:
+                errors.append(self._no_row(str(error).splitlines()[0], start))
+                return []
+        half = len(lines) // 2
+        return [
+            *self._parse_some(lines[:half], start, errors),
+            *self._parse_some(lines[half:], start + half, errors),
+        ]
+
+    def _no_row(self, reason: str, row: int) -> InputError:
+        return InputError(f"a row of {self._source.format}", reason, LINE, row=row)
 
     def _sound(self, read: Callable[[list[bytes]], pa.Table]) -> list[bytes]:
         """Take the first lines that can be parsed: they tell the types of columns."""

@@ -13,16 +13,17 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from din_infer.encode import Stats
-from din_infer.errors import InputError, sentence
+from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
-from din_infer.jobs.output import Output, writing
+from din_infer.jobs.output import Output
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import open_reader
 from din_infer.jobs.sources import Identity, Source, in_file
 from din_infer.predictor import Predictor
+from din_infer.whole_file import writing
 
 __all__ = ["Job", "Run", "Shard", "Summary"]
 
@@ -172,6 +173,7 @@ class Run:
         self._summary = summary
         self._bar = bar
         self._workers = workers
+        self.errors: list[Exception] = []  # of the inputs that have no output
         self._stats = Stats()
         self._output: Output | None = None
         self._estimates = bar.total is None
@@ -187,7 +189,7 @@ class Run:
             if shard.error is None:
                 left.append(shard)
             else:
-                self._fail(shard, shard.error)
+                self._fail(shard)
         while left:
             others: list[Shard] = []
             before = len(left)
@@ -291,7 +293,7 @@ class Run:
             return
         elif event.kind == "begin" and event.scorer is not None:
             try:
-                with writing(self._ledger.target(shard.k)):
+                with writing("the scores", self._ledger.target(shard.k)):
                     self._output = Output(
                         str(shard.source),
                         self._ledger.target(shard.k),
@@ -310,15 +312,14 @@ class Run:
             shard.error = in_file(event.error, output.rows, str(shard.source))
         if event.scored is None or event.stats is None:
             return
-        with writing(self._ledger.target(shard.k)):
+        with writing("the scores", self._ledger.target(shard.k)):
             output.add(event.scored, event.num_rows)
         output.stats.merge(event.stats)
         if output.num_bad > self._job.max_bad_rows:
             rule = f"at most {self._job.max_bad_rows:,} rows that do not fit"
-            fix = "Give --max-bad-rows to allow more."
+            fix = f"Give --max-bad-rows to allow more. The last: {output.last_bad}"
             got = f"{output.num_bad:,} of the first {output.rows:,}"
-            message = sentence(rule, got, str(shard.source), fix)
-            shard.error = InputError(f"{message} The last: {output.last_bad}")
+            shard.error = InputError(rule, got, str(shard.source), fix)
         self._show(event)
 
     def _show(self, event: _Event) -> None:
@@ -335,10 +336,10 @@ class Run:
             if output is None or shard.error is not None:
                 if output is not None:
                     output.abort()
-                self._fail(shard, shard.error)
+                self._fail(shard)
                 return
             target = self._ledger.target(shard.k)
-            with writing(target):
+            with writing("the scores", target):
                 made = output.finish()
                 self._ledger.finish(
                     shard.k,
@@ -359,8 +360,10 @@ class Run:
             if shard.identity is not None:
                 self._bytes += shard.identity.size
 
-    def _fail(self, shard: Shard, error: Exception | None) -> None:
+    def _fail(self, shard: Shard) -> None:
+        error = shard.error or InputError("an output that was begun")
         self._summary.failed[str(shard.source)] = str(error)
+        self.errors.append(error)
 
 
 def _not_handled(shard: Shard, error: Exception) -> InputError:

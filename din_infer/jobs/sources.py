@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -24,6 +25,7 @@ __all__ = [
     "found_in",
     "in_file",
     "open_parquet",
+    "reading",
 ]
 
 FORMATS = {
@@ -275,6 +277,16 @@ def read_footer(path: str | Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
+        raise InputError(rule, str(error).splitlines()[0], str(path)) from None
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn an error of reading Parquet into an `InputError` that names the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        rule = "a Parquet file that can be read to its end"
         raise InputError(rule, str(error).splitlines()[0], str(path)) from None
 
 

@@ -5,13 +5,11 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,17 +18,65 @@ from tqdm import tqdm
 
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
-from din_infer.errors import InputError, is_whole
-from din_infer.jobs.inspect_result import FieldCounts, Inspection, Labels, Users, share
-from din_infer.jobs.inspect_sequences import SequenceCounts, key_encoder
-from din_infer.jobs.inspect_tables import DistinctKeys, TableCounts
-from din_infer.jobs.sources import expand, found_in, in_file, open_parquet
+from din_infer.errors import InputError, check_count, check_suffix
+from din_infer.jobs.inspect.facts import FieldCounts, Findings, Labels, Users, share
+from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
+from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
+from din_infer.jobs.inspect.text import tables
+from din_infer.jobs.inspect.verdict import verdict, warnings
+from din_infer.jobs.sources import expand, found_in, in_file, open_parquet, reading
 from din_infer.session import available_cpus
 from din_infer.spec import Dense, Encoder, FeatureSpec
+from din_infer.whole_file import WholeFile, writing
 
-__all__ = ["check_picture", "inspect_files", "write_picture"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Inspection", "check_picture", "inspect_files", "write_picture"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Inspection(Findings):
+    """What `inspect_files` found; `print` shows it as tables.
+
+    Its attributes are those of `Findings`.
+    """
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be mended before training, each in a sentence or two."""
+        return tuple(warnings(self))
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """Whether a DIN fits, in a sentence; then why, in others."""
+        return tuple(verdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts and lists of plain values, for JSON."""
+        return {**asdict(self), "warnings": self.warnings, "verdict": self.verdict}
+
+    def plot(self) -> "Figure":
+        """Draw histories, matches and tables, six panels.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Not known to pyplot: ``figure.savefig("fit.png")`` writes it.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib.
+        """
+        from din_infer.jobs.inspect.plot import draw
+
+        return draw(self)
+
+    def __str__(self) -> str:
+        return tables(self)
 
 
 def inspect_files(
@@ -80,13 +126,16 @@ def inspect_files(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    for value, place in ((batch_size, "batch_size"), (max_rows, "max_rows")):
-        if value is not None and (not is_whole(value) or value < 1):
-            raise InputError("a whole number of at least 1", repr(value), place)
+    check_count(batch_size, "batch_size")
+    if max_rows is not None:
+        check_count(max_rows, "max_rows")
     sources = list(expand(inputs))
     if not sources:
         raise InputError("at least one file", "none", "inputs")
-    rows_of_files, present = _survey(sources, spec)
+    roles = {"label": spec.label, "group": spec.group, "time": spec.time}
+    named = {role: name for role, name in roles.items() if name}
+    rows_of_files, present = _survey(sources, spec, named)
+    absent = {role: name for role, name in named.items() if role not in present}
     rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
     inspector = _Inspector(spec, present)
     bar = tqdm(
@@ -105,13 +154,14 @@ def inspect_files(
             except InputError as error:
                 raise in_file(error, start, source) from None
             bar.update(batch.num_rows)
-    return inspector.report([str(s) for s in sources], rows_of_files)
+    files = tuple(map(str, sources))
+    return inspector.report(files, rows_of_files, absent)
 
 
-def _survey(sources: Sequence[Path], spec: FeatureSpec) -> tuple[int, dict[str, str]]:
+def _survey(
+    sources: Sequence[Path], spec: FeatureSpec, present: dict[str, str]
+) -> tuple[int, dict[str, str]]:
     """Look at every file: their rows, and the roles whose column all of them have."""
-    roles = {"label": spec.label, "group": spec.group, "time": spec.time}
-    present = {role: name for role, name in roles.items() if name}
     rows = 0
     for source in sources:
         with open_parquet(source, spec.columns) as file:
@@ -135,12 +185,8 @@ def _read(
             names = found_in(file, wanted, optional)
             batches = file.iter_batches(batch_size=batch_size, columns=names)
             while rows:
-                try:
+                with reading(source):
                     batch = next(batches, None)
-                except (OSError, pa.ArrowException) as error:
-                    rule = "a Parquet file that can be read to its end"
-                    got = str(error).splitlines()[0]
-                    raise InputError(rule, got, str(source)) from None
                 if batch is None:
                     break
                 batch = batch.slice(0, rows)
@@ -206,8 +252,10 @@ class _Inspector:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
-        ids: dict[str, Any] = self._ids.encode(batch, self._stats, self._threads)
-        keys: dict[str, Any] = self._keys.encode(batch, None, self._threads)
+        encoded = self._ids.encode(batch, self._threads)
+        self._stats.add_all(encoded.counts)
+        ids: dict[str, Any] = {**encoded.inputs}
+        keys: dict[str, Any] = {**self._keys.encode(batch, self._threads).inputs}
         self._rows += batch.num_rows
         classes = np.zeros(batch.num_rows, np.int64)
         if "label" in self._present:
@@ -229,25 +277,18 @@ class _Inspector:
             found = [*self._times, *_extremes(batch.column(name), name)]
             self._times = [min(found), max(found)] if found else []
 
-    def report(self, files: list[str], rows_of_files: int) -> Inspection:
+    def report(
+        self, files: tuple[str, ...], rows_of_files: int, absent: dict[str, str]
+    ) -> Inspection:
         """Sum up."""
-        roles = {"label": self.spec.label, "group": self.spec.group}
-        roles["time"] = self.spec.time
-        clicks, non_clicks, other = self._labels.tolist()
         fields = dict(self._count_fields())
         tables = (t.report(fields) for t in self._tables)
         return Inspection(
-            files=tuple(files),
+            files=files,
             rows=self._rows,
             rows_of_files=rows_of_files,
-            absent={
-                role: name
-                for role, name in roles.items()
-                if name and role not in self._present
-            },
-            labels=(
-                Labels(clicks, non_clicks, other) if "label" in self._present else None
-            ),
+            absent=absent,
+            labels=Labels(*self._labels.tolist()) if "label" in self._present else None,
             users=self._count_users() if "group" in self._present else None,
             time=(self._times[0][1], self._times[1][1]) if self._times else None,
             sequences=tuple(s.report() for s in self._sequences),
@@ -320,10 +361,8 @@ def check_picture(out: Path) -> None:
     ModuleNotFoundError
         Without matplotlib.
     """
-    if out.suffix not in SUFFIXES:
-        rule = "a name that ends in " + ", ".join(SUFFIXES)
-        raise InputError(rule, repr(out.name), "--plot")
-    import din_infer.jobs.inspect_plot  # noqa: F401 - says what is missing, early
+    check_suffix(out, SUFFIXES, "--plot")
+    import din_infer.picture  # noqa: F401 - says what is missing, early
 
 
 def write_picture(inspection: Inspection, out: str | Path) -> None:
@@ -338,13 +377,5 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
     """
     out = Path(out)
     check_picture(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        inspection.plot().savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the picture can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+    with writing("the picture", out), WholeFile(out) as file:
+        inspection.plot().savefig(file, format=out.suffix[1:], dpi=150)

@@ -2,22 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from din_infer.explain_text import (
-    facts,
+from din_infer.explain.facts import (
+    ExplainedRow,
+    ExplainedSequence,
+    Scale,
     largest,
-    number,
-    shorten,
-    size,
     summary,
-    text,
 )
-
-if TYPE_CHECKING:
-    from din_infer.explain import ExplainedRow, ExplainedSequence, Explanation
+from din_infer.formatting import number, shorten, text
 
 __all__ = ["fragment", "page"]
 
@@ -95,8 +90,9 @@ STYLE = """
 """
 
 
-def page(explanation: "Explanation") -> str:
+def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
     """Return a whole page."""
+    body = fragment(requests, model_id, tag="main")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy"'
@@ -106,24 +102,25 @@ def page(explanation: "Explanation") -> str:
         "<title>Activation weights</title>\n"
         "<style>html, body { margin: 0 } body { background: #f5f6f9 }\n"
         "@media (prefers-color-scheme: dark) { body { background: #0e1116 } }</style>\n"
-        f"</head>\n<body>\n{fragment(explanation, tag='main')}\n</body>\n</html>\n"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def fragment(explanation: "Explanation", tag: str = "div") -> str:
+def fragment(
+    requests: list[list[ExplainedRow]], model_id: str, tag: str = "div"
+) -> str:
     """Return what a notebook shows: one element with its style."""
-    requests = explanation.by_request()
-    parts = [f'<{tag} class="din-x">', f"<style>{STYLE}</style>"]
-    model = explanation.model_id
-    said = f" Model {escape(model[:12])}." if model else ""
-    parts.append(
+    said = f" Model {escape(model_id[:12])}." if model_id else ""
+    parts = [
+        f'<{tag} class="din-x">',
+        f"<style>{STYLE}</style>",
         "<header><h1>Activation weights</h1>"
         '<p class="lead">The interest in a candidate is the sum of the behaviors,'
-        f" each times its activation weight.{said}</p></header>"
-    )
-    parts += [
-        _one(rows[0]) if len(rows) == 1 else _map_card(rows)
-        for rows in requests[:SHOWN_REQUESTS]
+        f" each times its activation weight.{said}</p></header>",
+        *(
+            _one(rows[0]) if len(rows) == 1 else _map_card(rows)
+            for rows in requests[:SHOWN_REQUESTS]
+        ),
     ]
     hidden = len(requests) - SHOWN_REQUESTS
     if hidden > 0:
@@ -137,8 +134,8 @@ def _facts(values: dict[str, object]) -> str:
     if not values:
         return ""
     pairs = (
-        f"<div><dt>{escape(name)}</dt><dd>{_short(value)}</dd></div>"
-        for name, value in facts(values)
+        f"<div><dt>{escape(text(name))}</dt><dd>{_short(text(value))}</dd></div>"
+        for name, value in values.items()
     )
     return f"<dl>{''.join(pairs)}</dl>"
 
@@ -153,17 +150,16 @@ def _short(shown: str) -> str:
     return escape(shorten(shown, LONGEST_TEXT))
 
 
-def _fill(weight: float, biggest: float) -> str:
+def _fill(weight: float, scale: Scale) -> str:
     """Return the color of a weight: its sign's, the stronger the larger."""
-    share = abs(weight) / biggest if biggest else 0.0
     name = "--neg" if weight < 0 else "--pos"
-    return f"rgb(var({name}) / {0.08 + 0.92 * share:.3f})"
+    return f"rgb(var({name}) / {0.08 + 0.92 * scale.share(weight):.3f})"
 
 
 # ------------------------------------------------------------------------ one candidate
 
 
-def _one(row: "ExplainedRow") -> str:
+def _one(row: ExplainedRow) -> str:
     parts = [
         '<section class="card">',
         f'<div class="head"><h2>{_short(row.name)} <span>row {row.number}</span></h2>',
@@ -175,7 +171,7 @@ def _one(row: "ExplainedRow") -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _sequence(sequence: "ExplainedSequence") -> Iterable[str]:
+def _sequence(sequence: ExplainedSequence) -> Iterable[str]:
     count, said = len(sequence), summary(sequence)
     shown = largest(sequence.weights, SHOWN_BEHAVIORS if count > FOLDED else FOLDED)
     if len(shown) < count:
@@ -196,30 +192,27 @@ def _sequence(sequence: "ExplainedSequence") -> Iterable[str]:
         yield '<p class="note">The model saw an empty history.</p>'
 
 
-def _strip(sequence: "ExplainedSequence") -> str:
+def _strip(sequence: ExplainedSequence) -> str:
     """Draw all weights along time, as bars up and down from zero."""
-    weights = sequence.weights.astype(np.float64)
-    biggest = size(sequence.weights)
-    top, bottom = max(0.0, weights.max()), min(0.0, weights.min())
-    span = (top - bottom) or 1.0
-    labels = sequence.labels
+    weights, labels = sequence.weights.tolist(), sequence.labels
+    scale = Scale(sequence.weights)
     bars = []
     for t in largest(sequence.weights, LONGEST):
-        weight = float(weights[t])
-        height = max(abs(weight) / span * 100, 0.8)
-        y = (top - max(weight, 0.0)) / span * 100
+        weight = weights[t]
+        height = max(abs(weight) / scale.span * 100, 0.8)
+        y = (scale.high - max(weight, 0.0)) / scale.span * 100
         bars.append(
             f'<rect x="{t + 0.1:.1f}" y="{y:.2f}" width="0.8" height="{height:.2f}"'
-            f' style="fill: {_fill(weight, biggest)}"><title>'
-            f"{_short(labels[t])}: {number(weight, biggest)}</title></rect>"
+            f' style="fill: {_fill(weight, scale)}"><title>'
+            f"{_short(labels[t])}: {scale.number(weight)}</title></rect>"
         )
     count = len(weights)
     strongest = largest(sequence.weights, 1)[0]
     said = (
         f"{count} weights along time, the strongest"
-        f" {number(weights[strongest], biggest)} for {labels[strongest]}"
+        f" {scale.number(weights[strongest])} for {labels[strongest]}"
     )
-    axis = top / span * 100
+    axis = scale.high / scale.span * 100
     return (
         f'<svg class="strip" viewBox="0 0 {count} 100" preserveAspectRatio="none"'
         f' role="img" aria-label="{_short(said)}">{"".join(bars)}'
@@ -229,47 +222,40 @@ def _strip(sequence: "ExplainedSequence") -> str:
     )
 
 
-def _list(sequence: "ExplainedSequence", shown: Iterable[int], caption: str) -> str:
-    biggest = size(sequence.weights, sequence.padding)
-    low = min(0.0, *sequence.weights.tolist(), *sequence.padding[:1].tolist())
-    high = max(0.0, *sequence.weights.tolist(), *sequence.padding[:1].tolist())
+def _list(sequence: ExplainedSequence, shown: Iterable[int], caption: str) -> str:
+    scale = Scale(sequence.weights, sequence.padding[:1])
+    named = []  # cells of what has a weight, and the weight
+    for t in shown:
+        values = "".join(f"<td>{_value(v[t])}</td>" for v in sequence.columns.values())
+        cells = f'<td class="num">{sequence.indices[t]}</td>{values}'
+        named.append((cells, float(sequence.weights[t])))
+    for weight in sequence.padding[:1].tolist():
+        what = f"padding, each of {len(sequence.padding)}"
+        cells = f'<td class="null" colspan="{len(sequence.columns)}">{what}</td>'
+        named.append((f"<td></td>{cells}", weight))
+    rows = "".join(
+        f'<tr>{cells}<td class="num">{scale.number(weight)}</td>'
+        f'<td class="bar">{_track(weight, scale)}</td></tr>'
+        for cells, weight in named
+    )
     columns = "".join(
         f'<th scope="col">{escape(text(name))}</th>' for name in sequence.columns
     )
-    rows = []
-    for t in shown:
-        weight = float(sequence.weights[t])
-        values = "".join(
-            f"<td>{_value(values[t])}</td>" for values in sequence.columns.values()
-        )
-        rows.append(
-            f'<tr><td class="num">{sequence.indices[t]}</td>{values}'
-            f'<td class="num">{number(weight, biggest)}</td>'
-            f'<td class="bar">{_track(weight, low, high, biggest)}</td></tr>'
-        )
-    if len(sequence.padding):
-        weight = float(sequence.padding[0])
-        what = f"padding, each of {len(sequence.padding)}"
-        rows.append(
-            f'<tr><td></td><td class="null" colspan="{len(sequence.columns)}">{what}'
-            f'</td><td class="num">{number(weight, biggest)}</td>'
-            f'<td class="bar">{_track(weight, low, high, biggest)}</td></tr>'
-        )
     return (
         f'<div class="scroll"><table class="list"><caption class="hidden">'
         f'{escape(caption)}</caption><thead><tr><th scope="col" class="num">#</th>'
         f'{columns}<th scope="col" class="num">weight</th><th class="bar"></th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _track(weight: float, low: float, high: float, biggest: float) -> str:
-    span = (high - low) or 1.0
-    left = (min(weight, 0.0) - low) / span * 100
-    zero = f'<b style="left: {-low / span * 100:.2f}%"></b>' if low < 0 else ""
+def _track(weight: float, scale: Scale) -> str:
+    left = (min(weight, 0.0) - scale.low) / scale.span * 100
+    zero = -scale.low / scale.span * 100
+    line = f'<b style="left: {zero:.2f}%"></b>' if zero > 0 else ""
     return (
-        f'<div class="track">{zero}<i style="left: {left:.2f}%; width:'
-        f" {abs(weight) / span * 100:.2f}%; background: {_fill(weight, biggest)}"
+        f'<div class="track">{line}<i style="left: {left:.2f}%; width:'
+        f" {abs(weight) / scale.span * 100:.2f}%; background: {_fill(weight, scale)}"
         '"></i></div>'
     )
 
@@ -277,7 +263,7 @@ def _track(weight: float, low: float, high: float, biggest: float) -> str:
 # ------------------------------------------------------------------- many candidates
 
 
-def _map_card(rows: Sequence["ExplainedRow"]) -> str:
+def _map_card(rows: Sequence[ExplainedRow]) -> str:
     shown = rows[:SHOWN_CANDIDATES]
     kept = f"the best {len(shown)} of them" if len(shown) < len(rows) else "best first"
     parts = [
@@ -290,7 +276,7 @@ def _map_card(rows: Sequence["ExplainedRow"]) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _map(rows: Sequence["ExplainedRow"], k: int) -> Iterable[str]:
+def _map(rows: Sequence[ExplainedRow], k: int) -> Iterable[str]:
     mine = [row.sequences[k] for row in rows]
     peaks = np.max([np.abs(s.weights) for s in mine], axis=0)
     columns = largest(peaks, SHOWN_COLUMNS)
@@ -305,16 +291,16 @@ def _map(rows: Sequence["ExplainedRow"], k: int) -> Iterable[str]:
         f"{escape(shorten(labels[t], 26))}</span></th>"
         for t in columns
     )
-    biggest, best = size(*(s.weights for s in mine)), max(abs(r.score) for r in rows)
+    scale, best = Scale(*(s.weights for s in mine)), max(abs(r.score) for r in rows)
     lines = []
     for row, sequence in zip(rows, mine, strict=True):
         cells = ""
         for t in columns:
             weight = float(sequence.weights[t])
-            shown = number(weight, biggest)
+            shown = scale.number(weight)
             pair = _short(f"{row.name}, {labels[t]}")
             cells += (
-                f'<td class="cell" style="background: {_fill(weight, biggest)}"'
+                f'<td class="cell" style="background: {_fill(weight, scale)}"'
                 f' title="{pair}: {shown}"><span class="hidden">{shown}</span></td>'
             )
         lines.append(
@@ -329,15 +315,10 @@ def _map(rows: Sequence["ExplainedRow"], k: int) -> Iterable[str]:
         f"{names}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
     if columns:
-        low = min(float(s.weights.min()) for s in mine)
-        yield _legend(low, biggest)
-
-
-def _legend(low: float, biggest: float) -> str:
-    ends = (-biggest, 0.0, biggest) if low < 0 else (0.0, biggest)
-    steps = ", ".join(_fill(w, biggest) for w in ends)
-    return (
-        f'<div class="legend" aria-hidden="true">{number(ends[0], biggest)}'
-        f'<i style="background: linear-gradient(90deg, {steps})"></i>'
-        f"{number(biggest, biggest)}</div>"
-    )
+        ends = (-scale.peak, 0.0, scale.peak) if scale.low < 0 else (0.0, scale.peak)
+        steps = ", ".join(_fill(weight, scale) for weight in ends)
+        yield (
+            f'<div class="legend" aria-hidden="true">{scale.number(ends[0])}'
+            f'<i style="background: linear-gradient(90deg, {steps})"></i>'
+            f"{scale.number(scale.peak)}</div>"
+        )

@@ -4,18 +4,12 @@ Shares are in [0, 1]; None where there is nothing to divide by, or nothing was c
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-from din_infer.jobs import inspect_text, inspect_verdict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from dataclasses import dataclass
 
 __all__ = [
     "Collisions",
     "FieldCounts",
-    "Inspection",
+    "Findings",
     "Labels",
     "Match",
     "Overlap",
@@ -272,8 +266,8 @@ class TableReport:
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What `inspect_files` found; `print` shows it as tables.
+class Findings:
+    """All that was counted.
 
     Attributes
     ----------
@@ -301,37 +295,3 @@ class Inspection:
     sequences: tuple[SequenceReport, ...]
     fields: dict[str, FieldCounts]
     tables: tuple[TableReport, ...]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What must be mended before training, each in a sentence or two."""
-        return tuple(inspect_verdict.warnings(self))
-
-    @property
-    def verdict(self) -> tuple[str, ...]:
-        """Whether a DIN fits, in a sentence; then why, in others."""
-        return tuple(inspect_verdict.verdict(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return nested dicts and lists of plain values, for JSON."""
-        return {**asdict(self), "warnings": self.warnings, "verdict": self.verdict}
-
-    def plot(self) -> "Figure":
-        """Draw histories, matches and tables, six panels.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            Not known to pyplot: ``figure.savefig("fit.png")`` writes it.
-
-        Raises
-        ------
-        ModuleNotFoundError
-            Without matplotlib.
-        """
-        from din_infer.jobs.inspect_plot import draw
-
-        return draw(self)
-
-    def __str__(self) -> str:
-        return inspect_text.tables(self)

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from din_infer.jobs.inspect_text import count, percent, size
-
-if TYPE_CHECKING:
-    from din_infer.jobs.inspect_result import (
-        Inspection,
-        Match,
-        Overlap,
-        SequenceReport,
-        TableReport,
-    )
+from din_infer.formatting import count, percent, size
+from din_infer.jobs.inspect.facts import (
+    Findings,
+    Match,
+    Overlap,
+    SequenceReport,
+    TableReport,
+    share,
+)
 
 __all__ = ["FEWEST_ROWS", "is_leak", "is_signal", "verdict", "warnings"]
 
@@ -29,7 +27,7 @@ SIGNAL_ERRORS, SIGNAL_TIMES = 4.0, 1.1
 HARDLY, PARTLY = 0.2, 0.5
 
 
-def _classes(overlap: "Overlap") -> "tuple[Match, Match] | None":
+def _classes(overlap: Overlap) -> tuple[Match, Match] | None:
     """Return clicks and non-clicks where both are enough to judge by."""
     if "clicks" not in overlap.matches:
         return None
@@ -37,7 +35,7 @@ def _classes(overlap: "Overlap") -> "tuple[Match, Match] | None":
     return (clicks, others) if min(clicks.rows, others.rows) >= FEWEST_ROWS else None
 
 
-def is_leak(overlap: "Overlap") -> bool:
+def is_leak(overlap: Overlap) -> bool:
     """Tell whether the histories look as if they were taken after the click."""
     classes = _classes(overlap)
     if classes is None:
@@ -50,7 +48,7 @@ def is_leak(overlap: "Overlap") -> bool:
     return falls or newest >= NEARLY_ALL
 
 
-def distance(overlap: "Overlap") -> float:
+def distance(overlap: Overlap) -> float:
     """Return how many standard errors clicks match their histories more often."""
     classes = _classes(overlap)
     if classes is None:
@@ -61,7 +59,7 @@ def distance(overlap: "Overlap") -> float:
     return ((clicks.share or 0) - (others.share or 0)) / error if error else 0.0
 
 
-def is_signal(overlap: "Overlap") -> bool:
+def is_signal(overlap: Overlap) -> bool:
     """Tell whether clicks match their histories clearly more often than non-clicks.
 
     Rows must match more often, and behaviors too: longer histories alone match more.
@@ -73,7 +71,7 @@ def is_signal(overlap: "Overlap") -> bool:
     return distance(overlap) >= SIGNAL_ERRORS and density >= SIGNAL_TIMES * other
 
 
-def warnings(found: "Inspection") -> Iterator[str]:
+def warnings(found: Findings) -> Iterator[str]:
     """Say what must be mended before training."""
     for s in found.sequences:
         leaks = [_leak(o) for o in s.overlaps if is_leak(o)]
@@ -103,14 +101,14 @@ def warnings(found: "Inspection") -> Iterator[str]:
             )
 
 
-def _leak(o: "Overlap") -> str:
+def _leak(o: Overlap) -> str:
     clicks, others = o.matches["clicks"], o.matches["non_clicks"]
     newest = f"{percent(clicks.at(0))} of clicks and {percent(others.at(0))} of"
     second = f"{percent(clicks.at(1))} and {percent(others.at(1))}"
     return f"{o.candidate} in {newest} non-clicks (the second newest: {second})"
 
 
-def verdict(found: "Inspection") -> Iterator[str]:
+def verdict(found: Findings) -> Iterator[str]:
     """Say whether a DIN fits, then why, each sentence with its figures."""
     if not found.rows:
         yield "No rows, no verdict."
@@ -131,11 +129,11 @@ def verdict(found: "Inspection") -> Iterator[str]:
         yield from _on_table(t)
 
 
-def _weighed(s: "SequenceReport") -> float:
+def _weighed(s: SequenceReport) -> float:
     return 1 - (s.empty + s.single) / s.rows
 
 
-def _headline(found: "Inspection") -> str:
+def _headline(found: Findings) -> str:
     best = max(map(_weighed, found.sequences))
     overlaps = [o for s in found.sequences for o in s.overlaps]
     judged = [o for o in overlaps if _classes(o)]
@@ -163,7 +161,7 @@ def _headline(found: "Inspection") -> str:
     return "Yes: histories are long enough, and tell clicks from non-clicks."
 
 
-def _on_overlap(o: "Overlap") -> Iterator[str]:
+def _on_overlap(o: Overlap) -> Iterator[str]:
     classes = _classes(o)
     if classes is None:
         return
@@ -181,8 +179,8 @@ def _on_overlap(o: "Overlap") -> Iterator[str]:
     )
 
 
-def _on_truncation(s: "SequenceReport") -> Iterator[str]:
-    lost = s.lost / s.behaviors if s.behaviors else 0.0
+def _on_truncation(s: SequenceReport) -> Iterator[str]:
+    lost = share(s.lost, s.behaviors) or 0.0
     if lost >= 0.01:
         yield (
             f"max_len = {s.max_len} of {s.name} cuts off {percent(lost)} of the"
@@ -191,7 +189,7 @@ def _on_truncation(s: "SequenceReport") -> Iterator[str]:
         )
 
 
-def _on_table(t: "TableReport") -> Iterator[str]:
+def _on_table(t: TableReport) -> Iterator[str]:
     c = t.collisions
     if c is not None and (c.wanted_buckets is None or c.wanted_buckets > t.rows):
         sharing = c.expected if c.measured is None else c.measured

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import fit, open_batch
 from din_infer.encode import choose_elements
-from din_infer.jobs.inspect_result import Match, Overlap, SequenceReport, share
+from din_infer.jobs.inspect.facts import Match, Overlap, SequenceReport, share
 from din_infer.spec import Behavior, Encoder, FeatureSpec
 
 __all__ = ["SequenceCounts", "key_encoder", "lengths_of"]

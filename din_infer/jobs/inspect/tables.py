@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer.jobs.inspect_result import (
+from din_infer.jobs.inspect.facts import (
     Collisions,
     FieldCounts,
     TableReport,

@@ -1,0 +1,249 @@
+"""What the extension calls of C: Python's, and what csrc/ declares."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+
+
+cdef extern from "arrow_abi.h" nogil:
+    struct ArrowSchema:
+        const char *format
+        const char *name
+        int64_t n_children
+        ArrowSchema **children
+        ArrowSchema *dictionary
+        void (*release)(ArrowSchema *) noexcept
+
+    struct ArrowArray:
+        int64_t length
+        int64_t null_count
+        int64_t offset
+        int64_t n_buffers
+        int64_t n_children
+        const void **buffers
+        ArrowArray **children
+        ArrowArray *dictionary
+        void (*release)(ArrowArray *) noexcept
+
+    struct ArrowArrayStream:
+        int (*get_schema)(ArrowArrayStream *, ArrowSchema *) noexcept nogil
+        int (*get_next)(ArrowArrayStream *, ArrowArray *) noexcept nogil
+        const char *(*get_last_error)(ArrowArrayStream *) noexcept
+        void (*release)(ArrowArrayStream *) noexcept
+
+
+cdef extern from "hash.h" nogil:
+    const int DIN_HASH_XXH64
+    const int DIN_HASH_XXH3_64
+    const int DIN_HASH_MURMUR3_32
+    const int DIN_HASH_FARMHASH_64
+    const int DIN_REDUCE_OFFSET
+    const int DIN_REDUCE_MOD
+    const int DIN_REDUCE_PMOD
+    const int DIN_REDUCE_ABS
+    const int DIN_REDUCE_RAW
+
+    ctypedef struct din_reduction:
+        pass
+
+    void din_prepare_reduction(int32_t, int32_t, uint64_t, din_reduction *) noexcept
+
+
+cdef extern from "block.h" nogil:
+    ctypedef struct din_block_isa:
+        const char *name
+
+    const din_block_isa *din_block_isa_at(int32_t) noexcept
+    const din_block_isa *din_find_block_isa(const char *) noexcept
+
+
+cdef extern from "link.h" nogil:
+    const int DIN_LINK_NONE
+    const int DIN_LINK_IDENTITY
+    const int DIN_LINK_SIGMOID
+
+    int64_t din_link(float *, int64_t, int32_t, double, double) noexcept
+
+
+cdef extern from "column.h" nogil:
+    const int DIN_SCALAR
+    const int DIN_LIST32
+    const int DIN_LIST64
+    const int DIN_LIST_VIEW32
+    const int DIN_LIST_VIEW64
+    const int DIN_FIXED_LIST
+    const int DIN_NULL
+    const int DIN_BOOL
+    const int DIN_INT8
+    const int DIN_INT16
+    const int DIN_INT32
+    const int DIN_INT64
+    const int DIN_UINT8
+    const int DIN_UINT16
+    const int DIN_UINT32
+    const int DIN_UINT64
+    const int DIN_FLOAT16
+    const int DIN_FLOAT32
+    const int DIN_FLOAT64
+    const int DIN_BYTES32
+    const int DIN_BYTES64
+    const int DIN_BYTES_VIEW
+
+    ctypedef struct din_values:
+        int32_t type
+        int64_t length
+        int64_t offset
+        const uint8_t *validity
+        const void *data
+        const uint8_t *bytes
+        const void *const *buffers
+        const uint8_t *buffer_sizes
+        int64_t num_buffers
+
+    ctypedef struct din_column:
+        int32_t nesting
+        int32_t has_dictionary
+        int64_t num_rows
+        int64_t offset
+        const uint8_t *validity
+        const void *offsets
+        const void *sizes
+        int64_t list_size
+        din_values values
+        din_values dictionary
+
+    int64_t din_check_rows(const din_column *, int64_t *, int64_t *) noexcept
+    int64_t din_check_values(
+        const din_values *, int64_t, int64_t, const din_block_isa *) noexcept
+    int64_t din_check_indices(
+        const din_column *, int64_t, int64_t, const din_block_isa *) noexcept
+    void din_row_lengths(const din_column *, int64_t *) noexcept
+    int64_t din_count_valid(const din_column *, int64_t, int64_t) noexcept
+    int64_t din_count_valid_rows(const din_column *) noexcept
+    void din_row_bounds(const din_column *, int64_t, int64_t *, int64_t *) noexcept
+
+
+cdef extern from "column_inline.h" nogil:
+    ctypedef struct din_key:
+        const uint8_t *data
+        int64_t num_bytes
+
+    din_key din_key_at(const din_values *, int32_t, int64_t) noexcept
+    int64_t din_index_at(const din_values *, int64_t) noexcept
+    int din_is_valid(const din_values *, int64_t) noexcept
+    int din_bit(const uint8_t *, int64_t) noexcept
+    uint64_t din_read_ui64(const void *, int64_t) noexcept
+    float din_read_f32(const void *, int64_t) noexcept
+    double din_read_f64(const void *, int64_t) noexcept
+    double din_read_f16(const void *, int64_t) noexcept
+
+
+cdef extern from "vocab.h" nogil:
+    const int64_t DIN_MAX_VOCAB
+
+    ctypedef struct din_int_slot:
+        pass
+
+    ctypedef struct din_vocab:
+        const din_block_isa *isa
+        void *slots
+        int64_t num_slots
+        int64_t num_keys
+        const int64_t *ints
+        const uint8_t *bytes
+        const int64_t *offsets
+
+    int64_t din_vocab_num_slots(int64_t) noexcept
+    int64_t din_fill_vocab(const din_vocab *, int64_t *) noexcept
+
+
+cdef extern from "encode.h" nogil:
+    const int DIN_ENCODE_HASH
+    const int DIN_ENCODE_VOCAB
+    const int DIN_ENCODE_IDENTITY
+    const int DIN_ENCODE_BUCKETIZE
+    const int DIN_READS_BYTES
+    const int DIN_READS_INT64
+    const int DIN_READS_FLOAT64
+    const int DIN_UNSEEN_ROW
+    const int DIN_UNSEEN_MISSING
+    const int DIN_UNSEEN_ERROR
+    const int DIN_FINE
+    const int DIN_HAS_NO_ID
+    const int DIN_NOT_WHOLE
+    const int DIN_NOT_EXACT
+    const int DIN_BEYOND_INT64
+    const int DIN_IS_MISSING
+    const int DIN_WRONG_COUNT
+
+    ctypedef struct din_encoder:
+        int32_t type
+        int32_t reads
+        int32_t unseen
+        int32_t int_as_text
+        int32_t hash
+        const din_block_isa *isa
+        uint64_t seed
+        din_reduction reduction
+        int64_t num_rows
+        din_vocab vocab
+        const double *boundaries
+        int64_t num_boundaries
+
+    ctypedef struct din_tally:
+        int64_t nulls
+        int64_t unseen
+        int32_t fault
+        int64_t bad_row
+        int64_t bad
+
+    ctypedef struct din_codes:
+        const int64_t *ids
+        const uint8_t *codes
+        int64_t num_ids
+        int32_t has_special
+
+    ctypedef struct din_window:
+        int64_t width
+        int32_t newest_first
+        const int64_t *skip
+        const int64_t *kept
+        const int64_t *positions
+        const int64_t *position_start
+
+    ctypedef struct din_pad_value:
+        const uint8_t *data
+        int64_t num_bytes
+        int64_t number
+
+    void din_encode_dictionary(
+        const din_column *, const din_encoder *, int64_t *, uint8_t *,
+        int32_t *) noexcept
+    void din_encode_scalars(
+        const din_column *, const din_encoder *, const din_codes *, int64_t, int64_t,
+        int64_t *, din_tally *) noexcept
+    void din_encode_lists(
+        const din_column *, const din_encoder *, const din_codes *,
+        const din_window *, int64_t, int64_t, int64_t *, din_tally *) noexcept
+    int64_t din_mark_repeats(
+        const din_column *, int64_t, int64_t, uint8_t *) noexcept
+    void din_trim_rows(
+        const din_column *, const din_pad_value *, int64_t *, int64_t *) noexcept
+    void din_drop_pads(
+        const din_column *, const din_pad_value *, const int64_t *, int64_t *,
+        int64_t *) noexcept
+    void din_read_dense(
+        const din_column *, int64_t, int64_t, int32_t, float, const int64_t *, float *,
+        din_tally *) noexcept
+    void din_read_scalars_float64(const din_column *, double *) noexcept
+    void din_read_scalars_int64(
+        const din_column *, int64_t, int64_t *, uint8_t *, din_tally *) noexcept
+
+
+cdef extern from "pad.h" nogil:
+    void din_pad_int64(
+        const int64_t *, const int64_t *, int64_t, int64_t, int64_t *,
+        int64_t *) noexcept

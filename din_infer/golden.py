@@ -1,0 +1,55 @@
+"""Golden rows: a model must score them as torch did, or it is not loaded."""
+
+import numpy as np
+
+from din_infer.errors import InputError, ModelError
+from din_infer.link import link_in_place
+from din_infer.model_format import GOLDEN_KEY, GOLDEN_TOLERANCE
+from din_infer.session import Session
+from din_infer.slicing import run_in_slices
+
+__all__ = ["check_golden"]
+
+FIX = "The file is damaged, or this machine computes something else."
+
+
+def check_golden(session: Session) -> None:
+    """Compute the golden rows of a model, or a torch module's example outputs.
+
+    Raises
+    ------
+    ModelError
+        If a value differs by more than `GOLDEN_TOLERANCE` allows.
+    """
+    spec, golden = session.contract.spec, session.contract.golden
+    place = f"{session.contract.place}: {GOLDEN_KEY}"
+    tolerance = GOLDEN_TOLERANCE[session.precision]
+    if spec is None:
+        names = session.output_names
+        made = session.run(golden.inputs, names)
+        for name, output, right in zip(names, made, golden.wanted, strict=False):
+            if output.shape == right.shape:
+                unit = np.maximum(1.0, np.abs(right))
+                near = np.abs(output - right) <= tolerance * unit
+                if (near | (np.isnan(output) & np.isnan(right))).all():
+                    continue
+            rule = f"the golden output {name} within {tolerance:g}"
+            raise ModelError(rule, "another", place, FIX)
+        return
+    (wanted,) = golden.wanted
+    (scores,) = run_in_slices(session, spec, golden.inputs, ["logit"])
+    if scores.dtype != np.float32 or scores.shape != wanted.shape:
+        got = f"{scores.dtype} {scores.shape}"
+        raise ModelError(f"float32 logits [{len(wanted)}]", got, place)
+    try:
+        link_in_place(spec, scores, False)
+    except InputError as error:
+        raise ModelError("golden rows of its spec", error, place) from None
+    bound = np.full(len(wanted), tolerance)
+    if spec.model.link != "sigmoid":
+        bound *= np.maximum(1.0, np.abs(wanted))
+    wrong = ~(np.abs(scores - wanted) <= bound)
+    if wrong.any():
+        worst = int(np.argmax(wrong))
+        rule = f"the golden score {wanted[worst]:.9g} within {tolerance:g}"
+        raise ModelError(rule, f"{scores[worst]:.9g}", place, FIX)

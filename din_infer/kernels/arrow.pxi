@@ -1,0 +1,396 @@
+# Columns from Arrow data, through its C interface.
+
+_FORMATS = {
+    "n": (DIN_NULL, "null", "null"),
+    "b": (DIN_BOOL, "int", "bool"),
+    "c": (DIN_INT8, "int", "int8"),
+    "C": (DIN_UINT8, "int", "uint8"),
+    "s": (DIN_INT16, "int", "int16"),
+    "S": (DIN_UINT16, "int", "uint16"),
+    "i": (DIN_INT32, "int", "int32"),
+    "I": (DIN_UINT32, "int", "uint32"),
+    "l": (DIN_INT64, "int", "int64"),
+    "L": (DIN_UINT64, "int", "uint64"),
+    "e": (DIN_FLOAT16, "float", "float16"),
+    "f": (DIN_FLOAT32, "float", "float32"),
+    "g": (DIN_FLOAT64, "float", "float64"),
+    "u": (DIN_BYTES32, "string", "string"),
+    "U": (DIN_BYTES64, "string", "large_string"),
+    "vu": (DIN_BYTES_VIEW, "string", "string_view"),
+    "z": (DIN_BYTES32, "string", "binary"),
+    "Z": (DIN_BYTES64, "string", "large_binary"),
+    "vz": (DIN_BYTES_VIEW, "string", "binary_view"),
+}
+_OTHER_FORMATS = {
+    "d": "decimal", "td": "date", "tt": "time", "ts": "timestamp", "tD": "duration",
+    "ti": "interval", "+s": "struct", "+m": "map", "+u": "union",
+    "+r": "run_end_encoded",
+    "+l": "list", "+L": "large_list", "+v": "list_view", "+w": "fixed_size_list",
+}
+_NESTINGS = {
+    "+l": DIN_LIST32, "+L": DIN_LIST64, "+vl": DIN_LIST_VIEW32, "+vL": DIN_LIST_VIEW64,
+}
+
+
+cdef str _text(const char *text):
+    return "" if text == NULL else (<bytes> text).decode("utf-8", "replace")
+
+
+cdef tuple _parse_format(str text):
+    """Return (type, kind, type name) of a value format."""
+    if text in _FORMATS:
+        return _FORMATS[text]
+    if text.startswith("w:"):
+        # also how UUIDs and opaque handles arrive, whose bytes are no key
+        return -1, "other", "fixed_size_binary"
+    for key in (text[:2], text[:1]):
+        if key in _OTHER_FORMATS:
+            return -1, "other", _OTHER_FORMATS[key]
+    return -1, "other", f"Arrow format {text!r}"
+
+
+cdef int _check_array(
+    ArrowArray *a, int64_t min_buffers, int64_t skipped, str name
+) except -1:
+    if a.length < 0 or a.offset < 0 or a.offset > INT64_MAX // 64 \
+            or a.length > INT64_MAX // 64 or skipped > a.length:
+        raise _malformed("a length and an offset that fit", name)
+    if a.n_buffers < min_buffers or (min_buffers > 0 and a.buffers == NULL):
+        raise _malformed(f"{min_buffers} buffers", name)
+    return 0
+
+
+cdef const uint8_t *_validity(ArrowArray *a, str name) except? NULL:
+    if a.null_count == 0 or a.length == 0:
+        return NULL
+    if a.buffers[0] == NULL and a.null_count > 0:
+        raise _malformed("a validity buffer beside nulls", name)
+    return <const uint8_t *> a.buffers[0]
+
+
+cdef int _view_values(
+    ArrowArray *a, int32_t type_, int64_t skipped, din_values *v, str name
+) except -1:
+    """View an array's values, the first `skipped` left out."""
+    cdef int64_t min_buffers = 2
+    if type_ == DIN_NULL:
+        min_buffers = 0
+    elif type_ == DIN_BYTES32 or type_ == DIN_BYTES64 or type_ == DIN_BYTES_VIEW:
+        min_buffers = 3
+    _check_array(a, min_buffers, skipped, name)
+    v.type = type_
+    v.length = a.length - skipped
+    v.offset = a.offset + skipped
+    if type_ == DIN_NULL:
+        return 0
+    v.validity = _validity(a, name)
+    v.data = a.buffers[1]
+    if v.length > 0 and v.data == NULL:
+        raise _malformed("a data buffer", name)
+    if type_ == DIN_BYTES_VIEW:
+        v.num_buffers = a.n_buffers - 3
+        v.buffers = a.buffers + 2
+        v.buffer_sizes = <const uint8_t *> a.buffers[a.n_buffers - 1]
+        if v.num_buffers > 0 and v.buffer_sizes == NULL:
+            raise _malformed("the sizes of the view's buffers", name)
+    elif min_buffers == 3:
+        v.bytes = <const uint8_t *> a.buffers[2]
+    return 0
+
+
+cdef class _Type:
+    """What a schema says about a column; read once, applied to every chunk.
+
+    `index_type` is that of a dictionary of lists, -1 where there is none.
+    """
+
+    cdef int32_t nesting
+    cdef int32_t index_type
+    cdef int64_t list_size
+    cdef int32_t value_type
+    cdef int32_t dictionary_type
+    cdef bint has_dictionary
+    cdef str kind
+    cdef str type_name
+
+    cdef int read(self, ArrowSchema *s, str name) except -1:
+        self.nesting = DIN_SCALAR
+        self.index_type = -1
+        if s.dictionary != NULL and _is_list_format(_text(s.dictionary.format)):
+            self.index_type = self.read_index(s, name)
+            s = s.dictionary
+        text = _text(s.format)
+        if _is_list_format(text) and s.dictionary == NULL:
+            if text in _NESTINGS:
+                self.nesting = _NESTINGS[text]
+            else:
+                self.nesting = DIN_FIXED_LIST
+                if not text[3:].isdecimal() or int(text[3:]) >= 2**31:
+                    raise _malformed("a list size", name)
+                self.list_size = int(text[3:])
+            if s.n_children != 1 or s.children == NULL or s.children[0] == NULL:
+                raise _malformed("one child of a list", name)
+            s = s.children[0]
+            text = _text(s.format)
+        self.has_dictionary = s.dictionary != NULL
+        if not self.has_dictionary:
+            self.value_type, self.kind, self.type_name = _parse_format(text)
+            return 0
+        self.value_type = self.read_index(s, name)
+        self.dictionary_type, self.kind, self.type_name = (
+            _parse_format(_text(s.dictionary.format)))
+        if s.dictionary.dictionary != NULL:
+            self.kind = "other"
+            self.type_name = "dictionary of dictionary"
+        return 0
+
+    cdef int32_t read_index(self, ArrowSchema *s, str name) except -1:
+        cdef int32_t type_ = _parse_format(_text(s.format))[0]
+        if not DIN_INT8 <= type_ <= DIN_UINT64:
+            raise _malformed("integer dictionary indices", name)
+        return type_
+
+
+cdef bint _is_list_format(str text):
+    return text in _NESTINGS or text.startswith("+w:")
+
+
+cdef int _add_arrow_chunk(
+    Column column, _Type type_, ArrowArray *a, int64_t skipped, int64_t num_rows
+) except -1:
+    """View rows [skipped, skipped + num_rows) of an array as one more chunk."""
+    cdef din_column *c
+    cdef din_values indices
+    cdef str name = column.name
+    if a == NULL:
+        raise _malformed("a child for every column", name)
+    if num_rows < 0 or skipped < 0 or a.length < 0 or skipped > a.length - num_rows:
+        raise _malformed("as many rows as the table has", name)
+    if type_.kind == "other" or num_rows == 0:
+        column.add_rows(num_rows)
+        return 0
+    c = column.new_chunk()
+    if type_.index_type < 0:
+        _view_rows(c, type_, a, skipped, num_rows, name)
+        column.check_chunk()
+        column.add_rows(num_rows)
+        return 0
+    # Lists in a dictionary: every row is a view of one of them.
+    if a.dictionary == NULL:
+        raise _malformed("a dictionary", name)
+    memset(&indices, 0, sizeof(indices))
+    _view_values(a, type_.index_type, skipped, &indices, name)
+    _view_rows(c, type_, a.dictionary, 0, a.dictionary.length, name)
+    column.check_chunk()
+    _look_rows_up(column, c, &indices, num_rows)
+    column.add_rows(num_rows)
+    return 0
+
+
+cdef int _view_rows(
+    din_column *c, _Type type_, ArrowArray *a, int64_t skipped, int64_t num_rows,
+    str name
+) except -1:
+    """View rows of an array of scalars or lists; unchecked."""
+    cdef ArrowArray *values = a
+    if num_rows < 0:
+        raise _malformed("a length and an offset that fit", name)
+    c.nesting = type_.nesting
+    c.num_rows = num_rows
+    if c.nesting != DIN_SCALAR:
+        is_view = c.nesting == DIN_LIST_VIEW32 or c.nesting == DIN_LIST_VIEW64
+        min_buffers = 3 if is_view else 1 if c.nesting == DIN_FIXED_LIST else 2
+        _check_array(a, min_buffers, skipped, name)
+        c.offset = a.offset + skipped
+        c.validity = _validity(a, name)
+        c.list_size = type_.list_size
+        if c.nesting != DIN_FIXED_LIST and num_rows > 0:
+            c.offsets = a.buffers[1]
+            if c.offsets == NULL:
+                raise _malformed("an offsets buffer", name)
+            if is_view:
+                c.sizes = a.buffers[2]
+                if c.sizes == NULL:
+                    raise _malformed("a sizes buffer", name)
+        if a.n_children != 1 or a.children == NULL or a.children[0] == NULL:
+            raise _malformed("one child of a list", name)
+        values = a.children[0]
+        skipped = 0
+    if type_.has_dictionary and type_.dictionary_type == DIN_NULL:
+        _check_array(values, 0, skipped, name)
+        c.values.type = DIN_NULL
+        c.values.length = values.length - skipped
+        return 0
+    _view_values(values, type_.value_type, skipped, &c.values, name)
+    if type_.has_dictionary:
+        if values.dictionary == NULL:
+            raise _malformed("a dictionary", name)
+        c.has_dictionary = True
+        _view_values(values.dictionary, type_.dictionary_type, 0, &c.dictionary, name)
+    return 0
+
+
+cdef class _Table:
+    """Columns that grow with every batch of a stream, or a single column."""
+
+    cdef str place
+    cdef bint is_table
+    cdef object wanted
+    cdef readonly list names
+    cdef readonly dict columns
+    cdef readonly int64_t num_rows
+    cdef list picked  # (child, Column, _Type)
+
+    cdef int open(self, ArrowSchema *s, wanted, str place) except -1:
+        cdef _Type type_
+        cdef int64_t i
+        self.place = place
+        self.columns = {}
+        self.names = []
+        self.picked = []
+        self.is_table = wanted is not None
+        if not self.is_table:
+            type_ = _Type()
+            type_.read(s, place)
+            self.pick(0, place, type_)
+            return 0
+        if _text(s.format) != "+s":
+            got = f"Arrow data of format {_text(s.format)!r}"
+            raise InputError("a table", got, place)
+        if s.n_children < 0 or (s.n_children > 0 and s.children == NULL):
+            raise _malformed("children", place)
+        for i in range(s.n_children):
+            if s.children[i] == NULL:
+                raise _malformed("children", place)
+            name = _text(s.children[i].name)
+            if name in wanted:
+                if name in self.columns:
+                    raise InputError("each column once", "two", name)
+                type_ = _Type()
+                type_.read(s.children[i], name)
+                self.pick(i, name, type_)
+            self.names.append(name)
+        return 0
+
+    cdef int pick(self, int64_t child, str name, _Type type_) except -1:
+        cdef Column column = Column(name)
+        column.kind = type_.kind
+        column.type_name = type_.type_name
+        column.is_list = type_.nesting != DIN_SCALAR
+        self.columns[name] = column
+        self.picked.append((child, column, type_))
+        return 0
+
+    cdef int add(self, _ArrowOwner owner) except -1:
+        cdef ArrowArray *a = &owner.array
+        cdef ArrowArray *child
+        cdef Column column
+        cdef int64_t skipped
+        if a.length < 0 or a.offset < 0 or a.offset > INT64_MAX // 64:
+            raise _malformed("a length and an offset that fit", self.place)
+        if self.is_table:
+            self.check_rows_valid(a)
+        for i, picked, type_ in self.picked:
+            child = a
+            skipped = 0
+            if self.is_table:
+                if i >= a.n_children or a.children == NULL:
+                    raise _malformed("a child for every column", self.place)
+                child = a.children[<int64_t> i]
+                skipped = a.offset
+            column = picked
+            column.owners.append(owner)
+            _add_arrow_chunk(column, type_, child, skipped, a.length)
+        if a.length > MAX_ROWS - self.num_rows:
+            raise _malformed(f"at most {MAX_ROWS} rows", self.place)
+        self.num_rows += a.length
+        return 0
+
+    cdef int check_rows_valid(self, ArrowArray *a) except -1:
+        cdef int64_t i
+        if a.null_count == 0 or a.n_buffers < 1 or a.buffers == NULL \
+                or a.buffers[0] == NULL:
+            return 0
+        for i in range(a.length):
+            if not din_bit(<const uint8_t *> a.buffers[0], a.offset + i):
+                rule = "a table without null rows"
+                raise InputError(rule, "a null", self.place, row=i)
+        return 0
+
+
+def import_arrow(source, str place not None, wanted=None):
+    """Read Arrow data through its C interface, without copying.
+
+    Parameters
+    ----------
+    source : object with `__arrow_c_stream__` or `__arrow_c_array__`
+    place : str
+        What errors call it.
+    wanted : set of str or None
+        The columns of a table that are looked at; None: `source` is one column.
+
+    Returns
+    -------
+    names : list of str
+        All columns of the table.
+    columns : dict of Column
+        Those of `wanted` that are there (or the one, under `place`).
+    num_rows : int
+    """
+    if hasattr(source, "__arrow_c_stream__"):
+        return _import_stream(source.__arrow_c_stream__(), place, wanted)
+    schema, array = source.__arrow_c_array__()
+    return _import_array(schema, array, place, wanted)
+
+
+def _import_array(schema_capsule, array_capsule, str place, wanted):
+    cdef ArrowSchema *schema = <ArrowSchema *> PyCapsule_GetPointer(
+        schema_capsule, "arrow_schema")
+    cdef ArrowArray *array = <ArrowArray *> PyCapsule_GetPointer(
+        array_capsule, "arrow_array")
+    cdef _ArrowOwner owner = _ArrowOwner()
+    cdef _Table table = _Table()
+    if schema.release == NULL or array.release == NULL:
+        raise _malformed("an array that is not released", place)
+    owner.array = array[0]
+    array.release = NULL
+    table.open(schema, wanted, place)
+    table.add(owner)
+    return table.names, table.columns, table.num_rows
+
+
+def _import_stream(capsule, str place, wanted):
+    cdef ArrowArrayStream *lent = <ArrowArrayStream *> PyCapsule_GetPointer(
+        capsule, "arrow_array_stream")
+    cdef ArrowArrayStream own = lent[0]
+    cdef ArrowArrayStream *stream = &own
+    cdef _SchemaOwner schema = _SchemaOwner()
+    cdef _ArrowOwner owner
+    cdef _Table table = _Table()
+    cdef int code
+    if stream.release == NULL:
+        raise _malformed("a stream that is not released", place)
+    lent.release = NULL  # moved: nobody else may read it now
+    try:
+        with nogil:
+            code = stream.get_schema(stream, &schema.schema)
+        if code != 0:
+            raise _stream_error(stream, code, place)
+        table.open(&schema.schema, wanted, place)
+        while True:
+            owner = _ArrowOwner()
+            with nogil:
+                code = stream.get_next(stream, &owner.array)
+            if code != 0:
+                raise _stream_error(stream, code, place)
+            if owner.array.release == NULL:
+                break
+            table.add(owner)
+    finally:
+        stream.release(stream)
+    return table.names, table.columns, table.num_rows
+
+
+cdef object _stream_error(ArrowArrayStream *stream, int code, str place):
+    got = _text(stream.get_last_error(stream)) or f"error {code}"
+    return InputError("a readable Arrow stream", got, place)

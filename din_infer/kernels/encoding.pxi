@@ -1,0 +1,349 @@
+# Columns to ids.
+
+cdef class _Codes:
+    """The ids of one chunk's dictionary."""
+
+    cdef din_codes c
+    cdef _Memory ids
+    cdef _Memory codes
+
+
+cdef _Codes _find_codes(const din_column *chunk, Encoder encoder):
+    """Encode a chunk's dictionary; None where there is none, or it is no gain."""
+    cdef _Codes found
+    cdef int64_t first = 0
+    cdef int64_t stop = 0
+    cdef int64_t size = chunk.dictionary.length
+    if not chunk.has_dictionary:
+        return None
+    din_check_rows(chunk, &first, &stop)
+    if size > stop - first:
+        return None
+    found = _Codes()
+    found.ids = _Memory()
+    found.codes = _Memory()
+    found.ids.reserve(size * sizeof(int64_t))
+    found.codes.reserve(size)
+    with nogil:
+        din_encode_dictionary(
+            chunk, &encoder.c, <int64_t *> found.ids.data, found.codes.data,
+            &found.c.has_special)
+    found.c.ids = <const int64_t *> found.ids.data
+    found.c.codes = found.codes.data
+    found.c.num_ids = size
+    return found
+
+
+cdef object _value_at(const din_column *chunk, int64_t i):
+    """Return one element as a Python object, for an error."""
+    cdef const din_values *v = &chunk.values
+    cdef din_key key
+    if i < 0 or not din_is_valid(v, i):
+        return None
+    if chunk.has_dictionary:
+        i = din_index_at(v, i)
+        v = &chunk.dictionary
+        if not din_is_valid(v, i):
+            return None
+    cdef int64_t at = i + v.offset
+    if v.type >= DIN_BYTES32:
+        key = din_key_at(v, v.type, i)
+        raw = (<const char *> key.data)[:min(key.num_bytes, 200)]
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw
+    if v.type == DIN_FLOAT64:
+        return din_read_f64(v.data, at)
+    if v.type == DIN_FLOAT32:
+        return din_read_f32(v.data, at)
+    if v.type == DIN_FLOAT16:
+        return din_read_f16(v.data, at)
+    if v.type == DIN_UINT64:
+        return din_read_ui64(v.data, at)
+    if v.type == DIN_BOOL:
+        return bool(din_bit(<const uint8_t *> v.data, at))
+    return din_index_at(v, i)
+
+
+cdef object _fault(
+    Column column, Py_ssize_t chunk, int64_t first_row, const din_tally *tally, str rule
+):
+    """Return the error that a tally stands for."""
+    value = repr(_value_at(column.chunk(chunk), tally.bad))
+    if tally.fault == DIN_NOT_WHOLE:
+        rule = "a whole number"
+    elif tally.fault == DIN_NOT_EXACT:
+        rule = f"a whole number that {column.type_name} holds exactly"
+    elif tally.fault == DIN_BEYOND_INT64:
+        rule = "a 64-bit signed integer"
+    elif tally.fault == DIN_IS_MISSING:
+        rule = "a finite number"
+        if value == "None" or value == "nan":
+            value = "null" if value == "None" else "NaN"
+    elif tally.fault == DIN_WRONG_COUNT:
+        value = str(tally.bad)
+    return InputError(rule, value, column.name, row=first_row + tally.bad_row)
+
+
+cdef class Encoding:
+    """One column on its way to ids: `run` over all rows, then `finish`.
+
+    Rows may be run in any parts, in any order and by any thread: the ids, the counts
+    and the errors are the same. Made by `prepare_scalars` and `prepare_lists`, which
+    check that the encoder reads the column; by itself it is empty.
+    """
+
+    cdef readonly int64_t num_rows
+    cdef readonly int64_t num_counted   # rows that these stand for
+    cdef readonly int64_t num_elements  # about so many are encoded
+    cdef Column column
+    cdef Encoder encoder
+    cdef Window window  # None: scalars
+    cdef din_window w
+    cdef list codes
+    cdef object out
+    cdef int64_t *ids  # the data of `out`; NULL once it is handed out, or empty
+    cdef int64_t num_run  # rows
+    cdef int64_t nulls
+    cdef int64_t unseen
+    cdef Py_ssize_t bad_chunk
+    cdef int64_t bad_start
+    cdef din_tally bad  # the first fault, if any
+    cdef list errors    # None: that fault is raised
+    cdef _Memory bad_rows
+    cdef uint8_t *is_bad  # of each row, while errors are collected; else NULL
+
+    cdef int open(self, Column column, Encoder encoder, list errors) except -1:
+        cdef Py_ssize_t i
+        self.column = column
+        self.encoder = encoder
+        self.num_rows = column.num_rows
+        self.num_counted = column.num_counted
+        self.codes = []
+        for i in range(column.num_chunks):
+            self.codes.append(_find_codes(column.chunk(i), encoder))
+        if errors is not None:
+            self.errors = errors
+            self.bad_rows = _Memory()
+            self.bad_rows.reserve(self.num_rows)
+            self.is_bad = self.bad_rows.data
+        return 0
+
+    def run(self, int64_t first, int64_t stop):
+        """Encode rows [first, stop). Releases the GIL."""
+        cdef din_tally tally
+        cdef const din_column *chunk
+        cdef int64_t start = 0  # of the chunk
+        cdef int64_t a
+        cdef int64_t b
+        cdef Py_ssize_t i
+        name = "Encoding" if self.column is None else self.column.name
+        if not 0 <= first <= stop <= self.num_rows:
+            rule = f"rows in [0, {self.num_rows}]"
+            raise InputError(rule, f"[{first}, {stop})", name)
+        if stop - first > self.num_rows - self.num_run:
+            raise InputError("each row once", "some again", name)
+        self.num_run += stop - first
+        if self.ids == NULL:
+            return
+        for i in range(self.column.num_chunks):
+            chunk = self.column.chunk(i)
+            a = max(first - start, 0)
+            b = min(stop - start, chunk.num_rows)
+            if a < b:
+                self.encode(i, start, a, b, &tally)
+                self.add(i, start, &tally)
+                if tally.fault != DIN_FINE:
+                    return
+            start += chunk.num_rows
+
+    cdef void encode(
+        self, Py_ssize_t i, int64_t start, int64_t first, int64_t stop,
+        din_tally *tally
+    ) noexcept:
+        """Encode rows [first, stop) of chunk i, and count them by their weights."""
+        cdef din_window w = self.w
+        cdef const din_column *chunk = self.column.chunk(i)
+        cdef const int64_t *weights = self.column.weights_from(start)
+        cdef const din_codes *codes = NULL
+        cdef int64_t *ids = self.ids + start
+        cdef uint8_t *is_bad = NULL if self.is_bad == NULL else self.is_bad + start
+        cdef bint is_list = self.window is not None
+        if self.codes[i] is not None:
+            codes = &(<_Codes> self.codes[i]).c
+        if is_list:
+            self.window.show(&w, start)
+            ids = self.ids + start * w.width
+        memset(tally, 0, sizeof(tally[0]))
+        if self.num_elements <= FEW_ELEMENTS:
+            self.weigh_rows(
+                chunk, codes, &w, is_list, first, stop, ids, is_bad, weights, tally)
+            return
+        with nogil:
+            self.weigh_rows(
+                chunk, codes, &w, is_list, first, stop, ids, is_bad, weights, tally)
+
+    cdef void weigh_rows(
+        self, const din_column *chunk, const din_codes *codes, const din_window *w,
+        bint is_list, int64_t first, int64_t stop, int64_t *ids, uint8_t *is_bad,
+        const int64_t *weights, din_tally *tally
+    ) noexcept nogil:
+        cdef din_tally one
+        cdef int64_t row = first
+        cdef int64_t count = stop - first
+        while row < stop:
+            self.encode_rows(chunk, codes, w, is_list, row, row + count, ids, tally)
+            if tally.fault == DIN_FINE:
+                row += count
+                count = min(2 * count, stop - row)
+            elif is_bad == NULL:
+                return
+            else:
+                # What is read behind a fault, up to a block, is read in vain: little,
+                # where bad rows follow each other.
+                is_bad[tally.bad_row] = True
+                row = tally.bad_row + 1
+                count = min(1, stop - row)
+                tally.fault = DIN_FINE
+        if weights == NULL or tally.nulls + tally.unseen == 0:
+            return
+        # which of them are they?
+        tally.nulls = tally.unseen = 0
+        for row in range(first, stop):
+            if is_bad != NULL and is_bad[row]:
+                continue
+            memset(&one, 0, sizeof(one))
+            self.encode_rows(chunk, codes, w, is_list, row, row + 1, ids, &one)
+            tally.nulls += one.nulls * weights[row]
+            tally.unseen += one.unseen * weights[row]
+
+    cdef void encode_rows(
+        self, const din_column *chunk, const din_codes *codes, const din_window *w,
+        bint is_list, int64_t first, int64_t stop, int64_t *ids, din_tally *tally
+    ) noexcept nogil:
+        if is_list:
+            din_encode_lists(
+                chunk, &self.encoder.c, codes, w, first, stop, ids, tally)
+        else:
+            din_encode_scalars(
+                chunk, &self.encoder.c, codes, first, stop, ids, tally)
+
+    cdef void add(
+        self, Py_ssize_t chunk, int64_t start, const din_tally *tally
+    ) noexcept:
+        self.nulls += tally.nulls
+        self.unseen += tally.unseen
+        if tally.fault != DIN_FINE and (
+            self.bad.fault == DIN_FINE
+            or start + tally.bad_row < self.bad_start + self.bad.bad_row
+        ):
+            self.bad_chunk = chunk
+            self.bad_start = start
+            self.bad = tally[0]
+
+    def finish(self):
+        """Return (ids int64 [B] or [B, T], nulls, unseen).
+
+        Raises
+        ------
+        InputError
+            At the first value that has no id, unless errors are collected; if rows
+            were not run.
+        """
+        if self.bad.fault != DIN_FINE:
+            raise _fault(self.column, self.bad_chunk, self.bad_start, &self.bad,
+                         self.encoder.rule)
+        if self.num_run < self.num_rows:
+            rule = f"{self.num_rows} rows, all of them run"
+            raise InputError(rule, self.num_run, self.column.name)
+        if self.is_bad != NULL:
+            self.collect()
+        self.ids = NULL
+        return self.out, self.nulls, self.unseen
+
+    cdef int collect(self) except -1:
+        """Encode each bad row alone, for its error; then its ids are 0."""
+        cdef const uint8_t *is_bad = self.is_bad
+        cdef int64_t width = 1 if self.window is None else self.w.width
+        cdef int64_t start = 0  # of the chunk
+        cdef int64_t row
+        cdef Py_ssize_t i
+        cdef din_tally tally
+        self.is_bad = NULL
+        for i in range(self.column.num_chunks):
+            for row in range(self.column.chunk(i).num_rows):
+                if is_bad[start + row]:
+                    self.encode(i, start, row, row + 1, &tally)
+                    error = _fault(self.column, i, start, &tally, self.encoder.rule)
+                    self.errors.append(error)
+                    memset(self.ids + (start + row) * width, 0, width * sizeof(int64_t))
+            start += self.column.chunk(i).num_rows
+        return 0
+
+    cdef int allocate(self, shape) except -1:
+        cdef Py_buffer view
+        self.out = _empty(shape, _INT64)
+        PyObject_GetBuffer(self.out, &view, PyBUF_ND)
+        if view.len > 0:
+            self.ids = <int64_t *> view.buf
+        PyBuffer_Release(&view)
+        return 0
+
+
+def prepare_scalars(
+    Column column not None, Encoder encoder not None, list errors=None
+):
+    """Return the Encoding of a scalar column to ids int64 [B].
+
+    With `errors`, a row that has no id gets 0, and `finish` appends the error that this
+    row alone would raise, by rising rows. The counts are exact where there is none.
+    """
+    cdef Encoding encoding = Encoding()
+    column.require(encoder.c.reads, False)
+    encoding.open(column, encoder, errors)
+    encoding.num_elements = column.num_rows
+    encoding.allocate(column.num_rows)
+    return encoding
+
+
+def encode_scalars(Column column not None, Encoder encoder not None):
+    """Encode a scalar column at once: (ids int64 [B], nulls, unseen).
+
+    Raises
+    ------
+    InputError
+        At the first value that has no id. Releases the GIL.
+    """
+    cdef Encoding encoding = prepare_scalars(column, encoder)
+    encoding.run(0, encoding.num_rows)
+    return encoding.finish()
+
+
+def prepare_lists(
+    Column column not None, Encoder encoder not None, Window window not None,
+    int64_t width, bint newest_first, list errors=None,
+):
+    """Return the Encoding of a list column to padded ids int64 [B, width].
+
+    The newest `width` elements of the window, oldest first, right-padded with 0. With
+    `errors`, as in `prepare_scalars`; of a list that has another length than the
+    window's, the error is appended at once, and it counts as empty.
+
+    Raises
+    ------
+    InputError
+        If the lists have other lengths than the window's column.
+    """
+    cdef Encoding encoding = Encoding()
+    _check_width(width, column)
+    _check_lists(column)
+    if column.kind != "null":
+        column.require(encoder.c.reads, True)
+    encoding.window = window.parallel(column, errors)
+    encoding.open(column, encoder, errors)
+    encoding.w.width = width
+    encoding.w.newest_first = newest_first
+    encoding.num_elements = window.num_kept
+    encoding.allocate((column.num_rows, width))
+    return encoding

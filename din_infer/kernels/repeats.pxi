@@ -1,0 +1,133 @@
+# Rows that repeat the row before them, and columns of runs.
+
+def mark_repeats(
+    Column column not None, uint8_t[::1] same not None, int64_t first, int64_t stop
+):
+    """Clear same[r] of rows [first, stop) but those that repeat the row before surely.
+
+    Where it is 0 already, nothing is compared. The first row of a chunk repeats none.
+    Returns how many are left. Releases the GIL, so that threads may share the rows.
+
+    Raises
+    ------
+    InputError
+        If `same` has not one entry per row, or the rows are others than the column's.
+    """
+    cdef int64_t start = 0  # of the chunk
+    cdef int64_t count = 0
+    cdef int64_t a
+    cdef int64_t b
+    cdef Py_ssize_t i
+    cdef din_column *chunk
+    if same.shape[0] != column.num_rows:
+        rule = f"{column.num_rows} entries, one per row"
+        raise InputError(rule, same.shape[0], column.name)
+    if not 0 <= first <= stop <= column.num_rows:
+        rule = f"rows in [0, {column.num_rows}]"
+        raise InputError(rule, f"[{first}, {stop})", column.name)
+    if column.kind == "other":  # no kernel reads it
+        same[first:stop] = 0
+    for i in range(column.num_chunks):
+        chunk = column.chunk(i)
+        a = max(first - start, 0)
+        b = min(stop - start, chunk.num_rows)
+        if a < b:
+            with nogil:
+                count += din_mark_repeats(chunk, a, b, &same[start])
+        start += chunk.num_rows
+    return count
+
+
+def take_runs(Column column not None, const int64_t[::1] starts not None):
+    """View the first row of each run; what is counted in it counts for the whole run.
+
+    Run r is the rows from starts[r] to the next start, or to the end. No element is
+    copied.
+
+    Raises
+    ------
+    InputError
+        If `starts` do not begin at row 0 and rise inside the column, or it was made by
+        this function itself.
+    """
+    cdef Column taken = Column(column.name)
+    cdef _Memory rows = _Memory()
+    cdef _Memory weights = _Memory()
+    cdef int64_t num_runs = starts.shape[0]
+    cdef int64_t start = 0  # of the chunk
+    cdef int64_t run = 0
+    cdef int64_t n
+    cdef int64_t i
+    cdef int64_t *first
+    cdef din_column *c
+    if column.weights is not None:
+        rule = "a column whose rows count once"
+        raise InputError(rule, "runs of another", column.name)
+    rows.reserve((num_runs + 1) * sizeof(int64_t))
+    weights.reserve(num_runs * sizeof(int64_t))
+    first = <int64_t *> rows.data
+    for i in range(num_runs):
+        first[i] = starts[i]
+    first[num_runs] = column.num_rows
+    if first[0] != 0:
+        raise InputError("a first run at row 0", first[0], column.name)
+    for i in range(num_runs):
+        if first[i + 1] <= first[i]:
+            rule = f"runs that rise inside {column.num_rows} rows"
+            raise InputError(rule, first[i], column.name, within=f"run {i}")
+        (<int64_t *> weights.data)[i] = first[i + 1] - first[i]
+    taken.kind = column.kind
+    taken.type_name = column.type_name
+    taken.is_list = column.is_list
+    taken.weights = weights
+    taken.sum_of_weights = column.num_rows
+    taken.owners.extend((column, rows))
+    for i in range(column.num_chunks):
+        n = 0
+        while run + n < num_runs and first[run + n] - start < column.chunk(i).num_rows:
+            first[run + n] -= start
+            n += 1
+        if n > 0:
+            c = taken.new_chunk()
+            c[0] = column.chunk(i)[0]
+            _take_rows(taken, c, &first[run], n)
+        run += n
+        start += column.chunk(i).num_rows
+    taken.num_rows = num_runs
+    return taken
+
+
+cdef int _take_rows(
+    Column column, din_column *c, int64_t *rows, int64_t num_rows
+) except -1:
+    """Make of a checked chunk one of some of its rows; it keeps what lies at `rows`."""
+    cdef int64_t num_elements = c.num_rows
+    cdef _Memory valid = _Memory()
+    cdef din_values places
+    cdef int64_t i
+    memset(&places, 0, sizeof(places))
+    places.type = DIN_INT64
+    places.length = num_rows
+    places.data = rows
+    if c.nesting != DIN_SCALAR:
+        _look_rows_up(column, c, &places, num_rows)
+        return 0
+    c.num_rows = num_rows
+    if c.values.type == DIN_NULL:
+        c.values.length = num_rows
+        return 0
+    if not c.has_dictionary:  # then the elements become one
+        c.has_dictionary = True
+        c.dictionary = c.values
+        c.dictionary.length = num_elements
+        c.values = places
+        return 0
+    valid.reserve(num_rows // 8 + 1)
+    for i in range(num_rows):
+        if din_is_valid(&c.values, rows[i]):
+            rows[i] = din_index_at(&c.values, rows[i])
+            valid.data[i >> 3] |= <uint8_t> (1 << (i & 7))
+    column.owners.append(valid)
+    places.validity = valid.data
+    c.values = places
+    return 0
