@@ -232,8 +232,12 @@ class _Inspector:
         self._times: list[tuple[Any, str]] = []
         classes = ("clicks", "non_clicks") if "label" in present else ("rows",)
         self._sequences = [SequenceCounts(spec, s, classes) for s in spec.behavior]
-        self._tables = [TableCounts(spec, name) for name in spec.tables]
-        self._tables = [t for t in self._tables if t.fields]
+        self._tables = []
+        for table in spec.tables.values():
+            mine = [c for c in spec.reads if c.table == table.name]
+            if mine and mine[0].encoder:  # a derived feature's table has no column
+                names = tuple(c.inputs[0].name for c in mine)
+                self._tables.append(TableCounts(table, names, mine[0].encoder))
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
@@ -267,7 +271,6 @@ class _Inspector:
     ) -> Inspection:
         """Sum up."""
         fields = self._count_fields()
-        tables = (t.report(fields) for t in self._tables)
         return Inspection(
             files=files,
             rows=self._rows,
@@ -278,7 +281,7 @@ class _Inspector:
             time=(self._times[0][1], self._times[1][1]) if self._times else None,
             sequences=tuple(s.report() for s in self._sequences),
             fields=fields,
-            tables=tuple(t for t in tables if t),
+            tables=tuple(t.report(fields) for t in self._tables),
         )
 
     def _count_users(self) -> Users:
