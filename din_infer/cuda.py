@@ -3,8 +3,7 @@
 Integers travel as int32 and histories without their padding, as one block of pinned
 memory; the card widens them to the int64 that the graph takes. Where a run can be
 replayed (one request, native operators), its launches are captured in a CUDA graph for
-each size. The C side is csrc/ops/device.cu. Above 400 lines: how a run is laid out,
-filled, launched and fetched is read best in one place.
+each size. The C side is csrc/ops/device.cu.
 
 Letters: B requests, N candidates, T positions, V behaviors in all.
 """
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer.device import cuda_failure
-from din_infer.errors import DeviceError, ModelError
+from din_infer.errors import DeviceError
 from din_infer.forking import Lock
 from din_infer.spec import Input
 
@@ -65,13 +64,6 @@ def _load(path: Path) -> Any:  # noqa: ANN401
     return library
 
 
-def _check(failed: bytes | None, index: int) -> None:
-    if failed is not None:
-        text, place = failed.decode(), f"cuda:{index}"
-        error = DeviceError("a card that works", text, place)
-        raise cuda_failure(text, index) or error
-
-
 @dataclass
 class _Plan:
     """Where each input and output lies, in 32-bit words from the start."""
@@ -79,8 +71,9 @@ class _Plan:
     inputs: list[tuple[str, int, tuple[int, ...], bool]]  # name, at, shape, is integer
     integers: int
     words: int
-    outputs: list[tuple[str, int, tuple[int, ...]]]
+    outputs: list[tuple[str, int]]  # name, at
     floats: int
+    rows: int  # N that are run
     count: int  # N that were asked for
 
     @property
@@ -116,10 +109,12 @@ class Lane:
 
     Parameters
     ----------
-    library : path
-        The operators for CUDA.
-    index : int
-        The card's number.
+    library, index
+        The operators for CUDA, and the card's number.
+    inputs : Inputs
+        Of the spec.
+    pads : bool
+        Send histories with their padding, which models that explain need.
     device_type : str
         Of the memory that inputs and outputs are bound to.
     own_stream : bool
@@ -135,35 +130,39 @@ class Lane:
         self,
         library: Path,
         index: int,
+        inputs: Sequence[Input],
+        *,
+        pads: bool = False,
         device_type: str = "cuda",
         own_stream: bool = True,
     ) -> None:
         self._library = _load(library)
         self._index, self._device_type = index, device_type
         self._lane = Address()
-        failed = self._library.din_lane_open(
-            index, int(own_stream), ctypes.byref(self._lane)
-        )
-        _check(failed, index)
+        opened = ctypes.byref(self._lane)
+        self._check(self._library.din_lane_open(index, int(own_stream), opened))
         self._own_stream = own_stream
-        self._replayer: ThreadPoolExecutor | None = None
+        # the runtime keeps a CUDA graph for the thread that captured it
+        self._replayer = ThreadPoolExecutor(1, "din-replays")
         self._refusals = 0
         self._rooms: list[_Room] = []
         self._replayed: dict[tuple[object, ...], _Room] = {}
         self._graphs = 0  # numbers given
-        self._lengths_of: dict[str, str] = {}
-        self._per_candidate: set[str] = set()
+        self._per_candidate = {i.name for i in inputs if i.shape[0] == "N"}
+        self._lengths_of = {  # of what is sent without padding
+            i.name: i.lengths
+            for i in inputs
+            if i.lengths is not None and i.fixed_length is None and not pads
+        }
+        self._offsets = set(self._lengths_of.values())  # sent in place of lengths
         self.replays = False
 
-    def expect(self, inputs: Sequence[Input], packs: bool = True) -> None:
-        """Learn which inputs are ragged, and which have a row per candidate.
-
-        Without `packs`, with their padding all the same: models that explain need it.
-        """
-        for i in inputs:
-            if packs and i.lengths is not None and i.fixed_length is None:
-                self._lengths_of[i.name] = i.lengths
-        self._per_candidate = {i.name for i in inputs if i.shape[0] == "N"}
+    def _check(self, failed: bytes | None) -> None:
+        """Refuse what a function of the library has failed by."""
+        if failed is not None:
+            text, place = failed.decode(), f"cuda:{self._index}"
+            error = DeviceError("a card that works", text, place)
+            raise cuda_failure(text, self._index) or error
 
     @property
     def stream(self) -> int:
@@ -174,9 +173,7 @@ class Lane:
         """Make the provider's options for memory of this lane's: tables on the host."""
         names = ("gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache")
         functions = ("din_memory_take", "din_memory_give", "din_memory_tidy")
-        addresses = (
-            ctypes.cast(getattr(self._library, f), Address).value for f in functions
-        )
+        addresses = [ctypes.cast(self._library[f], Address).value for f in functions]
         return dict(zip(names, map(str, addresses), strict=True))
 
     def enter(self, *, loads: bool = False) -> None:
@@ -185,34 +182,21 @@ class Lane:
         self._library.din_lane_enter(self._lane, HOST_TABLE_BYTES if loads else most)
 
     def submit(
-        self,
-        session: OrtSession,
-        inputs: Arrays,
-        names: Sequence[str],
+        self, session: OrtSession, inputs: Arrays, names: Sequence[str]
     ) -> Pending:
-        """Begin a run; `names` are outputs of shape [N].
+        """Begin a run of checked inputs; `names` are outputs of shape [N].
 
-        Parameters
-        ----------
-        session : InferenceSession
-            On this card and this stream, with the native operators.
-        inputs : dict of arrays
-            Of the spec, checked: ids and lengths in their ranges.
-        names : sequence of str
-            The outputs.
+        `session` is on this card and this stream, with the native operators.
 
         Raises
         ------
         DeviceError
-            If the card has no memory for it, or fails.
-        ModelError
-            If the runtime cannot run the graph.
+            If the card has no memory for it, or fails. The runtime's own errors pass.
         """
         replays = self.replays and self._is_small(inputs)
         plan = self._plan(inputs, names, replays)
         if plan.count == 0:
-            empty = [np.zeros(0, np.float32) for _ in names]
-            return Pending(lambda: empty)
+            return Pending(lambda: [np.zeros(0, np.float32) for _ in names])
         if replays:
             made = self._replay(session, inputs, plan)
             if made is not None:
@@ -221,8 +205,7 @@ class Lane:
         room = self._take_room()
         try:
             self._fill(room, inputs, plan)
-            with LAUNCHING:
-                self._launch(session, room, plan)
+            self._launch(session, room, plan)
         except BaseException:
             self._leave(room)
             raise
@@ -249,15 +232,13 @@ class Lane:
         return made
 
     def _is_small(self, inputs: Arrays) -> bool:
-        one = all(
-            len(a) == 1 for n, a in inputs.items() if n not in self._per_candidate
-        )
-        return one and len(inputs["request_of_candidate"]) <= MOST_CANDIDATES
+        users = [a for n, a in inputs.items() if n not in self._per_candidate]
+        count = len(inputs["request_of_candidate"])
+        return count <= MOST_CANDIDATES and all(len(a) == 1 for a in users)
 
     def _plan(self, inputs: Arrays, names: Sequence[str], replays: bool) -> _Plan:
         count = len(inputs["request_of_candidate"])
         rows = _bucket(count, FEWEST_CANDIDATES) if replays else count
-        packed_by = set(self._lengths_of.values())
         placed, at = [], 0
         for is_integer in (True, False):
             for name, array in inputs.items():
@@ -269,32 +250,25 @@ class Lane:
                     total = int(inputs[self._lengths_of[name]].sum())
                     total = _bucket(total, FEWEST_BEHAVIORS) if replays else total
                     shape = (1, total)
-                elif name in packed_by:
+                elif name in self._offsets:
                     shape = (first + 1,)
                 else:
                     shape = (first, *shape[1:])
                 placed.append((name, at, shape, is_integer))
-                size = int(np.prod(shape))
-                at += (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT + ALIGNMENT
+                at += _aligned(int(np.prod(shape))) + ALIGNMENT
             if is_integer:
                 integers = at
-        stride = (rows + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        outputs: list[tuple[str, int, tuple[int, ...]]] = [
-            (name, i * stride, (rows,)) for i, name in enumerate(names)
-        ]
-        return _Plan(placed, integers, at, outputs, stride * len(names), count)
+        stride = _aligned(rows)
+        outputs = [(name, i * stride) for i, name in enumerate(names)]
+        return _Plan(placed, integers, at, outputs, stride * len(names), rows, count)
 
-    def _open_room(self) -> _Room:
-        room = _Room(Address())
-        failed = self._library.din_room_open(self._lane, ctypes.byref(room.handle))
-        _check(failed, self._index)
-        return room
-
-    def _take_room(self) -> _Room:
+    def _take_room(self, *, used: bool = True) -> _Room:
         with LAUNCHING:
-            if self._rooms:
+            if used and self._rooms:
                 return self._rooms.pop()
-        return self._open_room()
+        room = _Room(Address())
+        self._check(self._library.din_room_open(self._lane, ctypes.byref(room.handle)))
+        return room
 
     def _leave(self, room: _Room) -> None:
         with LAUNCHING:
@@ -305,27 +279,22 @@ class Lane:
         words = _bucket(plan.words, 1)  # so that memory grows seldom
         floats = _bucket(plan.floats, 1)
         with LAUNCHING:  # while launches are captured, nothing may be allocated
-            failed = self._library.din_room_reserve(room.handle, words, floats)
-        _check(failed, self._index)
+            self._check(self._library.din_room_reserve(room.handle, words, floats))
         places = (Address * 5)()
         self._library.din_room_places(room.handle, places)
         room.places = [int(p or 0) for p in places]
         filled = _view(room.places[0], plan.words, np.int32)
-        packed_by = set(self._lengths_of.values())
         for name, at, shape, is_integer in plan.inputs:
             array = np.ascontiguousarray(inputs[name])
             if name in self._lengths_of:
                 lengths = np.ascontiguousarray(inputs[self._lengths_of[name]])
-                self._library.din_pack_ids(
-                    array.ctypes.data,
-                    *array.shape,
-                    lengths.ctypes.data,
-                    room.places[0] + 4 * at,
-                )
+                where, ids = room.places[0] + 4 * at, array.ctypes.data
+                pack = self._library.din_pack_ids
+                pack(ids, *array.shape, lengths.ctypes.data, where)
                 continue
             size = int(np.prod(shape))
             here = filled[at : at + size]
-            if name in packed_by:
+            if name in self._offsets:
                 here[0] = 0
                 np.cumsum(array, out=here[1 : len(array) + 1])
                 here[len(array) + 1 :] = here[len(array)]
@@ -342,47 +311,33 @@ class Lane:
             where = wide + 8 * at if is_integer else narrow + 4 * at
             dtype = np.int64 if is_integer else np.float32
             binding.bind_input(name, *device, dtype, shape, where)
-        for name, at, shape in plan.outputs:
-            binding.bind_output(name, *device, np.float32, shape, made + 4 * at)
+        for name, at in plan.outputs:
+            binding.bind_output(name, *device, np.float32, (plan.rows,), made + 4 * at)
         return binding
 
-    def _launch(
-        self,
-        session: OrtSession,
-        room: _Room,
-        plan: _Plan,
-        binding: OrtSession = None,
-    ) -> None:
+    def _launch(self, session: OrtSession, room: _Room, plan: _Plan) -> None:
         import onnxruntime
 
-        place = f"cuda:{self._index}"
         options = onnxruntime.RunOptions()
         if self._own_stream:  # the room's event is waited for instead
             options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         options.add_run_config_entry("gpu_graph_id", str(room.graph_id))
-        self.enter()
-        room.binding = binding or self._bind(session, room, plan)
-        failed = self._library.din_room_send(room.handle, plan.words, plan.integers)
-        _check(failed, self._index)
-        try:
+        with LAUNCHING:
+            self.enter()
+            if room.graph_id < 0 or room.binding is None:
+                room.binding = self._bind(session, room, plan)
+            library, handle = self._library, room.handle
+            self._check(library.din_room_send(handle, plan.words, plan.integers))
             session.run_with_iobinding(room.binding, options)
-        except Exception as error:  # the runtime's errors share no narrower base
-            reason = " ".join(str(error).split())
-            failure = cuda_failure(reason, self._index)
-            rule = "a graph that runs on the inputs of its spec"
-            raise failure or ModelError(rule, reason, place) from None
-        _check(self._library.din_room_fetch(room.handle, plan.floats), self._index)
+            self._check(library.din_room_fetch(handle, plan.floats))
 
     def _collect(self, room: _Room, plan: _Plan) -> list[NDArray[np.float32]]:
-        _check(self._library.din_room_wait(room.handle), self._index)
+        self._check(self._library.din_room_wait(room.handle))
         results = _view(room.places[4], plan.floats, np.float32)
-        return [results[at : at + plan.count].copy() for _, at, _ in plan.outputs]
+        return [results[at : at + plan.count].copy() for _, at in plan.outputs]
 
     def _replay(
-        self,
-        session: OrtSession,
-        inputs: Arrays,
-        plan: _Plan,
+        self, session: OrtSession, inputs: Arrays, plan: _Plan
     ) -> list[NDArray[np.float32]] | None:
         """Run at fixed places; None where that is not to be had."""
         with LAUNCHING:
@@ -390,7 +345,7 @@ class Lane:
             if room is None:
                 if len(self._replayed) >= MOST_GRAPHS:
                     return None
-                room = self._open_room()
+                room = self._take_room(used=False)
                 self._graphs += 1
                 room.graph_id = self._graphs
                 self._replayed[plan.key] = room
@@ -399,24 +354,11 @@ class Lane:
                 return None
             self._fill(room, inputs, plan)
             try:
-                # the runtime keeps what it captured for the thread that ran it
-                self._replaying().submit(
-                    self._launch_alone, session, room, plan
-                ).result()
-            except (DeviceError, ModelError):  # what cannot be captured still runs
+                self._replayer.submit(self._launch, session, room, plan).result()
+            except Exception:  # what cannot be captured still runs
                 self._give_up(plan, room)
                 return None
             return self._collect(room, plan)
-
-    def _launch_alone(self, session: OrtSession, room: _Room, plan: _Plan) -> None:
-        with LAUNCHING:
-            self._launch(session, room, plan, room.binding)
-
-    def _replaying(self) -> ThreadPoolExecutor:
-        with LAUNCHING:
-            if self._replayer is None:
-                self._replayer = ThreadPoolExecutor(1, "din-replays")
-            return self._replayer
 
     def _give_up(self, plan: _Plan, room: _Room) -> None:
         """Capture this size anew another time; after some refusals, nothing more."""
@@ -432,8 +374,7 @@ class Lane:
 
         Without `streams`, those stay: for a session that is still to be destroyed.
         """
-        if self._replayer is not None:
-            self._replayer.shutdown(wait=False)
+        self._replayer.shutdown(wait=False)
         for room in (*self._rooms, *self._replayed.values()):
             self._library.din_room_close(room.handle)
         self._rooms, self._replayed = [], {}
@@ -445,6 +386,10 @@ class Lane:
 def _bucket(count: int, fewest: int) -> int:
     """Round up to a power of two."""
     return max(fewest, 1 << (max(count, 1) - 1).bit_length())
+
+
+def _aligned(words: int) -> int:
+    return (words + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
 def _view(address: int, count: int, dtype: type) -> NDArray[Any]:

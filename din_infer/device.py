@@ -11,8 +11,9 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,10 +22,10 @@ from din_infer.errors import DeviceError
 __all__ = [
     "INSTALL_CPU",
     "INSTALL_GPU",
+    "CapturedOutput",
     "Card",
-    "Noise",
     "available_cpus",
-    "captured",
+    "capture_output",
     "check_memory",
     "check_placement",
     "cuda_failure",
@@ -32,7 +33,7 @@ __all__ = [
     "import_runtime",
     "parse_device",
     "release_of",
-    "say_again",
+    "reprint",
     "why_on_cpu",
 ]
 
@@ -43,7 +44,6 @@ INSTALL_GPU = 'Run: pip install "din-infer[gpu]" (and no other onnxruntime)'
 INSTALL_DRIVER = "Install NVIDIA's driver; in a container, start it with its GPUs."
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
-MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 MARGIN_BYTES = 256 << 20  # for a run's own tensors and the runtime's libraries
 GIB = float(1 << 30)
 # ONNX Runtime's wheels for Linux send usage data from 1.29 on, by default, and write to
@@ -58,14 +58,10 @@ def available_cpus() -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         count = os.cpu_count() or 1
-    for quota_file, period_file in (
-        ("/sys/fs/cgroup/cpu.max", ""),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
-            words = Path(quota_file).read_text().split()
-            words += Path(period_file).read_text().split() if period_file else []
-            quota, period = int(words[0]), int(words[1])
+            text = " ".join(Path("/sys/fs/cgroup", f).read_text() for f in files)
+            quota, period = map(int, text.split()[:2])
         except (OSError, ValueError, IndexError):  # no such controller, or no limit
             continue
         if quota > 0 and period > 0:
@@ -99,16 +95,12 @@ def import_runtime() -> Any:  # noqa: ANN401
 
     installed = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             metadata.distribution(name)
             installed.append(name)
-        except metadata.PackageNotFoundError:
-            continue
     if len(installed) == 2:
-        fix = (
-            "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one extra"
-        )
-        got = " and ".join(installed)
+        names, got = " ".join(installed), " and ".join(installed)
+        fix = f"Run: pip uninstall -y {names}, then install one extra"
         raise DeviceError("one ONNX Runtime", got, "environment", fix)
     try:
         import onnxruntime
@@ -133,10 +125,8 @@ class Card:
 
     index: int
     name: str
-    capability: tuple[int, int]
     total_bytes: int
     free_bytes: int
-    driver: tuple[int, int]  # the newest CUDA that the driver knows
 
 
 def load_driver() -> Any:  # noqa: ANN401
@@ -158,85 +148,58 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
     except OSError:
         got = f"no {DRIVER}"
         raise DeviceError("NVIDIA's driver", got, place, INSTALL_DRIVER) from None
+    ask = partial(_ask, driver, place)
     version, count = ctypes.c_int(), ctypes.c_int()
-    _ask(driver, "cuDriverGetVersion", place, ctypes.byref(version))
+    ask("cuDriverGetVersion", ctypes.byref(version))
     needed = 13 if list(runtime_release) >= FIRST_WITH_CUDA_13 else 12
-    known = version.value // 1000, version.value % 1000 // 10
-    if known[0] < needed:
+    known = version.value // 1000
+    if known < needed:
         rule = f"a driver for CUDA {needed} or newer"
         fix = "Update NVIDIA's driver"
-        fix += ", or install onnxruntime-gpu 1.26." if known[0] == 12 else "."
-        raise DeviceError(rule, f"one for {known[0]}.{known[1]}", place, fix)
-    code = int(driver.cuInit(0))
-    if code not in (0, NO_DEVICE):
-        _refuse(driver, "cuInit", code, place)
-    if code == 0:
-        _ask(driver, "cuDeviceGetCount", place, ctypes.byref(count))
+        fix += ", or install onnxruntime-gpu 1.26." if known == 12 else "."
+        got = f"one for {known}.{version.value % 1000 // 10}"
+        raise DeviceError(rule, got, place, fix)
+    if ask("cuInit", 0, allowed=NO_DEVICE) == 0:
+        ask("cuDeviceGetCount", ctypes.byref(count))
     if index >= count.value:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         got = {0: "no card", 1: "1 card"}.get(count.value, f"{count.value} cards")
-        fix = ""
-        if count.value == 0 or visible is not None:
-            fix = "Is the card visible here?"
+        fix = "" if count.value else "Is the card visible here?"
         if visible is not None:
             fix = f"CUDA_VISIBLE_DEVICES is {visible!r}."
         raise DeviceError(f"a card number {index}", got, place, fix)
-    return _describe(driver, index, known, place)
-
-
-def _describe(driver: Any, index: int, known: tuple[int, int], place: str) -> Card:  # noqa: ANN401
     device, context = ctypes.c_int(), ctypes.c_void_p()
     name = ctypes.create_string_buffer(256)
-    major, minor = ctypes.c_int(), ctypes.c_int()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    _ask(driver, "cuDeviceGet", place, ctypes.byref(device), index)
-    _ask(driver, "cuDeviceGetName", place, name, 256, device)
-    for value, attribute in ((major, MAJOR), (minor, MINOR)):
-        _ask(
-            driver,
-            "cuDeviceGetAttribute",
-            place,
-            ctypes.byref(value),
-            attribute,
-            device,
-        )
-    _ask(driver, "cuDevicePrimaryCtxRetain", place, ctypes.byref(context), device)
+    ask("cuDeviceGet", ctypes.byref(device), index)
+    ask("cuDeviceGetName", name, 256, device)
+    ask("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
     try:
-        _ask(driver, "cuCtxPushCurrent_v2", place, context)
+        ask("cuCtxPushCurrent_v2", context)
         try:
-            sizes = ctypes.byref(free), ctypes.byref(total)
-            _ask(driver, "cuMemGetInfo_v2", place, *sizes)
+            ask("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         finally:
             driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     finally:
         driver.cuDevicePrimaryCtxRelease_v2(device)
     text = name.value.decode(errors="replace")
-    capability = major.value, minor.value
-    return Card(index, text, capability, total.value, free.value, known)
+    return Card(index, text, total.value, free.value)
 
 
-def _ask(driver: Any, function: str, place: str, *arguments: Any) -> None:  # noqa: ANN401
-    code = int(getattr(driver, function)(*arguments))
-    if code != 0:
-        _refuse(driver, function, code, place)
-
-
-def _refuse(driver: Any, function: str, code: int, place: str) -> None:  # noqa: ANN401
-    text = ctypes.c_char_p()
-    driver.cuGetErrorString(code, ctypes.byref(text))
-    said = (text.value or b"an unknown error").decode(errors="replace")
-    rule = f"{function} of the driver to succeed"
-    raise DeviceError(rule, f"error {code}, {said}", place)
+def _ask(driver: Any, place: str, name: str, *arguments: Any, allowed: int = 0) -> int:  # noqa: ANN401
+    """Call a function of the driver; returns 0, or the code that is allowed too."""
+    code = int(getattr(driver, name)(*arguments))
+    if code not in (0, allowed):
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(code, ctypes.byref(text))
+        said = (text.value or b"an unknown error").decode(errors="replace")
+        rule = f"{name} of the driver to succeed"
+        raise DeviceError(rule, f"error {code}, {said}", place)
+    return code
 
 
 def check_memory(card: Card, needed: int) -> None:
-    """Refuse a model, of `needed` bytes, that the card has no room for.
-
-    Raises
-    ------
-    DeviceError
-        With both sizes, and what can be done.
-    """
+    """Raise DeviceError for a model, of `needed` bytes, that the card cannot hold."""
     if needed + MARGIN_BYTES <= card.free_bytes:
         return
     rule = f"{(needed + MARGIN_BYTES) / GIB:.2f} GiB free for the weights"
@@ -249,19 +212,16 @@ def check_memory(card: Card, needed: int) -> None:
 
 
 @dataclass
-class Noise:
-    """What was printed while it was captured; `used`: an error says it already."""
+class CapturedOutput:
+    """What was printed while it was captured; complete when that has ended."""
 
     text: str = ""
-    used: bool = False
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(AttributeError, OSError, ValueError):  # none, or closed
             stream.flush()
-        except (AttributeError, OSError, ValueError):  # none, or closed
-            continue
 
 
 def _scratch() -> IO[bytes]:
@@ -270,13 +230,13 @@ def _scratch() -> IO[bytes]:
 
 
 @contextmanager
-def captured() -> Iterator[Noise]:
+def capture_output() -> Iterator[CapturedOutput]:
     """Capture what is printed to file descriptors 1 and 2, by C code and Python.
 
     The caller holds a lock, since descriptors belong to the process, and gives what no
-    error is made of to `say_again`.
+    error is made of to `reprint`.
     """
-    noise = Noise()
+    printed = CapturedOutput()
     _flush()
     with _scratch() as file:
         kept: list[tuple[int, int]] = []
@@ -287,42 +247,38 @@ def captured() -> Iterator[Noise]:
                 except OSError:  # a service without it
                     continue
                 os.dup2(file.fileno(), descriptor)
-            yield noise
+            yield printed
         finally:
             _flush()  # the runtime's Python prints too, into a buffer
             for descriptor, copy in kept:
                 os.dup2(copy, descriptor)
                 os.close(copy)
             file.seek(0)
-            printed = file.read()
-            noise.text = re.sub(r"\x1b\[[0-9;]*m", "", printed.decode(errors="replace"))
+            text = file.read().decode(errors="replace")
+            printed.text = re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def say_again(noise: Noise) -> None:
+def reprint(text: str) -> None:
     """Write what was captured, and made no error of, to descriptor 2."""
-    if noise.text and not noise.used:
-        with_end = noise.text if noise.text.endswith("\n") else noise.text + "\n"
-        try:
-            os.write(2, with_end.encode())
-        except OSError:  # nobody listens
-            return
+    if text:
+        with suppress(OSError):  # of a closed descriptor
+            os.write(2, (text.removesuffix("\n") + "\n").encode())
 
 
-def why_on_cpu(noise: Noise, provider: str) -> DeviceError:
+def why_on_cpu(printed: str, provider: str) -> DeviceError:
     """Make the error of a session that was to be on CUDA and is not."""
-    noise.used = True
     rule, fix = "a session on CUDA", INSTALL_GPU
-    missing = re.search(
-        r"([\w.+-]+\.(?:so[\w.]*|dll)): cannot open shared object", noise.text
-    ) or re.search(r'error 126.*"([^"]+\.dll)"', noise.text)
+    unopened = r"([\w.+-]+\.(?:so[\w.]*|dll)): cannot open shared object"
+    missing = re.search(unopened, printed)
+    missing = missing or re.search(r'error 126.*"([^"]+\.dll)"', printed)
     if missing:
         rule = f"the library {missing[1]}, which the runtime's CUDA needs"
         if missing[1] == DRIVER:
             fix = INSTALL_DRIVER
         return DeviceError(rule, "none", "device", fix)
-    found = re.search(r"CUDA (?:failure|error) \d+: [^;\n]*", noise.text)
-    found = found or re.search(r"(?<= with error: )[^\n]+", noise.text)
-    lines = [line.strip() for line in noise.text.splitlines() if line.strip()]
+    found = re.search(r"CUDA (?:failure|error) \d+: [^;\n]*", printed)
+    found = found or re.search(r"(?<= with error: )[^\n]+", printed)
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
     got = f"one on {provider}"
     if found or lines:
         # without the time and the place in the runtime's source
@@ -334,17 +290,13 @@ def why_on_cpu(noise: Noise, provider: str) -> DeviceError:
 def cuda_failure(reason: str, index: int) -> DeviceError | None:
     """Make a DeviceError of what the runtime raised, if it is about the card."""
     place = f"cuda:{index}"
-    if re.search(
-        r"out of memory|failed to allocate memory|bad allocation", reason, re.I
-    ):
-        fix = (
-            "Free the card, score fewer rows at a time, convert with"
-            ' --embedding-dtype fp16, or give tables="host".'
-        )
+    full = "out of memory|failed to allocate memory|bad allocation"
+    if re.search(full, reason, re.I):
+        fix = "Free the card, score fewer rows at a time, convert with"
+        fix += ' --embedding-dtype fp16, or give tables="host".'
         return DeviceError("memory on the card", "none left", place, fix)
-    found = re.search(
-        r"(?:CUDA|CUDNN|CUBLAS|cudart|cuDNN|cuBLAS)\w* (?:failure|error)[^;\n]*", reason
-    )
+    libraries = "CUDA|CUDNN|CUBLAS|cudart|cuDNN|cuBLAS"
+    found = re.search(rf"(?:{libraries})\w* (?:failure|error)[^;\n]*", reason)
     if found:
         return DeviceError("a card that works", found[0][:300].strip(), place)
     return None

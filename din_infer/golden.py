@@ -1,85 +1,28 @@
-"""Golden rows: what a model must compute on this machine before anything else.
-
-A model file holds raw rows and the scores that torch gave for them; a torch module's
-file holds its example inputs and their outputs.
-"""
-
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+"""Golden rows: a model must score them as torch did, or it is not loaded."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from din_infer.encoded import check_inputs
 from din_infer.errors import InputError, ModelError
 from din_infer.link import link_in_place
+from din_infer.model_format import GOLDEN_KEY, GOLDEN_TOLERANCE
 from din_infer.session import Session
 from din_infer.slicing import run_in_slices
-from din_infer.spec import FeatureSpec, Input
 
-__all__ = ["Golden", "check_golden", "read_golden"]
+__all__ = ["check_golden"]
 
-GOLDEN_TOLERANCE = {"fp32": 1e-5, "tf32x3": 1e-5, "tf32": 5e-3, "bf16": 2e-2}
 FIX = "The file is damaged, or this machine computes something else."
-# What json, NumPy and a spec raise of content that has another form.
-UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
-@dataclass(frozen=True)
-class Golden:
-    """Inputs of a graph, and what they give: a spec's scores, or a module's outputs."""
-
-    inputs: Mapping[str, NDArray[Any]]
-    wanted: Sequence[NDArray[np.float64]]
-
-
-def read_golden(
-    text: str, spec: FeatureSpec | None, inputs: Sequence[Input], place: str
-) -> Golden:
-    """Read golden rows of a spec, or the example of a torch module that has `inputs`.
+def check_golden(session: Session) -> None:
+    """Compute the golden rows of a model, or a torch module's example outputs.
 
     Raises
     ------
     ModelError
-        If they are not what din-convert writes, or do not fit.
+        If a value differs by more than `GOLDEN_TOLERANCE` allows.
     """
-    if spec is None:
-        try:
-            golden = json.loads(text)
-            given = golden["inputs"]
-            arrays = {i.name: np.asarray(given[i.name], i.dtype) for i in inputs}
-            outputs = [np.asarray(w, np.float64) for w in golden["outputs"]]
-            return Golden(check_inputs(inputs, arrays), outputs)
-        except UNREADABLE as error:
-            raise ModelError("a golden example", error, place) from None
-    try:
-        golden = json.loads(text)
-        rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
-        count = len(rows)
-    except UNREADABLE as error:
-        raise ModelError("golden rows", error, place) from None
-    if count == 0 or wanted.shape != (count,):
-        rule = "golden rows, and one score for each"
-        got = f"{count} rows and scores of shape {list(wanted.shape)}"
-        raise ModelError(rule, got, place)
-    try:
-        return Golden(spec.encode(rows), [wanted])
-    except InputError as error:
-        raise ModelError("golden rows of its spec", error, place) from None
-
-
-def check_golden(
-    golden: Golden, session: Session, spec: FeatureSpec | None, place: str
-) -> None:
-    """Compute golden rows, and compare the scores with those in the file.
-
-    Raises
-    ------
-    ModelError
-        If one differs by more than 1e-5, or what the precision allows.
-    """
+    spec, golden = session.contract.spec, session.contract.golden
+    place = f"{session.contract.place}: {GOLDEN_KEY}"
     tolerance = GOLDEN_TOLERANCE[session.precision]
     if spec is None:
         names = session.output_names

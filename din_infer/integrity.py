@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from din_infer.onnx_header import FILE_KEY, MODEL_METADATA, Place, entry, tagged
+from din_infer.model_format import FILE_KEY
+from din_infer.onnx_header import MODEL_METADATA, Place, entry, tagged
 
 __all__ = [
-    "DATA_KEY",
-    "FILE_KEY",
-    "Place",
     "Record",
     "digest_of",
     "sample_of",
@@ -26,7 +24,6 @@ __all__ = [
     "sealed",
 ]
 
-DATA_KEY = "din_infer.data"  # of the graph's metadata, about the data file
 # Some 50 KiB of a file are read at each load, in blocks that no hole of 1 % of the file
 # can lie between. SHA-256 of 64 KiB took 0.06 ms, BLAKE2b 0.16.
 SAMPLE_SHARES = 100

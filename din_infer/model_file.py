@@ -1,7 +1,4 @@
-"""A model before a runtime sees it: metadata, weights and where they lie, its digests.
-
-Above 400 lines: each of many ways to lose a file has a sentence of its own.
-"""
+"""A model before a runtime sees it: metadata, digests, and where its weights lie."""
 
 import io
 import os
@@ -14,21 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import din_infer.model_format as fmt
 from din_infer.errors import ModelError, sentence
-from din_infer.integrity import (
-    DATA_KEY,
-    Record,
-    View,
-    digest_of,
-    sample_of,
-)
+from din_infer.integrity import Record, View, digest_of, sample_of
 from din_infer.lazy import lazy
-from din_infer.onnx_header import FILE_KEY, Header, Place, over_data, viewed
+from din_infer.onnx_header import Header, Place, over_data, viewed
 from din_infer.spec import FeatureSpec
 
 __all__ = ["ModelFile", "Source"]
 
-FORMAT = "1"
 MOST_LINKS = 40  # as Linux follows
 # The first releases of ONNX Runtime that take, by measurement of 1.20.1 to 1.32.0, the
 # folder of a graph that is given as bytes; and a data file's bytes.
@@ -104,17 +95,17 @@ class ModelFile:
     target: Path | None
     content: bytes | None = field(repr=False)
     data: dict[str, Path] = field(default_factory=dict)
-    _header: Header = field(repr=False, kw_only=True)
+    header: Header = field(repr=False, kw_only=True)
 
     @property
     def metadata(self) -> dict[str, str]:
         """The metadata of the graph."""
-        return self._header.metadata
+        return self.header.metadata
 
     @property
     def model_id(self) -> str:
         """Digest of the graph, with its spec, and its weights."""
-        return self.metadata.get("din_infer.model_id", "")
+        return self.metadata.get(fmt.MODEL_ID_KEY, "")
 
     @property
     def files(self) -> list[Path]:
@@ -124,7 +115,7 @@ class ModelFile:
     @property
     def num_bytes(self) -> int:
         """Bytes of the model's files together."""
-        return self._header.num_bytes + sum(map(_size, self.data.values()))
+        return self.header.num_bytes + sum(map(_size, self.data.values()))
 
     @lazy
     def spec(self) -> FeatureSpec:
@@ -135,10 +126,10 @@ class ModelFile:
         ModelError
             If there is none, or it is not a spec that this version reads.
         """
-        if "din_infer.spec" not in self.metadata:
+        if fmt.SPEC_KEY not in self.metadata:
             rule = "a model with a feature spec, which din-convert wrote"
             raise ModelError(rule, "an ONNX file without one", self.place)
-        return FeatureSpec.from_json(self.metadata["din_infer.spec"])
+        return FeatureSpec.from_json(self.metadata[fmt.SPEC_KEY])
 
     @classmethod
     def read(
@@ -151,9 +142,7 @@ class ModelFile:
         source : path, bytes or binary file
             The ``.onnx``; links are followed. Of a file, what is left to read.
         data_root : path, optional
-            A folder that the data file may lie in, or in folders of it, if links lead
-            there. Without it, it lies in the folder of the ``.onnx`` itself, links
-            followed.
+            As `Predictor` takes it.
 
         Raises
         ------
@@ -176,26 +165,22 @@ class ModelFile:
         except (ValueError, IndexError):
             rule = "a model that din-convert wrote"
             raise ModelError(rule, "a damaged file, or no ONNX file", place) from None
-        model = cls(place, path, target, content, _header=header)
-        model._check_format()
-        model._find_data(_folder(data_root) if data_root is not None else None)
-        return model
-
-    def _check_format(self) -> None:
-        number = self.metadata.get("din_infer.format")
+        number = header.metadata.get(fmt.FORMAT_KEY)
         if number is None:
             rule = "a model that din-convert wrote"
-            got = "an ONNX file without din_infer metadata"
-            raise ModelError(rule, got, self.place)
-        if number != FORMAT:
+            raise ModelError(rule, "an ONNX file without din_infer metadata", place)
+        if number != fmt.FORMAT:
             fix = "Use the din-infer version that wrote it, or a newer one."
-            place = f"{self.place}: din_infer.format"
-            raise ModelError(f"format {FORMAT}", number, place, fix)
+            place = f"{place}: {fmt.FORMAT_KEY}"
+            raise ModelError(f"format {fmt.FORMAT}", number, place, fix)
+        model = cls(place, path, target, content, header=header)
+        model._find_data(_folder(data_root) if data_root is not None else None)
+        return model
 
     # ---- the data file ----
 
     def _find_data(self, root: Path | None) -> None:
-        for name in dict.fromkeys(e.name for e in self._header.externals):
+        for name in dict.fromkeys(e.name for e in self.header.externals):
             if self.target is None or self.path is None:
                 rule = "a model with its weights inside"
                 fix = "Convert it with din-convert --single-file."
@@ -204,21 +189,21 @@ class ModelFile:
                 rule = "a data file's name, without folders"
                 raise ModelError(rule, repr(name), f"{self.place}: external data")
             folders = [self.target.parent, *_links(self.path)]
-            self.data[name] = self._data_file(name, folders, root)
-        for name, path in self.data.items():
-            size, needed = _size(path), self._size_of(name)
+            needed = max(p.offset + p.length for p in self._places(name))
+            path = self.data[name] = self._data_file(name, needed, folders, root)
+            size = _size(path)
             if size < needed:
                 rule = f"at least {needed:,} bytes"
                 raise ModelError(rule, f"{size:,}", str(path), DAMAGED)
 
-    def _size_of(self, name: str) -> int:
-        """How long the graph needs a data file to be."""
-        places = [e.place for e in self._header.externals if e.name == name]
-        return max(p.offset + p.length for p in places)
+    def _places(self, name: str) -> list[Place]:
+        """List the tensors in a data file."""
+        return [e.place for e in self.header.externals if e.name == name]
 
-    def _data_file(self, name: str, folders: list[Path], root: Path | None) -> Path:
+    def _data_file(
+        self, name: str, num_bytes: int, folders: list[Path], root: Path | None
+    ) -> Path:
         """Return the file of a name beside the model, links followed and checked."""
-        beside = folders[0] / name
         for folder in folders:
             path = folder / name
             try:
@@ -241,10 +226,10 @@ class ModelFile:
             raise ModelError(rule, f"a link to {found}", str(path), fix)
         rule = f"{name} beside {os.path.basename(self.place)}"  # noqa: PTH119
         fix = f"Its weights are in {name}: put both files into one folder."
-        similar = _of_size(folders[0], self._size_of(name))
+        similar = _of_size(folders[0], num_bytes)
         if similar:
             fix = f"{similar} has its size: if it was renamed, name it {name} again."
-        raise ModelError(rule, "no such file", str(beside), fix)
+        raise ModelError(rule, "no such file", str(folders[0] / name), fix)
 
     # ---- digests ----
 
@@ -269,26 +254,22 @@ class ModelFile:
         ModelError
             Naming the file, and the tensor that has changed.
         """
-        record = self._record(FILE_KEY)
-        if record is not None and record.num_bytes == self._header.sealed:
+        record = self._record(fmt.FILE_KEY)
+        if record is not None and record.num_bytes == self.header.sealed:
             whole = [Place("", 0, record.num_bytes)]
             with viewed(self.target, self.content) as view:
                 _compare_samples(view, record, whole, self.place)
-        record = self._record(DATA_KEY)
+        record = self._record(fmt.DATA_KEY)
         for name, path in self.data.items():
             if record is not None:
-                places = [e.place for e in self._header.externals if e.name == name]
                 with _readable(path), viewed(path, None) as view:
                     _check_size(path, record)
-                    _compare_samples(view, record, places, str(path))
+                    _compare_samples(view, record, self._places(name), str(path))
 
     def check_all(self, progress: Progress | None = None) -> None:
         """Compare every byte of the model's files with what din-convert wrote.
 
-        Parameters
-        ----------
-        progress : callable, optional
-            Called with the number of bytes of each step; `num_bytes` is their sum.
+        `progress` is called with the number of bytes of each step, `num_bytes` in all.
 
         Raises
         ------
@@ -296,19 +277,19 @@ class ModelFile:
             Naming the file that differs; or if the model has no digests, since an older
             din-convert wrote it, or another program has written it anew.
         """
-        record = self._record(FILE_KEY)
-        if record is None or record.num_bytes != self._header.sealed:
+        record = self._record(fmt.FILE_KEY)
+        if record is None or record.num_bytes != self.header.sealed:
             rule = "a model as din-convert wrote it, with digests"
             got = "none" if record is None else "a file written anew since"
             raise ModelError(rule, got, self.place, "Convert the model again.")
         target, content = self.target, self.content or b""
         with target.open("rb") if target else io.BytesIO(content) as file:
-            if digest_of(file, self._header.sealed, progress) != record.sha256:
+            if digest_of(file, self.header.sealed, progress) != record.sha256:
                 _refuse("other bytes", self.place)
-        record = self._record(DATA_KEY)
+        record = self._record(fmt.DATA_KEY)
         for path in self.data.values():
             if record is None:
-                rule, place = "the data file's digest", f"{self.place}: {DATA_KEY}"
+                rule, place = "the data file's digest", f"{self.place}: {fmt.DATA_KEY}"
                 raise ModelError(rule, "none", place, "Convert it again.")
             with _readable(path), path.open("rb") as file:
                 _check_size(path, record)
@@ -325,20 +306,10 @@ class ModelFile:
         *,
         mapped: bool,
     ) -> Iterator[str | bytes]:
-        """Yield what an InferenceSession takes for this model, while it is made.
+        """Yield the path or bytes that an InferenceSession takes, while it is made.
 
-        Parameters
-        ----------
-        options : onnxruntime.SessionOptions
-            Entries may be added.
-        release : [major, minor] of the runtime
-        mapped : bool
-            The runtime maps the data file; otherwise it has a copy of its own.
-
-        Yields
-        ------
-        str or bytes
-            A path, or the graph.
+        Entries may be added to its SessionOptions. `release` is the runtime's, [major,
+        minor]. It maps the data file if `mapped`, and else has a copy of its own.
         """
         if self.target is None:
             yield self.content or b""
@@ -349,7 +320,9 @@ class ModelFile:
         elif mapped and list(release) >= TAKES_FOLDER:
             (path,) = self.data.values()
             options.add_session_config_entry(FOLDER_ENTRY, os.fspath(path.parent))
-            yield self._graph_over(path.name)
+            with viewed(self.target, None) as view:
+                graph = over_data(view, path.name)
+            yield graph
         elif not mapped and list(release) >= TAKES_BYTES:
             contents = []
             for path in self.data.values():
@@ -369,11 +342,6 @@ class ModelFile:
                     else:  # the runtime maps it, and nobody else has it
                         shutil.copyfile(path, place.parent / name)
                 yield os.fspath(place)
-
-    def _graph_over(self, name: str) -> bytes:
-        """Return the graph over a data file of this name."""
-        with viewed(self.target, self.content) as view:
-            return over_data(view, name)
 
 
 @contextmanager

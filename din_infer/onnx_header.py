@@ -1,4 +1,4 @@
-"""The header of an .onnx: its metadata, and where its weights lie.
+"""The header of an .onnx: metadata, inputs, outputs, and where its weights lie.
 
 An `.onnx` is one protobuf message. It is looked at without a runtime, and without
 reading the weights.
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, overload
 
+from din_infer.model_format import FILE_KEY
+
 __all__ = [
-    "FILE_KEY",
     "GRAPH_INITIALIZER",
     "MODEL_GRAPH",
     "MODEL_METADATA",
@@ -31,13 +32,13 @@ __all__ = [
 
 # Fields of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
-GRAPH_INITIALIZER, TENSOR_NAME, TENSOR_EXTERNAL_DATA = 5, 8, 13
+GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
+TENSOR_NAME, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 13, 1
 KEY, VALUE = 1, 2
 # Wire types of protobuf, and the bytes of those that are of one size.
 VARINT, BYTES = 0, 2
 FIXED = {1: 8, 5: 4}
 VARINT_BYTES = 10
-FILE_KEY = "din_infer.file"  # the last entry of an .onnx, about the bytes before it
 LARGEST_OFFSET = 1 << 63
 READ_WHOLE_BYTES = 1 << 20
 POSIX = hasattr(os, "pread")
@@ -165,6 +166,14 @@ def _external(view: Content, tensor: _Field) -> External | None:
     return External(Place(label, offset, length), entries.get("location", ""))
 
 
+def _name(view: Content, value: _Field) -> str:
+    """Read the name of a ValueInfoProto."""
+    for f in _fields(view, value.start, value.end):
+        if f.number == VALUE_NAME:
+            return str(view[f.start : f.end], "utf-8")
+    return ""
+
+
 @dataclass
 class Header:
     """What is read of an .onnx; `sealed` bytes stand before its last metadata entry."""
@@ -173,13 +182,15 @@ class Header:
     sealed: int
     metadata: dict[str, str]
     externals: list[External]
+    inputs: list[str]
+    outputs: list[str]
     has_graph: bool = False
 
     @classmethod
     def read(cls, view: Content) -> "Header":
         """Read it; ValueError or IndexError where this is no ONNX file."""
         size = len(view)
-        header = cls(size, -1, {}, [])
+        header = cls(size, -1, {}, [], [], [])
         for f in _fields(view, 0, size):
             if f.number == MODEL_METADATA:
                 key, value = _entry(view, f)
@@ -187,10 +198,14 @@ class Header:
                 header.sealed = f.at if key == FILE_KEY and f.end == size else -1
             elif f.number == MODEL_GRAPH:
                 header.has_graph = True
-                for tensor in _fields(view, f.start, f.end):
-                    if tensor.number == GRAPH_INITIALIZER:
-                        external = _external(view, tensor)
+                for part in _fields(view, f.start, f.end):
+                    if part.number == GRAPH_INITIALIZER:
+                        external = _external(view, part)
                         header.externals += [external] if external else []
+                    elif part.number == GRAPH_INPUT:
+                        header.inputs.append(_name(view, part))
+                    elif part.number == GRAPH_OUTPUT:
+                        header.outputs.append(_name(view, part))
         return header
 
 

@@ -15,17 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from din_infer.describe import describe, describe_inputs
 from din_infer.encode import Counts, Encoded, Stats
-from din_infer.encoded import check_encoded, check_inputs, read_inputs
+from din_infer.encoded import check_encoded, check_inputs
 from din_infer.encoded_request import EncodedRequest
 from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
 from din_infer.explain.raw_values import readable
-from din_infer.golden import check_golden, read_golden
+from din_infer.golden import check_golden
 from din_infer.link import link_in_place
 from din_infer.model_file import Source
+from din_infer.model_format import WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.slicing import run_in_slices
-from din_infer.spec import FeatureSpec, Input
+from din_infer.spec import FeatureSpec
 from din_infer.warmup import inputs_of_pages, inputs_of_shapes
 
 __all__ = ["Predictor"]
@@ -110,36 +111,12 @@ class Predictor:
             "data_root": None if data_root is None else os.path.abspath(data_root),  # noqa: PTH100
         }
         self._session = Session(path, **self._options)
-        self._place = place = self._session.file.place
-        self._spec, self._inputs = self._read_contract(place)
-        wanted = tuple(i.name for i in self._inputs)
-        if self._session.input_names != wanted:
-            got = ", ".join(self._session.input_names)
-            raise ModelError("the graph inputs " + ", ".join(wanted), got, place)
-        missing = {"logit", "score"} - set(self._session.output_names)
-        if missing and self._spec is not None:
-            rule = "the graph outputs logit and score"
-            raise ModelError(rule, ", ".join(self._session.output_names), place)
-        if self._spec is not None:
-            self._session.expect(self._inputs)
+        contract = self._session.contract
+        self._place = contract.place
+        self._spec, self._inputs = contract.spec, contract.inputs
         self._lock = threading.Lock()
         self._stats = Stats()
-        text = self._session.metadata.get("din_infer.golden", "")
-        place = f"{place}: din_infer.golden"
-        self._golden = read_golden(text, self._spec, self._inputs, place)
-        check_golden(self._golden, self._session, self._spec, place)
-
-    def _read_contract(self, path: str) -> tuple[FeatureSpec | None, tuple[Input, ...]]:
-        """Read the spec and its inputs, or those of a torch module, which has none."""
-        metadata = self._session.metadata
-        place = f"{path}: din_infer.spec"
-        if "din_infer.spec" in metadata:
-            spec = FeatureSpec.from_json(metadata["din_infer.spec"])
-            return spec, spec.inputs
-        if "din_infer.inputs" not in metadata:
-            raise ModelError("a spec in the model", "none", place)
-        inputs = metadata["din_infer.inputs"]
-        return None, read_inputs(inputs, f"{path}: din_infer.inputs")
+        check_golden(self._session)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -159,7 +136,7 @@ class Predictor:
     @property
     def model_id(self) -> str:
         """Digest of the graph and its weights."""
-        return self._session.metadata.get("din_infer.model_id", "")
+        return self._session.file.model_id
 
     @property
     def device(self) -> str:
@@ -211,7 +188,7 @@ class Predictor:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self._score(self.encode(batch), raw, batch_size)
+        return self._score(self._encode(batch), raw, batch_size)
 
     def score_requests(
         self,
@@ -246,7 +223,11 @@ class Predictor:
             As `score`; when `request_of_candidate` does not fit B and N; or when
             another model encoded `requests`.
         """
-        encoded = self.encode_pairs(requests, candidates, request_of_candidate)
+        if isinstance(requests, EncodedRequest):
+            requests.inputs_of(self.model_id)
+        encoded = self.spec.encoder.encode_requests(
+            requests, candidates, request_of_candidate, self.threads
+        )
         return self._score(encoded, raw, batch_size)
 
     def encode_request(self, requests: object) -> EncodedRequest:
@@ -313,67 +294,11 @@ class Predictor:
             for inputs in inputs_of_pages(spec):
                 self._outputs(inputs, ["logit"], None)
         times = 1 if self.device == "cpu" else RUNS_TO_CAPTURE
-        for inputs in inputs_of_shapes(spec, self._golden.inputs, counts):
+        for inputs in inputs_of_shapes(
+            spec, self._session.contract.golden.inputs, counts
+        ):
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
-
-    def encode(
-        self, batch: object, *, errors: list[InputError] | None = None
-    ) -> Encoded:
-        """Encode a table for `scores_of`, as `score` does.
-
-        Parameters
-        ----------
-        batch : table of rows
-            As `score` takes it.
-        errors : list, optional
-            Takes the errors of all bad rows; see `FeatureEncoder.encode`. Without it
-            the first raises.
-
-        Returns
-        -------
-        Encoded
-
-        Raises
-        ------
-        InputError
-            As `score`.
-        """
-        return self.spec.encoder.encode(
-            batch, self.threads, merge_repeats=True, errors=errors
-        )
-
-    def encode_pairs(
-        self,
-        requests: object,
-        candidates: object,
-        request_of_candidate: ArrayLike | None = None,
-        *,
-        errors: list[InputError] | None = None,
-    ) -> Encoded:
-        """Encode requests and candidates for `scores_of`, as `score_requests` does.
-
-        Parameters
-        ----------
-        requests, candidates, request_of_candidate
-            As `score_requests` takes them.
-        errors
-            As in `encode`.
-
-        Returns
-        -------
-        Encoded
-
-        Raises
-        ------
-        InputError
-            As `score_requests`.
-        """
-        if isinstance(requests, EncodedRequest):
-            requests.inputs_of(self.model_id)
-        return self.spec.encoder.encode_requests(
-            requests, candidates, request_of_candidate, self.threads, errors=errors
-        )
 
     def scores_of(
         self,
@@ -383,12 +308,12 @@ class Predictor:
         batch_size: int | None = None,
         errors: list[InputError] | None = None,
     ) -> NDArray[np.float32]:
-        """Score what `encode` or `encode_pairs` made; `count` counts it.
+        """Score what the spec's encoder made; `count` counts it.
 
         Parameters
         ----------
         encoded : Encoded
-            Of this model.
+            By `spec.encoder` of this model.
         raw, batch_size
             As in `score`.
         errors : list, optional
@@ -412,6 +337,9 @@ class Predictor:
         """Add the counts of an encoded batch to `stats`."""
         with self._lock:
             self._stats.add_all(counts)
+
+    def _encode(self, batch: object) -> Encoded:
+        return self.spec.encoder.encode(batch, self.threads, merge_repeats=True)
 
     def _score(
         self, encoded: Encoded, raw: bool = False, batch_size: int | None = None
@@ -467,7 +395,7 @@ class Predictor:
 
         On CUDA the next batch is encoded while the card works on this one.
         """
-        encoded: Iterator[Encoded] = map(self.encode, batches)
+        encoded: Iterator[Encoded] = map(self._encode, batches)
         if self.device != "cpu":
             from din_infer.jobs.pipeline import ahead
 
@@ -560,7 +488,7 @@ class Predictor:
 
     def _explaining(self) -> list[str]:
         """Name the outputs that explain: logit, then each sequence's weights."""
-        weights = [f"{s.name}.activation_weight" for s in self.spec.behavior]
+        weights = [s.name + WEIGHT_SUFFIX for s in self.spec.behavior]
         path = self._place
         if self.spec.model.type != "din" or not weights:
             rule = "a DIN with behavior sequences to explain"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from din_infer.cuda import Pending
 from din_infer.errors import check_count
+from din_infer.model_format import WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec
 
@@ -35,28 +36,18 @@ def run_in_slices(
     names: Sequence[str],
     batch_size: int | None = None,
 ) -> list[NDArray[np.float32]]:
-    """Run the graph on a batch of any size, in slices of at most `batch_size`.
-
-    Parameters
-    ----------
-    session : Session
-        Of the model whose spec is `spec`.
-    inputs : dict of arrays
-        One per entry of `spec.inputs`.
-    names : strs
-        Outputs of the graph.
-    batch_size : int, optional
-        Candidates per run; by default what suits the device and the operators.
+    """Run the graph on the inputs of its spec, `batch_size` candidates at a time.
 
     Returns
     -------
     list of float32 [N] or [N, T]
-        As `names` lists them; owned by the caller.
+        The outputs that `names` lists; owned by the caller.
 
     Raises
     ------
     InputError
-        If `batch_size` is not a whole number of at least 1.
+        If `batch_size` is not a whole number of at least 1. By default it is what suits
+        the device and the operators.
     """
     if batch_size is None:
         sizes = FUSED_BATCH_SIZE if session.fused else DEFAULT_BATCH_SIZE
@@ -65,7 +56,11 @@ def run_in_slices(
     count = len(inputs["request_of_candidate"])
     if count <= batch_size:
         return session.run(inputs, names)
-    made = [np.zeros((count, *_width(spec, n, inputs)), np.float32) for n in names]
+    widths = {  # of the weights of a sequence: T
+        s.name + WEIGHT_SUFFIX: inputs[s.own_fields[0].name].shape[1:]
+        for s in spec.behavior
+    }
+    made = [np.zeros((count, *widths.get(n, ())), np.float32) for n in names]
     slices = slices_in_order if session.fused else slices_by_length
     begun: deque[tuple[Chosen, Pending]] = deque()
 
@@ -86,15 +81,6 @@ def run_in_slices(
     return made
 
 
-def _width(spec: FeatureSpec, output: str, inputs: Inputs) -> tuple[int, ...]:
-    """Return (T,) of a sequence's weights, () of logit and score."""
-    for s in spec.behavior:
-        if output == f"{s.name}.activation_weight":
-            field = s.own_fields[0].name
-            return inputs[field].shape[1:]
-    return ()
-
-
 def slices_in_order(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slices:
     """Cut candidates where they stand, requests kept together; nothing is copied.
 
@@ -110,12 +96,7 @@ def slices_in_order(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slice
         chosen = here if order is None else order[here]
         mine = request[chosen]
         spanned = slice(int(mine[0]), int(mine[-1]) + 1)
-        part = {
-            i.name: inputs[i.name][spanned if i.shape[0] == "B" else chosen]
-            for i in spec.inputs
-        }
-        part["request_of_candidate"] = mine - mine[0]
-        yield chosen, part
+        yield chosen, _take(spec, inputs, spanned, chosen, mine - mine[0])
 
 
 def slices_by_length(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slices:
@@ -132,20 +113,26 @@ def slices_by_length(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slic
         order = np.lexsort((request, np.asarray(lengths)[request]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        yield chosen, _take(spec, inputs, chosen)
+        used, owners = np.unique(request[chosen], return_inverse=True)
+        part = _take(spec, inputs, used, chosen, owners.astype(np.int64))
+        for i in spec.inputs:
+            if i.lengths is not None and i.fixed_length is None:
+                longest = int(part[i.lengths].max(initial=0))
+                part[i.name] = part[i.name][:, :longest]
+        yield chosen, part
 
 
 def _take(
-    spec: FeatureSpec, inputs: Inputs, chosen: NDArray[np.int64]
+    spec: FeatureSpec,
+    inputs: Inputs,
+    requests: Chosen,
+    candidates: Chosen,
+    owners: NDArray[np.int64],
 ) -> dict[str, NDArray[Any]]:
-    """Take some candidates and the requests they need, no wider than they need."""
-    used, local = np.unique(inputs["request_of_candidate"][chosen], return_inverse=True)
-    part: dict[str, NDArray[Any]] = {}
-    for i in spec.inputs:
-        part[i.name] = inputs[i.name][used if i.shape[0] == "B" else chosen]
-    part["request_of_candidate"] = local.astype(np.int64)
-    for i in spec.inputs:
-        if i.lengths is not None and i.fixed_length is None:
-            longest = int(part[i.lengths].max(initial=0))
-            part[i.name] = part[i.name][:, :longest]
+    """Take some requests, and candidates that belong to `owners` of them."""
+    part = {
+        i.name: inputs[i.name][requests if i.shape[0] == "B" else candidates]
+        for i in spec.inputs
+    }
+    part["request_of_candidate"] = owners
     return part

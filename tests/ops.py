@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from din_converter import functions
+from din_infer.model_format import IR_VERSION, OPSET
 from din_infer.session import ops_library
 from din_infer.spec import FeatureSpec, Tower
 
@@ -79,11 +80,14 @@ class Graph:
             [numpy_helper.from_array(v, k) for k, v in self.constants.items()],
         )
         opsets = [
-            helper.make_opsetid("", functions.OPSET),
+            helper.make_opsetid("", OPSET),
             helper.make_opsetid(functions.DOMAIN, 1),
         ]
         model = helper.make_model(
-            graph, functions=[self.function], opset_imports=opsets, ir_version=10
+            graph,
+            functions=[self.function],
+            opset_imports=opsets,
+            ir_version=IR_VERSION,
         )
         return bytes(model.SerializeToString())
 

@@ -153,8 +153,8 @@ def test_layers_that_no_multiprocessor_holds_are_refused(
     small(4000)
     graph = attention_graph(hidden=[100], dims=(64,))
     wanted = (
-        "expected layers that fit into a multiprocessor, got wider ones"
-        " - at `LocalActivation`"
+        "din_infer.too_wide[expected layers that fit into a multiprocessor, got wider"
+        " ones] - at `LocalActivation`"
     )
     with refused(wanted):
         graph.run(attention_feeds(graph, 1, 1, 1))
@@ -351,7 +351,10 @@ def test_lanes_in_any_order_make_the_same() -> None:
 
 def test_more_fields_than_the_card_takes_are_refused() -> None:
     graph = attention_graph(dims=(1,) * 25)
-    wanted = "expected at most 24 fields of a sequence, got more - at `LocalActivation`"
+    wanted = (
+        "din_infer.too_wide[expected at most 24 fields of a sequence, got more]"
+        " - at `LocalActivation`"
+    )
     with refused(wanted):
         graph.run(attention_feeds(graph, 1, 1, 1))
 

@@ -21,13 +21,18 @@ import pytest
 from din_converter import convert
 from din_infer import DeviceError, ModelError, Predictor, device, session
 from din_infer.cli import main
-from din_infer.device import Card, Noise, captured, find_card, parse_device
+from din_infer.device import (
+    Card,
+    capture_output,
+    find_card,
+    parse_device,
+)
 from tests.emulated import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
 
 ROOT = Path(__file__).parent
 GPU = ' Run: pip install "din-infer[gpu]" (and no other onnxruntime)'
-CARD = Card(0, "Fake 0", (9, 0), 1 << 36, 1 << 35, (13, 0))
+CARD = Card(0, "Fake 0", 1 << 36, 1 << 35)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_card_is_described(says: Callable[..., None]) -> None:
     says(13010, 2, 0, 1 << 34)
-    wanted = Card(1, "Fake 1", (9, 0), 1 << 36, 1 << 34, (13, 1))
+    wanted = Card(1, "Fake 1", 1 << 36, 1 << 34)
     assert find_card(1) == wanted
 
 
@@ -143,7 +148,7 @@ def test_drivers_and_cards_that_do_not_serve(
 
 def test_an_older_runtime_takes_an_older_driver(says: Callable[..., None]) -> None:
     says(12040, 1, 0)
-    assert find_card(0, [1, 26]).driver == (12, 4)
+    assert find_card(0, [1, 26]).index == 0
 
 
 def test_a_hidden_card_is_told(
@@ -482,9 +487,9 @@ def test_tables_of_the_host(model: Path, disguise: Callable[..., Disguised]) -> 
     # the runtime refuses either beside an allocator
     assert not {"enable_cuda_graph", "user_compute_stream"} & set(settings)
     # it then computes on the default stream: so must the lane, or ids come too late
-    assert runtime.lanes == [{"own_stream": False}]
+    assert [options["own_stream"] for options in runtime.lanes] == [False]
     Predictor(model, device="cuda")
-    assert runtime.lanes[1:] == [{"own_stream": True}]
+    assert [options["own_stream"] for options in runtime.lanes[1:]] == [True]
     rows = random_rows(got.spec, 9)
     own = Predictor(model, device="cpu")
     np.testing.assert_allclose(got.score(rows), own.score(rows), atol=1e-5)
@@ -495,7 +500,7 @@ def test_a_model_that_does_not_fit_lies_on_the_host(
     model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disguise(claims="CUDAExecutionProvider")
-    full = Card(0, "Fake 0", (9, 0), 1 << 36, 1 << 20, (13, 0))
+    full = Card(0, "Fake 0", 1 << 36, 1 << 20)
     monkeypatch.setattr(session, "find_card", lambda *_: full)
     with pytest.raises(DeviceError) as caught:
         Predictor(model, device="cuda")
@@ -510,8 +515,9 @@ def test_a_model_that_does_not_fit_lies_on_the_host(
 def test_tables_of_the_host_need_a_runtime_that_was_tested(
     model: Path, disguise: Callable[..., Disguised], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disguise(claims="CUDAExecutionProvider")
-    monkeypatch.setattr(session, "get_build_info", lambda _: "x, cuda-plugin-ep=1.30")
+    runtime = disguise(claims="CUDAExecutionProvider")
+    told = "x, cuda-plugin-ep=1.30"
+    monkeypatch.setattr(runtime, "get_build_info", lambda: told, raising=False)
     assert Predictor(model, device="cuda").fused
     with pytest.raises(DeviceError) as caught:
         Predictor(model, device="cuda", tables="host")
@@ -524,7 +530,7 @@ def test_tables_of_the_host_need_a_runtime_that_was_tested(
 def test_memory_for_the_runtime(disguise: Callable[..., Disguised]) -> None:
     """Of the functions that tables="host" gives it: every size, from every thread."""
     disguise()
-    lane = session.Lane(emulated_cuda(), 0)
+    lane = session.Lane(emulated_cuda(), 0, ())
     options = lane.memory_options()
     take = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(
         int(options["gpu_external_alloc"])
@@ -687,24 +693,24 @@ def test_din_score_says_it_too(
 
 
 def test_what_c_code_prints_is_captured(capfd: pytest.CaptureFixture[str]) -> None:
-    with captured() as noise:
+    with capture_output() as printed:
         os.write(1, b"one\n")
         os.write(2, b"\x1b[1;31mtwo\x1b[m\n")
-    assert noise.text == "one\ntwo\n"
+    assert printed.text == "one\ntwo\n"
 
     def fails() -> None:
-        nonlocal noise
-        with captured() as noise:
+        nonlocal printed
+        with capture_output() as printed:
             os.write(2, b"three")
             raise KeyError
 
     with pytest.raises(KeyError):
         fails()
-    assert noise.text == "three"
+    assert printed.text == "three"
     os.write(1, b"four")
     assert capfd.readouterr() == ("four", "")
-    device.say_again(Noise("five"))
-    device.say_again(Noise("six", used=True))
+    device.reprint("five")
+    device.reprint("")
     assert capfd.readouterr() == ("", "five\n")
 
 
@@ -715,11 +721,11 @@ def test_what_python_buffers_is_captured(
     with open(1, "w", closefd=False) as stream:
         monkeypatch.setattr("sys.stdout", stream)
         stream.write("before\n")
-        with captured() as noise:
+        with capture_output() as printed:
             stream.write("within\n")
         stream.flush()
         monkeypatch.undo()
-    assert noise.text == "within\n"
+    assert printed.text == "within\n"
     assert capfd.readouterr().out == "before\n"
 
 
@@ -728,16 +734,16 @@ def test_captures_without_a_folder_to_write_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
-    with captured() as noise:
+    with capture_output() as printed:
         os.write(2, b"x")
-    assert noise.text == "x"
+    assert printed.text == "x"
 
 
 def test_captures_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
-    with captured() as noise:
+    with capture_output() as printed:
         os.write(2, b"x")
-    assert noise.text == "x"
+    assert printed.text == "x"
 
 
 # ---- with a card ----

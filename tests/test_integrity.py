@@ -16,7 +16,8 @@ from din_infer.integrity import (
     samples_of,
     sealed,
 )
-from din_infer.onnx_header import FILE_KEY, Place
+from din_infer.model_format import FILE_KEY
+from din_infer.onnx_header import Place
 
 DATA = np.random.default_rng(0).bytes(700_001)
 

@@ -15,8 +15,9 @@ from din_converter import convert, weights
 from din_converter.model import ClickModel
 from din_converter.report import Report
 from din_infer import ConversionError, Predictor
-from din_infer.integrity import DATA_KEY, Record, samples_of
-from din_infer.onnx_header import FILE_KEY, Place
+from din_infer.integrity import Record, samples_of
+from din_infer.model_format import DATA_KEY, FILE_KEY
+from din_infer.onnx_header import Place
 from tests.models import random_model, spec_dict
 from tests.oldest import oldest_logits
 

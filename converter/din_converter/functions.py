@@ -14,11 +14,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from din_infer.model_format import OPSET
 from din_infer.spec import Attention, Behavior, Tower
 
 __all__ = [
     "DOMAIN",
-    "OPSET",
     "Nodes",
     "TowerOp",
     "bag_function",
@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 DOMAIN = "din_infer"
-OPSET = 18
 LOWEST = float(np.finfo(np.float32).min)
 
 

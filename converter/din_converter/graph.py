@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from din_converter.functions import (
     DOMAIN,
-    OPSET,
     LocalActivation,
     Nodes,
     TowerOp,
@@ -43,11 +42,11 @@ from din_converter.layers import (
 from din_converter.model import ClickModel, key_of
 from din_converter.overflow import may_hide_overflow
 from din_infer.errors import ConversionError
+from din_infer.model_format import IR_VERSION, OPSET, WEIGHT_SUFFIX
 from din_infer.spec import Behavior, BehaviorField, FeatureSpec
 
-__all__ = ["IR_VERSION", "build_graph"]
+__all__ = ["build_graph"]
 
-IR_VERSION = 10
 FP16_LARGEST = 65504.0
 BLOCK_VALUES = 1 << 20  # of a table at a time: 8 MiB in float64
 Array = NDArray[np.float64]
@@ -60,8 +59,7 @@ def _array(tensor: torch.Tensor) -> Array:
 def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
     """Evaluation-mode batch normalization as (scale, shift)."""
     if norm.running_mean is None or norm.running_var is None:
-        message = "UnitNorm always tracks running statistics"
-        raise RuntimeError(message)
+        raise RuntimeError("UnitNorm always tracks running statistics")
     scale = 1.0 / np.sqrt(_array(norm.running_var) + norm.eps)
     shift = -_array(norm.running_mean) * scale
     if norm.affine:
@@ -234,7 +232,7 @@ class _Graph:
         )
         outputs = [f"{sequence.name}.interest"]
         if self.explain:
-            outputs.append(f"{sequence.name}.activation_weight")
+            outputs.append(sequence.name + WEIGHT_SUFFIX)
             shape = ["N", f"{sequence.name}.T"]
             self.outputs.append(
                 helper.make_tensor_value_info(outputs[1], TensorProto.FLOAT, shape)

@@ -35,9 +35,10 @@ from torch.utils import _pytree as pytree
 
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View
-from din_converter.verify import TOLERANCE, Case, open_way, ways
+from din_converter.verify import Case, open_way, ways
 from din_infer.device import import_runtime
 from din_infer.errors import ConversionError
+from din_infer.model_format import IR_VERSION, OPSET, TOLERANCE
 
 __all__ = [
     "Graph",
@@ -52,8 +53,6 @@ __all__ = [
 ]
 
 Truth = tuple[str, dict[str, NDArray[Any]], list[NDArray[Any]]]
-OPSET = 18
-IR_VERSION = 10
 SHAPELESS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from din_converter.fusing.cost import Block
 from din_converter.prune import Leftovers
 from din_converter.rounding import Rounding
-from din_converter.verify import TOLERANCE, Case
+from din_converter.verify import Case
+from din_infer.model_format import TOLERANCE
 from din_infer.spec import Behavior
 
 __all__ = ["Report", "Timing", "block_of", "median_ms"]

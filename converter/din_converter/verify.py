@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
 from din_infer.errors import ConversionError, InputError
+from din_infer.model_format import TOLERANCE, WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec
 
 __all__ = [
-    "TOLERANCE",
     "Case",
     "check_parity",
     "edge_batches",
@@ -31,8 +31,6 @@ __all__ = [
     "ways",
 ]
 
-TOLERANCE = 1e-5
-WEIGHT = ".activation_weight"
 GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
 CHECKED_LENGTH = 10  # of a model that takes any
 Inputs = dict[str, NDArray[Any]]
@@ -164,7 +162,7 @@ def _check_way(
     model: ClickModel, truth: list[NDArray[np.float64]], way: str, session: Session
 ) -> list[Case]:
     """Compare a session with what torch gave for every edge batch."""
-    explained = [o for o in session.output_names if o.endswith(WEIGHT)]
+    explained = [o for o in session.output_names if o.endswith(WEIGHT_SUFFIX)]
     relative = model.spec.model.link == "identity"
     cases = []
     for (name, inputs), wanted in zip(edge_batches(model.spec), truth, strict=True):
@@ -174,7 +172,7 @@ def _check_way(
         place = f"{name}, {way}"
         logits, scores, *weights = session.run(inputs, ("logit", "score", *explained))
         for output, weight in zip(explained, weights, strict=True):
-            right = shown[output.removesuffix(WEIGHT)]
+            right = shown[output.removesuffix(WEIGHT_SUFFIX)]
             unit = np.maximum(1.0, np.abs(right))
             _check(place, output, weight.ravel(), right.ravel(), unit.ravel())
         try:
@@ -183,7 +181,7 @@ def _check_way(
             single = torch_logits(computing_in(torch.float32, model), inputs)
             off = float(np.abs(single - wanted).max(initial=0.0))
             more = f"torch in float32 is itself off by up to {off:.1e} in this"
-            raise ConversionError(f"{error}. {more} batch.") from None
+            raise error.at(fix=f"{more} batch.") from None
         _check(place, "score", scores, linked, bound)
         cases.append(
             Case(

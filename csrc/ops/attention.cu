@@ -893,7 +893,8 @@ const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &end
     c->shared_bytes = 4 * (size_t(end) + size_t(c->warps) * c->model.room_floats);
   }
   if (best == 0)
-    return "expected layers that fit into a multiprocessor, got wider ones";
+    return DIN_TOO_WIDE(
+        "expected layers that fit into a multiprocessor, got wider ones");
   return nullptr;
 }
 
@@ -959,12 +960,13 @@ extern "C" const char *din_cuda_attention_create(const din_attention *a,
                                                  din_precision precision,
                                                  din_cuda_attention **out) {
   if (a->num_fields > DIN_MAX_FIELDS || a->num_slots > DIN_MAX_FIELDS) {
-    return "expected at most 24 fields of a sequence, got more";
+    return DIN_TOO_WIDE("expected at most 24 fields of a sequence, got more");
   }
   if (a->mlp.num_layers > MAX_LAYERS) {
-    return "expected at most 16 hidden layers, got more";
+    return DIN_TOO_WIDE("expected at most 16 hidden layers, got more");
   }
-  if (a->width > 4096) return "expected behaviors of at most 4096 values, got more";
+  if (a->width > 4096)
+    return DIN_TOO_WIDE("expected behaviors of at most 4096 values, got more");
   din_cuda_attention *c = new (std::nothrow) din_cuda_attention();
   if (c == nullptr) return "expected memory for the weights, got none";
   launch &p = c->model;

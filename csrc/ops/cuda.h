@@ -9,6 +9,10 @@
 extern "C" {
 #endif
 
+/* A refusal of a model that the kernels cannot hold, and its functions can: a code that
+   din_infer/session.py looks for. */
+#define DIN_TOO_WIDE(sentence) "din_infer.too_wide[" sentence "]"
+
 #define DIN_MAX_FIELDS 24 /* behavior fields, and slots of a query */
 
 /* One LocalActivation on one device. */

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from din_infer.errors import ModelError
 from din_infer.model_file import ModelFile
+from din_infer.model_format import GOLDEN_KEY, MODEL_ID_KEY
 from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec
 
@@ -153,7 +154,7 @@ def _prepared(
                 f"din-infer[cpu,mlflow]=={version('din-infer')}",
                 f"mlflow-skinny=={version('mlflow-skinny')}",
             ],
-            "metadata": {"din_infer.model_id": known.model_id},
+            "metadata": {MODEL_ID_KEY: known.model_id},
         }
         example = _example(known)
         if example is not None:
@@ -163,7 +164,7 @@ def _prepared(
 
 def _example(model: ModelFile) -> pd.DataFrame | None:
     """Take a golden row without nulls as MLflow's example; None where there is none."""
-    golden = json.loads(model.metadata.get("din_infer.golden", "{}"))
+    golden = json.loads(model.metadata.get(GOLDEN_KEY, "{}"))
     for row in golden.get("rows", []):
         values = [v for c in row.values() for v in (c if isinstance(c, list) else [c])]
         lists = [c for c in row.values() if isinstance(c, list)]

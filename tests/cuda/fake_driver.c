@@ -19,9 +19,6 @@ int cuDeviceGet(int *device, int index) { return *device = index, 0; }
 int cuDeviceGetName(char *name, int size, int device) {
   return snprintf(name, (size_t)size, "Fake %d", device), 0;
 }
-int cuDeviceGetAttribute(int *value, int which, int device) {
-  return (void)device, *value = which == 75 ? 9 : 0, 0;
-}
 int cuDevicePrimaryCtxRetain(void **context, int device) {
   return (void)device, *context = &ask, 0;
 }

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from din_converter.fusing.layout import Shape, Size
 from din_infer.device import import_runtime
+from din_infer.model_format import IR_VERSION, OPSET
 
 __all__ = ["View", "attribute"]
 
@@ -156,7 +157,7 @@ class View:
             [t for t in self.graph.initializer if t.name in needed],
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
         feeds = {i.name: self.example[i.name] for i in graph.input}
         onnxruntime = import_runtime()

@@ -5,10 +5,8 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +27,7 @@ from din_infer.jobs.inspect.verdict import verdict, warnings
 from din_infer.jobs.sources import expand, found_in, in_file, open_parquet, reading
 from din_infer.session import available_cpus
 from din_infer.spec import Dense, Encoder, FeatureSpec
+from din_infer.whole_file import WholeFile, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -362,13 +361,5 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
     """
     out = Path(out)
     check_picture(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        inspection.plot().savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the picture can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+    with writing("the picture", out), WholeFile(out) as file:
+        inspection.plot().savefig(file, format=out.suffix[1:], dpi=150)

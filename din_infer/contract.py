@@ -1,0 +1,102 @@
+"""What a model takes and gives, read and checked before a runtime sees the model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from din_infer.encoded import check_inputs, read_inputs
+from din_infer.errors import InputError, ModelError
+from din_infer.model_file import ModelFile
+from din_infer.model_format import GOLDEN_KEY, INPUTS_KEY, SPEC_KEY
+from din_infer.spec import FeatureSpec, Input
+
+__all__ = ["Contract", "Golden"]
+
+# What json, NumPy and a spec raise of content that has another form.
+UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs of the graph, and what torch gave for them.
+
+    `wanted` are the scores of a spec's rows, float64 [N]; or all outputs of a module.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    wanted: Sequence[NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A model's spec, which a torch module has none of; its inputs, outputs, examples.
+
+    `outputs` names the graph's outputs.
+    """
+
+    place: str
+    spec: FeatureSpec | None
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    golden: Golden
+
+    @classmethod
+    def read(cls, file: ModelFile) -> "Contract":
+        """Read and check the metadata of a model.
+
+        Raises
+        ------
+        ModelError
+            If there is no spec that this version reads; if the graph has other inputs,
+            or lacks an output; if there are no golden rows, or they do not fit.
+        """
+        place, metadata = file.place, file.metadata
+        found, outputs = tuple(file.header.inputs), tuple(file.header.outputs)
+        spec = None
+        if SPEC_KEY in metadata:
+            spec = file.spec
+            inputs = spec.inputs
+        elif INPUTS_KEY in metadata:
+            inputs = read_inputs(metadata[INPUTS_KEY], f"{place}: {INPUTS_KEY}")
+        else:
+            raise ModelError("a spec in the model", "none", f"{place}: {SPEC_KEY}")
+        names = tuple(i.name for i in inputs)
+        if found != names:
+            rule = "the graph inputs " + ", ".join(names)
+            raise ModelError(rule, ", ".join(found), place)
+        if spec is not None and not {"logit", "score"} <= set(outputs):
+            rule = "the graph outputs logit and score"
+            raise ModelError(rule, ", ".join(outputs), place)
+        golden = _golden(metadata.get(GOLDEN_KEY, ""), spec, inputs, place)
+        return cls(place, spec, inputs, outputs, golden)
+
+
+def _golden(
+    text: str, spec: FeatureSpec | None, inputs: Sequence[Input], place: str
+) -> Golden:
+    """Read golden rows of a spec, or the example of a module that has `inputs`."""
+    place = f"{place}: {GOLDEN_KEY}"
+    try:
+        golden = json.loads(text)
+        if spec is None:
+            given = golden["inputs"]
+            arrays = {i.name: np.asarray(given[i.name], i.dtype) for i in inputs}
+            outputs = [np.asarray(w, np.float64) for w in golden["outputs"]]
+            return Golden(check_inputs(inputs, arrays), outputs)
+        rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
+        count = len(rows)
+    except UNREADABLE as error:
+        rule = "golden rows" if spec is not None else "a golden example"
+        raise ModelError(rule, error, place) from None
+    if count == 0 or wanted.shape != (count,):
+        rule = "golden rows, and one score for each"
+        got = f"{count} rows and scores of shape {list(wanted.shape)}"
+        raise ModelError(rule, got, place)
+    try:
+        return Golden(spec.encode(rows), [wanted])
+    except InputError as error:
+        raise ModelError("golden rows of its spec", error, place) from None

@@ -1,0 +1,23 @@
+"""The format of a model file: what din-convert writes and a load looks for.
+
+docs/loading.md and ARCHITECTURE.md say what each entry of the metadata holds.
+"""
+
+FORMAT = "1"
+IR_VERSION, OPSET = 10, 18
+WEIGHT_SUFFIX = ".activation_weight"  # of a sequence's output that explains
+# Keys of the metadata.
+FORMAT_KEY = "din_infer.format"
+MODEL_ID_KEY = "din_infer.model_id"
+SOURCE_KEY = "din_infer.source"
+VERSIONS_KEY = "din_infer.versions"
+SPEC_KEY = "din_infer.spec"
+INPUTS_KEY = "din_infer.inputs"  # of a torch module, which has no spec
+GOLDEN_KEY = "din_infer.golden"
+PARITY_KEY = "din_infer.parity"
+DATA_KEY = "din_infer.data"  # about the data file
+FILE_KEY = "din_infer.file"  # the last entry, about the bytes before it
+# Allowed differences from torch in float64: of a score, and of any other output
+# relative to max(1, |output|). Golden rows are also checked in other precisions.
+TOLERANCE = 1e-5
+GOLDEN_TOLERANCE = {"fp32": TOLERANCE, "tf32x3": TOLERANCE, "tf32": 5e-3, "bf16": 2e-2}
