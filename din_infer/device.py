@@ -84,7 +84,7 @@ def release_of(runtime: Any) -> list[int]:  # noqa: ANN401
 
 
 def import_runtime() -> Any:  # noqa: ANN401
-    """Import the one ONNX Runtime; DeviceError for none, two, or one that is too old."""
+    """Import the one ONNX Runtime; DeviceError for none, two, or one too old."""
     from importlib import metadata  # slow to import, and needed only here
 
     installed = []
@@ -233,11 +233,9 @@ def capture_output() -> Iterator[CapturedOutput]:
         kept: list[tuple[int, int]] = []
         try:
             for descriptor in (1, 2):
-                try:
+                with suppress(OSError):  # of a service without it
                     kept.append((descriptor, os.dup(descriptor)))
-                except OSError:  # a service without it
-                    continue
-                os.dup2(file.fileno(), descriptor)
+                    os.dup2(file.fileno(), descriptor)
             yield printed
         finally:
             _flush()  # the runtime's Python prints too, into a buffer
