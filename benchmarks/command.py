@@ -19,6 +19,7 @@ from benchmarks.timing import (
     is_named,
     race,
 )
+from din_infer.whole_file import write_whole
 
 __all__ = ["Benchmark", "Entries", "Setting", "run"]
 
@@ -141,7 +142,7 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
             **options,
             "scenarios": {s["name"]: s for s in summaries},
         }
-        args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_whole(args.json, json.dumps(document, indent=1) + "\n")
     return 0
 
 

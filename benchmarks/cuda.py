@@ -59,6 +59,7 @@ from benchmarks.rivals import (
     textbook_din,
 )
 from din_converter import DIN, convert
+from din_infer.whole_file import write_whole
 
 __all__ = ["main"]
 
@@ -430,7 +431,7 @@ def main() -> int:
             else:
                 print("\nwhole model: needs onnxruntime-gpu")
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(args.json, json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -7,7 +7,6 @@ one row with lists of candidates. The same seed gives the same table; a file tha
 there is not written again.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from benchmarks.draw import zipf
 from benchmarks.graphs import draw_weights
 from din_converter import DIN, convert, save
 from din_infer.spec import FeatureSpec
+from din_infer.whole_file import WholeFile
 
 __all__ = ["KEPT", "MOST_GOODS", "Shape", "make_spec", "write_events", "write_model"]
 
@@ -159,14 +159,9 @@ def write_events(shape: Shape, folder: Path) -> Path:
     if path.exists():
         return path
     source = Source(shape)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(beside, source.schema) as writer:
-            for table in source.groups():
-                writer.write_table(table, row_group_size=max(1, len(table)))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with WholeFile(path) as file, pq.ParquetWriter(file, source.schema) as writer:
+        for table in source.groups():
+            writer.write_table(table, row_group_size=max(1, len(table)))
     return path
 
 

@@ -62,6 +62,7 @@ from benchmarks.report import describe_run
 from benchmarks.tables import hold, markdown, number, sentence
 from benchmarks.timing import WrongOutputError
 from din_infer import Predictor
+from din_infer.whole_file import write_whole
 
 __all__ = ["main"]
 
@@ -182,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         name = "scaling" if args.scaling else "job"
         document = {"benchmark": name, **about, **options, **found}
-        args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_whole(args.json, json.dumps(document, indent=1) + "\n")
     return 0
 
 

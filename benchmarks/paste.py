@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from din_infer.whole_file import write_whole
+
 __all__ = ["main", "pasted"]
 
 RESULTS = Path(__file__).with_name("results")
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except LookupError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        page.write_text(text, encoding="utf-8")
+        write_whole(page, text)
     return 0
 
 

@@ -429,7 +429,7 @@ static void read_block(const pass *p) {
   }
 }
 
-/* Encode the block and write its ids where they belong. */
+/* Encode the block and write its ids where they belong: at a fault, those before it. */
 static void flush(const pass *p) {
   block *b = p->block;
   read_block(p);
@@ -440,20 +440,24 @@ static void flush(const pass *p) {
     encode_plain_block(b, p->encoder, p->tally);
   }
   if (b->fault != DIN_FINE) {
+    b->n = b->bad;
     find_bad(p);
-    return;
   }
   for (int64_t i = 0; b->masked && i < b->n; ++i) {
     p->tally->nulls += !b->valid[i];
     b->ids[i] = b->valid[i] ? b->ids[i] : 0;
   }
   const int64_t *from = b->ids;
-  for (const run *r = b->runs; r < b->runs + b->num_runs; from += (r++)->count) {
+  for (const run *r = b->runs; r < b->runs + b->num_runs; ++r) {
+    const int64_t left = b->ids + b->n - from;
+    const int64_t n = r->count < left ? r->count : left;
     if (p->newest_first) {
-      for (int64_t i = 0; i < r->count; ++i) r->out[-i] = from[i];
+      for (int64_t i = 0; i < n; ++i) r->out[-i] = from[i];
     } else {
-      p->encoder->isa->write_row(from, r->count, r->width, r->out);
+      p->encoder->isa->write_row(from, n, r->width, r->out);
     }
+    if (n < r->count) break; /* it holds the fault */
+    from += n;
   }
   b->n = b->num_runs = b->masked = 0;
 }
@@ -829,9 +833,9 @@ void din_read_scalars_float64(const din_column *c, double *out) {
   }
 }
 
-void din_read_scalars_int64(const din_column *c, int64_t *out, uint8_t *valid,
-                            din_tally *tally) {
-  for (int64_t row = 0; row < c->num_rows; ++row) {
+void din_read_scalars_int64(const din_column *c, int64_t first, int64_t *out,
+                            uint8_t *valid, din_tally *tally) {
+  for (int64_t row = first; row < c->num_rows; ++row) {
     const din_values *v = &c->values;
     int64_t i = row;
     out[row] = 0;
@@ -846,10 +850,9 @@ void din_read_scalars_int64(const din_column *c, int64_t *out, uint8_t *valid,
     int32_t fault = DIN_FINE;
     int64_t bad;
     uint8_t is_valid = 1;
-    if (!read_int64_block(v, i, 1, out + row, &is_valid, &fault, &bad)) {
-      is_valid = 1;
-    }
+    read_int64_block(v, i, 1, out + row, &is_valid, &fault, &bad);
     valid[row] = is_valid;
+    if (!is_valid) out[row] = 0; /* of a null entry: anything */
     if (fault != DIN_FINE) {
       tally->fault = fault;
       tally->bad = tally->bad_row = row;
@@ -858,11 +861,11 @@ void din_read_scalars_int64(const din_column *c, int64_t *out, uint8_t *valid,
   }
 }
 
-void din_read_dense(const din_column *c, int64_t num_values, int32_t replace,
-                    float replacement, const int64_t *weights, float *out,
-                    din_tally *tally) {
+void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
+                    int32_t replace, float replacement, const int64_t *weights,
+                    float *out, din_tally *tally) {
   double numbers[DIN_BLOCK];
-  for (int64_t row = 0; row < c->num_rows; ++row) {
+  for (int64_t row = first; row < c->num_rows; ++row) {
     float *to = out + row * num_values;
     const int64_t weight = weights == NULL ? 1 : weights[row];
     int64_t start;

@@ -2,8 +2,8 @@
  * Raw values -> ids, fused with truncation and padding: one pass into the output.
  *
  * Kernels allocate nothing, keep no state and stop at the first value that has no id;
- * what they stopped at stands in `din_tally`. The caller owns every buffer. Calls for
- * different rows of one column may run at the same time.
+ * what they stopped at stands in `din_tally`, and the rows before are encoded. The caller
+ * owns every buffer. Calls for different rows of one column may run at the same time.
  * Letters: B rows of all chunks together, R rows of this chunk, T positions, K values.
  */
 #ifndef DIN_ENCODE_H
@@ -150,19 +150,19 @@ void din_drop_pads(const din_column *column, const din_pad_value *pad,
                    const int64_t *position_start, int64_t *positions, int64_t *kept);
 
 /*
- * Read K values per row as float32 [R, K]; replace missing ones when `replace` is set.
- * Those of row r count weights[r] times; NULL: once.
+ * Read K values per row, from row `first` on, as float32 [R, K]; replace missing ones
+ * when `replace` is set. Those of row r count weights[r] times; NULL: once.
  */
-void din_read_dense(const din_column *column, int64_t num_values, int32_t replace,
-                    float replacement, const int64_t *weights, float *out,
-                    din_tally *tally);
+void din_read_dense(const din_column *column, int64_t first, int64_t num_values,
+                    int32_t replace, float replacement, const int64_t *weights,
+                    float *out, din_tally *tally);
 
 /* Read scalars as float64 [R], null as NaN. @pre checked numbers */
 void din_read_scalars_float64(const din_column *column, double *out);
 
-/* Read scalars as int64 [R], null as 0; stops at a fault. @pre checked numbers */
-void din_read_scalars_int64(const din_column *column, int64_t *out, uint8_t *valid,
-                            din_tally *tally);
+/* Read scalars, from row `first` on, as int64 [R], null as 0. @pre checked numbers */
+void din_read_scalars_int64(const din_column *column, int64_t first, int64_t *out,
+                            uint8_t *valid, din_tally *tally);
 
 #ifdef __cplusplus
 }

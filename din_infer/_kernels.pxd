@@ -236,11 +236,11 @@ cdef extern from "encode.h" nogil:
         const din_column *, const din_pad_value *, const int64_t *, int64_t *,
         int64_t *) noexcept
     void din_read_dense(
-        const din_column *, int64_t, int32_t, float, const int64_t *, float *,
+        const din_column *, int64_t, int64_t, int32_t, float, const int64_t *, float *,
         din_tally *) noexcept
     void din_read_scalars_float64(const din_column *, double *) noexcept
     void din_read_scalars_int64(
-        const din_column *, int64_t *, uint8_t *, din_tally *) noexcept
+        const din_column *, int64_t, int64_t *, uint8_t *, din_tally *) noexcept
 
 
 cdef extern from "pad.h" nogil:

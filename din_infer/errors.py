@@ -106,16 +106,16 @@ class DinError(Exception):
     def __str__(self) -> str:
         if not (self.got or self.column):
             return self.rule
-        return sentence(
-            self.rule,
-            self.got,
-            self.column,
-            self.fix,
-            row=self.row,
-            candidate=self.candidate,
-            source=self.source,
-            within=self.within,
-        )
+        text = f"expected {self.rule}, got {self.got} - at `{self.column}`"
+        if self.row is not None:
+            text += f", row {self.row}"
+        if self.source:
+            text += f" of {self.source}"
+        if self.candidate is not None:
+            text += f", candidate {self.candidate}"
+        if self.within:
+            text += f", {self.within}"
+        return f"{text}. {self.fix}" if self.fix else text
 
 
 class InputError(DinError, ValueError):
@@ -134,34 +134,15 @@ class ConversionError(DinError, RuntimeError):
     """A model cannot be converted, or its ONNX form disagrees with torch."""
 
 
-def sentence(
-    rule: str,
-    got: object,
-    column: str,
-    fix: str = "",
-    *,
-    row: int | None = None,
-    candidate: int | None = None,
-    source: str = "",
-    within: str = "",
-) -> str:
-    """Render what a `DinError` of these attributes says.
+def sentence(rule: str, got: object, column: str, fix: str = "") -> str:
+    """Render what a `DinError` says, for an error of another class.
 
     Examples
     --------
     >>> sentence("a positive number", 0, "behavior[0].max_len")
     'expected a positive number, got 0 - at `behavior[0].max_len`'
     """
-    text = f"expected {rule}, got {got} - at `{column}`"
-    if row is not None:
-        text += f", row {row}"
-    if source:
-        text += f" of {source}"
-    if candidate is not None:
-        text += f", candidate {candidate}"
-    if within:
-        text += f", {within}"
-    return f"{text}. {fix}" if fix else text
+    return str(DinError(rule, got, column, fix))
 
 
 def report(error: InputError, errors: list[InputError] | None) -> None:
@@ -207,13 +188,7 @@ def check_count(value: object, column: str, least: int = 1) -> None:
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:
-    """Refuse a path whose name ends in none of `suffixes`.
-
-    Raises
-    ------
-    InputError
-        Naming the option that gave it as `column`.
-    """
+    """Refuse a path whose name ends in none of `suffixes`; raises InputError."""
     if path.suffix not in suffixes:
         rule = "a name that ends in " + ", ".join(suffixes)
         raise InputError(rule, repr(path.name), column)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.errors import InputError, is_whole
+from din_infer.errors import InputError, check_count
 
 __all__ = [
     "CalibrationBin",
@@ -362,8 +362,7 @@ def calibration_report(
              2     0.50000     0.50000
     error 0.12500, max error 0.25000, ratio 0.75000
     """
-    if not is_whole(num_bins) or num_bins < 1:
-        raise InputError("a whole number of at least 1", repr(num_bins), "num_bins")
+    check_count(num_bins, "num_bins")
     if strategy not in ("quantile", "uniform"):
         raise InputError("'quantile' or 'uniform'", repr(strategy), "strategy")
     clicks, values = _check(labels, scores, probabilities=True)

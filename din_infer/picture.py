@@ -62,11 +62,8 @@ class Letters:
                 family.append(name)
                 paths.append(installed[name])
         self._fonts = [FT2Font(path) for path in paths]
-        self.style: dict[str, Any] = {
-            "family": family,
-            "parse_math": False,
-            "usetex": False,
-        }
+        self.style: dict[str, Any] = dict(family=family, parse_math=False, usetex=False)
+        self.soft = {**self.style, "fontsize": 9, "color": SOFT}
 
     def __call__(self, shown: str, longest: int = 60) -> str:
         """Shorten text, and put a square for what no font has."""

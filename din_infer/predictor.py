@@ -188,7 +188,7 @@ class Predictor:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self._score(self.encode(batch), raw, batch_size)
+        return self._score(self._encode(batch), raw, batch_size)
 
     def score_requests(
         self,
@@ -223,7 +223,11 @@ class Predictor:
             As `score`; when `request_of_candidate` does not fit B and N; or when
             another model encoded `requests`.
         """
-        encoded = self.encode_pairs(requests, candidates, request_of_candidate)
+        if isinstance(requests, EncodedRequest):
+            requests.inputs_of(self.model_id)
+        encoded = self.spec.encoder.encode_requests(
+            requests, candidates, request_of_candidate, self.threads
+        )
         return self._score(encoded, raw, batch_size)
 
     def encode_request(self, requests: object) -> EncodedRequest:
@@ -294,64 +298,6 @@ class Predictor:
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
 
-    def encode(
-        self, batch: object, *, errors: list[InputError] | None = None
-    ) -> Encoded:
-        """Encode a table for `scores_of`, as `score` does.
-
-        Parameters
-        ----------
-        batch : table of rows
-            As `score` takes it.
-        errors : list, optional
-            Takes the errors of all bad rows; see `FeatureEncoder.encode`. Without it
-            the first raises.
-
-        Returns
-        -------
-        Encoded
-
-        Raises
-        ------
-        InputError
-            As `score`.
-        """
-        return self.spec.encoder.encode(
-            batch, self.threads, merge_repeats=True, errors=errors
-        )
-
-    def encode_pairs(
-        self,
-        requests: object,
-        candidates: object,
-        request_of_candidate: ArrayLike | None = None,
-        *,
-        errors: list[InputError] | None = None,
-    ) -> Encoded:
-        """Encode requests and candidates for `scores_of`, as `score_requests` does.
-
-        Parameters
-        ----------
-        requests, candidates, request_of_candidate
-            As `score_requests` takes them.
-        errors
-            As in `encode`.
-
-        Returns
-        -------
-        Encoded
-
-        Raises
-        ------
-        InputError
-            As `score_requests`.
-        """
-        if isinstance(requests, EncodedRequest):
-            requests.inputs_of(self.model_id)
-        return self.spec.encoder.encode_requests(
-            requests, candidates, request_of_candidate, self.threads, errors=errors
-        )
-
     def scores_of(
         self,
         encoded: Encoded,
@@ -360,12 +306,12 @@ class Predictor:
         batch_size: int | None = None,
         errors: list[InputError] | None = None,
     ) -> NDArray[np.float32]:
-        """Score what `encode` or `encode_pairs` made; `count` counts it.
+        """Score what the spec's encoder made; `count` counts it.
 
         Parameters
         ----------
         encoded : Encoded
-            Of this model.
+            By `spec.encoder` of this model.
         raw, batch_size
             As in `score`.
         errors : list, optional
@@ -389,6 +335,9 @@ class Predictor:
         """Add the counts of an encoded batch to `stats`."""
         with self._lock:
             self._stats.add_all(counts)
+
+    def _encode(self, batch: object) -> Encoded:
+        return self.spec.encoder.encode(batch, self.threads, merge_repeats=True)
 
     def _score(
         self, encoded: Encoded, raw: bool = False, batch_size: int | None = None
@@ -444,7 +393,7 @@ class Predictor:
 
         On CUDA the next batch is encoded while the card works on this one.
         """
-        encoded: Iterator[Encoded] = map(self.encode, batches)
+        encoded: Iterator[Encoded] = map(self._encode, batches)
         if self.device != "cpu":
             from din_infer.jobs.pipeline import ahead
 

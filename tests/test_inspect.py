@@ -1111,7 +1111,8 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
         (
             "{0}/data.parquet --spec {0}/spec.json --plot {0}/no/fit.png",
             "expected a place where the picture can be written, got [Errno 2] No such"
-            " file or directory: '{0}/no/.fit.png.PID.tmp' - at `{0}/no/fit.png`",
+            " file or directory: '{0}/no/.fit.png.PID.00000000.tmp'"
+            " - at `{0}/no/fit.png`",
         ),
         (
             "{0}/lacking.parquet --spec {0}/spec.json",
@@ -1138,6 +1139,7 @@ def test_the_command_says_errors_in_one_line(
     words: str, message: str, tiny: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.getpid", lambda: "PID")
+    monkeypatch.setattr("os.urandom", bytes)
     (tiny / "empty").mkdir()
     table = pa.table(TINY)
     pq.write_table(table.drop(["h_shop"]), tiny / "lacking.parquet")

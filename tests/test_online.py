@@ -350,7 +350,7 @@ def test_stats_count_a_user_once_when_it_is_encoded(paper: Predictor) -> None:
     direct.score_requests(users[:1], items)
     assert once.stats == direct.stats
     assert direct.stats["goods_id"]["rows"] == 30
-    pairs = once.encode_pairs(encoded, items)
+    pairs = once.spec.encoder.encode_requests(encoded, items)
     once.count(pairs.counts)
     own = pairs.stats
     assert once.stats["hist_goods_id"]["rows"] == 1

@@ -103,7 +103,7 @@ def test_users_that_repeat_are_one_request_and_score_the_same(
             expected = predictor.score_encoded(inputs, raw=raw, batch_size=size)
             got = predictor.score(batch, raw=raw, batch_size=size)
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
-    assert predictor.encode(batch).stats == plain.stats
+    assert encoder.encode(batch, merge_repeats=True).stats == plain.stats
     assert np.std(got) > 0.05
 
 
@@ -624,7 +624,8 @@ def test_a_pickled_predictor_keeps_its_options(paper: Predictor, rows: Rows) -> 
 def test_slices_copy_no_history(paper: Predictor, rows: Rows) -> None:
     requests, candidates = split_requests(rows)
     owners = np.sort(np.random.default_rng(0).integers(0, 20, len(candidates)))
-    inputs = paper.encode_pairs(requests[:20], candidates, owners).inputs
+    encoded = paper.spec.encoder.encode_requests(requests[:20], candidates, owners)
+    inputs = encoded.inputs
     seen = 0
     for chosen, part in slices_in_order(paper.spec, inputs, 40):
         assert np.shares_memory(part["hist_goods_id"], inputs["hist_goods_id"])

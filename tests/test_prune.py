@@ -1,5 +1,8 @@
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,7 +180,7 @@ def test_a_conversion_that_is_at_its_end_keeps_its_data(folder: Path) -> None:
     """Its data is in place, and its .onnx still among the drafts."""
     old = old_data(folder)
     (current,) = names(folder) - {"m.onnx", old.name}
-    drafts = folder / ".din-convert-abc"
+    drafts = folder / ".m.onnx.123.0123abcd"
     drafts.mkdir()
     draft = (
         (folder / "m.onnx").read_bytes().replace(current.encode(), old.name.encode())
@@ -189,6 +192,31 @@ def test_a_conversion_that_is_at_its_end_keeps_its_data(folder: Path) -> None:
     assert found == Leftovers(reason=refusal("no ONNX file", drafts / "other.onnx"))
     shutil.rmtree(drafts)
     assert find_leftovers(folder / "m.onnx", delete=True).deleted
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from din_converter import export
+from tests.test_prune import big_model
+real = export.move_into_place
+def move(path, target):
+    if target.suffix == ".onnx":  # its data is in place
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, target)
+export.move_into_place = move
+big_model(Path(sys.argv[1]), seed=3)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_conversion_left_is_removed_by_the_next_one(folder: Path) -> None:
+    before = names(folder)
+    done = subprocess.run([sys.executable, "-c", KILLED, folder / "m.onnx"])
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(folder) - before) == 3  # drafts, their lock and the data
+    report = big_model(folder / "m.onnx", seed=2, prune=True)
+    assert names(folder) == {"m.onnx", data_of(report).name}
 
 
 def test_data_that_is_replaced_while_others_are_read_stays(

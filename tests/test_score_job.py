@@ -712,7 +712,9 @@ def test_an_output_that_is_not_what_its_manifest_says_is_made_again(
     whole = contents(out)
     damage(out / "s01.parquet", how)
     (out / "_din_score" / "shards" / "s02.parquet.json").write_text("{")
-    (out / ".s01.parquet.123.tmp").write_bytes(b"left of a writer that was killed")
+    (out / ".s01.parquet.123.0123abcd.tmp").write_bytes(
+        b"left of a writer that was killed"
+    )
     summary = score_files(predictor, tmp_path / "in", out, resume=True)
     assert [Path(f).name for f in summary.files] == ["s01.parquet", "s02.parquet"]
     assert contents(out) == whole
@@ -873,14 +875,14 @@ def test_an_output_that_was_cut_while_written_gets_no_name(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_shards(tmp_path / "in", 1)
-    real = output.Sink.finish
+    real = output.Sink.digest
 
-    def finish(self: output.Sink) -> str:
+    def digest(self: output.Sink) -> str:
         self._file.flush()
         os.ftruncate(self._file.fileno(), 100)
         return real(self)
 
-    monkeypatch.setattr(output.Sink, "finish", finish)
+    monkeypatch.setattr(output.Sink, "digest", digest)
     with pytest.raises(InputError, match="100 bytes are left of the"):
         score_files(predictor, tmp_path / "in", tmp_path / "out")
     assert visible(tmp_path / "out") == []
@@ -1031,7 +1033,9 @@ def test_what_killed_writers_of_the_job_left_is_removed(
     assert main([*words, "--quiet"]) == 0
     whole = contents(tmp_path / "out")
     for name in ("job.json", "manifest.json"):
-        (tmp_path / "out" / "_din_score" / f".{name}.15120.tmp").write_text("{")
+        (tmp_path / "out" / "_din_score" / f".{name}.15120.0123abcd.tmp").write_text(
+            "{"
+        )
     assert contents(tmp_path / "out") != whole
     assert main([*words, "--quiet", "--resume"]) == 0
     assert contents(tmp_path / "out") == whole

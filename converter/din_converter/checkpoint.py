@@ -12,6 +12,7 @@ import torch
 from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.errors import ModelError
 from din_infer.spec import FeatureSpec
+from din_infer.whole_file import WholeFile
 
 __all__ = ["load", "save"]
 
@@ -28,7 +29,6 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     path : path
         Usually ``model.pt``; replaced if there.
     """
-    path = Path(path)
     content = {
         "format": FORMAT,
         "spec": model.spec.to_json(),
@@ -38,12 +38,8 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
             "torch": str(torch.__version__),
         },
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(content, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with WholeFile(path) as file:
+        torch.save(content, file)
 
 
 def load(path: str | os.PathLike[str]) -> ClickModel:

@@ -13,6 +13,7 @@ from typing import Any
 
 from din_infer.cli import command_errors, positive
 from din_infer.spec import ACTIVATIONS, FeatureSpec
+from din_infer.whole_file import write_whole
 
 __all__ = ["convert_main", "train_main"]
 
@@ -79,32 +80,28 @@ def _parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
 def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
-        message = "must be in [0, 1)"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be in [0, 1)")
     return value
 
 
 def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e3:
-        message = "must be above 0"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be above 0")
     return value
 
 
 def _strength(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1e6:
-        message = "must be at least 0"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 
 def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
-        message = "must be at least 0"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 
@@ -115,8 +112,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**63:
-        message = "must be in [0, 2**63)"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be in [0, 2**63)")
     return value
 
 
@@ -330,7 +326,7 @@ def _write_config(arguments: argparse.Namespace, path: Path) -> None:
         shown = [json.dumps(v, ensure_ascii=False) for v in many]
         text = "[" + ", ".join(shown) + "]" if isinstance(value, list) else shown[0]
         lines.append(f"{key} = {text}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -5,10 +5,7 @@ One file above 400 lines: one door for every kind of model, one way to write the
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +25,7 @@ from din_converter.graph import build_graph
 from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
-from din_converter.prune import DRAFTS, find_leftovers
+from din_converter.prune import find_leftovers
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
 from din_converter.verify import (
@@ -45,6 +42,7 @@ from din_infer.integrity import sealed
 from din_infer.predictor import Predictor
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec
+from din_infer.whole_file import draft_folder, move_into_place, write_whole, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,7 +188,7 @@ def convert(
         if explain or embedding_dtype != "fp32":
             rule = "a model with a feature spec, for activation weights and fp16 tables"
             raise ConversionError(rule, "a torch module", "model")
-        with _writing(path):
+        with writing("the model", path, ConversionError):
             return _convert_module(model, place, example_inputs)
     if source is not None:
         if not is_path:
@@ -199,7 +197,7 @@ def convert(
         model = import_checkpoint(model, source, options)  # type: ignore[arg-type]
     elif not isinstance(model, ClickModel):
         model = load(model)  # type: ignore[arg-type]
-    with _writing(path):
+    with writing("the model", path, ConversionError):
         return _convert_spec(
             model,
             place,
@@ -354,13 +352,12 @@ def _write(
     blocks: Sequence[Block],
     rounding: Rounding | None,
 ) -> Report:
-    """Write into a folder beside, prove it there, rename into place."""
+    """Write into a folder of drafts, prove the files there, move them into place."""
     path = place.path
     if place.single_file:
         check_single(proto, weights)
     model_id = digest_of_model(proto, weights)
-    folder = Path(tempfile.mkdtemp(prefix=DRAFTS, dir=path.parent))
-    try:
+    with draft_folder(path) as folder:
         # A single file is proven in two: two sessions would have a copy of it each.
         data = place_weights(proto, weights, path.stem, folder)
         versions = {name: version(name) for name in ("din-infer", "torch", "onnx")}
@@ -371,9 +368,9 @@ def _write(
             fmt.VERSIONS_KEY: json.dumps(versions),
         }
         _set_metadata(proto, metadata)
-        draft, beside = folder / path.name, folder / "draft"
-        beside.write_bytes(proto.SerializeToString())
-        beside.replace(draft)
+        # Whole at any time: another conversion reads which data it names, to prune.
+        draft = folder / path.name
+        write_whole(draft, proto.SerializeToString())
         cases, timing = measure(draft)
         single = place.single_file and data is not None
         data_name = data[0] if data and not single else None
@@ -391,38 +388,20 @@ def _write(
         )
         _set_metadata(proto, {fmt.PARITY_KEY: json.dumps(report.measured())})
         if single:
-            write_single(proto, weights, beside)
+            write_single(proto, weights, draft)
         else:
             if data:
                 _set_metadata(proto, {fmt.DATA_KEY: data[1].to_json()})
-            beside.write_bytes(sealed(proto.SerializeToString()))
-        beside.replace(draft)  # whole at any time, for who reads which data it names
+            write_whole(draft, sealed(proto.SerializeToString()))
         Predictor(
             draft, device="cpu"
         )  # loads it as users will: golden rows are checked
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
-            _sync(folder / name)
-            (folder / name).replace(path.with_name(name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            move_into_place(folder / name, path.with_name(name))
     return replace(report, leftovers=find_leftovers(path, delete=place.prune))
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        rule = "a place where the model can be written"
-        raise ConversionError(rule, error, str(path)) from None
 
 
 def _set_metadata(proto: onnx.ModelProto, values: dict[str, str]) -> None:
     for key, value in values.items():
         proto.metadata_props.add(key=key, value=value)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

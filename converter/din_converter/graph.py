@@ -59,8 +59,7 @@ def _array(tensor: torch.Tensor) -> Array:
 def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
     """Evaluation-mode batch normalization as (scale, shift)."""
     if norm.running_mean is None or norm.running_var is None:
-        message = "UnitNorm always tracks running statistics"
-        raise RuntimeError(message)
+        raise RuntimeError("UnitNorm always tracks running statistics")
     scale = 1.0 / np.sqrt(_array(norm.running_var) + norm.eps)
     shift = -_array(norm.running_mean) * scale
     if norm.affine:

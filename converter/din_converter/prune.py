@@ -11,9 +11,8 @@ from din_infer.errors import sentence
 from din_infer.integrity import digest_of
 from din_infer.onnx_header import data_names
 
-__all__ = ["DRAFTS", "Leftovers", "find_leftovers"]
+__all__ = ["Leftovers", "find_leftovers"]
 
-DRAFTS = ".din-convert-"  # begins the names of folders in which models are made
 Found = tuple[tuple[str, int], ...]
 
 
@@ -86,7 +85,7 @@ def _unnamed(model: Path) -> list[tuple[Path, os.stat_result]]:
     if not files:
         return []
     named: set[str] = set()
-    drafts = [f for f in _names(folder) if f.startswith(DRAFTS)]
+    drafts = [f for f in _names(folder) if f.startswith(f".{model.name}.")]
     for at in (*(folder / name for name in drafts), folder):
         for name in _names(at):
             if name.endswith(".onnx"):

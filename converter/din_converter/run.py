@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from din_infer.errors import InputError
+from din_infer.whole_file import WholeFile, remove_leftovers
 
 if TYPE_CHECKING:
     from din_converter.train import Trained
@@ -84,8 +85,7 @@ class RunFolder:
                 raise InputError(rule, "one with checkpoint.pt", str(self.path), fix)
         try:
             self.path.mkdir(exist_ok=True)
-            for cut_off in self.path.glob(".checkpoint.*.tmp"):
-                cut_off.unlink()
+            remove_leftovers(self.checkpoint)
             if content is None:
                 self.checkpoint.unlink(missing_ok=True)
                 self.metrics.write_bytes(b"")
@@ -118,12 +118,8 @@ class RunFolder:
             "log_bytes": self._log.tell(),
             **content,
         }
-        beside = self.checkpoint.with_name(f".checkpoint.{os.getpid()}.tmp")
-        try:
-            torch.save(whole, beside)
-            beside.replace(self.checkpoint)
-        finally:
-            beside.unlink(missing_ok=True)
+        with WholeFile(self.checkpoint) as file:
+            torch.save(whole, file)
 
     def finish(self, trained: "Trained") -> None:
         """Log the end, draw the learning curve, drop the checkpoint."""
@@ -205,7 +201,8 @@ def plot_curve(trained: "Trained", folder: Path) -> Path | None:
     left.set_ylabel("log-loss")
     right.set_ylabel("on validation rows")
     path = folder / "learning_curve.png"
-    figure.savefig(path, dpi=120)
+    with WholeFile(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     return path
 
 

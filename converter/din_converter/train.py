@@ -298,9 +298,8 @@ class _Training:
                 self.waited += time.perf_counter() - started
                 loss = self._take_step(batch)
                 if not math.isfinite(loss):
-                    rule = "a finite loss"
                     fix = "Training diverged: lower the learning rate."
-                    raise InputError(rule, loss, f"epoch {number}", fix)
+                    raise InputError("a finite loss", loss, f"epoch {number}", fix)
                 self.loss += loss * len(batch.labels)
                 now = time.perf_counter()
                 self.seconds += now - started
@@ -394,10 +393,9 @@ class _Training:
         with closing(self.rows.batches(EVALUATION_ROWS)) as batches:  # type: ignore[type-var]
             scores = _scores(self.model, _tensors(next(batches), self.device), False)
         if not np.isfinite(scores).all():
-            rule = "finite scores"
             fix = "Training diverged: lower the learning rate."
             place = f"the end of epoch {len(self.epochs) + 1}"
-            raise InputError(rule, "others", place, fix)
+            raise InputError("finite scores", "others", place, fix)
 
     def save(self) -> None:
         """Write the checkpoint."""

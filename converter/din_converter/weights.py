@@ -17,6 +17,7 @@ from onnx import TensorProto
 from din_infer.errors import ConversionError
 from din_infer.integrity import Record, samples_of, seal_of
 from din_infer.onnx_header import GRAPH_INITIALIZER, MODEL_GRAPH, Place, before
+from din_infer.whole_file import WholeFile
 
 __all__ = ["check_single", "digest_of_model", "place", "write_single"]
 
@@ -134,7 +135,7 @@ def write_single(proto: onnx.ModelProto, weights: Weights, path: Path) -> None:
         tensors.append((head, data))
     start = graph.SerializeToString()
     length = len(start) + sum(len(head) + len(data) for head, data in tensors)
-    with path.open("w+b") as file:
+    with WholeFile(path, "w+b") as file:
         file.write(model.SerializeToString())
         file.write(before(MODEL_GRAPH, length) + start)
         for head, data in tensors:

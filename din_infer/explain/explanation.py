@@ -62,9 +62,6 @@ class Explanation(Sequence[ExplainedRow]):
             return Explanation(self.rows[row], self.model_id)
         return self.rows[row]
 
-    def __iter__(self) -> Iterator[ExplainedRow]:
-        return iter(self.rows)
-
     def by_request(self) -> list[list[ExplainedRow]]:
         """Gather the rows of each request, best score first; requests as they come."""
         groups: dict[int, list[ExplainedRow]] = {}

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer.formatting import label
+from din_infer.formatting import label, number
 
-__all__ = ["ExplainedRow", "ExplainedSequence", "largest", "peak", "summary"]
+__all__ = ["ExplainedRow", "ExplainedSequence", "Scale", "largest", "summary"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +84,22 @@ def largest(weights: NDArray[np.float32], count: int) -> list[int]:
     return sorted(order.tolist())
 
 
-def peak(*weights: NDArray[np.float32]) -> float:
-    """Return the largest absolute weight of all; 0 of none."""
-    return max((float(np.abs(w).max(initial=0)) for w in weights), default=0.0)
+class Scale:
+    """The range of the weights that a view shows together, zero included."""
+
+    def __init__(self, *weights: NDArray[np.float32]) -> None:
+        self.low = min([0.0, *(float(w.min(initial=0)) for w in weights)])
+        self.high = max([0.0, *(float(w.max(initial=0)) for w in weights)])
+        self.span = (self.high - self.low) or 1.0
+        self.peak = max(self.high, -self.low)  # the largest absolute weight
+
+    def share(self, weight: float) -> float:
+        """Return the share that the size of a weight has of the largest."""
+        return abs(weight) / self.peak if self.peak else 0.0
+
+    def number(self, weight: float) -> str:
+        """Show a weight; all of a scale have the same decimals."""
+        return number(weight, self.peak)
 
 
 def summary(sequence: ExplainedSequence) -> str:

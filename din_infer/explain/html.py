@@ -8,8 +8,8 @@ import numpy as np
 from din_infer.explain.facts import (
     ExplainedRow,
     ExplainedSequence,
+    Scale,
     largest,
-    peak,
     summary,
 )
 from din_infer.formatting import number, shorten, text
@@ -92,6 +92,7 @@ STYLE = """
 
 def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
     """Return a whole page."""
+    body = fragment(requests, model_id, tag="main")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy"'
@@ -101,7 +102,7 @@ def page(requests: list[list[ExplainedRow]], model_id: str) -> str:
         "<title>Activation weights</title>\n"
         "<style>html, body { margin: 0 } body { background: #f5f6f9 }\n"
         "@media (prefers-color-scheme: dark) { body { background: #0e1116 } }</style>\n"
-        f"</head>\n<body>\n{fragment(requests, model_id, tag='main')}\n</body>\n</html>\n"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
@@ -149,11 +150,10 @@ def _short(shown: str) -> str:
     return escape(shorten(shown, LONGEST_TEXT))
 
 
-def _fill(weight: float, biggest: float) -> str:
+def _fill(weight: float, scale: Scale) -> str:
     """Return the color of a weight: its sign's, the stronger the larger."""
-    share = abs(weight) / biggest if biggest else 0.0
     name = "--neg" if weight < 0 else "--pos"
-    return f"rgb(var({name}) / {0.08 + 0.92 * share:.3f})"
+    return f"rgb(var({name}) / {0.08 + 0.92 * scale.share(weight):.3f})"
 
 
 # ------------------------------------------------------------------------ one candidate
@@ -194,28 +194,25 @@ def _sequence(sequence: ExplainedSequence) -> Iterable[str]:
 
 def _strip(sequence: ExplainedSequence) -> str:
     """Draw all weights along time, as bars up and down from zero."""
-    weights = sequence.weights.astype(np.float64)
-    biggest = peak(sequence.weights)
-    top, bottom = max(0.0, weights.max()), min(0.0, weights.min())
-    span = (top - bottom) or 1.0
-    labels = sequence.labels
+    weights, labels = sequence.weights.tolist(), sequence.labels
+    scale = Scale(sequence.weights)
     bars = []
     for t in largest(sequence.weights, LONGEST):
-        weight = float(weights[t])
-        height = max(abs(weight) / span * 100, 0.8)
-        y = (top - max(weight, 0.0)) / span * 100
+        weight = weights[t]
+        height = max(abs(weight) / scale.span * 100, 0.8)
+        y = (scale.high - max(weight, 0.0)) / scale.span * 100
         bars.append(
             f'<rect x="{t + 0.1:.1f}" y="{y:.2f}" width="0.8" height="{height:.2f}"'
-            f' style="fill: {_fill(weight, biggest)}"><title>'
-            f"{_short(labels[t])}: {number(weight, biggest)}</title></rect>"
+            f' style="fill: {_fill(weight, scale)}"><title>'
+            f"{_short(labels[t])}: {scale.number(weight)}</title></rect>"
         )
     count = len(weights)
     strongest = largest(sequence.weights, 1)[0]
     said = (
         f"{count} weights along time, the strongest"
-        f" {number(weights[strongest], biggest)} for {labels[strongest]}"
+        f" {scale.number(weights[strongest])} for {labels[strongest]}"
     )
-    axis = top / span * 100
+    axis = scale.high / scale.span * 100
     return (
         f'<svg class="strip" viewBox="0 0 {count} 100" preserveAspectRatio="none"'
         f' role="img" aria-label="{_short(said)}">{"".join(bars)}'
@@ -226,21 +223,19 @@ def _strip(sequence: ExplainedSequence) -> str:
 
 
 def _list(sequence: ExplainedSequence, shown: Iterable[int], caption: str) -> str:
-    biggest = peak(sequence.weights, sequence.padding)
-    weights, padding = sequence.weights.tolist(), sequence.padding[:1].tolist()
-    low, high = min(0.0, *weights, *padding), max(0.0, *weights, *padding)
+    scale = Scale(sequence.weights, sequence.padding[:1])
     named = []  # cells of what has a weight, and the weight
     for t in shown:
         values = "".join(f"<td>{_value(v[t])}</td>" for v in sequence.columns.values())
         cells = f'<td class="num">{sequence.indices[t]}</td>{values}'
-        named.append((cells, weights[t]))
-    for weight in padding:
+        named.append((cells, float(sequence.weights[t])))
+    for weight in sequence.padding[:1].tolist():
         what = f"padding, each of {len(sequence.padding)}"
         cells = f'<td class="null" colspan="{len(sequence.columns)}">{what}</td>'
         named.append((f"<td></td>{cells}", weight))
     rows = "".join(
-        f'<tr>{cells}<td class="num">{number(weight, biggest)}</td>'
-        f'<td class="bar">{_track(weight, low, high, biggest)}</td></tr>'
+        f'<tr>{cells}<td class="num">{scale.number(weight)}</td>'
+        f'<td class="bar">{_track(weight, scale)}</td></tr>'
         for cells, weight in named
     )
     columns = "".join(
@@ -254,13 +249,13 @@ def _list(sequence: ExplainedSequence, shown: Iterable[int], caption: str) -> st
     )
 
 
-def _track(weight: float, low: float, high: float, biggest: float) -> str:
-    span = (high - low) or 1.0
-    left = (min(weight, 0.0) - low) / span * 100
-    zero = f'<b style="left: {-low / span * 100:.2f}%"></b>' if low < 0 else ""
+def _track(weight: float, scale: Scale) -> str:
+    left = (min(weight, 0.0) - scale.low) / scale.span * 100
+    zero = -scale.low / scale.span * 100
+    line = f'<b style="left: {zero:.2f}%"></b>' if zero > 0 else ""
     return (
-        f'<div class="track">{zero}<i style="left: {left:.2f}%; width:'
-        f" {abs(weight) / span * 100:.2f}%; background: {_fill(weight, biggest)}"
+        f'<div class="track">{line}<i style="left: {left:.2f}%; width:'
+        f" {abs(weight) / scale.span * 100:.2f}%; background: {_fill(weight, scale)}"
         '"></i></div>'
     )
 
@@ -296,16 +291,16 @@ def _map(rows: Sequence[ExplainedRow], k: int) -> Iterable[str]:
         f"{escape(shorten(labels[t], 26))}</span></th>"
         for t in columns
     )
-    biggest, best = peak(*(s.weights for s in mine)), max(abs(r.score) for r in rows)
+    scale, best = Scale(*(s.weights for s in mine)), max(abs(r.score) for r in rows)
     lines = []
     for row, sequence in zip(rows, mine, strict=True):
         cells = ""
         for t in columns:
             weight = float(sequence.weights[t])
-            shown = number(weight, biggest)
+            shown = scale.number(weight)
             pair = _short(f"{row.name}, {labels[t]}")
             cells += (
-                f'<td class="cell" style="background: {_fill(weight, biggest)}"'
+                f'<td class="cell" style="background: {_fill(weight, scale)}"'
                 f' title="{pair}: {shown}"><span class="hidden">{shown}</span></td>'
             )
         lines.append(
@@ -320,15 +315,10 @@ def _map(rows: Sequence[ExplainedRow], k: int) -> Iterable[str]:
         f"{names}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
     if columns:
-        low = min(float(s.weights.min()) for s in mine)
-        yield _legend(low, biggest)
-
-
-def _legend(low: float, biggest: float) -> str:
-    ends = (-biggest, 0.0, biggest) if low < 0 else (0.0, biggest)
-    steps = ", ".join(_fill(w, biggest) for w in ends)
-    return (
-        f'<div class="legend" aria-hidden="true">{number(ends[0], biggest)}'
-        f'<i style="background: linear-gradient(90deg, {steps})"></i>'
-        f"{number(biggest, biggest)}</div>"
-    )
+        ends = (-scale.peak, 0.0, scale.peak) if scale.low < 0 else (0.0, scale.peak)
+        steps = ", ".join(_fill(weight, scale) for weight in ends)
+        yield (
+            f'<div class="legend" aria-hidden="true">{scale.number(ends[0])}'
+            f'<i style="background: linear-gradient(90deg, {steps})"></i>'
+            f"{scale.number(scale.peak)}</div>"
+        )

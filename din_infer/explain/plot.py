@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,8 @@ from din_infer.errors import InputError
 from din_infer.explain.facts import (
     ExplainedRow,
     ExplainedSequence,
+    Scale,
     largest,
-    peak,
     summary,
 )
 from din_infer.formatting import number
@@ -48,44 +47,44 @@ def draw(
     """Draw requests; see `Explanation.plot`."""
     if not requests:
         raise InputError("at least one row to draw", "none", "plot")
-    letters = Letters()
-    shown = requests[:SHOWN_REQUESTS]
-    if ax is not None:
-        return _draw_on(requests, [*ax] if isinstance(ax, Iterable) else [ax], letters)
-    sizes = [_size(rows) for rows in shown]
-    heights = [height for _, height in sizes]
-    figure = Figure((max(w for w, _ in sizes), sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(shown), squeeze=False, height_ratios=heights)
-    for part, rows in zip(parts[:, 0], shown, strict=True):
-        count = len(rows[0].sequences)
-        if len(rows) == 1:
-            high = _heights(rows[0])
-            axes = part.subplots(count, 1, squeeze=False, height_ratios=high)
-        else:
-            widths = [max(len(s), 6) for s in rows[0].sequences]
-            axes = part.subplots(1, count, squeeze=False, width_ratios=widths)
-        _request(rows, axes.ravel().tolist(), letters)
+    shown, letters = requests, Letters()
+    if ax is None:
+        shown = requests[:SHOWN_REQUESTS]
+        axes = _new_axes(shown)
+    else:
+        axes = [*ax] if isinstance(ax, Iterable) else [ax]
+    count = sum(len(rows[0].sequences) for rows in shown)
+    if len(axes) != count:
+        rule = f"{count} axes, one per sequence of what is drawn"
+        raise InputError(rule, len(axes), "ax")
+    places = iter(axes)
+    for rows in shown:
+        _request(rows, list(islice(places, len(rows[0].sequences))), letters)
+    figure: Figure = axes[0].figure.figure
     if len(shown) < len(requests):
         said = f"the first {len(shown)} of {len(requests)} requests"
-        figure.supxlabel(said, fontsize=9, color=SOFT, **letters.style)
+        figure.supxlabel(said, **letters.soft)
     return figure
 
 
-def _draw_on(
-    requests: list[list[ExplainedRow]], axes: list[Axes], letters: Letters
-) -> Figure:
-    counts = [len(rows[0].sequences) for rows in requests]
-    if len(axes) != sum(counts):
-        rule = f"{sum(counts)} axes, one per sequence of what is drawn"
-        raise InputError(rule, len(axes), "ax")
-    places = iter(axes)
-    for rows, count in zip(requests, counts, strict=True):
-        _request(rows, list(islice(places, count)), letters)
-    return axes[0].figure.figure
+def _new_axes(requests: list[list[ExplainedRow]]) -> list[Axes]:
+    """Lay a figure out by how much there is to see."""
+    sizes = [_size(rows) for rows in requests]
+    heights = [height for _, height in sizes]
+    figure = Figure((max(w for w, _ in sizes), sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(requests), squeeze=False, height_ratios=heights)
+    for part, rows in zip(parts[:, 0], requests, strict=True):
+        count = len(rows[0].sequences)
+        if len(rows) == 1:
+            part.subplots(count, 1, height_ratios=_heights(rows[0]))
+        else:
+            widths = [max(len(s), 6) for s in rows[0].sequences]
+            part.subplots(1, count, width_ratios=widths)
+    return figure.axes
 
 
 def _size(rows: Sequence[ExplainedRow]) -> tuple[float, float]:
-    """Choose inches by how much there is to see."""
+    """Choose inches, as many as are needed."""
     counts = [len(s) + bool(len(s.padding)) for s in rows[0].sequences]
     if len(rows) == 1:
         return min(max(6.0, 0.3 * max(counts) + 1.5), 13.0), sum(_heights(rows[0]))
@@ -100,26 +99,25 @@ def _heights(row: ExplainedRow) -> list[float]:
 def _request(
     rows: Sequence[ExplainedRow], axes: Sequence[Axes], letters: Letters
 ) -> None:
-    best = rows[:SHOWN_CANDIDATES]
-    for k, ax in enumerate(axes):
-        if len(rows) == 1:
-            _bars(ax, rows[0].sequences[k], letters)
-        else:
-            _map(ax, best, k, letters)
     if len(rows) == 1:
         title = f"{rows[0].name}   score {rows[0].score:.4g}"
+        for ax, sequence in zip(axes, rows[0].sequences, strict=True):
+            _bars(ax, sequence, letters)
     else:
+        best = rows[:SHOWN_CANDIDATES]
         kept = f"the best {len(best)}" if len(best) < len(rows) else "best first"
         title = f"{len(rows)} candidates of one request, {kept}"
+        for k, ax in enumerate(axes):
+            _map(ax, best, k, letters)
     axes[0].set_title(
         letters(title), loc="left", color=INK, fontsize=11, weight="bold",
         **letters.style,
     )  # fmt: skip
 
 
-def _scale(*weights: Any) -> tuple[Colormap, Normalize]:  # noqa: ANN401
-    biggest = peak(*weights) or 1.0
-    if any((w < 0).any() for w in weights):
+def _colors(scale: Scale) -> tuple[Colormap, Normalize]:
+    biggest = scale.peak or 1.0
+    if scale.low < 0:
         return SIGNED, Normalize(-biggest, biggest)
     return RISING, Normalize(0.0, biggest)
 
@@ -130,7 +128,7 @@ def _plain_axes(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None
     ax.tick_params(length=0, labelsize=8, colors=SOFT)
     order = ", oldest to newest" if sequence else ""
     said = letters(f"{sequence.name}: {summary(sequence)}{order}")
-    ax.set_xlabel(said, fontsize=9, color=SOFT, **letters.style)
+    ax.set_xlabel(said, **letters.soft)
 
 
 def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
@@ -141,7 +139,8 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
         say_nothing(ax, EMPTY, va="center", **letters.style)
         return
     weights = sequence.weights
-    colors, norm = _scale(weights, padding)
+    scale = Scale(weights, padding)
+    colors, norm = _colors(scale)
     shown = largest(weights, SHOWN_BEHAVIORS)
     heights = weights[shown]
     ax.bar(
@@ -158,13 +157,12 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     ax.margins(y=0.12)
     ax.yaxis.grid(visible=True, color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.set_ylabel("activation weight", fontsize=9, color=SOFT, **letters.style)
+    ax.set_ylabel("activation weight", **letters.soft)
     _name_behaviors(ax, sequence, np.abs(weights), max(count, 8), letters, behind)
     if count <= 16:
-        biggest = peak(weights, padding)
         for t, weight in enumerate([*weights.tolist(), *padding.tolist()]):
             ax.annotate(
-                number(weight, biggest), (t, weight), ha="center", fontsize=7,
+                scale.number(weight), (t, weight), ha="center", fontsize=7,
                 xytext=(0, 2 if weight >= 0 else -2), textcoords="offset points",
                 va="bottom" if weight >= 0 else "top", color=INK, **letters.style,
             )  # fmt: skip
@@ -181,7 +179,7 @@ def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> No
         ax.set_ylim(len(rows) - 0.5, -0.5)
     else:
         weights = np.stack([s.weights for s in mine])
-        colors, norm = _scale(weights)
+        colors, norm = _colors(Scale(weights))
         image = ax.imshow(
             weights, cmap=colors, norm=norm, aspect="auto", interpolation="nearest"
         )
@@ -196,7 +194,7 @@ def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> No
         bar = ax.figure.colorbar(image, ax=ax, pad=0.01, fraction=0.05, aspect=30)
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0, labelsize=8, colors=SOFT)
-        bar.set_label("activation weight", fontsize=9, color=SOFT, **letters.style)
+        bar.set_label("activation weight", **letters.soft)
     ax.set_yticks(range(len(rows)), names if k == 0 else [""] * len(rows))
     letters.apply(ax.get_yticklabels())
 

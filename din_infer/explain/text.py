@@ -1,7 +1,7 @@
 """Explanations as text: the table that a terminal shows."""
 
-from din_infer.explain.facts import ExplainedRow, largest, peak, summary
-from din_infer.formatting import aligned, number, shorten, text
+from din_infer.explain.facts import ExplainedRow, Scale, largest, summary
+from din_infer.formatting import aligned, shorten, text
 
 __all__ = ["table"]
 
@@ -51,17 +51,17 @@ def _bars(row: ExplainedRow) -> list[str]:
             order = f", the {len(shown)} largest weights, oldest first"
         lines.append(f"  {text(sequence.name)}: {summary(sequence)}{order}")
         if found:
-            biggest = peak(sequence.weights, sequence.padding)
+            scale = Scale(sequence.weights, sequence.padding)
             signed = min(weights) < 0
             cells = [["#", *map(text, sequence.columns), "weight", ""]]
             for cell, w in zip(found, weights, strict=True):
-                cells.append([*cell, number(w, biggest), _bar(w, biggest, signed)])
+                bar = _bar(w, scale.share(w), signed)
+                cells.append([*cell, scale.number(w), bar])
             lines += aligned(cells, (0, len(cells[0]) - 2), indent=4)
     return lines
 
 
-def _bar(weight: float, biggest: float, signed: bool) -> str:
-    share = abs(weight) / biggest if biggest else 0.0
+def _bar(weight: float, share: float, signed: bool) -> str:
     if not signed:
         return _rightward(share, BAR)
     half = BAR // 2
@@ -84,17 +84,17 @@ def _lines(rows: list[ExplainedRow]) -> list[str]:
     lines = [f"{len(rows)} candidates{kept}"]
     for k, first in enumerate(shown[0].sequences):
         mine = [row.sequences[k] for row in shown]
-        low = min(0.0, *(float(s.weights.min(initial=0)) for s in mine))
-        high = max(0.0, *(float(s.weights.max(initial=0)) for s in mine))
-        scale = peak(*(s.weights for s in mine))
-        ends = f"{HEIGHTS[0]} {number(low, scale)}, {HEIGHTS[-1]} {number(high, scale)}"
-        order = f", oldest first; {ends}" if first else ""
+        scale = Scale(*(s.weights for s in mine))
+        low, high = scale.number(scale.low), scale.number(scale.high)
+        order = (
+            f", oldest first; {HEIGHTS[0]} {low}, {HEIGHTS[-1]} {high}" if first else ""
+        )
         lines.append(f"  {text(first.name)}: {summary(first)}{order}")
         cells = [["row", "score", "candidate", ""]]
         for row, sequence in zip(shown, mine, strict=True):
             profile = "".join(
-                HEIGHTS[round(7 * (float(w) - low) / (high - low or 1.0))]
-                for w in sequence.weights
+                HEIGHTS[round(7 * (w - scale.low) / scale.span)]
+                for w in sequence.weights.tolist()
             )
             named = shorten(row.name, 32)
             cells.append([str(row.number), f"{row.score:.4g}", named, profile])

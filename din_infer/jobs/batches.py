@@ -105,6 +105,7 @@ class BatchScorer:
         self.columns = list(dict.fromkeys([*self._form.columns, *outer]))
         self.is_requests = self._form.is_requests
         self._predictor = predictor
+        self._encoder = spec.encoder
         self._keep = list(keep)
         self._explode = explode
         self._on_error = on_error
@@ -200,7 +201,9 @@ class BatchScorer:
         made = [np.zeros(0, np.float32)]
         if not self.is_requests:
             rows = batch.select(self._form.columns)
-            encoded = self._predictor.encode(rows, errors=errors)
+            encoded = self._encoder.encode(
+                rows, self._predictor.threads, merge_repeats=True, errors=errors
+            )
             if not errors:
                 made = [self._predictor.scores_of(encoded, errors=errors)]
             return made[0], None, [encoded.counts]
@@ -237,7 +240,9 @@ class BatchScorer:
             return error if is_users else of_request(error)
 
         with renumbered(errors, of_column) as found:
-            encoded = predictor.encode_pairs(users, candidates, owners, errors=found)
+            encoded = self._encoder.encode_requests(
+                users, candidates, owners, predictor.threads, errors=found
+            )
         if errors:
             return np.zeros(0, np.float32), encoded.counts
         with renumbered(errors, of_request) as found:

@@ -1,8 +1,6 @@
 """Explain rows of a Parquet file: only the row groups that hold them are read."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from din_infer.errors import InputError, check_suffix
 from din_infer.explain import Explanation
 from din_infer.jobs.sources import found_in, open_parquet, reading
 from din_infer.predictor import Predictor
+from din_infer.whole_file import WholeFile, writing
 
 __all__ = ["SUFFIXES", "explain_file", "find_rows", "write"]
 
@@ -153,17 +152,8 @@ def write(explanation: Explanation, out: str | Path) -> None:
     """
     out = Path(out)
     check_suffix(out, SUFFIXES, "--out")
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with writing("the explanation", out), WholeFile(out) as file:
         if out.suffix == ".html":
-            beside.write_text(explanation.to_html(), encoding="utf-8")
+            file.write(explanation.to_html().encode())
         else:
-            picture = explanation.plot()
-            picture.savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the explanation can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+            explanation.plot().savefig(file, format=out.suffix[1:], dpi=150)

@@ -14,15 +14,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from din_infer.errors import InputError, is_whole
+from din_infer.errors import InputError, check_count
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
-from din_infer.jobs.output import writing
 from din_infer.jobs.shards import Job, Run, Shard, Summary
 from din_infer.jobs.sources import Identity, Source, find_sources
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
+from din_infer.whole_file import writing
 
 __all__ = ["JobError", "Summary", "score_files"]
 
@@ -126,13 +126,9 @@ def score_files(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    for value, least, place in (
-        (batch_size, 1, "batch_size"),
-        (max_bad_rows, 0, "max_bad_rows"),
-        (1 if workers is None else workers, 1, "workers"),
-    ):
-        if not (is_whole(value) and value >= least):
-            raise InputError(f"a whole number of at least {least}", repr(value), place)
+    check_count(batch_size, "batch_size")
+    check_count(max_bad_rows, "max_bad_rows", 0)
+    check_count(1 if workers is None else workers, "workers")
     if resume and overwrite:
         raise InputError("resume or overwrite", "both", "resume")
     if workers is None:
@@ -160,7 +156,7 @@ def score_files(
     }
     targets = [s.source.target for s in shards]
     with (
-        writing(Path(out)),
+        writing("the scores", Path(out)),
         closing(
             Ledger(Path(out), about, targets, resume=resume, overwrite=overwrite)
         ) as ledger,

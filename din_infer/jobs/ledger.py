@@ -8,17 +8,17 @@ processes that work on one job apart; they go with the process, however it ends.
 import fcntl
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
 from din_infer.errors import InputError
 from din_infer.forking import Lock
 from din_infer.integrity import digest_of
+from din_infer.whole_file import remove_leftovers, write_whole
 
-__all__ = ["FOLDER", "Ledger", "file_digest", "write_beside"]
+__all__ = ["FOLDER", "Ledger", "file_digest"]
 
 FOLDER = "_din_score"
 FORMAT = 1
@@ -33,45 +33,6 @@ def file_digest(path: Path) -> str:
     """Compute the SHA-256 of a file, as ``sha256sum`` prints it."""
     with path.open("rb") as file:
         return digest_of(file, path.stat().st_size)
-
-
-def beside(target: Path) -> Path:
-    """Name the file that is written before it is renamed to `target`."""
-    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
-
-
-def remove_unfinished(target: Path) -> None:
-    """Remove what writers of `target` left that were killed; their lock is ours."""
-    unfinished = re.compile(re.escape(f".{target.name}.") + r"\d+\.tmp")
-    if target.parent.is_dir():
-        for left in target.parent.iterdir():
-            if unfinished.fullmatch(left.name):
-                left.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut, where that can be done."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_beside(target: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path = beside(target)
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
-    sync_folder(target.parent)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
@@ -132,9 +93,8 @@ class Ledger:
             path = self.folder / "lock"
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             with self._locked(JOB_LOCK):
-                remove_unfinished(self.folder / "job.json")  # written under this lock
-                if self._lock(WORK_LOCK, wait=False):  # nobody else works here
-                    remove_unfinished(self.folder / "manifest.json")
+                remove_leftovers(self.folder / "job.json")
+                remove_leftovers(self.folder / "manifest.json")
                 self._begin(resume=resume, overwrite=overwrite)
                 # held until the end: it tells others that somebody works here
                 fcntl.lockf(self._handle, fcntl.LOCK_SH, 1, WORK_LOCK)
@@ -168,7 +128,7 @@ class Ledger:
             self._manifest(k).unlink(missing_ok=True)
             self.bad_rows(k).unlink(missing_ok=True)
         (self.folder / "manifest.json").unlink(missing_ok=True)
-        write_beside(path, json.dumps(self._job, indent=1))
+        write_whole(path, json.dumps(self._job, indent=1))
 
     def _remove_job(self, old: dict[str, Any] | None) -> None:
         """Remove all that another job has made, so that none of it is taken for ours.
@@ -253,13 +213,15 @@ class Ledger:
 
     def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
         """Say that shard k is whole: the last thing that is done for it."""
-        write_beside(self._manifest(k), json.dumps(manifest, indent=1))
+        path = self._manifest(k)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(manifest, indent=1))
 
     def forget(self, k: int) -> None:
         """Take back that shard k is whole, and remove what was left of it."""
         for path in (self._manifest(k), self.target(k), self.bad_rows(k)):
             path.unlink(missing_ok=True)
-            remove_unfinished(path)
+            remove_leftovers(path)
 
     def finish_job(self) -> bool:
         """Write ``manifest.json`` of the whole job, if all shards are whole."""
@@ -267,7 +229,7 @@ class Ledger:
         if any(s is None for s in shards):
             return False
         whole = {**self._job, "shards": shards}
-        write_beside(self.folder / "manifest.json", json.dumps(whole, indent=1))
+        write_whole(self.folder / "manifest.json", json.dumps(whole, indent=1))
         return True
 
     # ---------------------------------------------------------------------- locks

@@ -1,13 +1,12 @@
-"""One output while it is written: beside its final name, until it is whole."""
+"""One output while it is written, with its digest and the list of its bad rows."""
 
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,31 +15,21 @@ from din_infer.encode import Stats
 from din_infer.errors import InputError
 from din_infer.jobs.batches import Scored
 from din_infer.jobs.forms import SCORE
-from din_infer.jobs.ledger import beside, sync_folder
 from din_infer.jobs.sources import in_file
+from din_infer.whole_file import WholeFile
 
-__all__ = ["Output", "Sink", "writing"]
+__all__ = ["Output", "Sink"]
 
 # A row group of the output: as many rows as readers like, few enough bytes.
 GROUP_ROWS = 1 << 17
 GROUP_BYTES = 1 << 24
 
 
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turn what the system refuses into an error that names the target."""
-    try:
-        yield
-    except OSError as error:
-        rule = "a place where the scores can be written"
-        raise InputError(rule, error, str(target)) from None
-
-
 class Sink(io.RawIOBase):
-    """A file that knows the SHA-256 and the size of what was written to it."""
+    """Passes bytes on to a file; knows their SHA-256 and how many there were."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -60,32 +49,20 @@ class Sink(io.RawIOBase):
         """Return how many bytes were written."""
         return self.size
 
-    def flush(self) -> None:
-        """Hand all to the system."""
-        if not self._file.closed:
-            self._file.flush()
-
-    def finish(self) -> str:
-        """Bring all to the disk; returns the SHA-256.
+    def digest(self) -> str:
+        """Return the SHA-256.
 
         Raises
         ------
         OSError
-            If that fails, or the file has another size than was written.
+            If the file has another size than was written.
         """
         self._file.flush()
-        os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
-        self.close()
         if size != self.size:
             message = f"{size} bytes are left of the {self.size} that were written"
             raise OSError(message)
         return self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
 
 
 class Output:
@@ -109,19 +86,17 @@ class Output:
         self, source: str, target: Path, bad_target: Path, schema: pa.Schema
     ) -> None:
         self._source = source
-        self._target = target
         self._bad_target = bad_target
-        self._schema = schema
         self._waiting: list[pa.RecordBatch] = []
-        self._bad: Any = None
+        self._bad: WholeFile | None = None
         self.rows = 0
         self.num_written = 0
         self.num_bad = 0
         self.last_bad = ""
         self.stats = Stats()
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._beside = beside(self._target)
-        self._sink = Sink(self._beside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._whole = WholeFile(target)
+        self._sink = Sink(self._whole.file)
         try:
             self._writer = pq.ParquetWriter(
                 pa.PythonFile(self._sink, mode="w"),
@@ -129,8 +104,7 @@ class Output:
                 use_dictionary=[n for n in schema.names if n != SCORE],
             )
         except BaseException:
-            self._sink.close()
-            self._beside.unlink(missing_ok=True)
+            self._whole.abort()
             raise
 
     def add(self, scored: Scored, num_rows: int) -> None:
@@ -149,8 +123,9 @@ class Output:
     def _note(self, error: InputError) -> None:
         if self._bad is None:
             self._bad_target.parent.mkdir(parents=True, exist_ok=True)
-            self._bad = beside(self._bad_target).open("w", encoding="utf-8")
-        self._bad.write(json.dumps({"row": error.row, "error": str(error)}) + "\n")
+            self._bad = WholeFile(self._bad_target, "w")
+        line = json.dumps({"row": error.row, "error": str(error)})
+        self._bad.file.write(line + "\n")
         self.num_bad += 1
         self.last_bad = str(error)
 
@@ -164,15 +139,10 @@ class Output:
         try:
             self._write_group()
             self._writer.close()
-            digest = self._sink.finish()
+            digest = self._sink.digest()
             if self._bad is not None:
-                self._bad.flush()
-                os.fsync(self._bad.fileno())
-                self._bad.close()
-                beside(self._bad_target).replace(self._bad_target)
-                sync_folder(self._bad_target.parent)
-            self._beside.replace(self._target)
-            sync_folder(self._target.parent)
+                self._bad.finish()
+            self._whole.finish()
         finally:
             self.abort()
         return {
@@ -187,10 +157,6 @@ class Output:
         """Remove what has no name yet."""
         with suppress(OSError, pa.ArrowException, ValueError):
             self._writer.close()
-        with suppress(OSError):
-            self._sink.close()
-        self._beside.unlink(missing_ok=True)
+        self._whole.abort()
         if self._bad is not None:
-            with suppress(OSError):
-                self._bad.close()
-            beside(self._bad_target).unlink(missing_ok=True)
+            self._bad.abort()

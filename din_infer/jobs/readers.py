@@ -72,23 +72,31 @@ class ParquetReader(Reader):
 
     def _groups(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         metadata = self._file.metadata
+        schema = metadata.schema
+        leaves = [
+            i
+            for i in range(len(schema))
+            if schema.column(i).path.split(".")[0] in columns
+        ]
         for group in range(metadata.num_row_groups):
             about = metadata.row_group(group)
             if about.num_rows == 0:
                 continue
-            values = sum(
-                about.column(i).num_values
-                for i in range(about.num_columns)
-                if about.column(i).path_in_schema.split(".")[0] in columns
-            )
+            # `column` ends the process where metadata is damaged; reading raises
+            next(self._read(group, columns, 1), None)
+            values = sum(about.column(i).num_values for i in leaves)
             # values are counted, not bytes: encodings hide how large they become
             fitting = BATCH_VALUES * about.num_rows // max(1, values)
-            yield from self._file.iter_batches(
-                batch_size=max(1, min(rows, fitting, MOST_ROWS)),
-                row_groups=[group],
-                columns=columns,
-                use_threads=False,
-            )
+            most = max(1, min(rows, fitting, MOST_ROWS))
+            yield from self._read(group, columns, most)
+
+    def _read(
+        self, group: int, columns: list[str], rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
+            rows, row_groups=[group], columns=columns, use_threads=False
+        )
+        return batches
 
     def close(self) -> None:
         self._file.close()

@@ -17,12 +17,13 @@ from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
-from din_infer.jobs.output import Output, writing
+from din_infer.jobs.output import Output
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import open_reader
 from din_infer.jobs.sources import Identity, Source, in_file
 from din_infer.predictor import Predictor
+from din_infer.whole_file import writing
 
 __all__ = ["Job", "Run", "Shard", "Summary"]
 
@@ -292,7 +293,7 @@ class Run:
             return
         elif event.kind == "begin" and event.scorer is not None:
             try:
-                with writing(self._ledger.target(shard.k)):
+                with writing("the scores", self._ledger.target(shard.k)):
                     self._output = Output(
                         str(shard.source),
                         self._ledger.target(shard.k),
@@ -311,7 +312,7 @@ class Run:
             shard.error = in_file(event.error, output.rows, str(shard.source))
         if event.scored is None or event.stats is None:
             return
-        with writing(self._ledger.target(shard.k)):
+        with writing("the scores", self._ledger.target(shard.k)):
             output.add(event.scored, event.num_rows)
         output.stats.merge(event.stats)
         if output.num_bad > self._job.max_bad_rows:
@@ -338,7 +339,7 @@ class Run:
                 self._fail(shard)
                 return
             target = self._ledger.target(shard.k)
-            with writing(target):
+            with writing("the scores", target):
                 made = output.finish()
                 self._ledger.finish(
                     shard.k,

@@ -150,6 +150,14 @@ cdef Column _null_column(str name, int64_t num_rows):
     return column
 
 
+cdef int _refuse(list errors, object error) except -1:
+    """Raise the error of a row, or collect it."""
+    if errors is None:
+        raise error
+    errors.append(error)
+    return 0
+
+
 cdef object _malformed(str rule, str name):
     return InputError(rule, "a malformed Arrow array", name)
 

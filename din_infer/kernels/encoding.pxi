@@ -83,15 +83,14 @@ cdef object _fault(
             value = "null" if value == "None" else "NaN"
     elif tally.fault == DIN_WRONG_COUNT:
         value = str(tally.bad)
-    row = first_row + tally.bad_row
-    return InputError(rule, value, column.name, row=row)
+    return InputError(rule, value, column.name, row=first_row + tally.bad_row)
 
 
 cdef class Encoding:
     """One column on its way to ids: `run` over all rows, then `finish`.
 
     Rows may be run in any parts, in any order and by any thread: the ids, the counts
-    and the error are the same. Made by `prepare_scalars` and `prepare_lists`, which
+    and the errors are the same. Made by `prepare_scalars` and `prepare_lists`, which
     check that the encoder reads the column; by itself it is empty.
     """
 
@@ -111,8 +110,11 @@ cdef class Encoding:
     cdef Py_ssize_t bad_chunk
     cdef int64_t bad_start
     cdef din_tally bad  # the first fault, if any
+    cdef list errors    # None: that fault is raised
+    cdef _Memory bad_rows
+    cdef uint8_t *is_bad  # of each row, while errors are collected; else NULL
 
-    cdef int open(self, Column column, Encoder encoder) except -1:
+    cdef int open(self, Column column, Encoder encoder, list errors) except -1:
         cdef Py_ssize_t i
         self.column = column
         self.encoder = encoder
@@ -121,6 +123,11 @@ cdef class Encoding:
         self.codes = []
         for i in range(column.num_chunks):
             self.codes.append(_find_codes(column.chunk(i), encoder))
+        if errors is not None:
+            self.errors = errors
+            self.bad_rows = _Memory()
+            self.bad_rows.reserve(self.num_rows)
+            self.is_bad = self.bad_rows.data
         return 0
 
     def run(self, int64_t first, int64_t stop):
@@ -161,6 +168,7 @@ cdef class Encoding:
         cdef const int64_t *weights = self.column.weights_from(start)
         cdef const din_codes *codes = NULL
         cdef int64_t *ids = self.ids + start
+        cdef uint8_t *is_bad = NULL if self.is_bad == NULL else self.is_bad + start
         cdef bint is_list = self.window is not None
         if self.codes[i] is not None:
             codes = &(<_Codes> self.codes[i]).c
@@ -169,24 +177,42 @@ cdef class Encoding:
             ids = self.ids + start * w.width
         memset(tally, 0, sizeof(tally[0]))
         if self.num_elements <= FEW_ELEMENTS:
-            self.weigh_rows(chunk, codes, &w, is_list, first, stop, ids, weights, tally)
+            self.weigh_rows(
+                chunk, codes, &w, is_list, first, stop, ids, is_bad, weights, tally)
             return
         with nogil:
-            self.weigh_rows(chunk, codes, &w, is_list, first, stop, ids, weights, tally)
+            self.weigh_rows(
+                chunk, codes, &w, is_list, first, stop, ids, is_bad, weights, tally)
 
     cdef void weigh_rows(
         self, const din_column *chunk, const din_codes *codes, const din_window *w,
-        bint is_list, int64_t first, int64_t stop, int64_t *ids,
+        bint is_list, int64_t first, int64_t stop, int64_t *ids, uint8_t *is_bad,
         const int64_t *weights, din_tally *tally
     ) noexcept nogil:
         cdef din_tally one
-        cdef int64_t row
-        self.encode_rows(chunk, codes, w, is_list, first, stop, ids, tally)
+        cdef int64_t row = first
+        cdef int64_t count = stop - first
+        while row < stop:
+            self.encode_rows(chunk, codes, w, is_list, row, row + count, ids, tally)
+            if tally.fault == DIN_FINE:
+                row += count
+                count = min(2 * count, stop - row)
+            elif is_bad == NULL:
+                return
+            else:
+                # What is read behind a fault, up to a block, is read in vain: little,
+                # where bad rows follow each other.
+                is_bad[tally.bad_row] = True
+                row = tally.bad_row + 1
+                count = min(1, stop - row)
+                tally.fault = DIN_FINE
         if weights == NULL or tally.nulls + tally.unseen == 0:
             return
         # which of them are they?
         tally.nulls = tally.unseen = 0
-        for row in range(first, stop if tally.fault == DIN_FINE else first):
+        for row in range(first, stop):
+            if is_bad != NULL and is_bad[row]:
+                continue
             memset(&one, 0, sizeof(one))
             self.encode_rows(chunk, codes, w, is_list, row, row + 1, ids, &one)
             tally.nulls += one.nulls * weights[row]
@@ -222,7 +248,8 @@ cdef class Encoding:
         Raises
         ------
         InputError
-            At the first value that has no id, or if rows were not run.
+            At the first value that has no id, unless errors are collected; if rows
+            were not run.
         """
         if self.bad.fault != DIN_FINE:
             raise _fault(self.column, self.bad_chunk, self.bad_start, &self.bad,
@@ -230,8 +257,29 @@ cdef class Encoding:
         if self.num_run < self.num_rows:
             rule = f"{self.num_rows} rows, all of them run"
             raise InputError(rule, self.num_run, self.column.name)
+        if self.is_bad != NULL:
+            self.collect()
         self.ids = NULL
         return self.out, self.nulls, self.unseen
+
+    cdef int collect(self) except -1:
+        """Encode each bad row alone, for its error; then its ids are 0."""
+        cdef const uint8_t *is_bad = self.is_bad
+        cdef int64_t width = 1 if self.window is None else self.w.width
+        cdef int64_t start = 0  # of the chunk
+        cdef int64_t row
+        cdef Py_ssize_t i
+        cdef din_tally tally
+        self.is_bad = NULL
+        for i in range(self.column.num_chunks):
+            for row in range(self.column.chunk(i).num_rows):
+                if is_bad[start + row]:
+                    self.encode(i, start, row, row + 1, &tally)
+                    error = _fault(self.column, i, start, &tally, self.encoder.rule)
+                    self.errors.append(error)
+                    memset(self.ids + (start + row) * width, 0, width * sizeof(int64_t))
+            start += self.column.chunk(i).num_rows
+        return 0
 
     cdef int allocate(self, shape) except -1:
         cdef Py_buffer view
@@ -243,11 +291,17 @@ cdef class Encoding:
         return 0
 
 
-def prepare_scalars(Column column not None, Encoder encoder not None):
-    """Return the Encoding of a scalar column to ids int64 [B]."""
+def prepare_scalars(
+    Column column not None, Encoder encoder not None, list errors=None
+):
+    """Return the Encoding of a scalar column to ids int64 [B].
+
+    With `errors`, a row that has no id gets 0, and `finish` appends the error that this
+    row alone would raise, by rising rows. The counts are exact where there is none.
+    """
     cdef Encoding encoding = Encoding()
     column.require(encoder.c.reads, False)
-    encoding.open(column, encoder)
+    encoding.open(column, encoder, errors)
     encoding.num_elements = column.num_rows
     encoding.allocate(column.num_rows)
     return encoding
@@ -268,11 +322,13 @@ def encode_scalars(Column column not None, Encoder encoder not None):
 
 def prepare_lists(
     Column column not None, Encoder encoder not None, Window window not None,
-    int64_t width, bint newest_first,
+    int64_t width, bint newest_first, list errors=None,
 ):
     """Return the Encoding of a list column to padded ids int64 [B, width].
 
-    The newest `width` elements of the window, oldest first, right-padded with 0.
+    The newest `width` elements of the window, oldest first, right-padded with 0. With
+    `errors`, as in `prepare_scalars`; of a list that has another length than the
+    window's, the error is appended at once, and it counts as empty.
 
     Raises
     ------
@@ -284,9 +340,8 @@ def prepare_lists(
     _check_lists(column)
     if column.kind != "null":
         column.require(encoder.c.reads, True)
-    window.check_parallel(column)
-    encoding.open(column, encoder)
-    encoding.window = window
+    encoding.window = window.parallel(column, errors)
+    encoding.open(column, encoder, errors)
     encoding.w.width = width
     encoding.w.newest_first = newest_first
     encoding.num_elements = window.num_kept

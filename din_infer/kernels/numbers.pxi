@@ -1,9 +1,12 @@
 # Columns to numbers, ragged ids to padded ones, logits to scores.
 
-def read_dense(Column column not None, int64_t num_values, missing):
+def read_dense(
+    Column column not None, int64_t num_values, missing, list errors=None
+):
     """Read `num_values` (K) numbers per row: (float32 [B, K], missing ones, weighted).
 
-    Null, NaN and infinity become `missing`; None: they raise.
+    Null, NaN and infinity become `missing`; None: they raise. With `errors`, one per
+    bad row is appended instead, and its values are 0.
 
     Raises
     ------
@@ -17,6 +20,7 @@ def read_dense(Column column not None, int64_t num_values, missing):
     cdef float replacement = 0.0 if missing is None else missing
     cdef int32_t replace = missing is not None
     cdef int64_t row = 0
+    cdef int64_t first
     cdef Py_ssize_t i
     if num_values < 1:
         raise InputError("at least 1 value", num_values, column.name)
@@ -26,16 +30,20 @@ def read_dense(Column column not None, int64_t num_values, missing):
     view = out
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
-        if chunk.num_rows == 0:
-            continue
         weights = column.weights_from(row)
-        with nogil:
-            din_read_dense(
-                chunk, num_values, replace, replacement, weights, &view[row, 0],
-                &tally)
-        if tally.fault != DIN_FINE:
+        first = 0
+        while first < chunk.num_rows:
+            with nogil:
+                din_read_dense(
+                    chunk, first, num_values, replace, replacement, weights,
+                    &view[row, 0], &tally)
+            if tally.fault == DIN_FINE:
+                break
             unit = "value" if num_values == 1 else "values"
-            raise _fault(column, i, row, &tally, f"{num_values} {unit}")
+            _refuse(errors, _fault(column, i, row, &tally, f"{num_values} {unit}"))
+            view[row + tally.bad_row, :] = 0
+            first = tally.bad_row + 1
+            tally.fault = DIN_FINE
         row += chunk.num_rows
     return out, tally.nulls
 
@@ -58,13 +66,17 @@ def read_float64(Column column not None):
     return out
 
 
-def read_int64(Column column not None):
-    """Read whole numbers: (int64 [B], valid uint8 [B]), null as 0."""
+def read_int64(Column column not None, list errors=None):
+    """Read whole numbers: (int64 [B], valid uint8 [B]), null as 0.
+
+    With `errors`, what is no whole number is appended, and counts as a valid 0.
+    """
     cdef int64_t[::1] view
     cdef uint8_t[::1] valid_view
     cdef din_tally tally
     cdef din_column *chunk
     cdef int64_t row = 0
+    cdef int64_t first
     cdef Py_ssize_t i
     column.require(DIN_READS_INT64, False)
     memset(&tally, 0, sizeof(tally))
@@ -74,12 +86,18 @@ def read_int64(Column column not None):
     valid_view = valid
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
-        if chunk.num_rows == 0:
-            continue
-        with nogil:
-            din_read_scalars_int64(chunk, &view[row], &valid_view[row], &tally)
-        if tally.fault != DIN_FINE:
-            raise _fault(column, i, row, &tally, "a whole number")
+        first = 0
+        while first < chunk.num_rows:
+            with nogil:
+                din_read_scalars_int64(
+                    chunk, first, &view[row], &valid_view[row], &tally)
+            if tally.fault == DIN_FINE:
+                break
+            _refuse(errors, _fault(column, i, row, &tally, "a whole number"))
+            first = tally.bad_row + 1
+            view[row + tally.bad_row] = 0
+            valid_view[row + tally.bad_row] = True
+            tally.fault = DIN_FINE
         row += chunk.num_rows
     return out, valid
 

@@ -108,14 +108,17 @@ cdef class Window:
         self.kept = kept
         self.is_narrowed = self.has_positions = True
 
-    def take(self, Column lengths not None):
-        """Keep the first `lengths` elements of each list."""
+    def take(self, Column lengths not None, list errors=None):
+        """Keep the first `lengths` elements of each list.
+
+        With `errors`, a length that no list can have is appended, and counts as 0.
+        """
         cdef Py_ssize_t i
         cdef int64_t[::1] kept
         cdef uint8_t[::1] valid
         self.check_whole()
         lengths.require(DIN_READS_INT64, False)
-        kept, valid = read_int64(lengths)
+        kept, valid = read_int64(lengths, errors)
         if kept.shape[0] != self.lengths.shape[0]:
             rule = f"{self.lengths.shape[0]} rows"
             raise InputError(rule, kept.shape[0], lengths.name)
@@ -124,7 +127,8 @@ cdef class Window:
                 size = self.lengths[i]
                 rule = f"a length in [0, {size}], the length of `{self.column.name}`"
                 got = kept[i] if valid[i] else "null"
-                raise InputError(rule, got, lengths.name, row=i)
+                _refuse(errors, InputError(rule, got, lengths.name, row=i))
+                kept[i] = 0
         self.kept = kept
         self.is_narrowed = True
 
@@ -189,12 +193,13 @@ cdef class Window:
                 view[row, t] = i
         return out
 
-    cdef int check_parallel(self, Column column) except -1:
-        """Refuse a column whose lists have other lengths."""
+    cdef Window parallel(self, Column column, list errors):
+        """Return the window of a parallel column: lists of other lengths are empty."""
         cdef const int64_t[::1] lengths
+        cdef Window window = self
         cdef Py_ssize_t i
         if column is self.column:
-            return 0
+            return self
         lengths = _lengths_of(column)
         name = self.column.name
         if lengths.shape[0] != self.lengths.shape[0]:
@@ -203,8 +208,27 @@ cdef class Window:
         for i in range(lengths.shape[0]):
             if lengths[i] != self.lengths[i]:
                 rule = f"{self.lengths[i]} elements, as `{name}` has"
-                raise InputError(rule, lengths[i], column.name, row=i)
-        return 0
+                got = lengths[i]
+                _refuse(errors, InputError(rule, got, column.name, row=i))
+                if window is self:
+                    window = self.copy()
+                window.kept[i] = 0
+                if window.has_skip:
+                    window.skip[i] = 0
+        return window
+
+    cdef Window copy(self):
+        """Return a narrowed window whose rows may be taken out."""
+        cdef Window window = Window(self.column)
+        window.kept = np.array(self.kept)
+        if self.has_skip:
+            window.skip = np.array(self.skip)
+        window.positions = self.positions
+        window.position_start = self.position_start
+        window.is_narrowed = True
+        window.has_skip = self.has_skip
+        window.has_positions = self.has_positions
+        return window
 
 
 cdef int _check_lists(Column column) except -1:

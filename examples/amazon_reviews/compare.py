@@ -32,6 +32,7 @@ import numpy as np
 from din_converter.rows import Rows
 from din_converter.train import Settings, evaluate, train
 from din_infer import FeatureSpec, metrics
+from din_infer.whole_file import write_whole
 
 sys.path.insert(0, str(Path(__file__).parent))
 import prepare
@@ -302,7 +303,7 @@ def insert(path: Path, text: str) -> None:
         new = head + block + rest.partition(END)[2]
     else:
         new = f"{old}\n{block}\n"
-    path.write_text(new, encoding="utf-8")
+    write_whole(path, new)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,10 @@ class Form:
                 terms[atom] = total
         return Form(self.size, terms)
 
+    def minus(self, other: "Form") -> "Form":
+        """Subtract a form of equal size."""
+        return self.plus(other, -1.0)
+
     def row(self, i: int) -> dict[Atom, float]:
         """Return one row as atom -> coefficient."""
         return {a: float(c[i]) for a, c in self.terms.items() if c[i] != 0.0}
@@ -249,7 +253,7 @@ class Algebra:
                 at, c = (number, j), 1.0
             row = Form.of([("sigmoid", *at)])
             # sigmoid(-z) = 1 - sigmoid(z)
-            rows.append(row if c > 0.0 else Form.constant([1.0]).plus(row, -1.0))
+            rows.append(row if c > 0.0 else Form.constant([1.0]).minus(row))
         return stack(rows)
 
     def relu(self, x: Form) -> Form:
@@ -285,8 +289,7 @@ class Algebra:
         if y.is_linear():
             x, y = y, x
         if not x.is_linear():
-            reason = "a product of two activations"
-            raise Unsupported(reason)
+            raise Unsupported("a product of two activations")
         out = Form(x.size)
         for atom, column in y.terms.items():
             if atom == ONE:
@@ -325,8 +328,7 @@ class Algebra:
         for i in range(x.size):
             c = ratio(x.row(i), y.row(i))
             if c is None:
-                reason = "a choice that no ReLU makes"
-                raise Unsupported(reason)
+                raise Unsupported("a choice that no ReLU makes")
             out[i] = c
         return out
 
@@ -345,8 +347,7 @@ class Algebra:
 
     def _lift(self, x: Form) -> Form:
         if x.kinds() & {"soft", "softoff", "softnan"}:
-            reason = "something done to a softmax's weights"
-            raise Unsupported(reason)
+            raise Unsupported("something done to a softmax's weights")
         rows = [self._recognize(x.row(i)) for i in range(x.size)]
         kinds = {r.kind for r in rows if r is not None}
         number = len(self.layers)
@@ -375,8 +376,7 @@ class Algebra:
         numbers = {a[1] for a in x.terms if a[0] in ("row", "rowgated")}
         call = self.calls[numbers.pop()]
         if numbers or call.form is None:
-            reason = "row-wise Dice over the rows of two layers"
-            raise Unsupported(reason)
+            raise Unsupported("row-wise Dice over the rows of two layers")
         size = call.form.size
         number = len(self.layers)
         alphas, columns = np.ones(size), np.zeros((size, x.size))
@@ -385,18 +385,15 @@ class Algebra:
             row = x.row(i)
             gates = [a for a in row if a[0] == "rowgated"]
             if not gates or {a[0] for a in row} & {"row"}:
-                reason = "a use of row-wise Dice's sigmoid that is not Dice"
-                raise Unsupported(reason)
+                raise Unsupported("a use of row-wise Dice's sigmoid that is not Dice")
             ((_, _, j),) = gates
             rest = {a: c for a, c in row.items() if a[0] in LINEAR}
             through = ratio(rest, call.form.row(j))
             if through is None:
-                reason = "row-wise Dice of something else than its input"
-                raise Unsupported(reason)
+                raise Unsupported("row-wise Dice of something else than its input")
             scale = through + row[gates[0]]
             if scale == 0.0 or columns[j].any():
-                reason = "row-wise Dice of a kind that has no alpha"
-                raise Unsupported(reason)
+                raise Unsupported("row-wise Dice of a kind that has no alpha")
             alphas[j], columns[j, i], offset[i] = through / scale, scale, 0.0
         self.layers.append(Layer("row_dice", call.form, [alphas], call.epsilon))
         terms = {("h", number, j): columns[j] for j in range(size) if columns[j].any()}
@@ -416,8 +413,7 @@ class Algebra:
             return _Row("none", linear, offset=constant) if linear else None
         calls = {(a[1], a[2]) for a in gates}
         if len(calls) != 1 or len({self._family(a) for a in gates}) != 1:
-            reason = "two activations in one unit"
-            raise Unsupported(reason)
+            raise Unsupported("two activations in one unit")
         ((number, j),) = calls
         call = self.calls[number]
         if call.kind == "row":
@@ -425,8 +421,7 @@ class Algebra:
         unit, b = call.units[j], float(call.b[j])
         through = ratio(linear, unit)
         if through is None:
-            reason = "an activation beside something else than its input"
-            raise Unsupported(reason)
+            raise Unsupported("an activation beside something else than its input")
         if call.kind == "relu":
             return _relu_row(unit, b, through, gates["relu", number, j], constant)
         gated = gates.get(("gated", number, j), 0.0)
@@ -457,8 +452,7 @@ def _pairs(x: Form, y: Form) -> Form:
                 q, k = (a, b) if a[0] == "q" else (b, a)
                 atom = ("qk", q[1], q[2], k[1], k[2])
             else:
-                reason = "a product that is not of candidate and behavior"
-                raise Unsupported(reason)
+                raise Unsupported("a product that is not of candidate and behavior")
             out[atom] = out[atom] + both if atom in out else both
     return Form(x.size, {a: c for a, c in out.items() if c.any()})
 
@@ -496,15 +490,13 @@ def _sigmoid_row(
     """Read through * u + (gated * u + plain) * sigmoid(u + b) + constant."""
     if gated == 0.0:
         if through != 0.0:
-            reason = "a sigmoid added to its input"
-            raise Unsupported(reason)
+            raise Unsupported("a sigmoid added to its input")
         return _Row("sigmoid", _times(unit, 1.0, b), scale=plain, offset=constant)
     slope = through + gated
     if through == 0.0 and abs(plain - gated * b) <= NEAR * max(abs(plain), abs(gated)):
         return _Row("silu", _times(unit, 1.0, b), scale=gated, offset=constant)
     if abs(slope) <= NEAR * abs(gated):
-        reason = "a gate that no Dice is"
-        raise Unsupported(reason)
+        raise Unsupported("a gate that no Dice is")
     # x = slope * u + shift, p = sigmoid(u + b) = sigmoid(x / slope + b - shift / slope)
     shift = plain * slope / gated
     alpha = through / slope
@@ -544,8 +536,7 @@ def common_activation(layers: list[Layer]) -> str:
     """Say all layers in one activation; their parameters are filled in."""
     kind = _common({layer.kind for layer in layers})
     if len({layer.epsilon for layer in layers}) > 1:
-        reason = "row-wise Dice with different epsilons"
-        raise Unsupported(reason)
+        raise Unsupported("row-wise Dice with different epsilons")
     for layer in layers:
         if not layer.parameters:
             size = layer.z.size

@@ -1,6 +1,6 @@
 """A site's weights, read down to the features of a pair: the unit that they are.
 
-`read_unit` lets `interpret.Interpreter` say what weights and behaviors are, and lays
+`read_unit` lets `interpret` say what weights and behaviors are, and lays
 the layers out as LocalActivation takes them. What cannot be proven is Unsupported.
 """
 
@@ -18,15 +18,11 @@ from din_converter.fusing.algebra import (
     Unsupported,
     common_activation,
 )
-from din_converter.fusing.interpret import (
-    Interpreter,
-    Leaf,
-    Piece,
-    Weighted,
-    common_mask,
-)
+from din_converter.fusing.interpret import interpreter
 from din_converter.fusing.layout import Axes
+from din_converter.fusing.reader import Reader
 from din_converter.fusing.sites import Site
+from din_converter.fusing.values import Leaf, Piece, Weighted, common_mask
 from din_converter.fusing.view import View
 
 __all__ = ["Unit", "read_unit"]
@@ -67,30 +63,29 @@ def read_unit(view: View, site: Site) -> Unit:
     something is done to them first, they are taken as they are after it.
     """
     try:
-        return _read(Interpreter(view, site.sizes, frozenset()), site)
+        return _read(interpreter(view, site.sizes), site)
     except Unsupported as error:
         first = error
     try:
-        opaque = frozenset([site.behaviors])
-        return _read(Interpreter(view, site.sizes, opaque), site)
+        return _read(interpreter(view, site.sizes, site.behaviors), site)
     except Unsupported:
         raise first from None
 
 
-def _read(interpreter: Interpreter, site: Site) -> Unit:
-    weight, behavior = _weighted(interpreter, site)
+def _read(reader: Reader, site: Site) -> Unit:
+    weight, behavior = _weighted(reader, site)
     mask = _mask(weight, behavior)
-    score, softmax, empty, after = _score(interpreter, weight, mask)
+    score, softmax, empty, after = _score(reader, weight, mask)
     if empty == "uniform" and behavior.off is not None and behavior.off.is_zero():
         empty = "zero"
-    layers, output = _chain(interpreter.algebra, score)
-    unit = Unit([], [], interpreter.leaves, [], layers, output, softmax=softmax)
+    layers, output = _chain(reader.algebra, score)
+    unit = Unit([], [], reader.leaves, [], layers, output, softmax=softmax)
     unit.mask, unit.empty, unit.after = mask, empty, after
     _output_activation(unit)
     first = unit.layers[0].z if unit.layers else unit.output
     _place_behaviors(unit, behavior.on, first)
     for number in dict.fromkeys(leaf for leaf, _ in unit.behaviors):
-        interpreter.check_leaf(unit.leaves[number])
+        reader.check_leaf(unit.leaves[number])
     pairs = _place_query(unit, first)
     if unit.layers:
         unit.activation = common_activation(unit.layers)
@@ -99,22 +94,20 @@ def _read(interpreter: Interpreter, site: Site) -> Unit:
     return unit
 
 
-def _weighted(interpreter: Interpreter, site: Site) -> tuple[Piece, Piece]:
+def _weighted(reader: Reader, site: Site) -> tuple[Piece, Piece]:
     if site.product:
-        found = interpreter.value(site.product)
+        found = reader.value(site.product)
         if not isinstance(found, Weighted):
-            reason = "no weights times behaviors"
-            raise Unsupported(reason)
+            raise Unsupported("no weights times behaviors")
         weight, behavior = found.weight, found.behavior
         _expect(found.axes, site.behavior_axes)
     else:
-        weight = interpreter.piece(site.weights).alive()
-        behavior = interpreter.piece(site.behaviors).alive()
+        weight = reader.piece(site.weights).alive()
+        behavior = reader.piece(site.behaviors).alive()
         _expect(weight.axes, site.weight_axes)
         _expect(behavior.axes, site.behavior_axes)
     if not weight.is_scalar or behavior.on.kinds() - {"k"}:
-        reason = "behaviors that are not features of the history alone"
-        raise Unsupported(reason)
+        raise Unsupported("behaviors that are not features of the history alone")
     return weight, behavior
 
 
@@ -123,8 +116,7 @@ def _expect(axes: Axes, letters: str) -> None:
     for axis, letter in zip(axes, letters, strict=True):
         names = [p for p in axis if isinstance(p, str)]
         if names != ([letter] if letter in "NT" else []):
-            reason = "a sum over another axis than the positions"
-            raise Unsupported(reason)
+            raise Unsupported("a sum over another axis than the positions")
 
 
 def _mask(weight: Piece, behavior: Piece) -> str:
@@ -132,39 +124,32 @@ def _mask(weight: Piece, behavior: Piece) -> str:
     if not mask:
         return ""
     if any(p.mask not in ("", mask) for p in (weight, behavior)):
-        reason = "masked positions that still count"
-        raise Unsupported(reason)
+        raise Unsupported("masked positions that still count")
     gone = [p.off is not None and p.off.is_zero() for p in (weight, behavior)]
     fades = weight.off is not None and (
         weight.off.kinds() in ({"softoff"}, {"softnan"})
     )
     if not (any(gone) or fades):
-        reason = "masked positions that still count"
-        raise Unsupported(reason)
+        raise Unsupported("masked positions that still count")
     return mask
 
 
-def _score(
-    interpreter: Interpreter, weight: Piece, mask: str
-) -> tuple[Form, bool, str, float]:
+def _score(reader: Reader, weight: Piece, mask: str) -> tuple[Form, bool, str, float]:
     """Return the score, whether under softmax, what empty leaves, and a factor."""
     kinds = weight.on.kinds()
     if not kinds & {"soft", "softoff", "softnan"}:
         return weight.on, False, "zero", 1.0
     if kinds != {"soft"} or len(weight.on.terms) != 1:
-        reason = "something added to a softmax's weights"
-        raise Unsupported(reason)
+        raise Unsupported("something added to a softmax's weights")
     ((atom, factor),) = weight.on.terms.items()
-    soft = interpreter.softs[atom[1]]
+    soft = reader.softs[atom[1]]
     if soft.mask != mask:
-        reason = "a softmax over other positions than the sum's"
-        raise Unsupported(reason)
+        raise Unsupported("a softmax over other positions than the sum's")
     empty = soft.empty
     if weight.off is not None and weight.off.is_zero():
         empty = "zero"
     if empty == "unknown":
-        reason = "an empty history whose weights only rounding decides"
-        raise Unsupported(reason)
+        raise Unsupported("an empty history whose weights only rounding decides")
     return soft.score, True, "zero" if empty == "none" else empty, float(factor[0])
 
 
@@ -176,14 +161,12 @@ def _chain(algebra: Algebra, score: Form) -> tuple[list[Layer], Form]:
     while form.kinds() & {"h"}:
         numbers = {a[1] for a in form.terms if a[0] == "h"}
         if len(numbers) > 1 or form.kinds() - {"h", "one"}:
-            reason = "a layer that reads more than the one before it"
-            raise Unsupported(reason)
+            raise Unsupported("a layer that reads more than the one before it")
         layer = algebra.layers[numbers.pop()]
         layers.insert(0, layer)
         form = layer.z
     if not form.kinds() & {"q", "k", "qk"}:
-        reason = "weights that depend on neither candidate nor behavior"
-        raise Unsupported(reason)
+        raise Unsupported("weights that depend on neither candidate nor behavior")
     return layers, output
 
 
@@ -207,8 +190,7 @@ def _place_behaviors(unit: Unit, behaviors: Form, first: Form) -> None:
     for i in range(behaviors.size):
         row = behaviors.row(i)
         if len(row) != 1 or next(iter(row.values())) != 1.0:
-            reason = "behaviors that are computed from several features"
-            raise Unsupported(reason)
+            raise Unsupported("behaviors that are computed from several features")
         ((_, leaf, j),) = row
         wanted.append((leaf, j))
     order = [leaf for leaf, _ in wanted]
@@ -250,8 +232,7 @@ def _place_query(unit: Unit, first: Form) -> str:
         start = _run(free, len(missing)) if len(missing) == size else None
         columns = free if start is None else range(start, start + size)
         if len(columns) < len(missing):
-            reason = "a query wider than a behavior"
-            raise Unsupported(reason)
+            raise Unsupported("a query wider than a behavior")
         for feature, column in zip(missing, columns, strict=False):
             unit.query[column], placed[feature] = feature, column
     return product

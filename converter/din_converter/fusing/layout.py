@@ -6,6 +6,7 @@ the same flattened ``(("N", "T"), (48,))``; an axis of size 1 is ``()``. Sizes a
 monomials over the graph's symbols: ``s0*s1`` and 10 are equal only to themselves.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,21 @@ from numpy.typing import NDArray
 
 from din_converter.fusing.algebra import Unsupported
 
-__all__ = ["Axes", "Shape", "Size", "Sizes", "broadcast", "features"]
+__all__ = [
+    "Axes",
+    "Part",
+    "Rows",
+    "Shape",
+    "Size",
+    "Sizes",
+    "axis_of",
+    "broadcast",
+    "feature_shape",
+    "features",
+    "numbered",
+    "permuted",
+    "varies",
+]
 
 Part = str | int
 Axes = tuple[tuple[Part, ...], ...]
@@ -132,15 +147,13 @@ class Sizes:
                 raise Unsupported(reason)
             out.append(tuple(axis))
         if any(self.of(p) != UNIT for p in parts):
-            reason = "a reshape to another size"
-            raise Unsupported(reason)
+            raise Unsupported("a reshape to another size")
         return tuple(out)
 
     def leaf(self, shape: Shape) -> Axes:
         """Lay out a tensor that nothing is known of but its shape."""
         if not shape or shape[0] not in (self.n, self.n * self.t):
-            reason = "a tensor that is not per candidate"
-            raise Unsupported(reason, mixed=False)
+            raise Unsupported("a tensor that is not per candidate", mixed=False)
         axes: list[tuple[Part, ...]] = []
         seen = False
         for i, size in enumerate(shape):
@@ -154,21 +167,40 @@ class Sizes:
                 reason = "a tensor with another axis of varying size"
                 raise Unsupported(reason, mixed=False)
             else:
-                axes.append((size.number,) if size.number != 1 else ())
+                axes.append(axis_of(size.number))
         return tuple(axes)
 
 
 def features(axis: Sequence[Part]) -> int:
     """Count the features of one axis."""
-    out = 1
-    for part in axis:
-        out *= part if isinstance(part, int) else 1
-    return out
+    return math.prod(part for part in axis if isinstance(part, int))
+
+
+def varies(axis: Sequence[Part]) -> bool:
+    """Whether an axis has candidates or positions, not features alone."""
+    return any(isinstance(part, str) for part in axis)
+
+
+def axis_of(size: int) -> tuple[Part, ...]:
+    """Lay out an axis of features."""
+    return (size,) if size != 1 else ()
 
 
 def feature_shape(axes: Axes) -> tuple[int, ...]:
     """Count the features of every axis."""
     return tuple(features(axis) for axis in axes)
+
+
+def numbered(axes: Axes) -> Rows:
+    """Return a number for every feature, row-major, in the shape of the layout."""
+    shape = feature_shape(axes)
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+def permuted(axes: Axes, order: Sequence[int]) -> tuple[Axes, Rows]:
+    """Bring axes in another order; returns which row stands where then, too."""
+    rows = numbered(axes).transpose(order).reshape(-1)
+    return tuple(axes[i] for i in order), rows
 
 
 def broadcast(a: Axes, b: Axes) -> tuple[Axes, Rows, Rows]:
@@ -181,13 +213,8 @@ def broadcast(a: Axes, b: Axes) -> tuple[Axes, Rows, Rows]:
     axes: list[tuple[Part, ...]] = []
     for left, right in zip(a, b, strict=True):
         if left != right and left and right:
-            reason = "operands laid out differently"
-            raise Unsupported(reason)
+            raise Unsupported("operands laid out differently")
         axes.append(left or right)
     shape = feature_shape(tuple(axes))
-    rows = []
-    for operand in (a, b):
-        own = feature_shape(operand)
-        index = np.arange(int(np.prod(own, dtype=np.int64))).reshape(own)
-        rows.append(np.broadcast_to(index, shape).reshape(-1))
-    return tuple(axes), rows[0], rows[1]
+    rows_a, rows_b = (np.broadcast_to(numbered(x), shape).reshape(-1) for x in (a, b))
+    return tuple(axes), rows_a, rows_b

@@ -27,9 +27,9 @@ from din_converter.functions import (
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused, left
 from din_converter.fusing.fuse import Unit, read_unit
-from din_converter.fusing.interpret import Leaf
 from din_converter.fusing.layout import Size, features
 from din_converter.fusing.sites import Site, find_sites
+from din_converter.fusing.values import Leaf
 from din_converter.fusing.view import View
 from din_infer.spec import Attention
 
@@ -80,8 +80,7 @@ class _Rewriter:
             for axis, there in enumerate(self.view.shapes.get(name, ())):
                 if there == size:
                     return self.g.add("Shape", name, start=axis, end=axis + 1)
-        reason = "a size that no input has"
-        raise Unsupported(reason)
+        raise Unsupported("a size that no input has")
 
     def shape(self, *sizes: Size | int) -> str:
         """Return the shape of a tensor."""
@@ -150,8 +149,7 @@ class _Rewriter:
         parts = []
         for leaf in leaves:
             if not _leads(leaf, ["N", "T"]):
-                reason = "behaviors laid out otherwise than [N, T, D]"
-                raise Unsupported(reason)
+                raise Unsupported("behaviors laid out otherwise than [N, T, D]")
             shape = self.g.add(
                 "Concat", self.g.constant([-1]), self.g.constant([leaf.size]), axis=0
             )
@@ -235,8 +233,7 @@ class _Rewriter:
         name, sizes = self.unit.mask.removeprefix("~"), self.site.sizes
         shape = self.view.shapes[name]
         if tuple(s for s in shape if s != Size(1)) != (sizes.n, sizes.t):
-            reason = "a mask that is not [N, T]"
-            raise Unsupported(reason)
+            raise Unsupported("a mask that is not [N, T]")
         out = name
         negated, kind = self.unit.mask != name, self.view.types[name]
         if negated and kind == TensorProto.BOOL:
@@ -272,8 +269,7 @@ class _Rewriter:
         """Write all nodes, the last of which makes the block's own output."""
         unit, n = self.unit, self.site.sizes.n
         if self.view.types.get(self.site.name) != TensorProto.FLOAT:
-            reason = "an interest that is not float32"
-            raise Unsupported(reason)
+            raise Unsupported("an interest that is not float32")
         behaviors = self.behaviors()
         slots, query = self.query()
         op = LocalActivation(
@@ -400,51 +396,34 @@ def fuse_graph(
         found.append((site, unit, ""))
     if not written:
         return [left(site, reason) for site, _, reason in found]
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes += written[node.output[0]][0] if node.output[0] in written else [node]
-    weights = {k: v for _, more in written.values() for k, v in more.items()}
-    removed = _replace(proto, nodes, weights, functions)
-    return [
+    needed = {o.name for o in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        made_anew = written.get(node.output[0])
+        for n in reversed([node] if made_anew is None else made_anew[0]):
+            if needed.intersection(n.output):
+                kept.append(n)
+                needed.update(n.input)
+    there = {name for node in kept for name in node.output}
+    dropped = [
+        n for n in graph.node if n.output[0] in written or n.output[0] not in there
+    ]
+    blocks = [
         left(site, reason)
         if unit is None
-        else fused(view, site, unit, removed, positions)
+        else fused(view, site, unit, dropped, positions)
         for site, unit, reason in found
     ]
-
-
-def _replace(
-    proto: onnx.ModelProto,
-    nodes: list[onnx.NodeProto],
-    weights: dict[str, NDArray[Any]],
-    functions: dict[tuple[object, ...], onnx.FunctionProto],
-) -> list[onnx.NodeProto]:
-    """Put nodes in place, without what nobody reads; returns what was dropped."""
-    graph = proto.graph
-    needed = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(nodes):
-        if any(name in needed for name in node.output):
-            kept.append(node)
-            needed.update(node.input)
-    kept.reverse()
-    alive = {id(node) for node in kept}
-    gone = [node for node in graph.node if id(node) not in alive and node not in kept]
-    tensors = [t for t in graph.initializer if t.name in needed]
-    tensors += [numpy_helper.from_array(v, k) for k, v in weights.items()]
-    made = {name for node in kept for name in node.output}
-    infos = [v for v in graph.value_info if v.name in made]
-    dropped = [onnx.NodeProto.FromString(n.SerializeToString()) for n in gone]
-    new_nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
-    new_tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
-    new_infos = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in infos]
-    for old, new in (
-        (graph.node, new_nodes),
-        (graph.initializer, new_tensors),
-        (graph.value_info, new_infos),
-    ):
-        del old[:]
-        old.extend(new)
+    new = onnx.GraphProto(node=kept[::-1])
+    new.initializer.extend(t for t in graph.initializer if t.name in needed)
+    for _, weights in written.values():
+        new.initializer.extend(
+            numpy_helper.from_array(v, k) for k, v in weights.items()
+        )
+    new.value_info.extend(v for v in graph.value_info if v.name in there)
+    for part in ("node", "initializer", "value_info"):
+        graph.ClearField(part)
+    graph.MergeFrom(new)
     proto.functions.extend(functions.values())
     proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return dropped
+    return blocks

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from din_converter.importers.deepctr_torch_files import (
     ACTIVATIONS,
     COLUMNS,
+    IDENTITY,
     KWARGS,
     LIBRARY,
-    MODULES,
     TOP,
     check_order,
     describe_model,
@@ -27,7 +25,7 @@ from din_converter.importers.description import (
     choose_sides,
     plain_names,
 )
-from din_converter.importers.state import State, assemble
+from din_converter.importers.state import State
 from din_converter.importers.whole_models import read_checkpoint
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError
@@ -73,7 +71,9 @@ def read(
     )
     plan = _Plan(raw, place_of_raw)
     spec = plan.spec(user_fields, candidate_fields)
-    return assemble(spec, _weights(plan, State(tensors, LIBRARY, place), place))
+    state = State(tensors, LIBRARY, place)
+    _weigh(plan, state, place)
+    return state.fill(spec)
 
 
 # ----------------------------------------------------------------------- the columns
@@ -122,7 +122,7 @@ class _Plan:
         for name in twice:
             found.fault(f"two columns {name}")
         for key in ("att_activation", "dnn_activation"):
-            self.kwargs[key] = bare(self.kwargs[key], MODULES)
+            self.kwargs[key] = bare(self.kwargs[key], IDENTITY)
         if self.kwargs["dnn_activation"] == "dice":
             found.fault("dnn_activation = dice, which the library itself cannot run")
         embedded = [t for t in tables if t["kind"] != "DenseFeat"]
@@ -146,28 +146,21 @@ class _Plan:
         ]
         listed = top["history_feature_list"]
         attended = {f"hist_{n}" for n in listed}
+        scalars = [c for c in made if not c.maxlen]
         varlen = [c for c in made if c.maxlen]
-        self.sparse = _grouped([c for c in made if not c.maxlen])
-        self.query = _grouped([c for c in self.sparse_in(made) if c.name in listed])
+        self.sparse = _grouped(scalars)
+        self.query = _grouped([c for c in scalars if c.name in listed])
         self.keys = _grouped([c for c in varlen if c.name in attended])
         self.pooled = [c for c in varlen if c.name not in attended]
         self.dense = {t["name"]: t["dimension"] for t in tables if "dimension" in t}
-        self.tables = {table: size for table, size in sizes.items()}
-        lists = [c.table for c in made if c.maxlen]
-        self.order = list(
-            dict.fromkeys([c.table for c in made if not c.maxlen] + lists)
-        )
+        self.tables = sizes
+        self.order = list(dict.fromkeys(c.table for c in (*scalars, *varlen)))
         self._check(found, listed, varlen)
         lengths = [c.length for c in varlen if c.length is not None]
         if not lengths:
             found.fault("no length_name of any VarLenSparseFeat")
         found.finish()
         self.length = lengths[0]
-
-    @staticmethod
-    def sparse_in(columns: list[_Column]) -> list[_Column]:
-        """Take the SparseFeats, in the columns' own order."""
-        return [c for c in columns if not c.maxlen]
 
     def _check(
         self, found: Description, listed: list[str], varlen: list[_Column]
@@ -318,66 +311,41 @@ def _padding(column: _Column) -> dict[str, Any]:
 # ----------------------------------------------------------------------- the weights
 
 
-def _weights(plan: _Plan, state: State, place: str) -> dict[str, Tensor]:
-    out: dict[str, Tensor] = {}
-    for table, (rows, dim) in plan.tables.items():
-        key = f"tables.of_{plan.owners[table]}.weight"
-        out[key] = state.take(f"embedding_dict.{table}.weight", rows, dim)
+def _weigh(plan: _Plan, state: State, place: str) -> None:
+    for table, size in plan.tables.items():
+        ours = f"tables.of_{plan.owners[table]}.weight"
+        state.copy(ours, f"embedding_dict.{table}.weight", *size)
     check_order(plan.order, state)
     unit = "attention.local_att"
     dice = f"{unit}.dnn.activation_layers.0"
     is_dice = plan.kwargs["att_activation"] == "dice"
     if is_dice and f"{dice}.alpha" not in state and f"{dice}.bn.weight" in state:
-        rule = f"a checkpoint of {LIBRARY} 0.2.9 or later"
         got = "Dice without alpha, which releases up to 0.2.3 wrote"
-        raise ConversionError(rule, got, place)
-    spec = plan.kwargs
-    width = 4 * sum(c.dim for c in plan.query)
+        raise ConversionError(f"a checkpoint of {LIBRARY} 0.2.9 or later", got, place)
+    said = plan.kwargs
     ours = f"attentions.of_{plan.sequence}.mlp"
-    widths = list(spec["att_hidden_size"])
-    out |= _layers(state, f"{unit}.dnn", ours, [width, *widths], spec, "att")
-    out[f"{ours}.output.weight"] = state.take(f"{unit}.dense.weight", 1, widths[-1])
-    out[f"{ours}.output.bias"] = state.take(f"{unit}.dense.bias", 1)
+    widths = [4 * sum(c.dim for c in plan.query), *said["att_hidden_size"]]
+    _layers(state, ours, f"{unit}.dnn", widths, said["att_activation"], norm=False)
+    state.copy_linear(f"{ours}.output", f"{unit}.dense", 1, widths[-1])
     width = sum(c.dim for c in (*plan.sparse, *plan.pooled, *plan.keys))
-    width += sum(plan.dense.values())
-    widths = list(spec["dnn_hidden_units"])
-    out |= _layers(state, "dnn", "tower", [width, *widths], spec, "dnn")
-    out["tower.output.weight"] = state.take("dnn_linear.weight", 1, widths[-1])
-    out["tower.output.bias"] = state.take("out.bias", 1)
-    state.finish()
-    return out
+    widths = [width + sum(plan.dense.values()), *said["dnn_hidden_units"]]
+    norm = said["dnn_use_bn"]
+    _layers(state, "tower", "dnn", widths, said["dnn_activation"], norm=norm)
+    state.copy("tower.output.weight", "dnn_linear.weight", 1, widths[-1])
+    state.copy("tower.output.bias", "out.bias", 1)
 
 
 def _layers(
-    state: State,
-    theirs: str,
-    ours: str,
-    widths: list[int],
-    said: Mapping[str, Any],
-    part: str,
-) -> dict[str, Tensor]:
-    out: dict[str, Tensor] = {}
-    kind = said[f"{part}_activation"]
+    state: State, ours: str, theirs: str, widths: list[int], kind: str, *, norm: bool
+) -> None:
     for i, units in enumerate(widths[1:]):
-        layer, key = f"{ours}.hidden.{i}", f"{theirs}.linears.{i}"
-        out[f"{layer}.linear.weight"] = state.take(f"{key}.weight", units, widths[i])
-        out[f"{layer}.linear.bias"] = state.take(f"{key}.bias", units)
-        key = f"{theirs}.activation_layers.{i}"
-        if said["dnn_use_bn"] and part == "dnn":
-            out |= _norm(state, f"{theirs}.bn.{i}", f"{layer}.norm", units)
+        layer, active = f"{ours}.hidden.{i}", f"{theirs}.activation_layers.{i}"
+        linear = f"{theirs}.linears.{i}"
+        state.copy_linear(f"{layer}.linear", linear, units, widths[i])
+        if norm:
+            state.copy_norm(f"{layer}.norm", f"{theirs}.bn.{i}", units)
         if kind == "dice":
-            alpha = state.take(f"{key}.alpha", units, 1)
-            out[f"{layer}.activation.alpha"] = alpha.reshape(units)
-            out |= _norm(state, f"{key}.bn", f"{layer}.activation.norm", units)
+            state.copy(f"{layer}.activation.alpha", f"{active}.alpha", units, 1)
+            state.copy_norm(f"{layer}.activation.norm", f"{active}.bn", units)
         elif kind == "prelu":
-            slope = state.take(f"{key}.weight", 1)
-            out[f"{layer}.activation.weight"] = slope
-    return out
-
-
-def _norm(state: State, theirs: str, ours: str, units: int) -> dict[str, Tensor]:
-    state.ignore(f"{theirs}.num_batches_tracked")
-    return {
-        f"{ours}.{name}": state.take(f"{theirs}.{name}", units)
-        for name in ("weight", "bias", "running_mean", "running_var")
-    }
+            state.copy(f"{layer}.activation.weight", f"{active}.weight", 1)

@@ -1,17 +1,19 @@
 """What a deepctr-torch DIN is described by: the keys of a JSON file, or of a pickle."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from din_converter.importers.description import (
+    ANY,
     FLAG,
-    NAMES,
+    LIST,
     OPTIONAL_TEXT,
     SIZE,
-    SIZES,
+    TABLE,
     TEXT,
     Key,
-    bare,
+    activation,
+    list_of,
+    one_of,
     plain,
 )
 from din_converter.importers.state import State
@@ -22,9 +24,9 @@ from din_infer.errors import ConversionError
 __all__ = [
     "ACTIVATIONS",
     "COLUMNS",
+    "IDENTITY",
     "KWARGS",
     "LIBRARY",
-    "MODULES",
     "TOP",
     "check_order",
     "describe_model",
@@ -40,34 +42,17 @@ ACTIVATIONS = {
     "silu": "silu",
     "linear": "none",
 }
-MODULES = {
-    "Dice": "dice",
-    "PReLU": "prelu",
-    "ReLU": "relu",
-    "Sigmoid": "sigmoid",
-    "SiLU": "silu",
-    "Identity": "linear",
-}
+IDENTITY = "linear"  # the library's name for no activation
 
-_ANY = Key("anything", lambda _: True, None)
-_TABLE = Key("a table", lambda v: isinstance(v, Mapping), {})
-_ACTIVATION = Key(
-    f"one of {', '.join(ACTIVATIONS)}",
-    lambda v: isinstance(v, str) and bare(v, MODULES) in ACTIVATIONS,
-)
-_LAYERS = Key(
-    "a list of at least one positive whole number",
-    lambda v: SIZES.check(v) and len(v) > 0,
-)
+_ACTIVATION = activation(ACTIVATIONS, IDENTITY)
+_LAYERS = list_of("at least one positive whole number", SIZE, 1)
 TOP = {
-    "columns": Key("a list", lambda v: isinstance(v, list | tuple)),
-    "history_feature_list": Key(
-        "a list of at least one name", lambda v: NAMES.check(v) and len(v) > 0
-    ),
-    "dnn_kwargs": _TABLE,
+    "columns": LIST,
+    "history_feature_list": list_of("at least one name", TEXT, 1),
+    "dnn_kwargs": TABLE.or_else({}),
     "library": Key(LIBRARY, lambda v: v == LIBRARY, None),
     "version": Key("0.2.9 to 0.3.0", lambda v: OLDEST <= _version(v) <= NEWEST, None),
-    **dict.fromkeys(("variant", "feature_index", "state_dict"), _ANY),
+    **dict.fromkeys(("variant", "feature_index", "state_dict"), ANY),
 }
 KWARGS = {
     "dnn_use_bn": FLAG,
@@ -76,27 +61,12 @@ KWARGS = {
     "att_hidden_size": _LAYERS.or_else((64, 16)),
     "att_activation": _ACTIVATION.or_else("Dice"),
     "att_weight_normalization": FLAG,
-    "task": Key(
-        "binary, regression or multiclass",
-        lambda v: isinstance(v, str) and v in ("binary", "regression", "multiclass"),
-        "binary",
-    ),
-    **dict.fromkeys(
-        (
-            "l2_reg_dnn",
-            "l2_reg_embedding",
-            "dnn_dropout",
-            "init_std",
-            "seed",
-            "device",
-            "gpus",
-        ),
-        _ANY,
-    ),
+    "task": one_of("binary", "regression", "multiclass"),
+    **dict.fromkeys(("l2_reg_dnn", "l2_reg_embedding", "dnn_dropout"), ANY),
+    **dict.fromkeys(("init_std", "seed", "device", "gpus"), ANY),
 }
-KIND = Key("SparseFeat, VarLenSparseFeat or DenseFeat", lambda _: True)
 _SPARSE = {
-    "kind": KIND,
+    "kind": TEXT,
     "name": TEXT,
     "vocabulary_size": SIZE,
     "embedding_dim": Key(
@@ -105,7 +75,7 @@ _SPARSE = {
     "use_hash": Key(
         "false (the library hashes nothing here)", lambda v: v is False, False
     ),
-    "dtype": _ANY,
+    "dtype": ANY,
     "embedding_name": OPTIONAL_TEXT,
     "group_name": OPTIONAL_TEXT.or_else("default_group"),
 }
@@ -114,18 +84,13 @@ COLUMNS = {
     "VarLenSparseFeat": {
         **_SPARSE,
         "maxlen": SIZE,
-        "combiner": Key(
-            "sum, mean or max",
-            lambda v: isinstance(v, str) and v in ("sum", "mean", "max"),
-            "mean",
-        ),
+        "combiner": one_of("sum", "mean", "max").or_else("mean"),
         "length_name": OPTIONAL_TEXT,
     },
     "DenseFeat": {
-        "kind": KIND,
-        "name": TEXT,
+        **dict.fromkeys(("kind", "name"), TEXT),
         "dimension": SIZE.or_else(1),
-        "dtype": _ANY,
+        "dtype": ANY,
     },
 }
 
@@ -145,9 +110,8 @@ def describe_model(model: object, place: str) -> dict[str, Any]:
         rule = f"a state_dict or a DIN of {LIBRARY}"
         raise ConversionError(rule, kind_of(model), place)
     if "gpus" not in model.attributes:  # up to 0.2.3 DIN attended one position only
-        rule = f"a DIN of {LIBRARY} 0.2.9 or later"
         got = "one without `gpus`, as releases up to 0.2.5 pickle it"
-        raise ConversionError(rule, got, place)
+        raise ConversionError(f"a DIN of {LIBRARY} 0.2.9 or later", got, place)
     attention = part_of(model, "attention")
     unit, tower = part_of(attention, "local_att", "dnn"), part_of(model, "dnn")
     odd = [n for n, m in (("attention", unit), ("dnn", tower)) if m is None]
@@ -188,7 +152,7 @@ def _activation(layers: Inert) -> Any:  # noqa: ANN401
     if len(names) != 1:
         return sorted(names)
     name = names.pop()
-    return MODULES.get(name, name)
+    return IDENTITY if name == "Identity" else name
 
 
 def _column(column: object) -> Any:  # noqa: ANN401

@@ -6,7 +6,7 @@ is wrong with it is one `ConversionError`.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,22 @@ from din_infer.errors import ConversionError
 from din_infer.spec import RESERVED
 
 __all__ = [
+    "ANY",
     "FLAG",
-    "NAMES",
+    "LIST",
     "OPTIONAL_TEXT",
-    "REQUIRED",
     "SIZE",
-    "SIZES",
+    "TABLE",
     "TEXT",
     "Description",
     "Key",
+    "activation",
     "bare",
     "choose_sides",
+    "list_of",
+    "one_of",
     "plain",
+    "plain_name",
     "plain_names",
     "read_json",
     "read_json_object",
@@ -50,32 +54,50 @@ class Key:
         """Return the same key with a default, which need not fit the rule."""
         return Key(self.rule, self.check, default)
 
+    def or_null(self) -> "Key":
+        """Return the same key for values that may be null, as they are by default."""
+        return Key(self.rule, lambda v: v is None or self.check(v), None)
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 < value < 2**31
+
+def one_of(*words: str) -> Key:
+    """Make a key whose value is one of some words, by default the first."""
+    rule = f"{', '.join(words[:-1])} or {words[-1]}"
+    return Key(rule, lambda v: isinstance(v, str) and v in words, words[0])
 
 
-def bare(name: str, modules: Mapping[str, str]) -> str:
-    """Say an activation as a description does, also where it is a class of torch's."""
+def list_of(what: str, item: Key, least: int = 0) -> Key:
+    """Make a key whose value is a list of values that fit another key."""
+
+    def check(value: Any) -> bool:  # noqa: ANN401
+        is_list = isinstance(value, list | tuple) and len(value) >= least
+        return is_list and all(map(item.check, value))
+
+    return Key(f"a list of {what}", check)
+
+
+def activation(known: Collection[str], identity: str) -> Key:
+    """Make a key whose value names an activation; `bare` then has its own name."""
+    return Key(
+        f"one of {', '.join(known)}",
+        lambda v: isinstance(v, str) and bare(v, identity) in known,
+    )
+
+
+def bare(name: str, identity: str) -> str:
+    """Name an activation as a library does that calls torch's Identity `identity`."""
     if name.startswith("torch.nn."):
         name = name.rpartition(".")[2]
-        return modules.get(name, name).lower()
+        name = identity if name == "Identity" else name
     return name.lower()
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-
-
+LIST = Key("a list", lambda v: isinstance(v, list | tuple))
+ANY = Key("anything", lambda _: True, None)
+TABLE = Key("a table", lambda v: isinstance(v, Mapping))
 TEXT = Key("text", lambda v: isinstance(v, str) and v != "")
 OPTIONAL_TEXT = Key("text or null", lambda v: v is None or isinstance(v, str), None)
 FLAG = Key("true or false", lambda v: isinstance(v, bool), False)
-SIZE = Key("a positive whole number", _is_size)
-SIZES = Key(
-    "a list of positive whole numbers",
-    lambda v: isinstance(v, list | tuple) and all(map(_is_size, v)),
-)
-NAMES = Key("a list of names", _is_texts)
+SIZE = Key("a positive whole number", lambda v: type(v) is int and 0 < v < 2**31)
 
 
 class Description:
@@ -164,6 +186,15 @@ def plain(value: Any, depth: int = 3) -> Any:  # noqa: ANN401
         return [plain(v, depth - 1) for v in value]
     known = value is None or isinstance(value, str | bool | int | float)
     return value if known else type(value).__name__
+
+
+def plain_name(field: str, taken: set[str]) -> str:
+    """Give a field a name that a spec allows and none of `taken`, which gets it too."""
+    plain = "".join("_" if c in ".[]" else c for c in field).strip() or "_"
+    while plain in taken or plain in RESERVED:
+        plain += "_"
+    taken.add(plain)
+    return plain
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:

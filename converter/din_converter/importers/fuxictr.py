@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from din_converter.importers.description import plain_name
 from din_converter.importers.fuxictr_config import Layers, Settings, read_config
 from din_converter.importers.fuxictr_files import (
     Feature,
@@ -25,9 +26,8 @@ from din_converter.importers.fuxictr_units import (
     long_units,
     sides_of,
 )
-from din_converter.importers.state import State, assemble, padding_row
+from din_converter.importers.state import NORM, State, padding_row
 from din_converter.model import ClickModel, key_of
-from din_infer.spec import RESERVED
 
 __all__ = ["read"]
 
@@ -111,9 +111,7 @@ def read(
     sides = sides_of(units, features, user_fields, candidate_fields)
     state = State(tensors, "FuxiCTR", str(path))
     builder = _Builder(state, settings, features, vocabularies, is_long=is_long)
-    spec, weights = builder.build(units, sides)
-    state.finish()
-    return assemble(spec, weights)
+    return state.fill(builder.build(units, sides))
 
 
 # ----------------------------------------------------------------- spec and weights
@@ -133,11 +131,9 @@ class _Builder:
     ) -> None:
         self.state, self.settings, self.features = state, settings, features
         self.vocabularies, self.is_long = vocabularies, is_long
-        self.weights: dict[str, Tensor] = {}
+        self.weights = state.weights
         self.taken: set[str] = set()  # names in the spec
-        self.owners: dict[
-            str, str
-        ] = {}  # feature that owns a table -> name in the spec
+        self.owners: dict[str, str] = {}  # of tables: feature -> name in the spec
         self.pad_value: str | int = "" if vocabularies else 0
         self.tables = self._tables(LONG if is_long else CLASSIC)
 
@@ -159,11 +155,7 @@ class _Builder:
 
     def name(self, feature: str) -> str:
         """Give a feature a name that the format allows; its column keeps its own."""
-        plain = "".join("_" if c in ".[]" else c for c in feature).strip() or "_"
-        while plain in self.taken or plain in RESERVED:
-            plain += "_"
-        self.taken.add(plain)
-        return plain
+        return plain_name(feature, self.taken)
 
     def table(self, f: Feature, name: str) -> dict[str, Any]:
         """Write the table of a feature, or with which earlier one it is shared."""
@@ -178,9 +170,7 @@ class _Builder:
             encoder = {"type": "vocab", "values": values, "unseen": "row"}
         return {"dim": f.dim, "padding_row": padding_row(weight), "encoder": encoder}
 
-    def build(
-        self, units: Units, sides: Mapping[str, str]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def build(self, units: Units, sides: Mapping[str, str]) -> dict[str, Any]:
         """Write everything; the order of the sections is that of the format."""
         spec: dict[str, Any] = {
             s: [] for s in ("user", "candidate", "dense", "behavior", "multi_hot")
@@ -220,7 +210,7 @@ class _Builder:
             "link": self.settings.link,
             "tower": {**tower, "inputs": inputs},
         }
-        return spec, self.weights
+        return spec
 
     def behavior(
         self,
@@ -294,34 +284,27 @@ class _Builder:
 
     def mlp(self, ours: str, theirs: str, width: int, layers: Layers) -> dict[str, Any]:
         """Take an MLP_Block's tensors; its places count only the modules it has."""
+        state, place = self.state, 0
         # the DIN of FuxiCTR 2.0.0 also normalizes in its attention
-        norm = layers.batch_norm or f"{theirs}1.running_mean" in self.state
-        place = 0
+        norm = layers.batch_norm or f"{theirs}1.running_mean" in state
         for i, units in enumerate(layers.hidden):
             at = f"{ours}.hidden.{i}"
-            self.take(f"{at}.linear.weight", f"{theirs}{place}.weight", units, width)
-            self.take(f"{at}.linear.bias", f"{theirs}{place}.bias", units)
+            state.copy_linear(f"{at}.linear", f"{theirs}{place}", units, width)
             place += 1
             if norm:
-                for part in ("weight", "bias", "running_mean", "running_var"):
-                    self.take(f"{at}.norm.{part}", f"{theirs}{place}.{part}", units)
-                self.state.ignore(f"{theirs}{place}.num_batches_tracked")
+                state.copy_norm(f"{at}.norm", f"{theirs}{place}", units)
                 place += 1
+            act, key = f"{at}.activation", f"{theirs}{place}"
             if layers.activation == "dice":
-                act = f"{at}.activation"
-                self.take(f"{act}.alpha", f"{theirs}{place}.alpha", units)
-                for part in ("running_mean", "running_var"):
-                    key = f"{theirs}{place}.bn.{part}"
-                    self.take(f"{act}.norm.{part}", key, units)
-                self.state.ignore(f"{theirs}{place}.bn.num_batches_tracked")
+                state.copy(f"{act}.alpha", f"{key}.alpha", units)
+                state.copy_norm(f"{act}.norm", f"{key}.bn", units, NORM[2:])
             elif layers.slope is not None:
-                self.weights[f"{at}.activation.weight"] = torch.tensor(layers.slope)
+                self.weights[f"{act}.weight"] = torch.tensor(layers.slope)
             elif layers.activation == "prelu":
-                self.take(f"{at}.activation.weight", f"{theirs}{place}.weight", units)
+                state.copy(f"{act}.weight", f"{key}.weight", units)
             place += layers.has_module + layers.has_dropout[i]
             width = units
-        self.take(f"{ours}.output.weight", f"{theirs}{place}.weight", 1, width)
-        self.take(f"{ours}.output.bias", f"{theirs}{place}.bias", 1)
+        state.copy_linear(f"{ours}.output", f"{theirs}{place}", 1, width)
         out = {
             "hidden": list(layers.hidden),
             "activation": layers.activation,
@@ -330,7 +313,3 @@ class _Builder:
         if layers.activation == "dice":
             out["dice_epsilon"] = DICE_EPSILON
         return out
-
-    def take(self, ours: str, theirs: str, *shape: int) -> None:
-        """Take one tensor of the library for one of ours."""
-        self.weights[ours] = self.state.take(theirs, *shape)

@@ -66,9 +66,8 @@ def refuse(rule: str, faults: list[str], place: str) -> None:
 
 def refuse_old(got: str, place: str) -> None:
     """Raise ConversionError for a model of FuxiCTR 1.x."""
-    rule = "a checkpoint of FuxiCTR 2.x"
     fix = "This is FuxiCTR 1.x, whose DIN has no mask; train it again with 2.x."
-    raise ConversionError(rule, got, place, fix)
+    raise ConversionError("a checkpoint of FuxiCTR 2.x", got, place, fix)
 
 
 class _Loader(yaml.SafeLoader):
@@ -118,9 +117,8 @@ def read_config(path: Path, experiment: str | None, stem: str) -> Settings:
         name = stem if stem in sections or len(sections) != 1 else next(iter(sections))
     if name not in sections:
         found = ", ".join(sections) or "none"
-        rule = f"an experiment `{name}`"
         fix = "Say which with `experiment`." if sections else ""
-        raise ConversionError(rule, found, str(path), fix)
+        raise ConversionError(f"an experiment `{name}`", found, str(path), fix)
     return _settings({**base, **sections[name]}, f"{path}: {name}")
 
 

@@ -108,8 +108,7 @@ class Machine:
         """Count what a maker copies: a short pickle may not ask for much memory."""
         self._left -= amount
         if self._left < 0:
-            reason = "a pickle that copies its contents again and again"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("a pickle that copies its contents again and again")
 
     def run(self) -> Any:  # noqa: ANN401
         """Return the pickle's value.
@@ -126,8 +125,7 @@ class Machine:
             elif name in _ACTIONS:
                 _ACTIONS[name](self, argument)
             else:
-                reason = f"the pickle instruction {name}"
-                raise RefusedPickle(reason)
+                raise RefusedPickle(f"the pickle instruction {name}")
         (value,) = self._stack
         return value
 
@@ -171,8 +169,7 @@ class Machine:
     def _tuple(self, count: int) -> None:
         values = tuple(self._stack[-count:])
         if len(values) != count:
-            reason = "a damaged pickle"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("a damaged pickle")
         del self._stack[-count:]
         self._push(values)
 
@@ -191,15 +188,13 @@ class Machine:
         elif type(into) is list:
             into.extend(values)
         else:
-            reason = f"elements appended to {_kind(into)}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"elements appended to {_kind(into)}")
 
     def _set(self, values: list[Any]) -> None:
         into = self._stack[-1]
         target = into.mapping if isinstance(into, Inert) else into
         if not isinstance(target, dict) or len(values) % 2:
-            reason = f"keys set in {_kind(into)}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"keys set in {_kind(into)}")
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[checked_key(key)] = value
 
@@ -211,8 +206,7 @@ class Machine:
         elif type(into) is set:
             into.update(map(checked_key, values))
         else:
-            reason = f"elements added to {_kind(into)}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"elements added to {_kind(into)}")
 
     # ------------------------------------------------------------------- objects
 
@@ -223,14 +217,12 @@ class Machine:
     def _stack_global(self, _: object) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
-            reason = f"a global named by {_kind(name)}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"a global named by {_kind(name)}")
         self._push(Inert(module, name))
 
     def _call(self, function: Any, args: Any, extra: Any = None) -> None:  # noqa: ANN401
         if not isinstance(function, Inert) or not isinstance(args, tuple):
-            reason = f"a call of {_kind(function)}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"a call of {_kind(function)}")
         name = (function.module_name, function.class_name)
         if function.called or name not in self._makers:
             made: Any = None
@@ -266,8 +258,7 @@ class Machine:
             return
         if not isinstance(target, Inert):
             if not hasattr(target, "dtype"):  # attributes of a tensor: of no meaning
-                reason = f"a state for {_kind(target)}"
-                raise RefusedPickle(reason)
+                raise RefusedPickle(f"a state for {_kind(target)}")
             return
         finish = self._finishers.get((target.module_name, target.class_name))
         finished = finish(self, target, state) if finish and target.called else None
@@ -287,8 +278,7 @@ class Machine:
 def _update(target: Inert, values: dict[Any, Any]) -> None:
     for key, value in values.items():
         if not isinstance(key, str):
-            reason = f"an attribute named by {_kind(key)}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"an attribute named by {_kind(key)}")
         target.attributes[key] = value
 
 
@@ -313,8 +303,7 @@ def checked_key(value: Any) -> Any:  # noqa: ANN401
             parts.extend(part)
         unhashable = isinstance(part, list | dict | set | bytearray)
         if unhashable or count + len(parts) > KEY_PARTS:
-            reason = f"{_kind(part)} as a key"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"{_kind(part)} as a key")
     return value
 
 

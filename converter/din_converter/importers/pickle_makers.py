@@ -48,8 +48,7 @@ def _tensor(machine: Machine, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
     if isinstance(storage, Inert):  # the first reading of the older format
         return Inert("torch", "Tensor", ())
     if not isinstance(storage, Storage):
-        reason = "a tensor without a storage"
-        raise RefusedPickle(reason)
+        raise RefusedPickle("a tensor without a storage")
     shaped = is_sizes(size) and is_sizes(stride) and is_sizes((offset,))
     if not shaped or len(size) != len(stride) or len(size) > 64:
         reason = f"a tensor of size {size!r}, stride {stride!r}, offset {offset!r}"
@@ -131,8 +130,7 @@ def _numpy(data: Any, dtype: Any, shape: Any, order: Any) -> Any:  # noqa: ANN40
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, np.dtype):
         return None
     if not is_sizes(shape) or math.prod(shape) * dtype.itemsize != len(data):
-        reason = f"an array of shape {shape!r} in {len(data)} bytes"
-        raise RefusedPickle(reason[:200])
+        raise RefusedPickle(f"an array of shape {shape!r} in {len(data)} bytes"[:200])
     if not data:
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order=order)

@@ -151,15 +151,12 @@ def _members(path: Path) -> dict[str, bytes]:
         names = [i.filename for i in infos]
         packed = [i.filename for i in infos if i.compress_type != zipfile.ZIP_STORED]
         if packed:
-            reason = f"a compressed member {packed[0]}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"a compressed member {packed[0]}")
         if len(set(names)) < len(names) or sum(i.file_size for i in infos) > size:
-            reason = "an archive whose members overlap"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("an archive whose members overlap")
         roots = {name.partition("/")[0] for name in names}
         if len(roots) != 1:
-            reason = "an archive with more than one folder"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("an archive with more than one folder")
         found = {}
         for name in names:
             inner = name.partition("/")[2]
@@ -171,8 +168,7 @@ def _members(path: Path) -> dict[str, bytes]:
             found[inner] = archive.read(name)
     for needed in (MODEL, SAMPLES, *TENSORS):
         if needed not in found:
-            reason = f"an archive without {needed}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"an archive without {needed}")
     return found
 
 
@@ -180,8 +176,7 @@ def _json(members: dict[str, bytes], name: str) -> Any:  # noqa: ANN401
     try:
         return json.loads(members[name])
     except (RecursionError, ValueError) as error:
-        reason = f"a damaged {name} ({_first_line(error)})"
-        raise RefusedPickle(reason) from None
+        raise RefusedPickle(f"a damaged {name} ({_first_line(error)})") from None
 
 
 def _written(value: object) -> bytes:
@@ -201,22 +196,18 @@ def _payloads(
     if not isinstance(found, dict) or not all(
         isinstance(p, dict) for p in found.values()
     ):
-        reason = f"{place} that lists no tensors"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"{place} that lists no tensors")
     out: dict[str, dict[str, Any]] = {}
     pickled: set[str] = set()
     for name, payload in found.items():
         file = payload.get("path_name")
         if not is_attribute(name):
-            reason = f"{place} with {name!r}, which names no tensor"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"{place} with {name!r}, which names no tensor")
         if not isinstance(file, str) or not TENSORS[place].fullmatch(file):
-            reason = f"{place} with {name} in {file!r}, which is no tensor"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"{place} with {name} in {file!r}, which is no tensor")
         member = place.rpartition("/")[0] + "/" + file
         if member not in members:
-            reason = f"an archive without {member}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"an archive without {member}")
         try:
             out[name] = vetted_value(payload, "", 0)
         except RefusedPickle as error:
@@ -232,12 +223,10 @@ def _saved_again(data: bytes, name: str, *, samples: bool) -> bytes:
     try:
         value = read_pickled(data)
     except RefusedPickle as error:
-        reason = f"{name} with {error}"
-        raise RefusedPickle(reason) from None
+        raise RefusedPickle(f"{name} with {error}") from None
     _check_value(value, name)
     if not samples and not isinstance(value, Tensor):
-        reason = f"{name} with a {type(value).__name__} for a tensor"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"{name} with a {type(value).__name__} for a tensor")
     out = io.BytesIO()
     torch.save(value, out)
     return out.getvalue()
@@ -251,8 +240,7 @@ def _check_value(value: Any, name: str) -> None:  # noqa: ANN401
         part, depth = pending.pop()
         visited += 1
         if depth > MAX_DEPTH or visited > MAX_PARTS:
-            reason = f"{name} nested too deep"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"{name} nested too deep")
         if isinstance(part, str) and not is_plain(part):  # keys get into guards
             reason = f"{name} with the text {part[:100]!r}, which is no plain name"
             raise RefusedPickle(reason)
@@ -263,6 +251,5 @@ def _check_value(value: Any, name: str) -> None:  # noqa: ANN401
         elif type(part) in (list, tuple, torch.Size):
             inner = list(part)
         else:
-            reason = f"{name} with {part!r} beside its tensors"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"{name} with {part!r} beside its tensors")
         pending.extend((p, depth + 1) for p in inner)

@@ -115,8 +115,7 @@ def vetted_program(program: Any) -> dict[str, Any]:  # noqa: ANN401
         arithmetic of sizes, an object, or anything else that no rule knows.
     """
     if not isinstance(program, dict):
-        reason = f"{PLACE} that is no program"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"{PLACE} that is no program")
     out: dict[str, Any] = vetted_value(program, "", 0)
     return out
 
@@ -124,8 +123,7 @@ def vetted_program(program: Any) -> dict[str, Any]:  # noqa: ANN401
 def vetted_value(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
     """Copy what stands at a key; raises RefusedPickle as `vetted_program` does."""
     if depth > MAX_DEPTH:
-        reason = f"{PLACE} nested too deep"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"{PLACE} nested too deep")
     if isinstance(value, str):
         _check(value, key)
         return value
@@ -146,8 +144,7 @@ def vetted_value(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
         if not WORD.fullmatch(name):
             _refuse(key or "program", name)
         if name in CUSTOM and item:
-            reason = f"{PLACE} with a custom object"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"{PLACE} with a custom object")
         empty = EMPTIED.get(name)
         out[name] = vetted_value(item, name, depth + 1) if empty is None else empty
     return out

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from din_converter.importers.description import plain_name
 from din_converter.importers.recbole_dataset import (
     LAYER,
     PAD,
@@ -21,11 +22,10 @@ from din_converter.importers.recbole_dataset import (
     Saved,
     open_checkpoint,
 )
-from din_converter.importers.state import State, assemble, padding_row
+from din_converter.importers.state import State, padding_row
 from din_converter.importers.unpickle import read_pickle
 from din_converter.model import ClickModel, key_of
 from din_infer.errors import ConversionError
-from din_infer.spec import RESERVED
 
 __all__ = ["read"]
 
@@ -78,17 +78,14 @@ def read(
         given = "user_fields" if user_fields else "candidate_fields"
         raise ConversionError(rule, ", ".join(chosen), given)
     state = State(content["state_dict"], "recbole", place)
-    spec, weights = _build(saved, state)
-    state.finish()
-    return assemble(spec, weights)
+    return state.fill(_build(saved, state))
 
 
-def _build(saved: Saved, state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _build(saved: Saved, state: State) -> dict[str, Any]:
     """Write the spec, and take the weights."""
     for key in state.keys:
         if key.startswith(LAYER) and "_embedding_table.user." in key:
             state.ignore(key)  # never reaches the output
-    weights: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
     for a in saved.attributes:
         sizes = [b.rows for b in saved.attributes if b.table == a.table]
@@ -97,11 +94,11 @@ def _build(saved: Saved, state: State) -> tuple[dict[str, Any], dict[str, Tensor
     # the item first, since the others are looked up from it
     order = sorted(saved.attributes, key=lambda a: a.name != saved.item)
     taken: set[str] = set()
-    sequence = _name("history", taken)
+    sequence = plain_name("history", taken)
     sections: dict[str, Any] = {}
     derived: list[dict[str, Any]] = []
     fields: dict[str, Any] = {}
-    item, history = _name(saved.item, taken), _name(saved.history, taken)
+    item, history = plain_name(saved.item, taken), plain_name(saved.history, taken)
     for a in order:
         table = tables[a.table][a.first : a.first + a.rows]
         row = padding_row(table)
@@ -114,19 +111,22 @@ def _build(saved: Saved, state: State) -> tuple[dict[str, Any], dict[str, Tensor
                 | {"padding_row": row, "encoder": encoder}
             ]
             fields[history] = {"pairs": item, "column": saved.history}
-            weights[f"tables.{key_of(item)}.weight"] = table
+            state.weights[f"tables.{key_of(item)}.weight"] = table
             continue
-        name = _name(a.name, taken)
+        name = plain_name(a.name, taken)
         entry = {"name": name, "from": item, "dim": saved.dim, "padding_row": row}
         derived.append(entry | _lookup(a, saved.pooling))
-        fields[_name(f"{a.name}_of_history", taken)] = {"pairs": name, "from": history}
-        weights[f"tables.{key_of(name)}.weight"] = table
+        fields[plain_name(f"{a.name}_of_history", taken)] = {
+            "pairs": name,
+            "from": history,
+        }
+        state.weights[f"tables.{key_of(name)}.weight"] = table
     columns = [
         saved.attributes.index(a) * saved.dim + i
         for a in order
         for i in range(saved.dim)
     ]
-    _take_layers(saved, state, weights, sequence, columns)
+    _take_layers(saved, state, sequence, columns)
     behavior = {
         "name": sequence,
         "fields": fields,
@@ -154,16 +154,7 @@ def _build(saved: Saved, state: State) -> tuple[dict[str, Any], dict[str, Tensor
             },
         },
     }
-    return sections, weights
-
-
-def _name(field: str, taken: set[str]) -> str:
-    """Give a field a name that the format allows and nothing else has."""
-    plain = "".join("_" if c in ".[]" else c for c in field).strip() or "_"
-    while plain in taken or plain in RESERVED:
-        plain += "_"
-    taken.add(plain)
-    return plain
+    return sections
 
 
 def _lookup(a: Attribute, pooling: str) -> dict[str, Any]:
@@ -184,13 +175,7 @@ def _lookup(a: Attribute, pooling: str) -> dict[str, Any]:
     return out
 
 
-def _take_layers(
-    saved: Saved,
-    state: State,
-    weights: dict[str, Tensor],
-    sequence: str,
-    columns: list[int],
-) -> None:
+def _take_layers(saved: Saved, state: State, sequence: str, columns: list[int]) -> None:
     """Take both MLPs; the first layer's inputs are put in our order of the fields."""
     width = len(columns)
     unit = f"attentions.{key_of(sequence)}.mlp"
@@ -201,17 +186,13 @@ def _take_layers(
         size = blocks * width
         for i, units in enumerate(saved.hidden):
             at, place = f"{ours}.hidden.{i}", 1 + step * i  # behind a Dropout
-            weight = state.take(f"{theirs}.{place}.weight", units, size)
+            state.copy_linear(f"{at}.linear", f"{theirs}.{place}", units, size)
             if i == 0:
-                weight = weight.view(units, blocks, width)[:, :, columns].flatten(1)
-            weights[f"{at}.linear.weight"] = weight
-            weights[f"{at}.linear.bias"] = state.take(f"{theirs}.{place}.bias", units)
+                first = state.weights[f"{at}.linear.weight"]
+                first = first.reshape(units, blocks, width)[:, :, columns].flatten(1)
+                state.weights[f"{at}.linear.weight"] = first
             if ours == "tower":
-                norm = f"{theirs}.{place + 1}"
-                for part in ("weight", "bias", "running_mean", "running_var"):
-                    weights[f"{at}.norm.{part}"] = state.take(f"{norm}.{part}", units)
-                state.ignore(f"{norm}.num_batches_tracked")
+                state.copy_norm(f"{at}.norm", f"{theirs}.{place + 1}", units)
             size = units
         end = "attention.dense" if blocks == 4 else "dnn_predict_layers"
-        weights[f"{ours}.output.weight"] = state.take(f"{end}.weight", 1, size)
-        weights[f"{ours}.output.bias"] = state.take(f"{end}.bias", 1)
+        state.copy_linear(f"{ours}.output", end, 1, size)

@@ -1,11 +1,11 @@
 """A foreign state_dict, taken key by key, and the model that its tensors fill.
 
 An importer asks a `State` for every tensor it knows, by the library's key and the shape
-that the description implies; `assemble` gives them to a model built from a spec. What
+that the description implies; `State.fill` gives them to a model built from a spec. What
 is missing, misshapen or left over is one `ConversionError` that lists it all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.errors import ConversionError
 from din_infer.spec import FeatureSpec
 
-__all__ = ["State", "assemble", "padding_row"]
+__all__ = ["NORM", "State", "padding_row"]
+
+NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class State:
@@ -29,6 +31,11 @@ class State:
         As users write it, for the error.
     place : str
         The file, for the error.
+
+    Attributes
+    ----------
+    weights : dict of Tensor
+        What the importer has chosen, under the keys of the model's own state_dict.
     """
 
     def __init__(self, tensors: Mapping[str, Any], library: str, place: str) -> None:
@@ -36,6 +43,7 @@ class State:
         self._library, self._place = library, place
         self._taken: set[str] = set()
         self._faults: list[str] = []
+        self.weights: dict[str, Tensor] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._tensors
@@ -70,6 +78,23 @@ class State:
             return torch.zeros(()).expand(sizes)
         return tensor.detach().to("cpu", torch.float32)
 
+    def copy(self, ours: str, theirs: str, *shape: int) -> None:
+        """Take the tensor of a key for one of `weights`."""
+        self.weights[ours] = self.take(theirs, *shape)
+
+    def copy_linear(self, ours: str, theirs: str, units: int, width: int) -> None:
+        """Take a linear layer's weight [units, width] and bias [units]."""
+        self.copy(f"{ours}.weight", f"{theirs}.weight", units, width)
+        self.copy(f"{ours}.bias", f"{theirs}.bias", units)
+
+    def copy_norm(
+        self, ours: str, theirs: str, units: int, parts: Sequence[str] = NORM
+    ) -> None:
+        """Take the `parts` of a batch normalization, each [units]."""
+        for part in parts:
+            self.copy(f"{ours}.{part}", f"{theirs}.{part}", units)
+        self.ignore(f"{theirs}.num_batches_tracked")
+
     def ignore(self, key: str) -> None:
         """Leave a key out on purpose, whether it is there or not."""
         self._taken.add(key)
@@ -78,8 +103,21 @@ class State:
         """Note something else that is wrong, for the one error of `finish`."""
         self._faults.append(text)
 
-    def finish(self) -> None:
-        """Raise ConversionError if anything was wrong, or a key was not asked for."""
+    def fill(self, spec: Mapping[str, Any]) -> ClickModel:
+        """Build the model of a spec and fill it; it is in evaluation mode.
+
+        Parameters
+        ----------
+        spec : dict
+            A feature spec, as `FeatureSpec.from_dict` takes it. `weights` has all keys
+            of its model's state_dict but ``num_batches_tracked``; a tensor of one value
+            (a single slope or alpha) is repeated for its units.
+
+        Raises
+        ------
+        ConversionError
+            If anything was wrong, or a key was not asked for.
+        """
         faults = [
             *self._faults,
             *(f"unknown {k}" for k in self._tensors if k not in self._taken),
@@ -87,33 +125,17 @@ class State:
         if faults:
             rule = f"the weights of a {self._library} DIN as described"
             raise ConversionError(rule, "; ".join(faults), self._place)
+        model = hollow_model(FeatureSpec.from_dict(dict(spec)))
+        state = model.state_dict()
+        counts = (k for k in state if k.endswith(".num_batches_tracked"))
+        given = {k: torch.zeros((), dtype=torch.int64) for k in counts}
+        for key, value in self.weights.items():
+            wanted = state[key].shape
+            single = value.numel() == 1
+            given[key] = value.reshape(() if single else wanted).expand(wanted)
+        return fill(model, given)
 
 
 def padding_row(table: Tensor) -> str:
     """Say of a table what a spec does: row 0 is "zero", or "trained"."""
     return "zero" if len(table) and not table[0].any() else "trained"
-
-
-def assemble(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ClickModel:
-    """Build the model of a spec and fill it; it is in evaluation mode.
-
-    Parameters
-    ----------
-    spec : dict
-        A feature spec, as `FeatureSpec.from_dict` takes it.
-    weights : dict of Tensor
-        Under the keys of the model's own state_dict, without ``num_batches_tracked``.
-        A tensor of one value (a single slope or alpha) is repeated for its units.
-    """
-    model = hollow_model(FeatureSpec.from_dict(dict(spec)))
-    state = model.state_dict()
-    counts = (k for k in state if k.endswith(".num_batches_tracked"))
-    given = {k: torch.zeros((), dtype=torch.int64) for k in counts}
-    for key, value in weights.items():
-        wanted = state[key].shape
-        given[key] = (
-            value.reshape(()).expand(wanted)
-            if value.numel() == 1
-            else value.reshape(wanted)
-        )
-    return fill(model, given)

@@ -18,13 +18,13 @@ from din_converter.importers.description import (
     choose_sides,
     plain_names,
 )
-from din_converter.importers.state import State, assemble, padding_row
+from din_converter.importers.state import State, padding_row
 from din_converter.importers.torch_rechub_files import (
     ACTIVATIONS,
     ATTENTION,
+    IDENTITY,
     LIBRARY,
     MLP,
-    MODULES,
     TOP,
     Feature,
     describe_model,
@@ -89,9 +89,8 @@ def read(
         for name, size in plan.tables.items()
     }
     spec = plan.spec(found, user_fields, candidate_fields)
-    weights = _weights(plan, state, found)
-    state.finish()
-    return assemble(spec, weights)
+    _weigh(plan, state, found)
+    return state.fill(spec)
 
 
 # ---------------------------------------------------------------------- the features
@@ -111,7 +110,7 @@ class _Plan:
         tables = {n: feature_tables(found, n, top.get(n, ())) for n in lists}
         found.finish()
         self.hidden = [36] if unit["dims"] is None else list(unit["dims"])
-        self.activation = bare(unit["activation"], MODULES)
+        self.activation = bare(unit["activation"], IDENTITY)
         self.softmax = unit["use_softmax"]
         self.tower = list(mlp["dims"] or ())
         self.output_layer = mlp["output_layer"]
@@ -298,53 +297,44 @@ def _sequence_names(histories: list[str], names: Mapping[str, str]) -> list[str]
 # ----------------------------------------------------------------------- the weights
 
 
-def _weights(
-    plan: _Plan, state: State, tables: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    out = {f"tables.of_{plan.owners[n]}.weight": t for n, t in tables.items()}
+def _weigh(plan: _Plan, state: State, tables: Mapping[str, Tensor]) -> None:
+    for name, table in tables.items():
+        state.weights[f"tables.of_{plan.owners[name]}.weight"] = table
     for i, (h, name) in enumerate(zip(plan.histories, plan.sequences, strict=True)):
-        theirs, ours = (
-            f"attention_layers.{i}.attention.mlp",
+        ours, theirs = (
             f"attentions.of_{name}.mlp",
+            f"attention_layers.{i}.attention.mlp",
         )
-        widths = [4 * h.dim, *plan.hidden]
-        out |= _mlp(state, theirs, ours, widths, plan.activation)
+        _mlp(state, ours, theirs, [4 * h.dim, *plan.hidden], plan.activation)
     width = sum(f.dim for f in (*plan.histories, *plan.targets, *plan.features))
     widths = [width, *plan.tower]
-    out |= _mlp(state, "mlp.mlp", "tower", widths, "dice", ends=plan.output_layer)
-    return out
+    _mlp(state, "tower", "mlp.mlp", widths, "dice", ends=plan.output_layer)
 
 
 def _mlp(
     state: State,
-    theirs: str,
     ours: str,
+    theirs: str,
     widths: list[int],
     activation: str,
     *,
     ends: bool = True,
-) -> dict[str, Tensor]:
+) -> None:
     """Take Linear, BatchNorm1d, activation, Dropout per hidden layer, and the last."""
-    out: dict[str, Tensor] = {}
     for j, units in enumerate(widths[1:]):
         layer = f"{ours}.hidden.{j}"
         linear, norm, active = (f"{theirs}.{4 * j + k}" for k in range(3))
-        out[f"{layer}.linear.weight"] = state.take(f"{linear}.weight", units, widths[j])
-        out[f"{layer}.linear.bias"] = state.take(f"{linear}.bias", units)
-        state.ignore(f"{norm}.num_batches_tracked")
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            out[f"{layer}.norm.{name}"] = state.take(f"{norm}.{name}", units)
+        state.copy_linear(f"{layer}.linear", linear, units, widths[j])
+        state.copy_norm(f"{layer}.norm", norm, units)
         if activation == "dice":
-            out[f"{layer}.activation.alpha"] = state.take(f"{active}.alpha", 1)
+            state.copy(f"{layer}.activation.alpha", f"{active}.alpha", 1)
         elif activation == "prelu":
-            out[f"{layer}.activation.weight"] = state.take(f"{active}.weight", 1)
+            state.copy(f"{layer}.activation.weight", f"{active}.weight", 1)
         elif activation == "leakyrelu":
-            out[f"{layer}.activation.weight"] = torch.tensor([LEAK])
-    last = f"{theirs}.{4 * len(widths[1:])}"
-    weight, bias = f"{ours}.output.weight", f"{ours}.output.bias"
+            state.weights[f"{layer}.activation.weight"] = torch.tensor([LEAK])
     if ends:
-        out[weight] = state.take(f"{last}.weight", 1, widths[-1])
-        out[bias] = state.take(f"{last}.bias", 1)
+        last = f"{theirs}.{4 * len(widths[1:])}"
+        state.copy_linear(f"{ours}.output", last, 1, widths[-1])
     else:  # the last hidden layer's one unit is the logit
-        out[weight], out[bias] = torch.ones(1, 1), torch.zeros(1)
-    return out
+        state.weights[f"{ours}.output.weight"] = torch.ones(1, 1)
+        state.weights[f"{ours}.output.bias"] = torch.zeros(1)

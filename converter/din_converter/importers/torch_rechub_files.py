@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from din_converter.importers.description import (
+    ANY,
     FLAG,
+    LIST,
     OPTIONAL_TEXT,
     SIZE,
-    SIZES,
+    TABLE,
     TEXT,
     Description,
     Key,
-    bare,
+    activation,
+    list_of,
+    one_of,
     plain,
 )
 from din_converter.importers.unpickle import Inert
@@ -22,9 +26,9 @@ from din_infer.errors import ConversionError
 __all__ = [
     "ACTIVATIONS",
     "ATTENTION",
+    "IDENTITY",
     "LIBRARY",
     "MLP",
-    "MODULES",
     "TOP",
     "Feature",
     "describe_model",
@@ -42,43 +46,27 @@ ACTIVATIONS = {
     "silu": "silu",
     "identity": "none",
 }
-MODULES = {
-    "Dice": "dice",
-    "PReLU": "prelu",
-    "LeakyReLU": "leakyrelu",
-    "ReLU": "relu",
-    "Sigmoid": "sigmoid",
-    "SiLU": "silu",
-    "Identity": "identity",
-}
+IDENTITY = "identity"  # the library's name for no activation
 
-_ANY = Key("anything", lambda _: True, None)
-_LISTS = Key("a list", lambda v: isinstance(v, list | tuple))
-_TABLE = Key("a table", lambda v: isinstance(v, Mapping))
+_SIZES = list_of("sizes", SIZE).or_null()
 TOP = {
-    "features": _LISTS,
-    "history_features": Key(
-        "a list of at least one feature", lambda v: _LISTS.check(v) and len(v) > 0
-    ),
-    "target_features": _LISTS,
-    "mlp_params": _TABLE,
-    "attention_mlp_params": _TABLE,
+    "features": LIST,
+    "history_features": list_of("at least one feature", ANY, 1),
+    "target_features": LIST,
+    "mlp_params": TABLE,
+    "attention_mlp_params": TABLE,
     "library": Key(LIBRARY, lambda v: v == LIBRARY, None),
     "version": Key("0.9.0", lambda v: v == "0.9.0", None),
-    **dict.fromkeys(("variant", "state_dict"), _ANY),
+    **dict.fromkeys(("variant", "state_dict"), ANY),
 }
 MLP = {
-    "dims": Key("a list of sizes", lambda v: v is None or SIZES.check(v), None),
-    "dropout": _ANY,
+    "dims": _SIZES,
+    "dropout": ANY,
     "output_layer": FLAG.or_else(True),
 }
 ATTENTION = {
-    "dims": Key("a list of sizes", lambda v: v is None or SIZES.check(v), None),
-    "activation": Key(
-        f"one of {', '.join(ACTIVATIONS)}",
-        lambda v: isinstance(v, str) and bare(v, MODULES) in ACTIVATIONS,
-        "dice",
-    ),
+    "dims": _SIZES,
+    "activation": activation(ACTIVATIONS, IDENTITY).or_else("dice"),
     "use_softmax": FLAG,
 }
 _PADDING = Key(
@@ -88,25 +76,17 @@ _SPARSE = {
     "kind": TEXT,
     "name": TEXT,
     "vocab_size": SIZE,
-    "embed_dim": Key(
-        "a positive whole number", lambda v: v is None or SIZE.check(v), None
-    ),
+    "embed_dim": SIZE.or_null(),
     "shared_with": OPTIONAL_TEXT,
     "padding_idx": _PADDING,
-    "initializer": _ANY,
+    "initializer": ANY,
 }
 FEATURES = {
     "SparseFeature": _SPARSE,
     "SequenceFeature": {
         **_SPARSE,
-        "pooling": Key(
-            "mean, sum or concat",
-            lambda v: isinstance(v, str) and v in ("mean", "sum", "concat"),
-            "mean",
-        ),
-        "max_len": Key(
-            "a positive whole number", lambda v: v is None or SIZE.check(v), None
-        ),
+        "pooling": one_of("mean", "sum", "concat"),
+        "max_len": SIZE.or_null(),
     },
 }
 
@@ -125,9 +105,8 @@ def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
     softmax = [plain(u.attributes.get("use_softmax")) for u in units]
     same = [layers[0]] * len(layers) == layers if layers else False
     if not same or len(set(map(repr, softmax))) != 1:
-        rule = f"a DIN as {LIBRARY} 0.9.0 makes it"
         got = "attention units that differ" if layers else "no attention_layers"
-        raise ConversionError(rule, got, place)
+        raise ConversionError(f"a DIN as {LIBRARY} 0.9.0 makes it", got, place)
     dims, activation, _ = layers[0]
     tower_dims, tower_activation, output_layer = _layers_of(
         part_of(model, "mlp", "mlp"), place
@@ -166,7 +145,9 @@ def _layers_of(mlp: Any, place: str) -> tuple[list[Any], Any, bool]:  # noqa: AN
         raise ConversionError(rule, ", ".join(names) or "none", place)
     dims = [plain(modules[4 * i].attributes.get("out_features")) for i in range(count)]
     name = activations.pop() if activations else None
-    return dims, None if name is None else MODULES.get(name, name), rest == 1
+    if name is not None and name.lower() in ACTIVATIONS:
+        name = name.lower()
+    return dims, name, rest == 1
 
 
 def _feature(feature: object) -> Any:  # noqa: ANN401

@@ -108,24 +108,19 @@ def _read_zip(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
         members = archive.infolist()
         names = {m.filename: m for m in members}
         if len(names) < len(members) or sum(m.file_size for m in members) > size:
-            reason = "an archive whose members overlap"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("an archive whose members overlap")
         packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
         if packed:
-            reason = f"a compressed member {packed[0]}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"a compressed member {packed[0]}")
         pickles = [n for n in names if n == "data.pkl" or n.endswith("/data.pkl")]
         if len(pickles) != 1:
-            reason = f"an archive with {len(pickles) or 'no'} data.pkl"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"an archive with {len(pickles) or 'no'} data.pkl")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in names:
-            reason = "a TorchScript program"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("a TorchScript program")
         order = f"{folder}byteorder"
         if order in names and archive.read(order) != b"little":
-            reason = "a file of a big-endian machine"
-            raise RefusedPickle(reason)
+            raise RefusedPickle("a file of a big-endian machine")
         storages: dict[str, Storage] = {}
 
         def persistent(pid: Any) -> Storage:  # noqa: ANN401
@@ -133,8 +128,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
             if key not in storages:
                 name = f"{folder}data/{key}"
                 if name not in names:
-                    reason = f"no data of storage {key!r}"
-                    raise RefusedPickle(reason)
+                    raise RefusedPickle(f"no data of storage {key!r}")
                 storages[key] = Storage(_exact(archive.read(name), dtype, count), dtype)
             return _same(storages[key], key, dtype, count)
 
@@ -143,15 +137,13 @@ def _read_zip(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
 
 def _exact(data: bytes | memoryview, dtype: torch.dtype, count: int) -> Any:  # noqa: ANN401
     if len(data) != count * dtype.itemsize:
-        reason = f"{len(data)} bytes for a storage of {count} {dtype}"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"{len(data)} bytes for a storage of {count} {dtype}")
     return data
 
 
 def _same(storage: Storage, key: str, dtype: torch.dtype, count: int) -> Storage:
     if storage.flat.dtype != dtype or len(storage.flat) != count:
-        reason = f"storage {key!r} as {dtype} and as {storage.flat.dtype}"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"storage {key!r} as {dtype} and as {storage.flat.dtype}")
     return storage
 
 
@@ -162,10 +154,8 @@ def _storage_id(pid: Any) -> tuple[str, torch.dtype, int]:  # noqa: ANN401
             if isinstance(key, str) and is_sizes((count,)):
                 return key, STORAGES[kind.class_name], count
         elif isinstance(kind, Inert):
-            reason = f"a storage of type {kind.class_name}"
-            raise RefusedPickle(reason)
-    reason = "a persistent id that is no storage"
-    raise RefusedPickle(reason)
+            raise RefusedPickle(f"a storage of type {kind.class_name}")
+    raise RefusedPickle("a persistent id that is no storage")
 
 
 def _read_legacy(data: bytes) -> Any:  # noqa: ANN401
@@ -173,23 +163,19 @@ def _read_legacy(data: bytes) -> Any:  # noqa: ANN401
     file = io.BytesIO(data)
 
     def nothing(pid: Any) -> Any:  # noqa: ANN401
-        reason = f"a persistent id {pid!r}"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"a persistent id {pid!r}")
 
     try:
         magic = _run(file, len(data), nothing)
     except Exception:  # it is no pickle at all
         magic = None
     if magic != LEGACY_MAGIC or isinstance(magic, float):
-        reason = "another kind of file"
-        raise RefusedPickle(reason)
+        raise RefusedPickle("another kind of file")
     version, system = (_run(file, len(data), nothing) for _ in range(2))
     if version != LEGACY_VERSION or not isinstance(system, dict):
-        reason = f"the format {version!r}"
-        raise RefusedPickle(reason)
+        raise RefusedPickle(f"the format {version!r}")
     if system.get("little_endian") is not True:
-        reason = "a file of a big-endian machine"
-        raise RefusedPickle(reason)
+        raise RefusedPickle("a file of a big-endian machine")
     start = file.tell()
     found: dict[str, tuple[torch.dtype, int]] = {}
 
@@ -198,23 +184,20 @@ def _read_legacy(data: bytes) -> Any:  # noqa: ANN401
             return pid[1]  # a class, with its source text
         key, dtype, count = _storage_id(pid)
         if found.setdefault(key, (dtype, count)) != (dtype, count):
-            reason = f"storage {key!r} as {dtype} and as {found[key][0]}"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"storage {key!r} as {dtype} and as {found[key][0]}")
         return Inert("torch", "Storage", ())
 
     _run(file, len(data), note)  # to learn the storages, which come behind
     keys = _run(file, len(data), nothing)
     if not isinstance(keys, list) or sorted(found) != sorted(map(str, keys)):
-        reason = "other storages than its object has"
-        raise RefusedPickle(reason)
+        raise RefusedPickle("other storages than its object has")
     storages: dict[str, Storage] = {}
     view = memoryview(data)
     at = file.tell()
     for key in keys:
         dtype, count = found[key]
         if int.from_bytes(view[at : at + 8], "little") != count:
-            reason = f"storage {key!r} of another size"
-            raise RefusedPickle(reason)
+            raise RefusedPickle(f"storage {key!r} of another size")
         end = at + 8 + count * dtype.itemsize
         storages[key] = Storage(_exact(view[at + 8 : end], dtype, count), dtype)
         at = end
@@ -238,8 +221,7 @@ def _view_of(storage: Storage, view: Any) -> Storage:  # noqa: ANN401
             part = Storage(b"", storage.flat.dtype)
             part.flat = storage.flat[offset : offset + count]
             return part
-    reason = "a view beyond its storage"
-    raise RefusedPickle(reason)
+    raise RefusedPickle("a view beyond its storage")
 
 
 # ------------------------------------------------------------------ what was read

@@ -1,20 +1,38 @@
-"""Findings with what they mean and how they are shown: what users have in hand."""
+"""Measure, before training, whether a DIN fits the rows of Parquet files.
 
-import os
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+Every batch is encoded twice, by the kernels that serve: as the spec says, for ids and
+counts; and with each key as its XXH64, which stands for the value itself. All else is
+counted from the two. Letters: B rows.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from din_infer.errors import InputError, check_suffix
-from din_infer.jobs.inspect.facts import Findings
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from din_infer import columns
+from din_infer.encode import FeatureEncoder, FieldStats, Stats
+from din_infer.errors import InputError, check_count, check_suffix
+from din_infer.jobs.inspect.facts import FieldCounts, Findings, Labels, Users, share
+from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
+from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
 from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
+from din_infer.jobs.sources import expand, found_in, in_file, open_parquet, reading
+from din_infer.session import available_cpus
+from din_infer.spec import Dense, Encoder, FeatureSpec
+from din_infer.whole_file import WholeFile, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Inspection", "check_picture", "write_picture"]
+__all__ = ["Inspection", "check_picture", "inspect_files", "write_picture"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -61,6 +79,280 @@ class Inspection(Findings):
         return tables(self)
 
 
+def inspect_files(
+    spec: FeatureSpec,
+    inputs: Sequence[str | Path] | str | Path,
+    *,
+    batch_size: int = 8192,
+    max_rows: int | None = None,
+    progress: bool = True,
+) -> Inspection:
+    """Measure how the rows of Parquet files fit a spec.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        Its features must be in the data; label, group and time are used where they are.
+    inputs : path, or sequence of path
+        Parquet files, or folders whose ``*.parquet`` are taken in order of name.
+    batch_size : int
+        Rows read and counted at a time.
+    max_rows : int, optional
+        Only so many rows, from the first on.
+    progress : bool
+        Show a bar on stderr when that is a terminal.
+
+    Returns
+    -------
+    Inspection
+        It does not depend on `batch_size`, nor on how rows are spread over files.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, lacks a feature, or holds a value of another type; the
+        message names file, column and row. Unseen and missing values are counted, also
+        where the spec makes them errors.
+
+    Notes
+    -----
+    Memory does not grow with the rows. It grows with
+
+    - `batch_size`: a batch, and a few times the ids that its rows encode to;
+    - distinct keys, 16 bytes each, per table and for the groups: up to 16.8 million,
+      256 MiB, three times that while they are sorted. Where there are more, a sample is
+      kept, and what comes from it is an estimate that says its error;
+    - the tables' rows, one byte each, and the longest history, 8 bytes a behavior.
+    """
+    if isinstance(inputs, str | Path):
+        inputs = [inputs]
+    check_count(batch_size, "batch_size")
+    if max_rows is not None:
+        check_count(max_rows, "max_rows")
+    sources = list(expand(inputs))
+    if not sources:
+        raise InputError("at least one file", "none", "inputs")
+    roles = {"label": spec.label, "group": spec.group, "time": spec.time}
+    named = {role: name for role, name in roles.items() if name}
+    rows_of_files, present = _survey(sources, spec, named)
+    absent = {role: name for role, name in named.items() if role not in present}
+    rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
+    inspector = _Inspector(spec, present)
+    bar = tqdm(
+        total=rows,
+        unit=" rows",
+        unit_scale=True,
+        desc="inspecting",
+        file=sys.stderr,
+        disable=None if progress else True,
+    )
+    with bar:
+        names = inspector.columns, spec.optional_columns
+        for source, start, batch in _read(sources, *names, batch_size, rows):
+            try:
+                inspector.add(batch)
+            except InputError as error:
+                raise in_file(error, start, source) from None
+            bar.update(batch.num_rows)
+    files = tuple(map(str, sources))
+    return inspector.report(files, rows_of_files, absent)
+
+
+def _survey(
+    sources: Sequence[Path], spec: FeatureSpec, present: dict[str, str]
+) -> tuple[int, dict[str, str]]:
+    """Look at every file: their rows, and the roles whose column all of them have."""
+    rows = 0
+    for source in sources:
+        with open_parquet(source, spec.columns) as file:
+            rows += file.metadata.num_rows
+            names = file.schema_arrow.names
+            present = {r: n for r, n in present.items() if n in names}
+    return rows, present
+
+
+def _read(
+    sources: Sequence[Path],
+    wanted: Sequence[str],
+    optional: Sequence[str],
+    batch_size: int,
+    rows: int,
+) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
+    """Read the first `rows` rows: (file, the batch's first row there, the batch)."""
+    for source in sources:
+        start = 0
+        with open_parquet(source, wanted, optional) as file:
+            names = found_in(file, wanted, optional)
+            batches = file.iter_batches(batch_size=batch_size, columns=names)
+            while rows:
+                with reading(source):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                batch = batch.slice(0, rows)
+                yield source, start, batch
+                start += batch.num_rows
+                rows -= batch.num_rows
+
+
+def _with_encoders(
+    spec: FeatureSpec, change: Callable[[Encoder], Encoder]
+) -> FeatureSpec:
+    def changed(fields: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(replace(f, encoder=change(f.encoder)) for f in fields)
+
+    return replace(
+        spec,
+        user=changed(spec.user),
+        candidate=changed(spec.candidate),
+        behavior=tuple(replace(s, fields=changed(s.fields)) for s in spec.behavior),
+        multi_hot=changed(spec.multi_hot),
+    )
+
+
+def _forgiving(spec: FeatureSpec) -> FeatureSpec:
+    """Return the spec without values that are errors: they get id 0, or 0.0."""
+    known: dict[int, Encoder] = {}  # one for one: encoders keep large hash tables
+
+    def change(encoder: Encoder) -> Encoder:
+        if encoder.type not in ("vocab", "identity") or encoder.unseen != "error":
+            return encoder
+        if id(encoder) not in known:
+            known[id(encoder)] = replace(encoder, unseen="missing")
+        return known[id(encoder)]
+
+    dense = [
+        d if d.missing is not None else replace(d, missing=0.0) for d in spec.dense
+    ]
+    return replace(_with_encoders(spec, change), dense=tuple(dense))
+
+
+class _Inspector:
+    """Counts batch after batch; `report` sums up."""
+
+    def __init__(self, spec: FeatureSpec, present: dict[str, str]) -> None:
+        self.spec = spec
+        self.columns = tuple(dict.fromkeys([*spec.columns, *present.values()]))
+        self._present = present
+        self._threads = available_cpus()
+        self._ids = FeatureEncoder(_forgiving(spec).reads)
+        by_keys = _with_encoders(spec, key_encoder)
+        self._keys = FeatureEncoder(replace(by_keys, dense=()).reads)
+        self._stats = Stats()
+        self._rows = 0
+        lists = [s.name for s in spec.behavior] + [m.name for m in spec.multi_hot]
+        self._elements = dict.fromkeys(lists, 0)  # that are kept
+        self._labels = np.zeros(3, np.int64)  # clicks, non-clicks, others
+        self._users = DistinctKeys()
+        self._times: list[tuple[Any, str]] = []
+        classes = ("clicks", "non_clicks") if "label" in present else ("rows",)
+        self._sequences = [SequenceCounts(spec, s, classes) for s in spec.behavior]
+        self._tables = [TableCounts(spec, name) for name in spec.tables]
+        self._tables = [t for t in self._tables if t.fields]
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch."""
+        encoded = self._ids.encode(batch, self._threads)
+        self._stats.add_all(encoded.counts)
+        ids: dict[str, Any] = {**encoded.inputs}
+        keys: dict[str, Any] = {**self._keys.encode(batch, self._threads).inputs}
+        self._rows += batch.num_rows
+        classes = np.zeros(batch.num_rows, np.int64)
+        if "label" in self._present:
+            labels = columns.floats(batch, self._present["label"])
+            classes = np.where(labels == 1, 0, np.where(labels == 0, 1, 2))
+            self._labels += np.bincount(classes, minlength=3)
+        for table in self._tables:
+            table.add(ids, keys)
+        for sequence in self._sequences:
+            kept = ids[sequence.spec.lengths]
+            sequence.add(batch, kept, keys, classes)
+        for name in self._elements:
+            self._elements[name] += int(ids[f"{name}.lengths"].sum())
+        if "group" in self._present:
+            groups = columns.keys64(batch, self._present["group"]).view(np.uint64)
+            self._users.add(groups[groups != 0])
+        if "time" in self._present:
+            name = self._present["time"]
+            found = [*self._times, *_extremes(batch.column(name), name)]
+            self._times = [min(found), max(found)] if found else []
+
+    def report(
+        self, files: tuple[str, ...], rows_of_files: int, absent: dict[str, str]
+    ) -> Inspection:
+        """Sum up."""
+        fields = dict(self._count_fields())
+        tables = (t.report(fields) for t in self._tables)
+        return Inspection(
+            files=files,
+            rows=self._rows,
+            rows_of_files=rows_of_files,
+            absent=absent,
+            labels=Labels(*self._labels.tolist()) if "label" in self._present else None,
+            users=self._count_users() if "group" in self._present else None,
+            time=(self._times[0][1], self._times[1][1]) if self._times else None,
+            sequences=tuple(s.report() for s in self._sequences),
+            fields=fields,
+            tables=tuple(t for t in tables if t),
+        )
+
+    def _count_users(self) -> Users:
+        users = self._users.finish()
+        counts = np.sort(users.counts)
+        return Users(
+            distinct=users.num_keys,
+            error=users.error,
+            rows_mean=share(int(counts.sum()), len(counts)),
+            rows_median=int(counts[(len(counts) - 1) // 2]) if len(counts) else None,
+            rows_most=int(counts[-1]) if len(counts) and not users.halvings else None,
+        )
+
+    def _count_fields(self) -> Iterator[tuple[str, FieldCounts]]:
+        for c in self.spec.reads:
+            if c.is_length:
+                continue
+            part, name = c.part, c.inputs[0].name
+            values = self._rows * c.size if c.size else self._elements[part.name]
+            counts = self._field(name, values, c.encoder)
+            if isinstance(part, Dense) and part.missing is None:
+                counts = replace(counts, refused=counts.nulls)
+            yield name, counts
+
+    def _field(self, name: str, values: int, encoder: Encoder | None) -> FieldCounts:
+        found = self._stats.fields.get(name, FieldStats())
+        is_error = encoder is not None and encoder.unseen == "error"
+        return FieldCounts(
+            values=values,
+            nulls=found.nulls,
+            unseen=found.unseen,
+            truncated=found.truncated,
+            empty=found.empty,
+            refused=found.unseen if is_error else 0,
+        )
+
+
+def _extremes(column: pa.Array, name: str) -> list[tuple[Any, str]]:
+    """Return the first and the last time, each as what orders it and as text."""
+    found = []
+    try:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        ends = pc.min_max(column)
+        for end in (ends["min"], ends["max"]):
+            if not end.is_valid:
+                continue
+            key = end
+            if pa.types.is_timestamp(end.type) or pa.types.is_date(end.type):
+                key = end.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            if pa.types.is_timestamp(end.type):
+                end = end.cast(pa.timestamp("s", end.type.tz), safe=False)
+            found.append((key.as_py(), end.cast(pa.string()).as_py()))
+    except pa.ArrowException:
+        rule = "a column of numbers, dates or timestamps"
+        raise InputError(rule, column.type, name) from None
+    return found
+
+
 def check_picture(out: Path) -> None:
     """Raise InputError unless a picture of this name can be written.
 
@@ -85,13 +377,5 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
     """
     out = Path(out)
     check_picture(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        inspection.plot().savefig(beside, format=out.suffix[1:], dpi=150)
-        beside.replace(out)
-    except OSError as error:
-        rule = "a place where the picture can be written"
-        raise InputError(rule, error, str(out)) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written, nothing lies
-            beside.unlink()
+    with writing("the picture", out), WholeFile(out) as file:
+        inspection.plot().savefig(file, format=out.suffix[1:], dpi=150)

@@ -39,8 +39,7 @@ LONG = 200  # behaviors: lengths on a logarithmic axis
 def draw(found: Findings) -> Figure:
     """Draw it on a new figure."""
     letters = Letters()
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure((13.5, 7.6), layout=layout)
+    figure = Figure((13.5, 7.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     axes = figure.subplots(2, 3).ravel().tolist()
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -154,36 +153,25 @@ def _kept(ax: Axes, sequences: Sequence[SequenceReport], letters: Letters) -> No
 def _anywhere(ax: Axes, overlaps: Sequence[Overlap], letters: Letters) -> None:
     title, otherwise = "Candidates in their history", "no pairs to compare"
     if _panel(ax, title, "share of rows", "", overlaps, otherwise):
-        named = [
-            (
-                letters(o.candidate, 18),
-                [
-                    (n.replace("_", "-"), m.share, OF_CLASS[n])
-                    for n, m in o.matches.items()
-                ],
-            )
+        bars = [
+            [(n.replace("_", "-"), m.share, OF_CLASS[n]) for n, m in o.matches.items()]
             for o in overlaps
         ]
-        _bars(ax, named, letters)
+        _bars(ax, [letters(o.candidate, 18) for o in overlaps], bars, letters)
 
 
 def _by_age(ax: Axes, overlaps: Sequence[Overlap], letters: Letters) -> None:
     lines = []
     for o, color in zip(overlaps, COLORS, strict=False):
         for name, m in o.matches.items():
-            shares = [
-                hits / rows
-                for hits, rows in zip(m.by_age, m.reach, strict=True)
-                if rows >= FEWEST_ROWS
-            ][:SHOWN_AGES]
-            lines.append((o, name, shares, color))
+            of_age = zip(m.by_age, m.reach, strict=True)
+            shares = [hits / rows for hits, rows in of_age if rows >= FEWEST_ROWS]
+            lines.append((o, name, shares[:SHOWN_AGES], color))
     leak = any(map(is_leak, overlaps))
     title = "Which behavior is it?" + " A leak at the newest?" * leak
-    x, shown = (
-        "1: the newest behavior, 2: the second newest, ..",
-        [e for e in lines if e[2]],
-    )
-    if not _panel(ax, title, x, "share of rows", shown, "too few rows"):
+    x = "1: the newest behavior, 2: the second newest, .."
+    drawn = [line for line in lines if line[2]]
+    if not _panel(ax, title, x, "share of rows", drawn, "too few rows"):
         return
     for o, name, shares, color in lines:
         of_class = "" if name == "rows" else f", {name.replace('_', '-')}"
@@ -217,39 +205,38 @@ def _top(ax: Axes, tables: Sequence[TableReport], letters: Letters) -> None:
 
 
 def _collisions(ax: Axes, tables: Sequence[TableReport], letters: Letters) -> None:
-    named = [
-        (
-            f"{letters(t.name, 18)}\n{t.rows:,} rows",
-            [("by chance", c.expected, PALE), ("measured", c.measured, COLORS[0])],
-        )
-        for t in tables
-        if (c := t.collisions) is not None
-    ][:SHOWN]
+    shown = [(t, t.collisions) for t in tables if t.collisions is not None][:SHOWN]
     title = "Keys that share a row"
-    if _panel(ax, title, "share of keys", "", named, "no hashed table"):
+    if _panel(ax, title, "share of keys", "", shown, "no hashed table"):
         ax.axvline(0.01, color=COLORS[1], linestyle="--", linewidth=1)
-        _bars(ax, named, letters)
+        names = [f"{letters(t.name, 18)}\n{t.rows:,} rows" for t, _ in shown]
+        bars = [
+            [("by chance", c.expected, PALE), ("measured", c.measured, COLORS[0])]
+            for _, c in shown
+        ]
+        _bars(ax, names, bars, letters)
 
 
 def _bars(
     ax: Axes,
-    named: Sequence[tuple[str, Sequence[tuple[str, float | None, str]]]],
+    names: Sequence[str],
+    bars: Sequence[Sequence[tuple[str, float | None, str]]],
     letters: Letters,
 ) -> None:
     """Draw the shares of each name as bars side by side: (label, share, color)."""
-    high = 0.8 / max(len(bars) for _, bars in named)
-    for i, (_, bars) in enumerate(named):
-        for k, (label, share, color) in enumerate(bars):
+    high = 0.8 / max(map(len, bars))
+    for i, of_name in enumerate(bars):
+        for k, (label, share, color) in enumerate(of_name):
             y, x = i - 0.4 + high * (k + 0.5), share or 0.0
             ax.barh(y, x, high * 0.92, color=color, label=label if i == 0 else None)
             ax.annotate(
                 percent(share), (x, y), xytext=(3, 0), va="center",
                 textcoords="offset points", fontsize=8, color=INK,
             )  # fmt: skip
-    ax.set_yticks(range(len(named)), [name for name, _ in named])
+    ax.set_yticks(range(len(names)), names)
     letters.apply(ax.get_yticklabels())
-    ax.set_ylim(len(named) - 0.5, -0.5)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.margins(x=0.15)
     _percents(ax.xaxis)
-    if len(named[0][1]) > 1:
+    if len(bars[0]) > 1:
         _legend(ax, letters, above=True)

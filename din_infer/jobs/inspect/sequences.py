@@ -45,7 +45,7 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     InputError
         As encoding the batch does.
     """
-    first = next(f for f in spec.fields if f.source is None)
+    first = spec.own_fields[0]
     lengths = [spec.length_column] if spec.length_column else []
     opened = open_batch(batch, [first.column], optional=lengths)
     column = fit(opened.columns[first.column], first.dtype, is_list=True)
@@ -59,10 +59,10 @@ def _find_pairs(spec: FeatureSpec, sequence: Behavior) -> list[tuple[str, str]]:
     candidates = {f.name: f for f in spec.candidate}
     query = [candidates[name] for name, _ in sequence.query if name in candidates]
     pairs = []
-    for f in sequence.fields:
+    for f in sequence.own_fields:
         shared = (c.name for c in query if c.table == f.table)
         c = candidates.get(f.pairs or next(shared, ""))
-        if c is None or f.source is not None or c.dtype != f.dtype:
+        if c is None or c.dtype != f.dtype:
             continue
         if key_encoder(c.encoder) == key_encoder(f.encoder):
             pairs.append((c.name, f.name))
@@ -85,7 +85,7 @@ class SequenceCounts:
     ) -> None:
         self.spec = sequence
         self.classes = tuple(classes)
-        own = [f for f in sequence.fields if f.source is None]
+        own = sequence.own_fields
         self.fields = tuple(f.name for f in own)
         self._rows_of_length = np.zeros(0, np.int64)
         self._kept = [np.zeros(0, np.int64) for _ in classes]

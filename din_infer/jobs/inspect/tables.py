@@ -13,7 +13,7 @@ from din_infer.jobs.inspect.facts import (
     expected_collisions,
     share,
 )
-from din_infer.spec import BehaviorField, Encoder, FeatureSpec, Field, MultiHot
+from din_infer.spec import FeatureSpec
 
 __all__ = ["DistinctKeys", "TableCounts", "buckets_for"]
 
@@ -166,15 +166,9 @@ class TableCounts:
     """
 
     def __init__(self, spec: FeatureSpec, name: str) -> None:
-        fields: list[Field | BehaviorField | MultiHot] = [
-            *spec.user,
-            *spec.candidate,
-            *(f for s in spec.behavior for f in s.fields if f.source is None),
-            *spec.multi_hot,
-        ]
-        mine = [f for f in fields if f.table == name]
-        self.fields = tuple(f.name for f in mine)
-        self.encoder: Encoder | None = mine[0].encoder if mine else None
+        mine = [c for c in spec.reads if c.table == name]
+        self.fields = tuple(c.inputs[0].name for c in mine)
+        self.encoder = mine[0].encoder if mine else None
         self.table = spec.tables[name]
         self.distinct = DistinctKeys()
         self._largest = 0

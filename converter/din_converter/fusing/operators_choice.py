@@ -1,0 +1,280 @@
+"""Activations, comparisons, masks and softmax."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from onnx import NodeProto
+
+from din_converter.fusing.algebra import Form, Unsupported
+from din_converter.fusing.layout import Size, broadcast, feature_shape
+from din_converter.fusing.operators_layout import as_mask
+from din_converter.fusing.reader import Handler, Reader
+from din_converter.fusing.values import Condition, Piece, Soft, Value, negation
+from din_converter.fusing.view import View, attribute
+
+__all__ = ["CHOICE"]
+
+# A masked score this low has weight exactly 0 in float32 beside any score above
+# 120 - 1e9: that no real score is lower is the one thing that is taken for granted.
+LOWEST_FILL = -1e9
+
+
+# ------------------------------------------------------------------------- activations
+
+
+def _sigmoid(reader: Reader, node: NodeProto, _: str) -> Value:
+    try:
+        p = reader.piece(node.input[0])
+    except Unsupported:
+        row = _row_dice(reader, node.input[0])
+        if row is None:
+            raise
+        return row
+    return p.map(reader.algebra.sigmoid)
+
+
+def _row_dice(reader: Reader, name: str) -> Piece | None:
+    """(x - mean) / sqrt(sum((x - mean)^2 + epsilon)), over a row's features."""
+    view = reader.view
+    quotient = view.producer.get(name)
+    if quotient is None or quotient.op_type != "Div":
+        return None
+    centered, root = quotient.input
+    minus, root_node = _origin(view, centered, "Sub"), _origin(view, root, "Sqrt")
+    if minus is None or root_node is None:
+        return None
+    total = _origin(view, root_node.input[0], "ReduceSum")
+    mean = _origin(view, minus.input[1], "ReduceMean")
+    add = None if total is None else _origin(view, total.input[0], "Add")
+    x = minus.input[0]
+    if total is None or mean is None or add is None or mean.input[0] != x:
+        return None
+    p = reader.piece(x)
+    column = (*reader.shape(x)[:-1], Size(1))
+    if not reader.shape(root) == reader.shape(minus.input[1]) == column or p.mask:
+        return None
+    last = [len(p.axes) - 1]
+    over = [reader.reduced(n, len(p.axes)) for n in (total, mean)]
+    if over != [last, last] or set(feature_shape(p.axes)[:-1]) - {1}:
+        return None
+    for square, number in (tuple(add.input), tuple(add.input)[::-1]):
+        epsilon = view.constants.get(number)
+        if (
+            epsilon is not None
+            and epsilon.size == 1
+            and _squares(view, square, centered)
+        ):
+            value = float(epsilon.reshape(-1)[0])
+            return Piece(p.axes, reader.algebra.row_sigmoid(p.on, value))
+    return None
+
+
+def _origin(view: View, name: str, kind: str) -> NodeProto | None:
+    """Find the node of a kind that makes a value, but for its unit axes."""
+    node = view.producer.get(name)
+    while node is not None and node.op_type in ("Unsqueeze", "Identity"):
+        node = view.producer.get(node.input[0])
+    return node if node is not None and node.op_type == kind else None
+
+
+def _squares(view: View, name: str, of: str) -> bool:
+    node = view.producer.get(name)
+    if node is None:
+        return False
+    if node.op_type == "Mul":
+        return list(node.input) == [of, of]
+    if node.op_type != "Pow" or node.input[0] != of:
+        return False
+    power = view.constants.get(node.input[1])
+    return power is not None and (power == 2).all()
+
+
+def _relu(reader: Reader, node: NodeProto, _: str) -> Value:
+    return reader.piece(node.input[0]).map(reader.algebra.relu)
+
+
+def _leaky(reader: Reader, node: NodeProto, _: str) -> Value:
+    slope = Piece((), Form.constant([attribute(node, "alpha", 0.01)]))
+    return _sloped(reader, reader.piece(node.input[0]), slope)
+
+
+def _prelu(reader: Reader, node: NodeProto, _: str) -> Value:
+    p, slope = map(reader.piece, node.input)
+    return _sloped(reader, p, slope)
+
+
+def _sloped(reader: Reader, p: Piece, slope: Piece) -> Piece:
+    """Slope * x + (1 - slope) * relu(x)."""
+    if not slope.on.is_constant() or slope.mask:
+        raise Unsupported("a PReLU whose slope is computed")
+    algebra = reader.algebra
+    rest = slope.map(lambda form: Form.constant(1.0 - form.numbers()))
+    p = p.map(algebra.lift)
+    gate = reader.both(p.map(algebra.relu), rest, algebra.product)
+    return reader.both(reader.both(p, slope, algebra.product), gate, Form.plus)
+
+
+def _extreme(reader: Reader, node: NodeProto, _: str) -> Value:
+    """Max(a, b) = b + relu(a - b); Min(a, b) = a - relu(a - b)."""
+    out = reader.piece(node.input[0])
+    for other in node.input[1:]:
+        b = reader.piece(other)
+        over = reader.both(out, b, Form.minus)
+        over = over.map(reader.algebra.relu)
+        if node.op_type == "Max":
+            out = reader.both(b, over, Form.plus)
+        else:
+            out = reader.both(out, over, Form.minus)
+    return out
+
+
+def _clip(reader: Reader, node: NodeProto, name: str) -> Value:
+    bounds = [reader.view.constants.get(i) for i in node.input[1:]] + [None, None]
+    low, high = bounds[:2]
+    if len(node.input) > 2 and node.input[2] and high is None:
+        raise Unsupported("a clip between computed bounds")
+    if low is None or (low != 0).any() or (high is not None and high < 1e30):
+        raise Unsupported("a clip that is not a ReLU")
+    return _relu(reader, node, name)
+
+
+def _abs(reader: Reader, node: NodeProto, _: str) -> Value:
+    p = reader.piece(node.input[0]).map(reader.algebra.lift)
+    return p.map(lambda form: reader.algebra.relu(form).scale(2.0).minus(form))
+
+
+# ------------------------------------------------------------------------------ choices
+
+
+def _compare(reader: Reader, node: NodeProto, name: str) -> Value:
+    """Read a comparison of features, or a mask made from ids and lengths."""
+    a, b = map(reader.piece, node.input)
+    if node.op_type in ("Less", "LessOrEqual"):
+        a, b = b, a
+    over = reader.both(a, b, Form.minus)
+    if over.mask or not over.on.is_linear():
+        raise Unsupported("a comparison of activations")
+    return Condition(over.axes, name, difference=over.on)
+
+
+def _not(reader: Reader, node: NodeProto, _: str) -> Value:
+    found = reader.value(node.input[0])
+    if not isinstance(found, Condition) or found.empty_of is not None:
+        raise Unsupported("a negated number")
+    difference = None
+    if found.difference is not None:  # at 0 both sides of a ReLU agree
+        difference = found.difference.scale(-1.0)
+    return replace(found, mask=negation(found.mask), difference=difference)
+
+
+def _is_nan(reader: Reader, node: NodeProto, name: str) -> Value:
+    p = reader.piece(node.input[0])
+    softs = [a[1] for a in p.on.terms if a[0] == "soft"]
+    if len(softs) != 1 or reader.softs[softs[0]].empty != "nan":
+        raise Unsupported("a test for NaN")
+    return Condition(p.axes, name, empty_of=softs[0])
+
+
+def _where(reader: Reader, node: NodeProto, _: str) -> Value:
+    condition = reader.value(node.input[0])
+    a, b = reader.piece(node.input[1]), reader.piece(node.input[2])
+    if not isinstance(condition, Condition):
+        raise Unsupported("a choice by numbers")
+    if condition.empty_of is not None:
+        return _without_nan(condition, a, b)
+    if condition.difference is not None:
+        try:
+            return reader.both(a, b, _chooser(reader, condition.difference))
+        except Unsupported:
+            pass  # features may be a mask, too
+    condition = as_mask(condition)
+    axes, a, b = reader.aligned(a, b)
+    axes, rows, again = broadcast(axes, condition.axes)
+    if again.any():
+        raise Unsupported("a mask per feature")
+    on, off = a.branch(condition.mask)[0], b.branch(condition.mask)[1]
+    return Piece(axes, on.take(rows), off.take(rows), condition.mask)
+
+
+def _chooser(reader: Reader, difference: Form) -> Callable[[Form, Form], Form]:
+    """Where d > 0, x, else y: y + (x - y)[d > 0], and z[z > 0] is relu(z)."""
+
+    def choose(x: Form, y: Form) -> Form:
+        over = x.minus(y)
+        if not over.is_linear() or difference.size != over.size:
+            raise Unsupported("a choice between activations")
+        signs = reader.algebra.ratios(over, difference)
+        return y.plus(reader.algebra.relu(difference).scale(signs))
+
+    return choose
+
+
+def _without_nan(condition: Condition, a: Piece, b: Piece) -> Piece:
+    """Where(IsNaN(w), 0, w): an empty history has no weights."""
+    number = condition.empty_of
+    if not a.on.is_zero() or a.mask or ("soft", number, 0) not in b.on.terms:
+        raise Unsupported("a replacement of NaN by something else than 0")
+    return replace(b, off=Form(b.on.size))
+
+
+# ------------------------------------------------------------------------------ softmax
+
+
+def _softmax(reader: Reader, node: NodeProto, _: str) -> Value:
+    p = reader.piece(node.input[0])
+    axis = attribute(node, "axis", -1) % len(p.axes)
+    if p.axes[axis] != ("T",) or not p.is_scalar:
+        raise Unsupported("a softmax that is not over positions")
+    p = p.alive() if p.mask else _additive_mask(reader, p)
+    number = len(reader.softs)
+    on = Form.of([("soft", number, 0)])
+    if not p.mask or p.off is None:
+        reader.softs.append(Soft(p.on, "", "none"))
+        return Piece(p.axes, on)
+    empty = _empty(p.on, p.off)
+    reader.softs.append(Soft(p.on, p.mask, empty))
+    kind = "softnan" if empty == "nan" else "softoff"
+    return Piece(p.axes, on, Form.of([(kind, number, 0)]), p.mask)
+
+
+def _additive_mask(reader: Reader, p: Piece) -> Piece:
+    """Score + a large number times a float mask."""
+    for atom, column in p.on.terms.items():
+        if atom[0] == "k" and abs(column[0]) >= -LOWEST_FILL:
+            leaf = reader.leaves[atom[1]]
+            if leaf.is_number and reader.view.may_mask(leaf.value):
+                return reader.over_mask(p, atom, leaf.value)
+    return p
+
+
+def _empty(on: Form, off: Form) -> str:
+    """Say what softmax leaves of a history that is masked all over."""
+    fill = float(off.numbers()[0])
+    if not fill <= LOWEST_FILL:
+        raise Unsupported(f"masked scores of {fill:g}, which others may be below")
+    if not off.is_constant():
+        if not off.minus(on).is_constant():
+            raise Unsupported("masked scores that vary")
+        return "unknown"
+    return "nan" if fill == -np.inf else "uniform"
+
+
+CHOICE: dict[str, Handler] = {
+    "Abs": _abs,
+    "Clip": _clip,
+    "Greater": _compare,
+    "GreaterOrEqual": _compare,
+    "IsNaN": _is_nan,
+    "LeakyRelu": _leaky,
+    "Less": _compare,
+    "LessOrEqual": _compare,
+    "Max": _extreme,
+    "Min": _extreme,
+    "Not": _not,
+    "PRelu": _prelu,
+    "Relu": _relu,
+    "Sigmoid": _sigmoid,
+    "Softmax": _softmax,
+    "Where": _where,
+}

@@ -1,0 +1,305 @@
+"""Reads the values of one graph, operator by operator, and combines what was read."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
+
+from din_converter.fusing.algebra import ONE, Algebra, Atom, Form, Unsupported
+from din_converter.fusing.layout import (
+    Axes,
+    Shape,
+    Sizes,
+    axis_of,
+    broadcast,
+    feature_shape,
+    features,
+    varies,
+)
+from din_converter.fusing.values import (
+    Condition,
+    Leaf,
+    Piece,
+    Soft,
+    Value,
+    Weighted,
+    common_mask,
+    negation,
+)
+from din_converter.fusing.view import View, attribute
+
+__all__ = ["Handler", "Reader"]
+
+LARGE = 1e4
+CUTS = ("Gather", "Slice", "Split")
+# Reads the named output of a node.
+Handler = Callable[["Reader", NodeProto, str], Value]
+
+
+class Reader:
+    """Reads values of one graph, for one choice of N and T.
+
+    Parameters
+    ----------
+    view : View
+    sizes : Sizes
+    opaque : set of str
+        Values to take as leaves, whatever makes them.
+    handlers : dict
+        How each operator is read.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        sizes: Sizes,
+        opaque: frozenset[str],
+        handlers: Mapping[str, Handler],
+    ) -> None:
+        self.view, self.sizes, self.opaque = view, sizes, opaque
+        self.algebra = Algebra()
+        self.leaves: list[Leaf] = []
+        self.softs: list[Soft] = []
+        self._handlers = handlers
+        self._known: dict[str, Value | Unsupported] = {}
+        self._cut = self._cut_values()
+
+    # ------------------------------------------------------------------ values, leaves
+
+    def value(self, name: str) -> Value:
+        """Read a value; raises Unsupported."""
+        if name not in self._known:
+            try:
+                self._known[name] = self._read(name)
+            except Unsupported as error:
+                self._known[name] = error
+            except RecursionError:
+                self._known[name] = Unsupported("a graph too deep to read")
+        found = self._known[name]
+        if isinstance(found, Unsupported):
+            raise found
+        return found
+
+    def piece(self, name: str) -> Piece:
+        """Read floats; raises Unsupported."""
+        found = self.value(name)
+        if not isinstance(found, Piece):
+            reason = "a use of weighted behaviors or of a condition as a number"
+            raise Unsupported(reason)
+        return found
+
+    def _read(self, name: str) -> Value:
+        if name in self.view.constants:
+            return self.constant(self.view.constants[name])
+        node = self.view.producer.get(name)
+        if node is None or name in self.opaque:
+            return self._leaf(name)
+        if node.op_type in CUTS and node.input[0] in self._cut:
+            return self._leaf(name)
+        try:
+            handler = self._handlers.get(node.op_type)
+            if handler is None or node.domain not in ("", "ai.onnx"):
+                raise Unsupported(f"the operator {node.op_type}")
+            return handler(self, node, name)
+        except Unsupported as error:
+            if self._mixes(node):
+                raise Unsupported(error.reason) from None
+            return self._leaf(name)
+
+    def _cut_values(self) -> set[str]:
+        """Find values that are cut into T positions and others: the candidate beside.
+
+        What lies above such a cut is neither; its parts are leaves.
+        """
+        found = set()
+        for node in self.view.graph.node:
+            if node.op_type not in ("Slice", "Split"):
+                continue
+            before = self.view.shapes.get(node.input[0], ())
+            for name in node.output:
+                after = self.view.shapes.get(name, ())
+                if len(before) == len(after) > 2 and after[1] == self.sizes.t:
+                    found |= {node.input[0]} if before[1] != after[1] else set()
+        return found
+
+    def _mixes(self, node: NodeProto) -> bool:
+        """Whether a node's inputs know of candidate and behavior both."""
+        kinds: set[str] = set()
+        for name in node.input:
+            if not name or name in self.view.constants:
+                continue
+            try:
+                found = self.value(name)
+            except Unsupported as error:
+                if error.mixed:
+                    return True
+                continue
+            if isinstance(found, Weighted):
+                return True
+            if isinstance(found, Piece):
+                for form in (found.on, found.off):
+                    kinds |= form.kinds() if form is not None else set()
+        return bool(kinds - {"one", "q", "k"}) or kinds >= {"q", "k"}
+
+    def check_leaf(self, leaf: Leaf) -> None:
+        """Refuse features computed with a fill: they may be infinite, and not count."""
+        if leaf.table:
+            return
+        for node in self.view.ancestors([leaf.value]):
+            for name in (*node.input, *node.output):
+                array = self.view.constants.get(name)
+                if array is None or array.dtype.kind != "f" or not array.size:
+                    continue
+                if array.size == 1 and not (np.abs(array) < LARGE).all():
+                    reason = f"features computed with a fill of {float(array.min()):g}"
+                    raise Unsupported(reason)
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of a value; raises Unsupported where it is not known."""
+        shape = self.view.shapes.get(name)
+        if shape is None:
+            raise Unsupported("a value of unknown shape", mixed=False)
+        return shape
+
+    def reduced(self, node: NodeProto, rank: int) -> list[int]:
+        """Return the axes that a reduction is over, ascending."""
+        axes = attribute(node, "axes")
+        if axes is None and len(node.input) > 1 and node.input[1]:
+            axes = self.view.numbers(node.input[1])
+        if axes is None:
+            raise Unsupported("a sum over everything")
+        return sorted(a % rank for a in axes)
+
+    def number(self, name: str) -> NDArray[Any]:
+        """Return a constant; raises Unsupported where it is computed."""
+        found = self.view.constants.get(name)
+        if found is None:
+            raise Unsupported("a parameter that is computed")
+        return found
+
+    @staticmethod
+    def constant(array: NDArray[Any]) -> Piece:
+        """Read an array that is the same for every pair."""
+        if array.dtype.kind not in "fiub" or array.size > 1 << 24:
+            raise Unsupported("a constant that is not numbers", mixed=False)
+        return Piece(tuple(map(axis_of, array.shape)), Form.constant(array))
+
+    def _leaf(self, name: str) -> Value:
+        axes = self.sizes.leaf(self.shape(name))
+        if self.view.types.get(name) == TensorProto.BOOL:
+            return Condition(axes, name)
+        if not self.view.is_float(name):
+            raise Unsupported("a tensor that is not floats", mixed=False)
+        return self.leaf(name, axes)
+
+    def leaf(self, value: str, axes: Axes, table: str = "", ids: str = "") -> Piece:
+        """Take a value for features that nothing more is known of; once each."""
+        same = [
+            x
+            for x in self.leaves
+            if x.axes == axes
+            and (x.value == value or (table and (x.table, x.ids) == (table, ids)))
+        ]
+        if same:
+            leaf = same[0]
+        else:
+            size = math.prod(feature_shape(axes))
+            leaf = Leaf(len(self.leaves), value, axes, size, table, ids)
+            self.leaves.append(leaf)
+        kind = "k" if leaf.has_positions else "q"
+        return Piece(axes, Form.of((kind, leaf.number, j) for j in range(leaf.size)))
+
+    # ---------------------------------------------------------------------- combining
+
+    @staticmethod
+    def aligned(a: Piece, b: Piece) -> tuple[Axes, Piece, Piece]:
+        """Broadcast two pieces to a common layout, which is returned too."""
+        axes, rows_a, rows_b = broadcast(a.axes, b.axes)
+        return axes, a.take(rows_a, axes), b.take(rows_b, axes)
+
+    def both(self, a: Piece, b: Piece, f: Callable[[Form, Form], Form]) -> Piece:
+        """Apply a function of two forms in both branches."""
+        axes, a, b = self.aligned(a, b)
+        # a float mask is read as one once the other operand shows that it is
+        if a.mask and not b.mask:
+            b = self._as_masked(b, a.mask)
+        elif b.mask and not a.mask:
+            a = self._as_masked(a, b.mask)
+        mask = common_mask(a, b)
+        (on_a, off_a), (on_b, off_b) = a.branch(mask), b.branch(mask)
+        off = f(off_a, off_b) if mask else None
+        return Piece(axes, f(on_a, on_b), off, mask)
+
+    def _as_masked(self, p: Piece, mask: str) -> Piece:
+        """Split a form over the float mask `mask` into what it is at 1 and at 0."""
+        if mask.startswith("~"):
+            other = self._as_masked(p, negation(mask))
+            if other is p or other.off is None:
+                return p
+            return Piece(p.axes, other.off, other.on, mask)
+        leaves = [x for x in self.leaves if x.value == mask and not x.table]
+        atom: Atom = ("k", leaves[0].number, 0) if leaves else ()
+        if p.mask or atom not in p.on.terms or not p.on.is_linear():
+            return p
+        if not self.view.may_mask(mask):
+            return p
+        return self.over_mask(p, atom, mask)
+
+    @staticmethod
+    def over_mask(p: Piece, atom: Atom, mask: str) -> Piece:
+        """Split a form in which the mask is an atom into what it is at 1 and at 0."""
+        off = Form(p.on.size, {a: c for a, c in p.on.terms.items() if a != atom})
+        on = off.plus(Form(p.on.size, {ONE: p.on.terms[atom]}))
+        return Piece(p.axes, on, off, mask)
+
+    def _mask_of(self, p: Piece) -> str:
+        """Name the float mask that a piece is a linear form over, and nothing else."""
+        atoms = [a for a in p.on.terms if a != ONE]
+        if p.mask or len(atoms) != 1 or atoms[0][0] != "k":
+            return ""
+        leaf = self.leaves[atoms[0][1]]
+        return leaf.value if leaf.is_number and self.view.may_mask(leaf.value) else ""
+
+    def times(self, a: Piece, b: Piece) -> Piece | Weighted:
+        """Multiply; weights by behaviors are kept apart, since the sum is over them."""
+        try:
+            return self.both(a, b, self.algebra.product)
+        except Unsupported as error:
+            for mask_like, other in ((a, b), (b, a)):
+                mask = self._mask_of(mask_like)
+                if mask and not other.mask:
+                    masked = self._as_masked(mask_like, mask)
+                    return self.both(masked, other, self.algebra.product)
+            a, b = a.alive(), b.alive()
+            for weight, behavior in ((a, b), (b, a)):
+                pure = behavior.on.kinds() <= {"one", "k"}
+                if weight.is_scalar and pure and not weight.on.is_constant():
+                    axes, _, _ = broadcast(weight.axes, behavior.axes)
+                    return Weighted(axes, weight, behavior)
+            raise Unsupported(error.reason) from None
+
+    def matrix(self, p: Piece, weight: NDArray[Any], axis: int) -> Piece:
+        """Multiply features along one axis by [in, out]."""
+        axis %= len(p.axes)
+        if varies(p.axes[axis]):
+            raise Unsupported("a matrix product over candidates or positions")
+        shape = feature_shape(p.axes)
+        if shape[axis] != len(weight):
+            raise Unsupported("a matrix product over features laid out otherwise")
+        weight = weight.astype(np.float64)
+
+        def apply(column: NDArray[np.float64]) -> NDArray[np.float64]:
+            spread = np.moveaxis(column.reshape(shape), axis, -1) @ weight
+            return np.moveaxis(spread, -1, axis)
+
+        axes = (*p.axes[:axis], axis_of(weight.shape[1]), *p.axes[axis + 1 :])
+        return p.map(lambda form: self.algebra.lift(form).map(apply), axes)
+
+    def total(self, p: Piece, axis: int, each: float = 1.0) -> Piece:
+        """Sum the features along one axis, times `each`; the axis is then gone."""
+        p = self.matrix(p, np.full((features(p.axes[axis]), 1), each), axis)
+        return replace(p, axes=p.axes[:axis] + p.axes[axis + 1 :])

@@ -1,0 +1,171 @@
+"""Files that are whole or not there: written under another name, synced, renamed.
+
+A reader of the target finds the old content or the new, also after a crash or a power
+cut. An error while the file is written leaves the old content and no other file. A
+target that is a symbolic link is replaced by the file; what the link points to stays.
+
+The other name is ``.<target>.<pid>.<random>.tmp``, in the target's folder; permissions
+follow the umask. The writer holds a lock (``flock``) on the file. The system releases
+the lock when the process ends, however it ends, so a file of such a name without a lock
+was left by a killed writer: the next writer of the same target removes it. The file of
+a live writer, in another thread, process or host, is locked and stays. Other hosts see
+the lock where the file system shares locks (NFS v4 without ``local_lock``). On a file
+system without locks nothing is removed.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from din_infer.errors import DinError, InputError
+
+__all__ = [
+    "WholeFile",
+    "draft_folder",
+    "move_into_place",
+    "remove_leftovers",
+    "write_whole",
+    "writing",
+]
+
+
+class WholeFile:
+    """A file that takes its target's place when it is whole.
+
+    ``with WholeFile(..) as file`` calls `finish` at the end, `abort` on an exception.
+
+    Parameters
+    ----------
+    target : path
+        In a folder that exists; replaced if there.
+    mode : str
+        As of `open`: "w" (text is UTF-8), "wb" or "w+b".
+
+    Attributes
+    ----------
+    file : file object
+    path : Path
+        Its name until it is whole.
+
+    Raises
+    ------
+    OSError
+        From here and `finish`, if the system refuses.
+    """
+
+    def __init__(self, target: str | os.PathLike[str], mode: str = "wb") -> None:
+        self._target = Path(target)
+        remove_leftovers(self._target)
+        made = mode.replace("w", "x")
+        encoding = None if "b" in mode else "utf-8"
+        while True:
+            name = f".{self._target.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+            self.path = self._target.with_name(name)
+            self.file: IO[Any] = self.path.open(made, encoding=encoding)
+            with suppress(OSError):  # no locks in this file system
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+            if self.path.exists():
+                return
+            self.file.close()  # another writer removed it before it was locked
+
+    def finish(self) -> None:
+        """Sync the file and rename it to its target; `abort` where that fails."""
+        try:
+            self.file.flush()
+            _rename(self.file, self.path, self._target)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close and remove the file; does nothing after `finish`."""
+        with suppress(OSError):
+            _remove(self.path)
+        with suppress(OSError):  # what is buffered cannot be written
+            self.file.close()
+
+    def __enter__(self) -> IO[Any]:
+        return self.file
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
+
+
+def write_whole(target: Path, content: str | bytes) -> None:
+    """Write all content of a file; raises OSError if the system refuses."""
+    with WholeFile(target, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)
+
+
+@contextmanager
+def draft_folder(target: Path) -> Iterator[Path]:
+    """Make a folder beside `target` for files to be moved into place together.
+
+    It is removed at the end, with what is still in it; after a kill, by the next writer
+    of the same target.
+    """
+    lock = WholeFile(target)
+    folder = lock.path.with_suffix("")
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        lock.abort()
+
+
+def move_into_place(path: Path, target: Path) -> None:
+    """Sync a file that is complete, and rename it; raises OSError."""
+    with path.open("rb") as file:
+        _rename(file, path, target)
+
+
+def _rename(file: IO[Any], path: Path, target: Path) -> None:
+    os.fsync(file.fileno())
+    path.replace(target)
+    with suppress(OSError):  # some file systems cannot sync a folder
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the files, and folders of drafts, of killed writers of `target`."""
+    unfinished = re.compile(re.escape(f".{target.name}.") + r"\d+\.[0-9a-f]{8}\.tmp")
+    names: list[str] = []
+    with suppress(OSError):  # no such folder, or one that may not be listed
+        names = os.listdir(target.parent)  # noqa: PTH208
+    for path in map(target.with_name, filter(unfinished.fullmatch, names)):
+        with suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is alive
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file in the making, after the folder of drafts that it stands for."""
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    if (
+        not folder.exists()
+    ):  # NFS keeps a file that is open; the next writer tries again
+        path.unlink()
+
+
+@contextmanager
+def writing(
+    what: str, target: Path, error: type[DinError] = InputError
+) -> Iterator[None]:
+    """Turn an OSError into an error that names what cannot be written, and where."""
+    try:
+        yield
+    except OSError as reason:
+        rule = f"a place where {what} can be written"
+        raise error(rule, reason, str(target)) from None
