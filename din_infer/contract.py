@@ -14,35 +14,27 @@ from din_infer.model_file import ModelFile
 from din_infer.model_format import GOLDEN_KEY, INPUTS_KEY, SPEC_KEY
 from din_infer.spec import FeatureSpec, Input
 
-__all__ = ["Contract", "Golden"]
+__all__ = ["Contract"]
 
+Arrays = Mapping[str, NDArray[Any]]
 # What json, NumPy and a spec raise of content that has another form.
 UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
-class Golden:
-    """Inputs of the graph, and what torch gave for them.
-
-    `wanted` are the scores of a spec's rows, float64 [N]; or all outputs of a module.
-    """
-
-    inputs: Mapping[str, NDArray[Any]]
-    wanted: Sequence[NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
 class Contract:
-    """A model's spec, which a torch module has none of; its inputs, outputs, examples.
+    """What a model says of itself; of a torch module, `spec` is None.
 
-    `outputs` names the graph's outputs.
+    `outputs` names the graph's outputs. `golden` are inputs, and `wanted` is what torch
+    gave for them: scores of the spec's rows, float64 [N]; or all outputs of a module.
     """
 
     place: str
     spec: FeatureSpec | None
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
-    golden: Golden
+    golden: Arrays
+    wanted: Sequence[NDArray[np.float64]]
 
     @classmethod
     def read(cls, file: ModelFile) -> "Contract":
@@ -72,12 +64,12 @@ class Contract:
             rule = "the graph outputs logit and score"
             raise ModelError(rule, ", ".join(outputs), place)
         golden = _golden(metadata.get(GOLDEN_KEY, ""), spec, inputs, place)
-        return cls(place, spec, inputs, outputs, golden)
+        return cls(place, spec, inputs, outputs, *golden)
 
 
 def _golden(
     text: str, spec: FeatureSpec | None, inputs: Sequence[Input], place: str
-) -> Golden:
+) -> tuple[Arrays, list[NDArray[np.float64]]]:
     """Read golden rows of a spec, or the example of a module that has `inputs`."""
     place = f"{place}: {GOLDEN_KEY}"
     try:
@@ -86,7 +78,7 @@ def _golden(
             given = golden["inputs"]
             arrays = {i.name: np.asarray(given[i.name], i.dtype) for i in inputs}
             outputs = [np.asarray(w, np.float64) for w in golden["outputs"]]
-            return Golden(check_inputs(inputs, arrays), outputs)
+            return check_inputs(inputs, arrays), outputs
         rows, wanted = golden["rows"], np.asarray(golden["scores"], np.float64)
         count = len(rows)
     except UNREADABLE as error:
@@ -97,6 +89,6 @@ def _golden(
         got = f"{count} rows and scores of shape {list(wanted.shape)}"
         raise ModelError(rule, got, place)
     try:
-        return Golden(spec.encode(rows), [wanted])
+        return spec.encode(rows), [wanted]
     except InputError as error:
         raise ModelError("golden rows of its spec", error, place) from None

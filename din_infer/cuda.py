@@ -107,21 +107,11 @@ class Pending:
 class Lane:
     """Streams, memory and bindings of one model on one card.
 
-    Parameters
-    ----------
-    library, index
-        The operators for CUDA, and the card's number.
-    inputs : Inputs
-        Of the spec.
-    pads : bool
-        Send histories with their padding, which models that explain need.
-    device_type : str
-        Of the memory that inputs and outputs are bound to.
-    own_stream : bool
-        False computes on the default stream, as a session with `memory_options` does.
+    `library` has the operators for CUDA, `index` is the card's number, `inputs` are the
+    spec's. `pads` sends histories with their padding, which models that explain need.
+    Without `own_stream` it computes on the default stream, as a session with
+    `memory_options` does. Inputs and outputs are bound to memory of `device_type`.
 
-    Notes
-    -----
     May be shared by threads: runs are filled and fetched side by side, and computed one
     after the other.
     """

@@ -84,13 +84,7 @@ def release_of(runtime: Any) -> list[int]:  # noqa: ANN401
 
 
 def import_runtime() -> Any:  # noqa: ANN401
-    """Import the one ONNX Runtime there is.
-
-    Raises
-    ------
-    DeviceError
-        If there is none, or two, or one that is too old.
-    """
+    """Import the one ONNX Runtime; DeviceError for none, two, or one too old."""
     from importlib import metadata  # slow to import, and needed only here
 
     installed = []
@@ -137,10 +131,7 @@ def load_driver() -> Any:  # noqa: ANN401
 def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
     """Ask the driver for a card that this runtime can use.
 
-    Raises
-    ------
-    DeviceError
-        If there is no driver, no such card, or a driver older than the runtime's CUDA.
+    DeviceError for no driver, no such card, or a driver older than the runtime's CUDA.
     """
     place = f"cuda:{index}"
     try:
@@ -242,11 +233,9 @@ def capture_output() -> Iterator[CapturedOutput]:
         kept: list[tuple[int, int]] = []
         try:
             for descriptor in (1, 2):
-                try:
+                with suppress(OSError):  # of a service without it
                     kept.append((descriptor, os.dup(descriptor)))
-                except OSError:  # a service without it
-                    continue
-                os.dup2(file.fileno(), descriptor)
+                    os.dup2(file.fileno(), descriptor)
             yield printed
         finally:
             _flush()  # the runtime's Python prints too, into a buffer

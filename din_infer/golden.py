@@ -21,13 +21,13 @@ def check_golden(session: Session) -> None:
     ModelError
         If a value differs by more than `GOLDEN_TOLERANCE` allows.
     """
-    spec, golden = session.contract.spec, session.contract.golden
-    place = f"{session.contract.place}: {GOLDEN_KEY}"
+    contract = session.contract
+    spec, place = contract.spec, f"{contract.place}: {GOLDEN_KEY}"
     tolerance = GOLDEN_TOLERANCE[session.precision]
     if spec is None:
         names = session.output_names
-        made = session.run(golden.inputs, names)
-        for name, output, right in zip(names, made, golden.wanted, strict=False):
+        made = session.run(contract.golden, names)
+        for name, output, right in zip(names, made, contract.wanted, strict=False):
             if output.shape == right.shape:
                 unit = np.maximum(1.0, np.abs(right))
                 near = np.abs(output - right) <= tolerance * unit
@@ -36,8 +36,8 @@ def check_golden(session: Session) -> None:
             rule = f"the golden output {name} within {tolerance:g}"
             raise ModelError(rule, "another", place, FIX)
         return
-    (wanted,) = golden.wanted
-    (scores,) = run_in_slices(session, spec, golden.inputs, ["logit"])
+    (wanted,) = contract.wanted
+    (scores,) = run_in_slices(session, spec, contract.golden, ["logit"])
     if scores.dtype != np.float32 or scores.shape != wanted.shape:
         got = f"{scores.dtype} {scores.shape}"
         raise ModelError(f"float32 logits [{len(wanted)}]", got, place)

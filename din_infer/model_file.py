@@ -57,15 +57,19 @@ def _regular_file(path: Path, place: str) -> Path:
             if path.is_symlink():
                 got = f"a link to {path.readlink()}, where no file is"
         raise ModelError("a model file", got, place) from None
-    if not stat.S_ISREG(mode):
-        got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise ModelError("a model file", got, place)
+    _check_regular(mode, "a model file", place)
     try:
         os.fspath(target).encode()
     except UnicodeEncodeError:
         rule, got = "a path in UTF-8, which ONNX Runtime needs", repr(place)
         raise ModelError(rule, got, "model") from None
     return target
+
+
+def _check_regular(mode: int, rule: str, place: str) -> None:
+    if not stat.S_ISREG(mode):
+        got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise ModelError(rule, got, place)
 
 
 def _bytes_of(source: object) -> bytes:
@@ -214,9 +218,7 @@ class ModelFile:
             except (OSError, RuntimeError) as error:  # no right to, or links in a ring
                 rule, got = f"{name}, which can be read", getattr(error, "strerror", "")
                 raise ModelError(rule, str(got or error), str(path)) from None
-            if not stat.S_ISREG(kind):
-                got = "a folder" if stat.S_ISDIR(kind) else "no regular file"
-                raise ModelError(f"the data file {name}", got, str(path))
+            _check_regular(kind, f"the data file {name}", str(path))
             inside = found.parent == folders[0]
             if inside or (root is not None and found.is_relative_to(root)):
                 return found

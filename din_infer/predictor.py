@@ -294,9 +294,7 @@ class Predictor:
             for inputs in inputs_of_pages(spec):
                 self._outputs(inputs, ["logit"], None)
         times = 1 if self.device == "cpu" else RUNS_TO_CAPTURE
-        for inputs in inputs_of_shapes(
-            spec, self._session.contract.golden.inputs, counts
-        ):
+        for inputs in inputs_of_shapes(spec, self._session.contract.golden, counts):
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
 

@@ -189,7 +189,7 @@ def test_a_contract_names_what_the_graph_takes_and_gives(model: Path) -> None:
     assert list(contract.outputs) == [o.name for o in session.get_outputs()]
     assert contract.spec is not None
     assert contract.spec.inputs == contract.inputs
-    assert set(contract.golden.inputs) == {i.name for i in contract.inputs}
+    assert set(contract.golden) == {i.name for i in contract.inputs}
 
 
 def test_a_value_without_a_name_is_none_of_the_spec(tmp_path: Path) -> None:
