@@ -76,13 +76,7 @@ class Nodes:
         return self.add("Add", y, self.add("Sub", x, x))
 
     def activation(
-        self,
-        kind: str,
-        x: str,
-        parameters: list[str],
-        epsilon: float,
-        *,
-        guarded: bool,
+        self, kind: str, x: str, parameters: list[str], epsilon: float, *, guarded: bool
     ) -> str:
         """Apply one activation; Dice takes (scale, shift, alpha), PReLU its slope.
 
@@ -359,10 +353,7 @@ def _mask(g: Nodes, ids: str, lengths: str) -> str:
     """Position < length, bool [rows, T]."""
     size = g.add("Shape", ids, start=1, end=2)
     positions = g.add(
-        "Range",
-        g.constant(0),
-        g.add("Squeeze", size, g.constant([0])),
-        g.constant(1),
+        "Range", g.constant(0), g.add("Squeeze", size, g.constant([0])), g.constant(1)
     )
     return g.add("Less", positions, g.add("Unsqueeze", lengths, g.constant([1])))
 
