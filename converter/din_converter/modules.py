@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from din_converter.functions import IR_VERSION, OPSET
 from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View
@@ -35,8 +36,6 @@ from din_infer.errors import ConversionError
 
 __all__ = ["Graph", "export_module", "input_ranges", "to_weights"]
 
-OPSET = 18
-IR_VERSION = 10
 SHAPELESS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
 
 

@@ -20,9 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from din_converter.functions import (
     DOMAIN,
     LocalActivation,
-    Nodes,
     local_activation_function,
-    parameter_names,
 )
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused, left
@@ -31,6 +29,7 @@ from din_converter.fusing.layout import Size, features
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
 from din_converter.fusing.view import View
+from din_converter.nodes import Nodes, parameter_names
 from din_infer.spec import Attention
 
 __all__ = ["fuse_graph"]

@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from din_converter.functions import IR_VERSION, OPSET
 from din_converter.fusing.layout import Shape, Size
 from din_infer.device import import_runtime
 
@@ -155,9 +156,8 @@ class View:
             [out],
             [t for t in self.graph.initializer if t.name in needed],
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
-        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         feeds = {i.name: self.example[i.name] for i in graph.input}
         onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
