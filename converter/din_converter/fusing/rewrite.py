@@ -17,11 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from din_converter.functions import (
-    DOMAIN,
-    LocalActivation,
-    local_activation_function,
-)
+from din_converter.functions import DOMAIN, LocalActivation, local_activation_function
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused, left
 from din_converter.fusing.fuse import Unit, read_unit
