@@ -258,7 +258,7 @@ class _Inspector:
         for name in self._elements:
             self._elements[name] += int(ids[f"{name}.lengths"].sum())
         if "group" in self._present:
-            groups = columns.keys64(batch, self._present["group"]).view(np.uint64)
+            groups = columns.hash_keys(batch, self._present["group"]).view(np.uint64)
             self._users.add(groups[groups != 0])
         if "time" in self._present:
             name = self._present["time"]

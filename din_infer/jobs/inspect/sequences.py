@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.columns import fit, open_batch
+from din_infer.columns import open_batch, require_dtype
 from din_infer.encode import choose_elements
 from din_infer.jobs.inspect.facts import Match, Overlap, SequenceReport, share
 from din_infer.spec import Behavior, Encoder, FeatureSpec
@@ -48,7 +48,7 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     first = spec.own_fields[0]
     lengths = [spec.length_column] if spec.length_column else []
     opened = open_batch(batch, [first.column], optional=lengths)
-    column = fit(opened.columns[first.column], first.dtype, is_list=True)
+    column = require_dtype(opened.columns[first.column], first.dtype, is_list=True)
     window = _kernels.Window(column)
     choose_elements(spec, opened, window)
     return window.finish(2**62, False)[0]
