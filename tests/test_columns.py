@@ -25,7 +25,9 @@ INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 
 def ids_of(column: Any) -> list[int]:
     encoder = _kernels.Encoder("hash", "int64", rows=2, reduce="raw")
-    found = columns.fit(columns.to_column(column, "x"), "int64", is_list=False)
+    found = columns.require_dtype(
+        columns.to_column(column, "x"), "int64", is_list=False
+    )
     return _kernels.encode_scalars(found, encoder)[0].tolist()
 
 
@@ -180,7 +182,7 @@ def test_fixed_size_binary_is_no_key() -> None:
     ],
 )
 def test_every_kind_of_list_gives_the_same_ids(lists: Any) -> None:
-    column = columns.fit(columns.to_column(lists, "x"), "int64", is_list=True)
+    column = columns.require_dtype(columns.to_column(lists, "x"), "int64", is_list=True)
     encoder = _kernels.Encoder("identity", "int64", rows=9)
     window = _kernels.Window(column)
     ids, nulls, unseen = encode_lists(column, encoder, window, 2, False)
