@@ -7,7 +7,7 @@
 
 from din_infer import metrics
 from din_infer.encode import hash_buckets, pad
-from din_infer.encoded_request import EncodedRequest
+from din_infer.encoded_requests import EncodedRequests
 from din_infer.errors import (
     ConversionError,
     DeviceError,
@@ -18,11 +18,14 @@ from din_infer.errors import (
 from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec
 
+EncodedRequest = EncodedRequests  # its name before it could hold several
+
 __all__ = [
     "ConversionError",
     "DeviceError",
     "DinError",
     "EncodedRequest",
+    "EncodedRequests",
     "FeatureSpec",
     "InputError",
     "ModelError",

@@ -17,12 +17,12 @@ from din_infer.errors import DinError, InputError
 
 __all__ = [
     "Batch",
-    "fit",
     "floats",
+    "hash_keys",
     "integers",
-    "keys64",
     "num_rows",
     "open_batch",
+    "require_dtype",
     "to_column",
 ]
 
@@ -296,7 +296,9 @@ def _from_ragged(value: tuple[Any, ...], name: str) -> Column:
     return _kernels.nest(to_column(values, name), offsets)
 
 
-def fit(column: Column, dtype: str, *, is_list: bool, fix: str = "") -> Column:
+def require_dtype(
+    column: Column, dtype: str, *, is_list: bool, fix: str = ""
+) -> Column:
     """Return the column if a field of this dtype and shape may read it.
 
     Parameters
@@ -345,7 +347,9 @@ def floats(batch: object, name: str) -> NDArray[np.float64]:
     InputError
         If the column is missing or holds something else.
     """
-    return _kernels.read_float64(fit(_column(batch, name), "float", is_list=False))
+    return _kernels.read_float64(
+        require_dtype(_column(batch, name), "float", is_list=False)
+    )
 
 
 def integers(value: object, name: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -356,10 +360,12 @@ def integers(value: object, name: str) -> tuple[NDArray[np.int64], NDArray[np.ui
     InputError
         If it holds something else.
     """
-    return _kernels.read_int64(fit(to_column(value, name), "int64", is_list=False))
+    return _kernels.read_int64(
+        require_dtype(to_column(value, name), "int64", is_list=False)
+    )
 
 
-def keys64(batch: object, name: str) -> NDArray[np.int64]:
+def hash_keys(batch: object, name: str) -> NDArray[np.int64]:
     """Hash a column of strings or integers to int64 [rows] keys, null to 0.
 
     Equal keys, and for all that will be met only those, have equal hashes (XXH64).
@@ -372,4 +378,6 @@ def keys64(batch: object, name: str) -> NDArray[np.int64]:
     column = _column(batch, name)
     dtype = "string" if column.kind == "string" else "int64"
     encoder = _kernels.Encoder("hash", dtype, rows=2, reduce="raw")
-    return _kernels.encode_scalars(fit(column, dtype, is_list=False), encoder)[0]
+    return _kernels.encode_scalars(
+        require_dtype(column, dtype, is_list=False), encoder
+    )[0]

@@ -50,13 +50,13 @@ def _load(path: Path) -> Any:  # noqa: ANN401
         ("din_lane_stream", Address, [Address]),
         ("din_lane_close", None, [Address]),
         ("din_lane_enter", None, [Address, ctypes.c_size_t]),
-        ("din_room_open", text, [Address, ctypes.POINTER(Address)]),
-        ("din_room_close", None, [Address]),
-        ("din_room_reserve", text, [Address, count, count]),
-        ("din_room_places", None, [Address, Address * 5]),
-        ("din_room_send", text, [Address, count, count]),
-        ("din_room_fetch", text, [Address, count]),
-        ("din_room_wait", text, [Address]),
+        ("din_slot_open", text, [Address, ctypes.POINTER(Address)]),
+        ("din_slot_close", None, [Address]),
+        ("din_slot_reserve", text, [Address, count, count]),
+        ("din_slot_places", None, [Address, Address * 5]),
+        ("din_slot_send", text, [Address, count, count]),
+        ("din_slot_fetch", text, [Address, count]),
+        ("din_slot_wait", text, [Address]),
         ("din_pack_ids", None, [Address, count, count, Address, Address]),
     ):
         function = getattr(library, name)
@@ -83,7 +83,7 @@ class _Plan:
 
 
 @dataclass
-class _Room:
+class _Slot:
     """The memory of one run; see device.cu."""
 
     handle: Address
@@ -135,8 +135,8 @@ class Lane:
         # the runtime keeps a CUDA graph for the thread that captured it
         self._replayer = ThreadPoolExecutor(1, "din-replays")
         self._refusals = 0
-        self._rooms: list[_Room] = []
-        self._replayed: dict[tuple[object, ...], _Room] = {}
+        self._slots: list[_Slot] = []
+        self._replayed: dict[tuple[object, ...], _Slot] = {}
         self._graphs = 0  # numbers given
         self._per_candidate = {i.name for i in inputs if i.shape[0] == "N"}
         self._lengths_of = {  # of what is sent without padding
@@ -192,19 +192,19 @@ class Lane:
             if made is not None:
                 return Pending(lambda: made)
             plan = self._plan(inputs, names, False)
-        room = self._take_room()
+        slot = self._take_slot()
         try:
-            self._fill(room, inputs, plan)
-            self._launch(session, room, plan)
+            self._fill(slot, inputs, plan)
+            self._launch(session, slot, plan)
         except BaseException:
-            self._leave(room)
+            self._leave(slot)
             raise
 
         def finish() -> list[NDArray[np.float32]]:
             try:
-                return self._collect(room, plan)
+                return self._collect(slot, plan)
             finally:
-                self._leave(room)
+                self._leave(slot)
 
         return Pending(finish)
 
@@ -252,33 +252,33 @@ class Lane:
         outputs = [(name, i * stride) for i, name in enumerate(names)]
         return _Plan(placed, integers, at, outputs, stride * len(names), rows, count)
 
-    def _take_room(self, *, used: bool = True) -> _Room:
+    def _take_slot(self, *, used: bool = True) -> _Slot:
         with LAUNCHING:
-            if used and self._rooms:
-                return self._rooms.pop()
-        room = _Room(Address())
-        self._check(self._library.din_room_open(self._lane, ctypes.byref(room.handle)))
-        return room
+            if used and self._slots:
+                return self._slots.pop()
+        slot = _Slot(Address())
+        self._check(self._library.din_slot_open(self._lane, ctypes.byref(slot.handle)))
+        return slot
 
-    def _leave(self, room: _Room) -> None:
+    def _leave(self, slot: _Slot) -> None:
         with LAUNCHING:
-            self._rooms.append(room)
+            self._slots.append(slot)
 
-    def _fill(self, room: _Room, inputs: Arrays, plan: _Plan) -> None:
+    def _fill(self, slot: _Slot, inputs: Arrays, plan: _Plan) -> None:
         """Write the batch into pinned memory, narrow and without padding."""
         words = _bucket(plan.words, 1)  # so that memory grows seldom
         floats = _bucket(plan.floats, 1)
         with LAUNCHING:  # while launches are captured, nothing may be allocated
-            self._check(self._library.din_room_reserve(room.handle, words, floats))
+            self._check(self._library.din_slot_reserve(slot.handle, words, floats))
         places = (Address * 5)()
-        self._library.din_room_places(room.handle, places)
-        room.places = [int(p or 0) for p in places]
-        filled = _view(room.places[0], plan.words, np.int32)
+        self._library.din_slot_places(slot.handle, places)
+        slot.places = [int(p or 0) for p in places]
+        filled = _view(slot.places[0], plan.words, np.int32)
         for name, at, shape, is_integer in plan.inputs:
             array = np.ascontiguousarray(inputs[name])
             if name in self._lengths_of:
                 lengths = np.ascontiguousarray(inputs[self._lengths_of[name]])
-                where, ids = room.places[0] + 4 * at, array.ctypes.data
+                where, ids = slot.places[0] + 4 * at, array.ctypes.data
                 pack = self._library.din_pack_ids
                 pack(ids, *array.shape, lengths.ctypes.data, where)
                 continue
@@ -293,8 +293,8 @@ class Lane:
             here[: array.size] = array.reshape(-1)
             here[array.size :] = 0
 
-    def _bind(self, session: OrtSession, room: _Room, plan: _Plan) -> OrtSession:
-        _, narrow, wide, made, _ = room.places
+    def _bind(self, session: OrtSession, slot: _Slot, plan: _Plan) -> OrtSession:
+        _, narrow, wide, made, _ = slot.places
         binding = session.io_binding()
         device = (self._device_type, self._index)
         for name, at, shape, is_integer in plan.inputs:
@@ -305,25 +305,25 @@ class Lane:
             binding.bind_output(name, *device, np.float32, (plan.rows,), made + 4 * at)
         return binding
 
-    def _launch(self, session: OrtSession, room: _Room, plan: _Plan) -> None:
+    def _launch(self, session: OrtSession, slot: _Slot, plan: _Plan) -> None:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
-        if self._own_stream:  # the room's event is waited for instead
+        if self._own_stream:  # the slot's event is waited for instead
             options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        options.add_run_config_entry("gpu_graph_id", str(room.graph_id))
+        options.add_run_config_entry("gpu_graph_id", str(slot.graph_id))
         with LAUNCHING:
             self.enter()
-            if room.graph_id < 0 or room.binding is None:
-                room.binding = self._bind(session, room, plan)
-            library, handle = self._library, room.handle
-            self._check(library.din_room_send(handle, plan.words, plan.integers))
-            session.run_with_iobinding(room.binding, options)
-            self._check(library.din_room_fetch(handle, plan.floats))
+            if slot.graph_id < 0 or slot.binding is None:
+                slot.binding = self._bind(session, slot, plan)
+            library, handle = self._library, slot.handle
+            self._check(library.din_slot_send(handle, plan.words, plan.integers))
+            session.run_with_iobinding(slot.binding, options)
+            self._check(library.din_slot_fetch(handle, plan.floats))
 
-    def _collect(self, room: _Room, plan: _Plan) -> list[NDArray[np.float32]]:
-        self._check(self._library.din_room_wait(room.handle))
-        results = _view(room.places[4], plan.floats, np.float32)
+    def _collect(self, slot: _Slot, plan: _Plan) -> list[NDArray[np.float32]]:
+        self._check(self._library.din_slot_wait(slot.handle))
+        results = _view(slot.places[4], plan.floats, np.float32)
         return [results[at : at + plan.count].copy() for _, at in plan.outputs]
 
     def _replay(
@@ -331,33 +331,33 @@ class Lane:
     ) -> list[NDArray[np.float32]] | None:
         """Run at fixed places; None where that is not to be had."""
         with LAUNCHING:
-            room = self._replayed.get(plan.key)
-            if room is None:
+            slot = self._replayed.get(plan.key)
+            if slot is None:
                 if len(self._replayed) >= MOST_GRAPHS:
                     return None
-                room = self._take_room(used=False)
+                slot = self._take_slot(used=False)
                 self._graphs += 1
-                room.graph_id = self._graphs
-                self._replayed[plan.key] = room
-        with room.lock:
-            if self._replayed.get(plan.key) is not room:  # given up while this waited
+                slot.graph_id = self._graphs
+                self._replayed[plan.key] = slot
+        with slot.lock:
+            if self._replayed.get(plan.key) is not slot:  # given up while this waited
                 return None
-            self._fill(room, inputs, plan)
+            self._fill(slot, inputs, plan)
             try:
-                self._replayer.submit(self._launch, session, room, plan).result()
+                self._replayer.submit(self._launch, session, slot, plan).result()
             except Exception:  # what cannot be captured still runs
-                self._give_up(plan, room)
+                self._give_up(plan, slot)
                 return None
-            return self._collect(room, plan)
+            return self._collect(slot, plan)
 
-    def _give_up(self, plan: _Plan, room: _Room) -> None:
+    def _give_up(self, plan: _Plan, slot: _Slot) -> None:
         """Capture this size anew another time; after some refusals, nothing more."""
         with LAUNCHING:
             self._refusals += 1
             self.replays = self._refusals < MOST_REFUSALS
             self._replayed.pop(plan.key, None)
-            room.graph_id, room.binding = -1, None
-            self._rooms.append(room)
+            slot.graph_id, slot.binding = -1, None
+            self._slots.append(slot)
 
     def close(self, *, streams: bool = True) -> None:
         """Free what is on the card; nothing may be under way.
@@ -365,9 +365,9 @@ class Lane:
         Without `streams`, those stay: for a session that is still to be destroyed.
         """
         self._replayer.shutdown(wait=False)
-        for room in (*self._rooms, *self._replayed.values()):
-            self._library.din_room_close(room.handle)
-        self._rooms, self._replayed = [], {}
+        for slot in (*self._slots, *self._replayed.values()):
+            self._library.din_slot_close(slot.handle)
+        self._slots, self._replayed = [], {}
         if streams and self._lane.value is not None:
             self._library.din_lane_close(self._lane)
             self._lane = Address()

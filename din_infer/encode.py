@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.columns import Batch, fit, integers, open_batch, to_column
-from din_infer.encoded_request import EncodedRequest
+from din_infer.columns import Batch, integers, open_batch, require_dtype, to_column
+from din_infer.encoded_requests import EncodedRequests
 from din_infer.errors import InputError, check_count, is_whole, report
 from din_infer.spec_parts import (
     Behavior,
@@ -246,7 +246,9 @@ def _scalar_step(spec: Field, encoder: _kernels.Encoder) -> _Step:
     name, column_name, dtype = spec.name, spec.column, spec.dtype
 
     def step(batch: Batch, work: _Work) -> None:
-        column = fit(batch.columns[column_name], dtype, is_list=False, fix=fix)
+        column = require_dtype(
+            batch.columns[column_name], dtype, is_list=False, fix=fix
+        )
         work.add(name, _kernels.prepare_scalars(column, encoder, work.errors), 0, 0)
 
     return step
@@ -268,7 +270,9 @@ def _lists_step(
         pad_value = None
 
     def step(batch: Batch, work: _Work) -> None:
-        columns = [fit(batch.columns[c], t, is_list=True) for _, c, t, _ in fields]
+        columns = [
+            require_dtype(batch.columns[c], t, is_list=True) for _, c, t, _ in fields
+        ]
         window = _kernels.Window(columns[0])
         if is_narrowed:
             choose_elements(spec, batch, window, work.errors)
@@ -315,7 +319,7 @@ def choose_elements(
     """Narrow a window to the elements that are no padding."""
     lengths = batch.columns.get(spec.length_column or "")
     if lengths is not None:
-        window.take(fit(lengths, "int64", is_list=False), errors)
+        window.take(require_dtype(lengths, "int64", is_list=False), errors)
     elif spec.pad_value is not None and spec.pad_inside == "dropped":
         window.drop(spec.pad_value)
     elif spec.pad_value is not None:
@@ -328,7 +332,7 @@ def _dense_step(spec: Dense) -> _Step:
     def step(batch: Batch, work: _Work) -> None:
         column = batch.columns[spec.column]
         is_list = spec.dim > 1 or column.is_list
-        column = fit(column, "float", is_list=is_list, fix=fix)
+        column = require_dtype(column, "float", is_list=is_list, fix=fix)
         values, nulls = _kernels.read_dense(column, spec.dim, spec.missing, work.errors)
         work.made[spec.name] = values
         work.counts.append((spec.name, column.num_counted, nulls, 0, 0, 0))
@@ -491,7 +495,7 @@ class FeatureEncoder:
 
         Parameters
         ----------
-        requests : batch of B rows, or EncodedRequest
+        requests : batch of B rows, or EncodedRequests
             The user's side: user fields, behaviors, and what has side "user"; or what
             `encode_users` made of it, whose counts are not added again.
         candidates : batch of N rows
@@ -511,7 +515,7 @@ class FeatureEncoder:
             Naming column, row and value, when a batch does not fit the spec.
         """
         users: Batch | Mapping[str, NDArray[Any]]
-        if isinstance(requests, EncodedRequest):
+        if isinstance(requests, EncodedRequests):
             num_requests = requests.num_requests
             users = requests.inputs_of(requests.model_id)
         else:
@@ -529,13 +533,13 @@ class FeatureEncoder:
 
     def encode_users(
         self, requests: object, model_id: str, threads: int
-    ) -> tuple[EncodedRequest, Counts]:
+    ) -> tuple[EncodedRequests, Counts]:
         """Encode the users' side of B requests alone, for the model of that id."""
         users, num_requests = self._open_users(requests)
         work = _Work()
         work.begin(self._user_steps, users, None)
         work.finish(threads)
-        return EncodedRequest(model_id, num_requests, work.made), work.counts
+        return EncodedRequests(model_id, num_requests, work.made), work.counts
 
     def _open_users(self, requests: object) -> tuple[Batch, int | None]:
         """Find the users' columns: a batch and B, None where that is not known."""
@@ -621,7 +625,7 @@ def encode_values(
     InputError
         If a value has no id.
     """
-    column = fit(to_column(values, name), dtype, is_list=False)
+    column = require_dtype(to_column(values, name), dtype, is_list=False)
     return _kernels.encode_scalars(column, _compile(encoder, dtype))[0]
 
 
@@ -678,7 +682,9 @@ def hash_buckets(
     column = to_column(keys, "keys")
     dtype = "string" if column.kind == "string" else "int64"
     encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, hash=hash, seed=seed)
-    return _kernels.encode_scalars(fit(column, dtype, is_list=False), encoder)[0]
+    return _kernels.encode_scalars(
+        require_dtype(column, dtype, is_list=False), encoder
+    )[0]
 
 
 def pad(

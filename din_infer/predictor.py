@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from din_infer.describe import describe, describe_inputs
 from din_infer.encode import Counts, Encoded, Stats
 from din_infer.encoded import check_encoded, check_inputs
-from din_infer.encoded_request import EncodedRequest
+from din_infer.encoded_requests import EncodedRequests
 from din_infer.errors import InputError, ModelError, is_whole
 from din_infer.explain import Explanation, explained
 from din_infer.explain.raw_values import readable
@@ -203,7 +203,7 @@ class Predictor:
 
         Parameters
         ----------
-        requests : table of B rows, or EncodedRequest
+        requests : table of B rows, or EncodedRequests
             The user and behavior columns; or what `encode_request` made of them.
         candidates : table of N rows
             The candidate columns.
@@ -223,14 +223,14 @@ class Predictor:
             As `score`; when `request_of_candidate` does not fit B and N; or when
             another model encoded `requests`.
         """
-        if isinstance(requests, EncodedRequest):
+        if isinstance(requests, EncodedRequests):
             requests.inputs_of(self.model_id)
         encoded = self.spec.encoder.encode_requests(
             requests, candidates, request_of_candidate, self.threads
         )
         return self._score(encoded, raw, batch_size)
 
-    def encode_request(self, requests: object) -> EncodedRequest:
+    def encode_request(self, requests: object) -> EncodedRequests:
         """Encode the user's side once, to score many lists of candidates for it.
 
         Parameters
@@ -241,7 +241,7 @@ class Predictor:
 
         Returns
         -------
-        EncodedRequest
+        EncodedRequests
             To be given to `score_requests` in place of `requests`: then candidates are
             all that is encoded. Nothing of `requests` is kept.
 

@@ -109,7 +109,7 @@ def slices_by_length(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slic
     masked = [s for s in spec.behavior if s.padding == "masked"]
     order = np.arange(len(request))
     if masked:
-        lengths = sum(inputs[f"{s.name}.lengths"] for s in masked)
+        lengths = sum(inputs[s.lengths] for s in masked)
         order = np.lexsort((request, np.asarray(lengths)[request]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]

@@ -5,7 +5,7 @@ One file above 400 lines: the sections of the format refer to each other.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from din_infer._kernels import HASHES
@@ -55,34 +55,31 @@ def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
     if number != FORMAT:
         fix = "Use a newer din-infer." if number > FORMAT else ""
         raise ModelError(f"format {FORMAT}", number, "format", fix)
-    roles = {
+    parsed: dict[str, Any] = {
         key: root.take(key, "a string", None)
         for key in ("label", "weight", "group", "time")
     }
-    model = Section(root.take("model", "a table", {}), "model")
-    attention = _parse_attention(
-        Section(model.take("attention", "a table", {}), "model.attention"), Attention()
-    )
-    user = tuple(parser.parse_field(s, "user") for s in root.sections("user"))
-    candidate = tuple(
-        parser.parse_field(s, "candidate") for s in root.sections("candidate")
-    )
-    if not candidate:
-        raise ModelError("at least one candidate field", "none", "candidate")
-    derived = tuple(parser.parse_derived(s) for s in root.sections("derived"))
-    behavior = tuple(
-        parser.parse_behavior(s, attention) for s in root.sections("behavior")
-    )
-    multi_hot = tuple(parser.parse_multi_hot(s) for s in root.sections("multi_hot"))
-    dense = tuple(parser.parse_dense(s) for s in root.sections("dense"))
-    widths = {f.name: f.dim for f in (*user, *candidate)}
-    widths |= {d.name: d.dim for d in derived} | {m.name: m.dim for m in multi_hot}
-    widths |= {d.name: d.width for d in dense}
-    tower = Section(model.take("tower", "a table", {}), "model.tower")
-    parts = _parse_tower_inputs(tower, widths, behavior)
+    model = root.section("model", {})
+    attention = _parse_attention(model.section("attention", {}), Attention())
+    parsers: dict[str, Callable[[Section], Any]] = {
+        "user": lambda s: parser.parse_field(s, "user"),
+        "candidate": lambda s: parser.parse_field(s, "candidate"),
+        "derived": parser.parse_derived,
+        "behavior": lambda s: parser.parse_behavior(s, attention),
+        "multi_hot": parser.parse_multi_hot,
+        "dense": parser.parse_dense,
+    }
+    for key, parse in parsers.items():
+        parsed[key] = tuple(map(parse, root.sections(key)))
+        if key == "candidate" and not parsed[key]:
+            raise ModelError("at least one candidate field", "none", key)
+    flat = (parsed[key] for key in parsers if key != "behavior")
+    widths = {field.name: field.width for fields in flat for field in fields}
+    tower = model.section("tower", {})
+    parts = _parse_tower_inputs(tower, widths, parsed["behavior"])
     layers = Tower(**_parse_layers(tower, Tower()))
     tower.finish()
-    parsed_model = Model(
+    parsed["model"] = Model(
         type=model.choose("type", ("din", "base"), "din"),
         pooling=model.choose("pooling", ("sum", "mean"), "sum"),
         attention=attention,
@@ -90,26 +87,14 @@ def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
         link=model.choose("link", ("sigmoid", "identity"), "sigmoid"),
     )
     model.finish()
-    calibration_table = Section(root.take("calibration", "a table", {}), "calibration")
-    calibration = Calibration(
-        scale=calibration_table.take("scale", "a positive number", 1.0),
-        offset=calibration_table.take("offset", "a finite number", 0.0),
+    last = root.section("calibration", {})
+    parsed["calibration"] = Calibration(
+        scale=last.take("scale", "a positive number", 1.0),
+        offset=last.take("offset", "a finite number", 0.0),
     )
-    calibration_table.finish()
+    last.finish()
     root.finish()
-    return dict(
-        **roles,
-        user=user,
-        candidate=candidate,
-        derived=derived,
-        behavior=behavior,
-        multi_hot=multi_hot,
-        dense=dense,
-        model=parsed_model,
-        calibration=calibration,
-        tables=parser.tables,
-        tower_inputs=parts,
-    )
+    return parsed | {"tables": parser.tables, "tower_inputs": parts}
 
 
 def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
@@ -277,10 +262,7 @@ class _Parser:
             dtype = section.choose("dtype", (owner.dtype,), owner.dtype)
             return Embedded(name, dtype, owner.table, owner.dim, owner.encoder)
         dtype = section.choose("dtype", ("string", "int64", "float"), None)
-        encoder_table = Section(
-            section.take("encoder", "a table"), section.at("encoder")
-        )
-        encoder, dtype = _parse_encoder(encoder_table, dtype)
+        encoder, dtype = _parse_encoder(section.section("encoder"), dtype)
         dim = section.take("dim", "a positive whole number below 2**31")
         row = section.choose("padding_row", ("zero", "trained"), "zero")
         self.tables[name] = Table(name, encoder.rows, dim, row)
@@ -355,7 +337,7 @@ class _Parser:
         name = self.claim(section, section.name())
         query = section.take("query", "a list of strings", None)
         fields: list[BehaviorField] = []
-        table = Section(section.take("fields", "a table"), section.at("fields"))
+        table = section.section("fields")
         for key, value in table.values.items():
             fields.append(self.parse_behavior_field(table, key, value, fields, query))
         if not any(f.source is None for f in fields):
@@ -374,11 +356,7 @@ class _Parser:
                 )
                 raise ModelError(rule, widths[1], section.at("query"))
         ragged = self.ragged(section, fields[0].dtype)
-        attention = default
-        if section.has("attention"):
-            attention = _parse_attention(
-                Section(section.values["attention"], section.at("attention")), default
-            )
+        attention = _parse_attention(section.section("attention", {}), default)
         parsed = Behavior(
             name=name,
             side="user",
@@ -471,12 +449,9 @@ class _Parser:
             column=section.take("column", "a string", name),
             side=section.choose("side", ("user", "candidate")),
             dim=section.take("dim", "a positive whole number below 2**31", 1),
-            missing=section.take("missing", "a finite number", None)
-            if "missing" in section.values
-            else None,
             project=section.take("project", "a positive whole number below 2**31", 0),
+            missing=section.take("missing", "a finite number", None),
         )
-        section.has("missing")
         section.finish()
         return parsed
 

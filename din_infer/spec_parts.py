@@ -166,6 +166,11 @@ class Embedded:
     dim: int
     encoder: Encoder
 
+    @property
+    def width(self) -> int:
+        """Values of the field's embedding."""
+        return self.dim
+
 
 @dataclass(frozen=True)
 class Field(Embedded):
@@ -178,10 +183,8 @@ class Field(Embedded):
     def reads(self) -> tuple[ReadColumn, ...]:
         """The field's column."""
         ids = Input(self.name, "int64", (AXES[self.side],), self.encoder.rows)
-        column = ReadColumn(
-            self.column, self.dtype, 1, self, (ids,), self.encoder, self.table
-        )
-        return (column,)
+        encoded = self.encoder, self.table
+        return (ReadColumn(self.column, self.dtype, 1, self, (ids,), *encoded),)
 
 
 @dataclass(frozen=True)
@@ -300,16 +303,12 @@ def _read_lists(
     reads = []
     for f in fields:
         ids = Input(f.name, "int64", shape, f.encoder.rows, fixed, lengths.name)
-        made = (ids, lengths)
-        reads.append(
-            ReadColumn(f.column, f.dtype, None, part, made, f.encoder, f.table)
-        )
-    if part.length_column is not None:
-        optional = part.pad_value is not None  # then it tells the lengths as well
-        column = ReadColumn(
-            part.length_column, "int64", 1, part, (lengths,), optional=optional
-        )
-        reads.append(column)
+        encoded = (ids, lengths), f.encoder, f.table
+        reads.append(ReadColumn(f.column, f.dtype, None, part, *encoded))
+    name = part.length_column
+    if name is not None:
+        told = part.pad_value is not None  # lengths, by the value behind the elements
+        reads.append(ReadColumn(name, "int64", 1, part, (lengths,), optional=told))
     return tuple(reads)
 
 

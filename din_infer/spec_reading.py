@@ -73,6 +73,10 @@ class Section:
         value: str = self.take(key, "a string")
         return check_name(value, self.at(key))
 
+    def section(self, key: str, default: Any = _MISSING) -> "Section":  # noqa: ANN401
+        """Return the section of a table."""
+        return Section(self.take(key, "a table", default), self.at(key))
+
     def sections(self, key: str) -> list["Section"]:
         """Return the sections of a list of tables."""
         values = self.take(key, "a list of tables", [])

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from din_converter.modules import Graph, example_batches, export_module
+from din_converter.module_parity import example_batches
+from din_converter.modules import Graph, export_module
 from tests import ops
 
 B, T, ITEMS, BRANDS = 6, 7, 30, 9

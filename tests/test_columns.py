@@ -25,7 +25,9 @@ INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 
 def ids_of(column: Any) -> list[int]:
     encoder = _kernels.Encoder("hash", "int64", rows=2, reduce="raw")
-    found = columns.fit(columns.to_column(column, "x"), "int64", is_list=False)
+    found = columns.require_dtype(
+        columns.to_column(column, "x"), "int64", is_list=False
+    )
     return _kernels.encode_scalars(found, encoder)[0].tolist()
 
 
@@ -180,7 +182,7 @@ def test_fixed_size_binary_is_no_key() -> None:
     ],
 )
 def test_every_kind_of_list_gives_the_same_ids(lists: Any) -> None:
-    column = columns.fit(columns.to_column(lists, "x"), "int64", is_list=True)
+    column = columns.require_dtype(columns.to_column(lists, "x"), "int64", is_list=True)
     encoder = _kernels.Encoder("identity", "int64", rows=9)
     window = _kernels.Window(column)
     ids, nulls, unseen = encode_lists(column, encoder, window, 2, False)
@@ -204,8 +206,8 @@ def test_floats_and_keys_read_numbers_and_text() -> None:
     batch = {"x": [1, None, 2.5], "k": ["a", None, "b"], "n": [7, None, 8]}
     np.testing.assert_array_equal(columns.floats(batch, "x"), [1.0, math.nan, 2.5])
     digests = [signed(xxhash.xxh64_intdigest(k.encode()), 64) for k in "ab"]
-    assert columns.keys64(batch, "k").tolist() == [digests[0], 0, digests[1]]
-    assert columns.keys64(batch, "n").tolist() == [raw(7), 0, raw(8)]
+    assert columns.hash_keys(batch, "k").tolist() == [digests[0], 0, digests[1]]
+    assert columns.hash_keys(batch, "n").tolist() == [raw(7), 0, raw(8)]
     with pytest.raises(InputError) as caught:
         columns.floats(batch, "k")
     assert str(caught.value) == "expected a column of numbers, got string - at `k`"
@@ -231,7 +233,7 @@ def test_rows_are_counted(batch: Any) -> None:
 
 def test_pandas_needs_no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame({"a": [1, 2], "s": ["x", None], "l": [[1], [2, 3]]})
-    expected = columns.keys64(frame, "s").tolist()
+    expected = columns.hash_keys(frame, "s").tolist()
 
     def refuse(*_: Any, **__: Any) -> Any:
         message = "pyarrow is not installed"
@@ -239,7 +241,7 @@ def test_pandas_needs_no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pd.DataFrame, "__arrow_c_stream__", refuse)
     monkeypatch.setattr(pd.Series, "__arrow_c_stream__", refuse)
-    assert columns.keys64(frame, "s").tolist() == expected
+    assert columns.hash_keys(frame, "s").tolist() == expected
     assert columns.floats(frame, "a").tolist() == [1.0, 2.0]
     assert columns.floats({"a": frame["a"]}, "a").tolist() == [1.0, 2.0]
     assert columns.open_batch(frame, ("l",)).columns["l"].is_list
@@ -257,6 +259,6 @@ def test_two_columns_of_one_name_are_refused() -> None:
 def test_inputs_are_neither_changed_nor_kept() -> None:
     array = np.arange(5)
     before = sys.getrefcount(array)
-    columns.keys64({"a": array}, "a")
+    columns.hash_keys({"a": array}, "a")
     assert sys.getrefcount(array) == before
     assert array.tolist() == [0, 1, 2, 3, 4]

@@ -86,7 +86,7 @@ def test_requests_run_at_fixed_places(folder: Path, count: int) -> None:
         wanted = card.predictor.score_encoded(inputs)
         np.testing.assert_allclose(card.run(inputs)[0], wanted, rtol=1e-5, atol=1e-5)
     assert 1 <= len(card.lane._replayed) <= 4
-    places = [room.places for room in card.lane._replayed.values()]
+    places = [slot.places for slot in card.lane._replayed.values()]
     assert len({tuple(p) for p in places}) == len(places)
     inputs = card.encode(30)  # many requests are not replayed
     before = len(card.lane._replayed)
@@ -117,11 +117,11 @@ def test_what_cannot_be_captured_still_runs(folder: Path) -> None:
         np.testing.assert_allclose(got, card.predictor.score_encoded(inputs), atol=1e-6)
         assert card.lane.replays == (refusals < 3)
     assert not card.lane._replayed
-    assert len(card.lane._rooms) == 3
+    assert len(card.lane._slots) == 3
     card.lane.close()
 
 
-def test_a_room_that_was_given_up_is_not_used_by_who_waited_for_it(
+def test_a_slot_that_was_given_up_is_not_used_by_who_waited_for_it(
     folder: Path,
 ) -> None:
     """Another thread may have taken it from the pool meanwhile."""
@@ -129,19 +129,19 @@ def test_a_room_that_was_given_up_is_not_used_by_who_waited_for_it(
     card.lane.replays = True
     batch = card.encode(1)
     (wanted,) = card.run(batch)
-    (room,) = card.lane._replayed.values()
+    (slot,) = card.lane._replayed.values()
     made: list[NDArray[np.float32]] = []
     waiting = threading.Thread(target=lambda: made.extend(card.run(batch)))
-    with room.lock:
+    with slot.lock:
         waiting.start()
         time.sleep(0.3)
         assert waiting.is_alive()
-        card.lane._give_up(card.lane._plan(batch, ["score"], True), room)
-        card.lane._rooms.remove(room)  # as another thread takes it
+        card.lane._give_up(card.lane._plan(batch, ["score"], True), slot)
+        card.lane._slots.remove(slot)  # as another thread takes it
     waiting.join()
     np.testing.assert_array_equal(made, [wanted])
-    assert room.binding is None
-    card.lane._rooms.append(room)
+    assert slot.binding is None
+    card.lane._slots.append(slot)
     card.lane.close()
 
 
@@ -162,7 +162,7 @@ def test_several_runs_are_under_way_at_a_time(folder: Path) -> None:
     pending = [card.lane.submit(card.session, b, ["score"]) for b in batches * 2]
     for run, right in zip(pending, wanted * 2, strict=True):
         np.testing.assert_allclose(run.result()[0], right, rtol=1e-5, atol=1e-5)
-    assert len(card.lane._rooms) == 8  # kept for the next
+    assert len(card.lane._slots) == 8  # kept for the next
     wrong: list[int] = []
 
     def work(which: int) -> None:
@@ -177,20 +177,20 @@ def test_several_runs_are_under_way_at_a_time(folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(card.lane._rooms) == 8
+    assert len(card.lane._slots) == 8
     card.lane.close()
 
 
-def test_a_failing_card_names_itself_and_leaves_its_room(
+def test_a_failing_card_names_itself_and_leaves_its_slot(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = Card(folder, "paper")
     inputs = card.encode(3)
     with monkeypatch.context() as patch:
         patch.setattr(
-            card.lane._library, "din_room_send", lambda *_: b"out of memory", False
+            card.lane._library, "din_slot_send", lambda *_: b"out of memory", False
         )
-        for _ in range(6):  # more than there are rooms
+        for _ in range(6):  # more than there are slots
             with pytest.raises(DeviceError) as caught:
                 card.run(inputs)
     assert str(caught.value) == (

@@ -450,10 +450,10 @@ def test_a_predictor_that_goes_frees_its_memory(
     got = Predictor(model, device="cuda")
     lane = got._session._lane
     assert lane is not None
-    assert lane._rooms or lane._replayed  # of the golden rows
+    assert lane._slots or lane._replayed  # of the golden rows
     del got
     gc.collect()
-    assert not lane._rooms
+    assert not lane._slots
     assert not lane._replayed
 
 

@@ -237,7 +237,7 @@ def test_an_encoded_request_cannot_be_changed(paper: Predictor) -> None:
     encoded = paper.encode_request(users)
     assert encoded.num_requests == 2
     assert repr(encoded) == (
-        f"EncodedRequest(model_id={paper.model_id!r}, num_requests=2)"
+        f"EncodedRequests(model_id={paper.model_id!r}, num_requests=2)"
     )
     with pytest.raises(FrozenInstanceError):
         encoded.num_requests = 3  # type: ignore[misc]

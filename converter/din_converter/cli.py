@@ -1,19 +1,20 @@
 """The commands din-train and din-convert."""
 
 import argparse
-import difflib
 import json
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from din_converter.settings import Settings
+from din_converter.train_options import add_options, read_config, write_config
 from din_infer.cli import command_errors, positive
-from din_infer.spec import ACTIVATIONS, FeatureSpec
-from din_infer.whole_file import write_whole
+from din_infer.errors import InputError
+from din_infer.spec import FeatureSpec
 
 __all__ = ["convert_main", "train_main"]
 
@@ -77,183 +78,18 @@ def _parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     )
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError("must be in [0, 1)")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e3:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
-def _strength(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return value
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError("must be in [0, 2**63)")
-    return value
-
-
-def _train_parser() -> argparse.ArgumentParser:
+def train_main(argv: Sequence[str] | None = None) -> int:
+    """Run din-train; returns the exit status."""
     parser = _parser(
         "din-train",
         "Train a Deep Interest Network from Parquet files and a feature spec.",
         TRAIN_EXAMPLES,
     )
-    add = parser.add_argument
-    add("data", metavar="DATA", nargs="*", type=Path, help="Parquet files, or folders")
-    add("--config", metavar="FILE.toml", type=Path, help="options, as long names")
-    add("--spec", type=Path, help="feature spec, .toml or .json (required)")
-    add("--out", type=Path, help="the model to write, e.g. model.pt (required)")
-    add("--run", metavar="DIR", type=Path, help="run folder (default: model.run)")
-    add("--resume", action="store_true", help="go on with a run that was interrupted")
-    add("--overwrite", action="store_true", help="start again over such a run")
-    add("--warm-start", metavar="MODEL", type=Path, help="start from this model.pt")
-
-    rows = parser.add_argument_group("rows")
-    add = rows.add_argument
-    add(
-        "--valid",
-        metavar="FILE",
-        nargs="+",
-        type=Path,
-        help="validation rows: Parquet files, or folders",
-    )
-    add(
-        "--valid-fraction",
-        metavar="F",
-        type=_fraction,
-        default=0.1,
-        help="without --valid: hold out the newest part F of the rows, by the spec's"
-        " `time` column; 0 trains without validation (default: %(default)s)",
-    )
-    add("--batch-size", type=positive, default=1024, help="rows (default: %(default)s)")
-    add(
-        "--shuffle-rows",
-        metavar="N",
-        type=positive,
-        default=1_000_000,
-        help="rows shuffled together; memory holds about four times as many"
-        " (default: %(default)s)",
-    )
-
-    model = parser.add_argument_group("model, over what the spec says")
-    add = model.add_argument
-    add("--model", choices=("din", "base"), help="model.type")
-    add("--pooling", choices=("sum", "mean"), help="of the base model's behaviors")
-    add("--activation", choices=ACTIVATIONS, help="of attention and tower")
-
-    fit = parser.add_argument_group("optimization")
-    add = fit.add_argument
-    add("--epochs", type=positive, default=10, help="at most (default: %(default)s)")
-    add(
-        "--patience",
-        metavar="N",
-        type=positive,
-        default=2,
-        help="stop after N epochs without a better validation (default: %(default)s)",
-    )
-    add(
-        "--select",
-        choices=("auc", "gauc", "log_loss"),
-        default="auc",
-        help="what better means, and which epoch is kept (default: %(default)s)",
-    )
-    add(
-        "--optimizer",
-        choices=("adam", "adagrad", "sgd"),
-        default="adam",
-        help="tables get its sparse form (default: %(default)s)",
-    )
-    add("--learning-rate", type=_rate, default=1e-3, help="(default: %(default)s)")
-    add(
-        "--schedule",
-        choices=("constant", "exponential", "linear", "cosine"),
-        default="constant",
-        help="of the learning rate; linear and cosine end at 0 after --epochs"
-        " (default: %(default)s)",
-    )
-    add(
-        "--decay",
-        type=_rate,
-        default=0.9,
-        help="exponential: the factor per epoch (default: %(default)s)",
-    )
-    add(
-        "--warmup-steps",
-        metavar="N",
-        type=_whole,
-        default=0,
-        help="steps in which the rate rises to its value (default: %(default)s)",
-    )
-    add(
-        "--mba",
-        metavar="LAMBDA",
-        type=_strength,
-        default=0.0,
-        help="mini-batch aware regularization of the tables: L2 on the rows that a"
-        " batch reads, each by 1 / its number of samples (default: %(default)s)",
-    )
-    add(
-        "--weight-decay",
-        type=_fraction,
-        default=0.0,
-        help="L2 on all weights but the tables (default: %(default)s)",
-    )
-    add(
-        "--embedding-std",
-        type=_rate,
-        default=0.01,
-        help="of the normal distribution that tables start from (default: %(default)s)",
-    )
-
-    machine = parser.add_argument_group("machine")
-    add = machine.add_argument
-    add(
-        "--seed",
-        type=_seed,
-        default=0,
-        help="of weights and order (default: %(default)s)",
-    )
-    add("--threads", type=positive, help="CPU threads (default: torch's)")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
-    add(
-        "--checkpoint-minutes",
-        metavar="M",
-        type=_strength,
-        default=5.0,
-        help="save at least this often for --resume, and after every epoch"
-        " (default: %(default)s)",
-    )
-    add("--quiet", action="store_true", help="no progress bar")
-    return parser
-
-
-def train_main(argv: Sequence[str] | None = None) -> int:
-    """Run din-train; returns the exit status."""
-    parser = _train_parser()
+    add_options(parser)
     words = list(sys.argv[1:] if argv is None else argv)
     given = parser.parse_args(words)
 
@@ -261,7 +97,7 @@ def train_main(argv: Sequence[str] | None = None) -> int:
         arguments = given
         if given.config:
             # Read as if typed: the same checks. What is typed wins.
-            typed = vars(parser.parse_args(_read_config(given.config, parser)))
+            typed = vars(parser.parse_args(read_config(given.config, parser)))
             parser.set_defaults(**{k: v for k, v in typed.items() if k != "data"})
             arguments = parser.parse_args(words)
             arguments.data = arguments.data or typed["data"]
@@ -278,67 +114,14 @@ def train_main(argv: Sequence[str] | None = None) -> int:
     return command_errors("din-train", "convert,batch", run)
 
 
-PATHS = ("data", "spec", "out", "run", "valid", "warm_start")
-NOT_IN_CONFIG = ("help", "config", "resume", "overwrite")
-
-
-def _read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
-    """Return the options of a TOML file as command-line words."""
-    from din_infer.errors import InputError
-
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("a readable TOML file", error, str(path)) from None
-    actions = {a.dest: a for a in parser._actions if a.dest not in NOT_IN_CONFIG}
-    words: list[str] = []
-    data: list[str] = []
-    for key, value in config.items():
-        place = f"{path}: {key}"
-        if key not in actions:
-            near = difflib.get_close_matches(key, actions, 1)
-            fix = f"Is `{near[0]}` meant?" if near else ""
-            raise InputError("an option", repr(key), place, fix)
-        many = value if isinstance(value, list) else [value]
-        if any(isinstance(v, dict | list) for v in many):
-            raise InputError("one value, or a list", repr(value), place)
-        texts = [str(path.parent / str(v)) if key in PATHS else str(v) for v in many]
-        action = actions[key]
-        if key == "data":
-            data = texts
-        elif action.nargs == 0:
-            if not isinstance(value, bool):
-                raise InputError("true or false", repr(value), place)
-            words += [action.option_strings[0]] * value
-        else:
-            words += [action.option_strings[0], *texts]
-    return [*data, *words]
-
-
-def _write_config(arguments: argparse.Namespace, path: Path) -> None:
-    lines = ["# din-train --config config.toml"]
-    for key, value in vars(arguments).items():
-        if key in NOT_IN_CONFIG or value is None:
-            continue
-        many = value if isinstance(value, list) else [value]
-        if key in PATHS:
-            many = [str(Path(v).absolute()) for v in many]
-        shown = [json.dumps(v, ensure_ascii=False) for v in many]
-        text = "[" + ", ".join(shown) + "]" if isinstance(value, list) else shown[0]
-        lines.append(f"{key} = {text}")
-    write_whole(path, "\n".join(lines) + "\n")
-
-
 def _train(arguments: argparse.Namespace) -> int:
     # Threads that spin while they wait starve each other on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dataclasses import asdict, fields
-
     from din_converter.checkpoint import load, save
+    from din_converter.epochs import epoch_header, epoch_line
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
-    from din_converter.train import Settings, epoch_header, epoch_line, train
-    from din_infer.errors import InputError
+    from din_converter.train import train
 
     out: Path = arguments.out
     folder = out.absolute().parent
@@ -387,7 +170,7 @@ def _train(arguments: argparse.Namespace) -> int:
         start=start,
     )
     save(trained.model, out)
-    _write_config(arguments, run.path / "config.toml")
+    write_config(arguments, run.path / "config.toml")
     run.finish(trained)
     print(_summary(trained, arguments, time.perf_counter() - started))
     return 0

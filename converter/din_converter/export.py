@@ -283,15 +283,13 @@ def _convert_module(
     example_inputs: Any,  # noqa: ANN401
 ) -> Report:
     """Export any torch module, fuse its attention, prove it against the module."""
-    from din_converter.modules import (
+    from din_converter.module_parity import (
         check_outputs,
-        export_module,
         golden_example,
-        input_ranges,
         plain_session,
         reference_outputs,
-        to_weights,
     )
+    from din_converter.modules import export_module, input_ranges, to_weights
 
     if isinstance(model, str | os.PathLike):
         from din_converter.importers.pt2 import load_program

@@ -6,20 +6,19 @@ all else is float32. Letters: B requests, N candidates, T positions, D width of 
 behavior, H hidden units, F behavior fields.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from din_converter.nodes import Nodes, parameter_names
 from din_infer.model_format import OPSET
 from din_infer.spec import Attention, Behavior, Tower
 
 __all__ = [
     "DOMAIN",
-    "Nodes",
     "TowerOp",
     "bag_function",
     "local_activation_function",
@@ -30,98 +29,14 @@ DOMAIN = "din_infer"
 LOWEST = float(np.finfo(np.float32).min)
 
 
-@dataclass
-class Nodes:
-    """A list of nodes under construction; every `add` returns its output's name."""
-
-    prefix: str = ""
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[tuple[str, bytes], str] = field(default_factory=dict)
-
-    def add(
-        self,
-        op: str,
-        *inputs: str,
-        domain: str = "",
-        out: str | tuple[str, ...] = "",
-        **attributes: Any,  # noqa: ANN401
-    ) -> str:
-        """Append one node; `out` names its output or outputs."""
-        names = [out] if isinstance(out, str) else list(out)
-        names[0] = names[0] or f"{self.prefix}{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(
-                op, inputs, names, name=f"{names[0]}:{op}", domain=domain, **attributes
-            )
-        )
-        return names[0]
-
-    def constant(self, value: float | int | list[int] | NDArray[Any]) -> str:
-        """Return the name of a constant; floats are float32, integers int64."""
-        array = np.asarray(value)
-        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
-        key = (str(array.shape) + str(array.dtype), array.tobytes())
-        if key not in self.constants:
-            tensor = numpy_helper.from_array(array)
-            self.constants[key] = self.add("Constant", value=tensor)
-        return self.constants[key]
-
-    def read_rows(self, table: str, ids: str) -> str:
-        """Read rows of a float32 or fp16 table as float32; on float32 Cast is free."""
-        return self.add("Cast", self.add("Gather", table, ids), to=TensorProto.FLOAT)
-
-    def if_finite(self, x: str, y: str) -> str:
-        """Make y NaN where x is not finite; see `overflow.py`."""
-        return self.add("Add", y, self.add("Sub", x, x))
-
-    def activation(
-        self,
-        kind: str,
-        x: str,
-        parameters: list[str],
-        epsilon: float,
-        *,
-        guarded: bool,
-    ) -> str:
-        """Apply one activation; Dice takes (scale, shift, alpha), PReLU its slope.
-
-        With `guarded` none of them hides that a sum before it overflowed.
-        """
-        if kind == "none":
-            return x
-        if kind in ("relu", "sigmoid"):
-            y = self.add("Relu" if kind == "relu" else "Sigmoid", x)
-            return self.if_finite(x, y) if guarded else y
-        if kind == "silu":
-            return self.add("Mul", x, self.add("Sigmoid", x))
-        if kind == "prelu":
-            return self.add("PRelu", x, parameters[0])
-        if kind == "dice":
-            scale, shift, alpha = parameters
-            p = self.add("Sigmoid", self.add("Add", self.add("Mul", x, scale), shift))
-        else:
-            (alpha,) = parameters
-            last = self.constant([-1])
-            centered = self.add("Sub", x, self.add("ReduceMean", x, last))
-            squared = self.add("Mul", centered, centered)
-            total = self.add(
-                "ReduceSum", self.add("Add", squared, self.constant(epsilon)), last
-            )
-            p = self.add("Sigmoid", self.add("Div", centered, self.add("Sqrt", total)))
-            p = self.if_finite(total, p) if guarded else p
-        # x * (alpha + (1 - alpha) * p)
-        rest = self.add("Mul", self.add("Sub", self.constant(1.0), alpha), p)
-        return self.add("Mul", x, self.add("Add", alpha, rest))
-
-
-def parameter_names(kind: str, layer: int) -> list[str]:
-    """Name the inputs an activation adds to the op, for the layer counted from 1."""
-    names = {
-        "dice": ("dice_scale", "dice_shift", "dice_alpha"),
-        "row_dice": ("dice_alpha",),
-        "prelu": ("slope",),
-    }.get(kind, ())
-    return [f"{name}_{layer}" for name in names]
+def _layer_inputs(layers: Attention | Tower) -> list[str]:
+    """Name the weights of hidden layers and of the last, in order."""
+    names = []
+    for layer in range(1, len(layers.hidden) + 2):
+        names += [f"weight_{layer}", f"bias_{layer}"]
+        if layer <= len(layers.hidden):
+            names += parameter_names(layers.activation, layer)
+    return names
 
 
 def _function(
@@ -212,12 +127,7 @@ class LocalActivation:
         names += ["weight_query", "weight_behavior"]
         names += ["weight_product"] if "product" in a.interactions else []
         names += ["weight_outer"] if "outer" in a.interactions else []
-        for layer in range(1, len(a.hidden) + 2):
-            names += [f"weight_{layer}"] if layer > 1 else []
-            names += [f"bias_{layer}"]
-            if layer <= len(a.hidden):
-                names += parameter_names(a.activation, layer)
-        return names
+        return names + _layer_inputs(a)[1:]  # the first matrix is those above
 
     @property
     def outputs(self) -> list[str]:
@@ -302,15 +212,9 @@ def _query(g: Nodes, slots: list[int]) -> str:
         if slot >= 0:
             ids = f"candidate_ids_{slot}"
             parts.append(g.read_rows(f"candidate_table_{slot}", ids))
-            continue
-        shape = g.add(
-            "Concat",
-            g.add("Shape", "request_of_candidate"),
-            g.constant([-slot]),
-            axis=0,
-        )
-        zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
-        parts.append(g.add("ConstantOfShape", shape, value=zero))
+        else:
+            zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+            parts.append(g.zeros(-slot, value=zero))
     return g.add("Concat", *parts, axis=1)
 
 
@@ -358,10 +262,7 @@ def _mask(g: Nodes, ids: str, lengths: str) -> str:
     """Position < length, bool [rows, T]."""
     size = g.add("Shape", ids, start=1, end=2)
     positions = g.add(
-        "Range",
-        g.constant(0),
-        g.add("Squeeze", size, g.constant([0])),
-        g.constant(1),
+        "Range", g.constant(0), g.add("Squeeze", size, g.constant([0])), g.constant(1)
     )
     return g.add("Less", positions, g.add("Unsqueeze", lengths, g.constant([1])))
 
@@ -433,12 +334,7 @@ class TowerOp:
     @property
     def layers(self) -> list[str]:
         """Names of the weights of all layers, in order."""
-        names = []
-        for layer in range(1, len(self.tower.hidden) + 2):
-            names += [f"weight_{layer}", f"bias_{layer}"]
-            if layer <= len(self.tower.hidden):
-                names += parameter_names(self.tower.activation, layer)
-        return names
+        return _layer_inputs(self.tower)
 
 
 def tower_function(name: str, op: TowerOp) -> onnx.FunctionProto:

@@ -1,11 +1,8 @@
 """A torch DIN -> an ONNX graph: what it computes, folded, with weights beside it.
 
 The graph is built from the spec and the trained weights, node by node; nothing is
-traced.
-Folding happens in float64: batch normalization into the linear layer before it, Dice
-into (scale, shift, alpha), the first attention layer by
-W·[q, k, q-k, q*k] + b = (Wq+Wd)·q + [(Wk-Wd) + Wp·diag(q)]·k + b, and whatever the
-tower reads twice, sliced or through a projection into its first weight matrix.
+traced. Layers are folded in float64, and so is whatever the tower reads twice, sliced
+or through a projection: into its first weight matrix.
 """
 
 from collections.abc import Callable
@@ -20,26 +17,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from din_converter.folding import Array, as_array, attention_weights, fold_layers
 from din_converter.functions import (
     DOMAIN,
     LocalActivation,
-    Nodes,
     TowerOp,
     bag_attributes,
     bag_function,
     local_activation_function,
-    parameter_names,
     tower_function,
 )
-from din_converter.layers import (
-    Dice,
-    Layer,
-    LocalActivationUnit,
-    Mlp,
-    RowDice,
-    UnitNorm,
-)
+from din_converter.layers import LocalActivationUnit
 from din_converter.model import ClickModel, key_of
+from din_converter.nodes import Nodes
 from din_converter.overflow import may_hide_overflow
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET, WEIGHT_SUFFIX
@@ -49,23 +39,6 @@ __all__ = ["build_graph"]
 
 FP16_LARGEST = 65504.0
 BLOCK_VALUES = 1 << 20  # of a table at a time: 8 MiB in float64
-Array = NDArray[np.float64]
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().cpu().double().numpy()
-
-
-def _fold_norm(norm: UnitNorm) -> tuple[Array, Array]:
-    """Evaluation-mode batch normalization as (scale, shift)."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise RuntimeError("UnitNorm always tracks running statistics")
-    scale = 1.0 / np.sqrt(_array(norm.running_var) + norm.eps)
-    shift = -_array(norm.running_mean) * scale
-    if norm.affine:
-        weight, bias = _array(norm.weight), _array(norm.bias)
-        scale, shift = scale * weight, shift * weight + bias
-    return scale, shift
 
 
 def _check_fp16(value: Array, table: str, first: int) -> None:
@@ -76,41 +49,6 @@ def _check_fp16(value: Array, table: str, first: int) -> None:
         rule = f"a value in [-{FP16_LARGEST:g}, {FP16_LARGEST:g}], as fp16 needs"
         got, place = f"{value[row, column]:.9g}", f"table {table}"
         raise ConversionError(rule, got, place, row=first + row)
-
-
-@dataclass
-class FoldedLayer:
-    """One layer: weight [in, H], bias [H] and the activation's parameters, each [H]."""
-
-    weight: Array
-    bias: Array
-    parameters: list[Array]
-
-
-def fold_layers(mlp: Mlp) -> list[FoldedLayer]:
-    """Fold batch normalization into the linear layers and Dice into three vectors."""
-    layers = []
-    layer: Layer
-    for layer in mlp.hidden:  # type: ignore[assignment]
-        weight, bias = _array(layer.linear.weight).T, _array(layer.linear.bias)
-        if layer.norm is not None:
-            scale, shift = _fold_norm(layer.norm)
-            weight, bias = weight * scale, bias * scale + shift
-        layers.append(FoldedLayer(weight, bias, _parameters(layer.activation, bias)))
-    output = mlp.output
-    layers.append(FoldedLayer(_array(output.weight).T, _array(output.bias), []))
-    return layers
-
-
-def _parameters(activation: nn.Module, bias: Array) -> list[Array]:
-    if isinstance(activation, Dice):
-        scale, shift = _fold_norm(activation.norm)
-        return [scale, shift, _array(activation.alpha)]
-    if isinstance(activation, RowDice):
-        return [_array(activation.alpha)]
-    if isinstance(activation, nn.PReLU):
-        return [np.broadcast_to(_array(activation.weight), bias.shape)]
-    return []
 
 
 @dataclass
@@ -145,7 +83,7 @@ class _Graph:
         out = np.empty((rows, dim), np.float16 if fp16 else np.float32)
         step = max(1, BLOCK_VALUES // dim)
         for first in range(0, rows, step):
-            value = _array(read(torch.arange(first, min(first + step, rows))))
+            value = as_array(read(torch.arange(first, min(first + step, rows))))
             if fp16:
                 _check_fp16(value, table, first)
             out[first : first + step] = value
@@ -206,7 +144,7 @@ class _Graph:
     def attend(self, model: ClickModel, sequence: Behavior) -> str:
         """Add LocalActivation for one sequence; returns the interest [N, D]."""
         unit: LocalActivationUnit = model.attentions[key_of(sequence.name)]  # type: ignore[index, assignment]
-        weights = _attention_weights(unit)
+        weights = attention_weights(unit)
         values = {
             "request_of_candidate": "request_of_candidate",
             "lengths": sequence.lengths,
@@ -262,33 +200,6 @@ class _Graph:
         return self.g.add("Concat", *pooled, axis=1)
 
 
-def _attention_weights(unit: LocalActivationUnit) -> dict[str, Array]:
-    """Fold the unit's layers into the inputs that `LocalActivation.inputs` names."""
-    layers = fold_layers(unit.mlp)
-    d, h = unit.width, layers[0].weight.shape[1]
-    interactions = unit.attention.interactions
-    num_blocks = 2 + len(set(interactions) - {"outer"})
-    query, behavior, *rest = np.split(layers[0].weight[: d * num_blocks], num_blocks)
-    out: dict[str, Array] = {}
-    if "difference" in interactions:
-        difference = rest.pop(0)
-        query, behavior = query + difference, behavior - difference
-    out["weight_query"], out["weight_behavior"] = query, behavior
-    if "product" in interactions:
-        out["weight_product"] = rest.pop(0)
-    if "outer" in interactions:
-        # rows are (i, j) of q_i * k_j; the op wants [D of q, D of k * H]
-        out["weight_outer"] = layers[0].weight[-d * d :].reshape(d, d * h)
-    for i, layer in enumerate(layers, start=1):
-        if i > 1:
-            out[f"weight_{i}"] = layer.weight
-        out[f"bias_{i}"] = layer.bias
-        if i < len(layers):
-            labels = parameter_names(unit.attention.activation, i)
-            out |= dict(zip(labels, layer.parameters, strict=True))
-    return out
-
-
 def _tower_input(
     graph: _Graph, model: ClickModel, first: Array
 ) -> tuple[list[str], Array]:
@@ -298,12 +209,10 @@ def _tower_input(
     the weight matrix: a linear layer does not care.
     """
     spec, g = graph.spec, graph.g
-    sizes = {f.name: f.dim for f in (*spec.user, *spec.candidate)}
-    sizes |= {d.name: d.dim for d in spec.derived}
-    sizes |= {m.name: m.dim for m in spec.multi_hot}
-    sizes |= {d.name: d.width for d in spec.dense}
+    fields = (*spec.user, *spec.candidate, *spec.derived, *spec.multi_hot)
+    widths = {f.name: f.width for f in fields} | {d.name: d.width for d in spec.dense}
+    widths |= {s.name: s.width for s in spec.behavior}
     queries = {s.name: s.query for s in spec.behavior}
-    widths = {s.name: s.width for s in spec.behavior}
     collected: dict[tuple[str, str], Array] = {}
 
     def give(kind: str, name: str, start: int, rows: Array, width: int) -> None:
@@ -315,7 +224,7 @@ def _tower_input(
         rows = first[row : row + part.width]
         row += part.width
         if part.kind == "field":
-            give("field", part.name, part.start, rows, sizes[part.name])
+            give("field", part.name, part.start, rows, widths[part.name])
         elif part.kind == "query":
             at = 0
             for name, width in queries[part.name]:
@@ -362,9 +271,7 @@ def _tower_input(
         blocks.append(g.add("Gather", joined, "request_of_candidate"))
     blocks += candidate_side
     if not blocks:  # a query of unpaired fields alone: nothing but the bias is left
-        count = g.add("Shape", "request_of_candidate")
-        shape = g.add("Concat", count, g.constant([1]), axis=0)
-        blocks.append(g.add("ConstantOfShape", shape))
+        blocks.append(g.zeros(1))
         candidate_rows.append(np.zeros((1, first.shape[1])))
     weight = np.concatenate([*user_rows, *candidate_rows])
     return blocks, weight
@@ -392,7 +299,7 @@ def _field_vector(
     dense = next(d for d in spec.dense if d.name == name)
     if dense.project:
         projection: nn.Linear = model.projections[key_of(name)]  # type: ignore[assignment]
-        rows = _array(projection.weight).T @ rows
+        rows = as_array(projection.weight).T @ rows
     return name, dense.side == "user", rows
 
 
@@ -402,9 +309,7 @@ def _query_vector(graph: _Graph, model: ClickModel, name: str) -> str:
     g, parts = graph.g, []
     for field_name, width in sequence.query:
         if field_name is None:
-            count = g.add("Shape", "request_of_candidate")
-            shape = g.add("Concat", count, g.constant([width]), axis=0)
-            parts.append(g.add("ConstantOfShape", shape))
+            parts.append(g.zeros(width))
         else:
             ids, table = graph.candidate_ids_and_table(model, field_name)
             parts.append(graph.read_rows(table, ids))

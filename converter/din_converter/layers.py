@@ -200,11 +200,7 @@ class LocalActivationUnit(nn.Module):
 
 
 def pool(
-    vectors: Tensor,
-    row: Tensor,
-    num_rows: int,
-    pooling: str,
-    empty: float = 0.0,
+    vectors: Tensor, row: Tensor, num_rows: int, pooling: str, empty: float = 0.0
 ) -> Tensor:
     """Pool packed vectors float [V, D] by their `row` int64 [V] to float [num_rows, D].
 

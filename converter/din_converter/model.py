@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
 from din_infer.errors import ModelError
-from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot, Part
+from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot
 
 __all__ = ["DIN", "BaseModel", "ClickModel", "build_model"]
 
@@ -28,6 +28,11 @@ def _draw(embedding: nn.Embedding, std: float) -> None:
     nn.init.normal_(embedding.weight, std=std)
     if embedding.padding_idx is not None:
         nn.init.zeros_(embedding.weight[0])
+
+
+def _per_candidate(side: str, values: Tensor, request: Tensor) -> Tensor:
+    """Repeat the values of a request for each of its candidates."""
+    return values.index_select(0, request) if side == "user" else values
 
 
 class _DerivedLookup(nn.Module):
@@ -136,8 +141,7 @@ class ClickModel(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         request = inputs["request_of_candidate"]
         vectors = self._field_vectors(inputs, request)
-        interests: dict[str, Tensor] = {}
-        queries: dict[str, Tensor] = {}
+        wholes = {("field", name): vector for name, vector in vectors.items()}
         weights: dict[str, Tensor] = {}
         for sequence in self.spec.behavior:
             slots = [
@@ -148,30 +152,19 @@ class ClickModel(nn.Module):
             ]
             query = torch.cat(slots, dim=1)
             interest, weight = self._interest(sequence, query, inputs, request)
-            interests[sequence.name], queries[sequence.name] = interest, query
+            wholes["interest", sequence.name] = interest
+            wholes["query", sequence.name] = query
             if weight is not None:
                 weights[sequence.name] = weight
         parts = []
         for part in self.spec.tower_inputs:
-            whole = self._part(part, vectors, interests, queries)
+            if part.kind == "product":
+                whole = wholes["query", part.name] * wholes["interest", part.name]
+            else:
+                whole = wholes[part.kind, part.name]
             parts.append(whole[:, part.start : part.stop])
         logit: Tensor = self.tower(torch.cat(parts, dim=1))
         return logit, weights
-
-    @staticmethod
-    def _part(
-        part: Part,
-        vectors: dict[str, Tensor],
-        interests: dict[str, Tensor],
-        queries: dict[str, Tensor],
-    ) -> Tensor:
-        if part.kind == "field":
-            return vectors[part.name]
-        if part.kind == "interest":
-            return interests[part.name]
-        if part.kind == "query":
-            return queries[part.name]
-        return queries[part.name] * interests[part.name]
 
     def _field_vectors(
         self, inputs: Mapping[str, Tensor], request: Tensor
@@ -179,26 +172,18 @@ class ClickModel(nn.Module):
         """Every field that is not a behavior, as float [N, width]."""
         vectors: dict[str, Tensor] = {}
         for f in (*self.spec.user, *self.spec.candidate):
-            ids = inputs[f.name]
-            vectors[f.name] = self._table(f.table)(
-                ids[request] if f.side == "user" else ids
-            )
+            ids = _per_candidate(f.side, inputs[f.name], request)
+            vectors[f.name] = self._table(f.table)(ids)
         for d in self.spec.derived:
-            ids = inputs[d.source]
-            ids = ids[request] if d.side == "user" else ids
+            ids = _per_candidate(d.side, inputs[d.source], request)
             vectors[d.name] = self.lookups[key_of(d.name)](ids, self._table(d.table))
         for m in self.spec.multi_hot:
-            pooled = self._pooled(m, inputs)
-            vectors[m.name] = (
-                pooled.index_select(0, request) if m.side == "user" else pooled
-            )
+            vectors[m.name] = _per_candidate(m.side, self._pooled(m, inputs), request)
         for dense in self.spec.dense:
             values = inputs[dense.name].to(self.tower.output.weight.dtype)
             if dense.project:
                 values = self.projections[key_of(dense.name)](values)
-            vectors[dense.name] = (
-                values.index_select(0, request) if dense.side == "user" else values
-            )
+            vectors[dense.name] = _per_candidate(dense.side, values, request)
         return vectors
 
     def derived_rows(self, name: str, ids: Tensor) -> Tensor:
@@ -238,19 +223,15 @@ class ClickModel(nn.Module):
             pairs.setdefault(table, []).append((row, ids))
 
         for f in (*self.spec.user, *self.spec.candidate):
-            ids = inputs[f.name]
-            read(f.table, None, candidates, ids[request] if f.side == "user" else ids)
+            ids = _per_candidate(f.side, inputs[f.name], request)
+            read(f.table, None, candidates, ids)
         for d in self.spec.derived:
-            ids = inputs[d.source]
-            ids = ids[request] if d.side == "user" else ids
+            ids = _per_candidate(d.side, inputs[d.source], request)
             read(d.table, d.name, candidates, ids)
         for m in self.spec.multi_hot:
             mask = self._mask(m, inputs[m.name], inputs)
-            mask, ids = (
-                (mask[request], inputs[m.name][request])
-                if m.side == "user"
-                else (mask, inputs[m.name])
-            )
+            mask = _per_candidate(m.side, mask, request)
+            ids = _per_candidate(m.side, inputs[m.name], request)
             read(m.table, None, mask.nonzero(as_tuple=True)[0], ids[mask])
         for sequence in self.spec.behavior:
             mask = self._sequence_mask(sequence, inputs)[request]

@@ -1,24 +1,18 @@
-"""Any torch module -> ONNX: its attention fused, proven against the module.
+"""Any torch module -> ONNX, its attention fused.
 
 ::
 
     module + example inputs --torch.export--> program --torch.onnx--> graph
-    graph --fusing--> graph with LocalActivation --prove--> file
+    graph --fusing--> graph with LocalActivation
 
-Letters: N candidates (the batch), T positions. One file above 400 lines: the way of a
-module, from how it is called to how its file is compared with it.
+Letters: N candidates (the batch), T positions.
 """
 
-import contextlib
 import copy
 import inspect
-import json
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,26 +27,15 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View
-from din_converter.verify import Case, open_way, ways
-from din_infer.device import import_runtime
+from din_converter.quiet import first_line, quiet
 from din_infer.errors import ConversionError
-from din_infer.model_format import IR_VERSION, OPSET, TOLERANCE
+from din_infer.model_format import IR_VERSION, OPSET
 
-__all__ = [
-    "Graph",
-    "check_outputs",
-    "example_batches",
-    "export_module",
-    "golden_example",
-    "input_ranges",
-    "plain_session",
-    "reference_outputs",
-    "to_weights",
-]
+__all__ = ["Graph", "export_module", "input_ranges", "to_weights"]
 
-Truth = tuple[str, dict[str, NDArray[Any]], list[NDArray[Any]]]
 SHAPELESS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
 
 
@@ -60,8 +43,8 @@ SHAPELESS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
 class Graph:
     """An exported module: its graph before and after fusing, and how to call both.
 
-    `inputs` are the example inputs, in the graph's order. `outputs` names the graph's
-    outputs.
+    `example` are the tensors of `args` and `kwargs`, in the order of both and of the
+    graph's inputs, by whose names they are called.
     """
 
     plain: onnx.ModelProto
@@ -69,8 +52,13 @@ class Graph:
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    names: list[str]
-    blocks: list[Any]
+    example: dict[str, NDArray[Any]]
+    blocks: list[Block]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the graph's inputs."""
+        return list(self.example)
 
     @property
     def outputs(self) -> list[str]:
@@ -80,11 +68,10 @@ class Graph:
     def call(self, inputs: Mapping[str, NDArray[Any]], dtype: torch.dtype) -> Any:  # noqa: ANN401
         """Run the module on arrays, floats as `dtype`; returns a list of arrays."""
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
-        at = 0
+        names = iter(self.example)
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
-                tensor = torch.from_numpy(np.ascontiguousarray(inputs[self.names[at]]))
-                at += 1
+                tensor = torch.from_numpy(np.ascontiguousarray(inputs[next(names)]))
                 leaves[i] = tensor.to(dtype) if tensor.is_floating_point() else tensor
         args, kwargs = pytree.tree_unflatten(leaves, spec)
         with torch.inference_mode():
@@ -93,23 +80,6 @@ class Graph:
 
 
 # ---------------------------------------------------------------------------- exporting
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself off the screen."""
-    names = ("torch.onnx", "torch.export", "torch.fx", "torch._export", "onnxscript")
-    loggers = [logging.getLogger(n) for n in names]
-    levels = [x.level for x in loggers]
-    for x in loggers:
-        x.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for x, level in zip(loggers, levels, strict=True):
-            x.setLevel(level)
 
 
 def _call_arguments(
@@ -188,7 +158,8 @@ def export_module(
         args, kwargs = pytree.tree_map(_prepare, (args, kwargs))
         program = _export(module, args, kwargs)
     _check_ranges(program)
-    with _quiet():
+    rule = "a module that torch.onnx.export takes"
+    with quiet():
         try:
             # its optimizer drops what it takes for 0, such as 1e-12 in a divisor
             made = torch.onnx.export(
@@ -197,23 +168,21 @@ def export_module(
             if made is not None:
                 simplify(made.model)
         except Exception as error:  # the exporter's errors share no narrower base
-            rule = "a module that torch.onnx.export takes"
-            raise ConversionError(rule, _reason(error), "module") from None
+            raise ConversionError(rule, first_line(error), "module") from None
     if made is None:
-        rule = "a module that torch.onnx.export takes"
         raise ConversionError(rule, "nothing exported", "module")
+    tensors = _tensors(args, kwargs)
+    _name_values(made.model.graph, [key for key, _ in tensors])
     plain = made.model_proto
     plain.ir_version = IR_VERSION
-    names = _name_inputs(plain, args, kwargs)
-    _name_outputs(plain)
     _name_sizes(plain)
     fused = onnx.ModelProto()
     fused.CopyFrom(plain)
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    arrays = [t.detach().cpu().numpy() for t in tensors]
+    arrays = [t.detach().cpu().numpy() for _, t in tensors]
+    names = (i.name for i in plain.graph.input)
     example = dict(zip(names, arrays, strict=True))
-    blocks = fuse_graph(fused, _longest(plain, args, kwargs), example)
-    return Graph(plain, fused, module, args, kwargs, names, blocks)
+    blocks = fuse_graph(fused, _longest(plain, arrays), example)
+    return Graph(plain, fused, module, args, kwargs, example, blocks)
 
 
 def _check_ranges(program: ExportedProgram) -> None:
@@ -246,11 +215,6 @@ def simplify(model: ir.Model) -> None:
     optimizer.remove_unused_nodes(model)
 
 
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def _export(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ExportedProgram:
@@ -278,23 +242,12 @@ def _export(
     for choice in (every, sizes, batch):
         if choice is batch and bounded is not None:
             return bounded  # which is refused: it is not for any length
-        shapes = pytree.tree_map(choice, (args, kwargs))
-        parameters = inspect.signature(module.forward).parameters.values()
-        by_name: dict[str, Any] = {}
-        positional = iter(shapes[0])
-        for p in parameters:
-            if p.kind is p.VAR_POSITIONAL:
-                by_name[p.name] = tuple(positional)
-            elif p.name in shapes[1]:
-                by_name[p.name] = shapes[1][p.name]
-            else:
-                there = next(positional, _MISSING)
-                if there is not _MISSING:
-                    by_name[p.name] = there
-        with _quiet():
+        given, named = pytree.tree_map(choice, (args, kwargs))
+        with quiet():
             try:
+                by_name = inspect.signature(module.forward).bind(*given, **named)
                 program = torch.export.export(
-                    module, args, kwargs, dynamic_shapes=by_name or None
+                    module, args, kwargs, dynamic_shapes=by_name.arguments or None
                 )
             except Exception as error:  # torch's errors share no narrower base
                 first = first or error
@@ -305,48 +258,35 @@ def _export(
     if bounded is not None:
         return bounded
     rule = "a module that torch.export takes"
-    raise ConversionError(rule, _reason(first or Exception()), "module")
+    raise ConversionError(rule, first_line(first or Exception()), "module")
 
 
-_MISSING = object()
-
-
-def _paths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-    """Name each example tensor by the last key on its way, "" if it has none."""
-    flat, _ = pytree.tree_flatten_with_path((args, kwargs))
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    """List the example tensors, each with the last key that leads to it, else ""."""
     out = []
-    for path, value in flat:
+    for path, value in pytree.tree_flatten_with_path((args, kwargs))[0]:
         if isinstance(value, Tensor):
             keys = [k.key for k in path if isinstance(k, pytree.MappingKey)]
-            out.append(str(keys[-1]) if keys else "")
+            out.append((str(keys[-1]) if keys else "", value))
     return out
 
 
-def _name_inputs(
-    proto: onnx.ModelProto, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[str]:
-    """Name the graph's inputs as their dict keys, where they come in a dict."""
-    graph = proto.graph
-    keys = _paths(args, kwargs)
-    if len(keys) != len(graph.input):
+def _name_values(graph: ir.Graph, keys: list[str]) -> None:
+    """Name inputs by their dict keys, where they have any; and a single output."""
+    inputs = graph.inputs
+    if len(keys) != len(inputs):
         rule = f"{len(keys)} graph inputs, one per example tensor"
-        raise ConversionError(rule, len(graph.input), "module")
-    taken = {name for node in graph.node for name in node.output}
-    taken |= {t.name for t in graph.initializer}
+        raise ConversionError(rule, len(inputs), "module")
+    taken = {v.name for node in graph for v in node.outputs} | set(graph.initializers)
     wanted = [
-        k if k and keys.count(k) == 1 and k not in taken else i.name
-        for k, i in zip(keys, graph.input, strict=True)
+        k if k and keys.count(k) == 1 and k not in taken else str(v.name)
+        for k, v in zip(keys, inputs, strict=True)
     ]
     if len(set(wanted)) == len(wanted):
-        _rename(proto, dict(zip((i.name for i in graph.input), wanted, strict=True)))
-    return [i.name for i in graph.input]
-
-
-def _name_outputs(proto: onnx.ModelProto) -> None:
-    outputs = proto.graph.output
-    used = {i.name for i in proto.graph.input}
-    if len(outputs) == 1 and "output" not in used:
-        _rename(proto, {outputs[0].name: "output"})
+        for value, name in zip(inputs, wanted, strict=True):
+            value.name = name
+    if len(graph.outputs) == 1 and "output" not in (v.name for v in inputs):
+        graph.outputs[0].name = "output"
 
 
 def _name_sizes(proto: onnx.ModelProto) -> None:
@@ -378,25 +318,11 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
                     dim.dim_param = text
 
 
-def _rename(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
-    graph = proto.graph
-    for node in graph.node:
-        for values in (node.input, node.output):
-            for i, name in enumerate(values):
-                values[i] = names.get(name, name)
-    for infos in (graph.input, graph.output, graph.value_info):
-        for info in infos:
-            info.name = names.get(info.name, info.name)
-
-
-def _longest(
-    proto: onnx.ModelProto, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> int:
+def _longest(proto: onnx.ModelProto, arrays: Sequence[NDArray[Any]]) -> int:
     """Return the history length of the example, for the report."""
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     lengths = [
         t.shape[1]
-        for t, i in zip(tensors, proto.graph.input, strict=True)
+        for t, i in zip(arrays, proto.graph.input, strict=True)
         if t.ndim == 2 and i.type.tensor_type.shape.dim[1].dim_param
     ]
     return max(lengths, default=1)
@@ -428,87 +354,6 @@ def input_ranges(proto: onnx.ModelProto) -> list[dict[str, Any]]:
     return out
 
 
-# ----------------------------------------------------------------------------- batches
-
-
-def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
-    """Yield the example, then batches of other sizes and lengths drawn from it.
-
-    Rows and positions are drawn anew for every input on its own, so that candidates
-    meet other histories. Dimensions that torch fixed keep their size.
-    """
-    tensors = [
-        t.detach().cpu().numpy()
-        for t in pytree.tree_leaves((graph.args, graph.kwargs))
-        if isinstance(t, Tensor)
-    ]
-    example = dict(zip(graph.names, tensors, strict=True))
-    yield "example", example
-    dims = {
-        i.name: [d.dim_param for d in i.type.tensor_type.shape.dim]
-        for i in graph.plain.graph.input
-    }
-    sizes: dict[str, int] = {}
-    for name, array in example.items():
-        pairs = zip(dims[name], array.shape, strict=True)
-        sizes |= {symbol: size for symbol, size in pairs if symbol}
-    if not sizes:
-        return
-    first = next(iter(sizes))
-    others = [s for s in sizes if s != first]
-    yield "half", _repeated(example, dims, 0.5)
-    yield "twice", _repeated(example, dims, 2)
-    rng = np.random.default_rng(0)
-    for n in (1, 2, 7, 64):  # ONNX Runtime's GRU and others end the process at 0
-        for label, change in (
-            ("", lambda size: size),
-            (", shortest", lambda size: 1),  # noqa: ARG005
-            (", longer", lambda size: 2 * size + 3),
-        ):
-            if label and not others:
-                continue
-            wanted = {first: n} | {s: change(sizes[s]) for s in others}
-            drawn = {
-                name: _drawn(array, dims[name], wanted, rng)
-                for name, array in example.items()
-            }
-            yield f"N={n}{label}", drawn
-
-
-def _repeated(
-    example: Mapping[str, NDArray[Any]], dims: Mapping[str, list[str]], times: float
-) -> dict[str, NDArray[Any]]:
-    """Take half of every input's rows, or all of them twice.
-
-    Inputs that hold several rows per candidate, one after the other, stay in step.
-    """
-    out = {}
-    for name, array in example.items():
-        if not (array.ndim and dims[name][0]):
-            out[name] = array
-        elif times < 1:
-            out[name] = np.ascontiguousarray(array[: len(array) // 2])
-        else:
-            out[name] = np.concatenate([array, array])
-    return out
-
-
-def _drawn(
-    array: NDArray[Any],
-    dims: list[str],
-    wanted: Mapping[str, int],
-    rng: np.random.Generator,
-) -> NDArray[Any]:
-    for axis, symbol in enumerate(dims):
-        if symbol:
-            index = rng.integers(0, array.shape[axis], wanted[symbol])
-            array = np.take(array, index, axis=axis)
-    return np.ascontiguousarray(array)
-
-
-# ------------------------------------------------------------------------------ writing
-
-
 def to_weights(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
     """Take the weights out of a graph, whose initializers are left empty."""
     weights: dict[str, NDArray[Any]] = {}
@@ -519,104 +364,3 @@ def to_weights(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         tensor.name, tensor.data_type = name, kind
         tensor.dims.extend(dims)
     return weights
-
-
-def golden_example(graph: Graph, wanted: Sequence[NDArray[Any]]) -> str:
-    """Keep some rows of the example and torch's outputs, as JSON {inputs, outputs}."""
-    _, inputs = next(example_batches(graph))
-    return json.dumps(
-        {
-            "inputs": {k: v.tolist() for k, v in inputs.items()},
-            "outputs": [np.asarray(w, np.float64).tolist() for w in wanted],
-        }
-    )
-
-
-# ------------------------------------------------------------------------------ proving
-
-
-def reference_outputs(graph: Graph) -> list[Truth]:
-    """Run the module on every batch that it takes: in float64 where it can.
-
-    Returns
-    -------
-    list of (name, inputs, outputs)
-        The example first.
-    """
-    exact = copy.copy(graph)
-    dtype = torch.float64
-    _, example = next(example_batches(graph))
-    single = graph.call(example, torch.float32)
-    try:
-        with _quiet():
-            exact.module = copy.deepcopy(graph.module).double()
-        double = exact.call(example, dtype)
-        near = all(
-            np.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
-            for a, b in zip(double, single, strict=True)
-        )
-    except Exception:  # code that insists on float32 fails in many ways
-        near = False
-    if not near:
-        exact, dtype = graph, torch.float32
-    out: list[Truth] = []
-    for name, inputs in example_batches(graph):
-        try:
-            out.append((name, inputs, exact.call(inputs, dtype)))
-        except Exception:  # a batch that the module refuses is not a legal one
-            if name == "example":
-                raise
-    return out
-
-
-def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401
-    """Open the graph as it was exported, for comparison."""
-    onnxruntime = import_runtime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, ["CPUExecutionProvider"]
-    )
-
-
-def check_outputs(
-    names: Sequence[str], truth: Sequence[Truth], path: Path
-) -> list[Case]:
-    """Compare a file with torch on every batch, in every way it can run.
-
-    Raises
-    ------
-    ConversionError
-        If an output differs by more than 1e-5 · max(1, |output|).
-    """
-    cases = []
-    for way in ways(path):
-        session = open_way(path, way)
-        for name, inputs, wanted in truth:
-            got = session.run(inputs, names)
-            worst = 0.0
-            for label, a, b in zip(names, got, wanted, strict=True):
-                worst = max(worst, _difference(f"{name}, {way}", label, a, b))
-            rows = len(next(iter(inputs.values()))) if inputs else 0
-            cases.append(Case(name, way, rows, worst, worst))
-    return cases
-
-
-def _difference(
-    place: str, label: str, got: NDArray[Any], wanted: NDArray[Any]
-) -> float:
-    """Return the largest difference; NaN must stand where torch has NaN."""
-    if got.shape != wanted.shape:
-        rule = f"{label} of shape {list(wanted.shape)}"
-        raise ConversionError(rule, list(got.shape), f"batch {place}")
-    a, b = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(a - b))
-        off = ~(apart <= TOLERANCE * np.maximum(1.0, np.abs(b)))
-    if off.any():
-        at = tuple(int(i) for i in np.argwhere(off)[0])
-        rule = f"an output {label} within {TOLERANCE:g} of torch's {b[at]:.9g}"
-        raise ConversionError(rule, f"{a[at]:.9g}", f"batch {place}, {list(at)}")
-    return float(apart.max(initial=0.0))

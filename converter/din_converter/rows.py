@@ -263,7 +263,7 @@ class Rows:
             inputs=spec.encode(table, threads=threads),
             labels=read_labels(table, spec),
             weights=_read_weights(table, spec),
-            groups=columns.keys64(table, spec.group) if spec.group else None,
+            groups=columns.hash_keys(table, spec.group) if spec.group else None,
         )
 
 

@@ -12,15 +12,13 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from din_converter.epochs import Trained
 from din_infer.errors import InputError
 from din_infer.whole_file import WholeFile, remove_leftovers
-
-if TYPE_CHECKING:
-    from din_converter.train import Trained
 
 __all__ = ["RunFolder", "plot_curve", "read_events"]
 
@@ -121,7 +119,7 @@ class RunFolder:
         with WholeFile(self.checkpoint) as file:
             torch.save(whole, file)
 
-    def finish(self, trained: "Trained") -> None:
+    def finish(self, trained: Trained) -> None:
         """Log the end, draw the learning curve, drop the checkpoint."""
         best = trained.best.number if trained.best else None
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -169,7 +167,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def plot_curve(trained: "Trained", folder: Path) -> Path | None:
+def plot_curve(trained: Trained, folder: Path) -> Path | None:
     """Draw log-loss and AUC by epoch; None without matplotlib, or with no epochs."""
     try:
         from matplotlib.figure import Figure

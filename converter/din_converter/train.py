@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,98 +20,28 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from tqdm import tqdm
 
+from din_converter.epochs import Epoch, Trained, better
+from din_converter.evaluate import (
+    EVALUATION_ROWS,
+    evaluate,
+    read_table,
+    score,
+    score_rows,
+    tensors,
+)
 from din_converter.model import ClickModel, build_model, key_of
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
+from din_converter.settings import MEASURES, OPTIMIZERS, SCHEDULES, Settings
 from din_infer import metrics
 from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.jobs.pipeline import ahead
-from din_infer.jobs.sources import found_in, open_parquet
-from din_infer.spec import Calibration, FeatureSpec
+from din_infer.spec import FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
-OPTIMIZERS = ("adam", "adagrad", "sgd")
-SCHEDULES = ("constant", "exponential", "linear", "cosine")
-MEASURES = ("auc", "gauc", "log_loss")
-EVALUATION_ROWS = 4096
 LOGS_PER_EPOCH = 50
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the defaults are din-train's.
-
-    `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
-    an exponential schedule multiplies the learning rate by per epoch, a little at every
-    step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
-    shuffled together; memory holds about four times as many.
-    """
-
-    epochs: int = 10
-    batch_size: int = 1024
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    decay: float = 0.9
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    mba: float = 0.0
-    embedding_std: float = 0.01
-    patience: int = 2
-    select: str = "auc"
-    valid_fraction: float = 0.1
-    shuffle_rows: int = 1_000_000
-    seed: int = 0
-    threads: int | None = None
-    device: str = "cpu"
-    checkpoint_minutes: float = 5.0
-    progress: bool = True
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch measured; GAUC is None without a `group` column.
-
-    `calibration` is the sum of the scores over the number of clicks. `seconds` are
-    those of training, `waited` the share of them that waited for rows.
-    """
-
-    number: int
-    train_log_loss: float
-    log_loss: float
-    auc: float
-    gauc: float | None
-    calibration: float = math.nan
-    learning_rate: float = math.nan
-    seconds: float = 0.0
-    rows_per_second: float = 0.0
-    waited: float = 0.0
-
-
-@dataclass
-class Trained:
-    """The best model, and every epoch on the way to it."""
-
-    model: ClickModel
-    best: Epoch | None
-    epochs: list[Epoch] = field(default_factory=list)
-
-
-def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
-    """Read the columns that training needs from a Parquet file.
-
-    Raises
-    ------
-    InputError
-        If the file is not Parquet, or lacks a column.
-    """
-    roles = (spec.label, spec.group, spec.time, spec.weight)
-    wanted = list(dict.fromkeys([*spec.columns, *(r for r in roles if r)]))
-    with open_parquet(path, wanted, spec.optional_columns) as file:
-        names = found_in(file, wanted, spec.optional_columns)
-        return file.read(columns=names).combine_chunks()
 
 
 def train(
@@ -320,7 +249,7 @@ class _Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-        inputs = _tensors(batch, self.device)
+        inputs = tensors(batch.inputs, self.device)
         labels = torch.from_numpy(batch.labels).to(self.device)
         weights = None
         if batch.weights is not None:
@@ -354,7 +283,9 @@ class _Training:
         measured = dict.fromkeys(("log_loss", "auc", "calibration"), math.nan)
         gauc = None
         if self.valid is not None:
-            labels, scores, groups = _score(self.model, self.valid, calibrated=False)
+            labels, scores, groups = score_rows(
+                self.model, self.valid, calibrated=False
+            )
             measured["log_loss"] = metrics.log_loss(labels, scores)
             measured["auc"] = metrics.auc(labels, scores)
             if labels.any():
@@ -375,7 +306,7 @@ class _Training:
         self.epochs.append(epoch)
         self.loss = self.seconds = self.waited = 0.0
         best = self.valid is None or self.best is None
-        if best or _better(epoch, self.best, self.settings.select):  # type: ignore[arg-type]
+        if best or better(epoch, self.best, self.settings.select):  # type: ignore[arg-type]
             self.best = epoch
             state = self.model.state_dict()
             self.best_state = {k: v.cpu().clone() for k, v in state.items()}
@@ -391,7 +322,8 @@ class _Training:
     def _check_scores(self) -> None:
         """See that the last steps, which no loss has seen yet, left a sane model."""
         with closing(self.rows.batches(EVALUATION_ROWS)) as batches:  # type: ignore[type-var]
-            scores = _scores(self.model, _tensors(next(batches), self.device), False)
+            inputs = tensors(next(batches).inputs, self.device)
+            scores = score(self.model, inputs, calibrated=False)
         if not np.isfinite(scores).all():
             fix = "Training diverged: lower the learning rate."
             place = f"the end of epoch {len(self.epochs) + 1}"
@@ -469,7 +401,7 @@ def _check_rows(
     counts = count_samples(model, [])
 
     def count(batch: Batch) -> None:
-        for name, more in count_samples(model, [_tensors(batch)]).items():
+        for name, more in count_samples(model, [tensors(batch.inputs)]).items():
             counts[name] += more
 
     rows.check(count)
@@ -512,97 +444,4 @@ def _optimizers(
     return (
         for_layers(layers, lr=rate, weight_decay=settings.weight_decay),
         for_tables(tables, lr=rate),
-    )
-
-
-def _better(epoch: Epoch, best: Epoch, measure: str) -> bool:
-    """By the measure; by log-loss where a single class leaves none."""
-    new, old = getattr(epoch, measure), getattr(best, measure)
-    if measure == "log_loss" or None in (new, old) or math.isnan(new + old):
-        return epoch.log_loss < best.log_loss
-    return bool(new > old)
-
-
-def _tensors(
-    batch: Batch, device: torch.device | None = None
-) -> dict[str, torch.Tensor]:
-    return {k: torch.from_numpy(v).to(device) for k, v in batch.inputs.items()}
-
-
-def evaluate(
-    model: ClickModel,
-    table: pa.Table | Rows,
-    batch_size: int = EVALUATION_ROWS,
-    *,
-    calibrated: bool = True,
-) -> NDArray[np.float64]:
-    """Score every row with torch in evaluation mode, float64 [rows].
-
-    Calibration is applied, as `Predictor.score` applies it, unless `calibrated` is
-    False: training neither sees nor judges by it.
-    """
-    if isinstance(table, Rows):
-        return _score(model, table, batch_size, calibrated=calibrated)[1]
-    out = np.empty(table.num_rows)
-    for start in range(0, table.num_rows, batch_size):
-        inputs = model.spec.encode(table.slice(start, batch_size))
-        tensors = {k: torch.from_numpy(v) for k, v in inputs.items()}
-        out[start : start + batch_size] = _scores(model, tensors, calibrated)
-    return out
-
-
-def _scores(
-    model: ClickModel, inputs: dict[str, torch.Tensor], calibrated: bool
-) -> NDArray[np.float64]:
-    model.eval()
-    calibration = model.spec.calibration if calibrated else Calibration()
-    with torch.inference_mode():
-        z = model(inputs).double() * calibration.scale + calibration.offset
-        score = torch.sigmoid(z) if model.spec.model.link == "sigmoid" else z
-    scores: NDArray[np.float64] = score.cpu().numpy()
-    return scores
-
-
-def _score(
-    model: ClickModel,
-    rows: Rows,
-    batch_size: int = EVALUATION_ROWS,
-    *,
-    calibrated: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64] | None]:
-    """Return labels, scores and groups of all rows, in order."""
-    device = model.tower.output.weight.device
-    labels, scores, groups = [], [], []
-    with closing(ahead(rows.batches(batch_size))) as batches:  # type: ignore[type-var]
-        for batch in batches:
-            labels.append(batch.labels)
-            scores.append(_scores(model, _tensors(batch, device), calibrated))
-            if batch.groups is not None:
-                groups.append(batch.groups)
-    return (
-        np.concatenate(labels) if labels else np.empty(0, np.float32),
-        np.concatenate(scores) if scores else np.empty(0),
-        np.concatenate(groups) if groups else None,
-    )
-
-
-def epoch_header() -> str:
-    """Return the head of the table that `epoch_line` fills."""
-    return (
-        "epoch  train log-loss  valid log-loss  valid AUC  valid GAUC  calibration"
-        "    rows/s"
-    )
-
-
-def epoch_line(epoch: Epoch) -> str:
-    """Return one epoch as a line of the table."""
-
-    def show(value: float | None, width: int, digits: int = 5) -> str:
-        missing = value is None or math.isnan(value)
-        return ("-" if missing else f"{value:.{digits}f}").rjust(width)
-
-    return (
-        f"{epoch.number:5d}  {show(epoch.train_log_loss, 14)}"
-        f"  {show(epoch.log_loss, 14)}  {show(epoch.auc, 9)}  {show(epoch.gauc, 10)}"
-        f"  {show(epoch.calibration, 11, 3)}  {epoch.rows_per_second:8,.0f}"
     )

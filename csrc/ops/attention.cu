@@ -52,8 +52,8 @@ struct counter {
 struct launch {
   /* the model */
   const float *weights;
-  int shared_floats; /* of them, from the first: copied to shared memory */
-  int room_floats;   /* of a warp */
+  int shared_floats;    /* of them, from the first: copied to shared memory */
+  int workspace_floats; /* of a warp */
   int width, padded, ld, num_layers, num_fields, num_slots;
   int fold_floats, folds_once, two_buffers;
   int has_product, has_outer;
@@ -76,7 +76,7 @@ struct launch {
 };
 
 /* A warp's shared memory. */
-struct room {
+struct workspace {
   float *folded, *x, *y, *query, *first, *score;
   double *total;
   int *ids; /* [fields][32]; -1: a row of zeros */
@@ -86,8 +86,8 @@ __host__ __device__ int round_up(int n, int unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-__device__ room find_room(const launch &p, float *memory) {
-  room r;
+__device__ workspace find_workspace(const launch &p, float *memory) {
+  workspace r;
   r.total = reinterpret_cast<double *>(memory), memory += 2 * p.padded;
   r.folded = memory, memory += p.fold_floats;
   r.x = memory, memory += DIN_ROWS * p.ld;
@@ -99,7 +99,7 @@ __device__ room find_room(const launch &p, float *memory) {
   return r;
 }
 
-int count_room(const launch &p) {
+int count_workspace(const launch &p) {
   int floats = 2 * p.padded + p.fold_floats + DIN_ROWS * p.ld * (1 + p.two_buffers);
   floats += p.padded + p.layers[0].columns + DIN_ROWS + DIN_ROWS * p.num_fields;
   return round_up(floats, 4);
@@ -163,7 +163,7 @@ __device__ float4 add_product(float4 sum, float4 x, float4 y) {
 }
 
 /* first [columns] = bias_1 + query . weight_query */
-__device__ void start_layers(const launch &p, const float *shared, const room &r,
+__device__ void start_layers(const launch &p, const float *shared, const workspace &r,
                              int lane) {
   int quads = p.layers[0].columns / 4;
   const float4 *weight = reinterpret_cast<const float4 *>(find(p, shared, p.query));
@@ -182,8 +182,8 @@ __device__ void start_layers(const launch &p, const float *shared, const room &r
 
 /* folded = behavior (+ q product) (+ sum over i of q_i outer_i), columns of a chunk */
 template <typename A>
-__device__ void fold(const launch &p, const float *shared, const room &r, int chunk,
-                     int lane) {
+__device__ void fold(const launch &p, const float *shared, const workspace &r,
+                     int chunk, int lane) {
   const layer_place &l = p.layers[0];
   int tiles = chunk + 1 < l.chunks ? l.tiles : l.last_tiles;
   int64_t start = chunk * din_count_weights(l.depth, l.tiles) / 4;
@@ -213,8 +213,8 @@ __device__ void fold(const launch &p, const float *shared, const room &r, int ch
 }
 
 /* x [rows, D] = the rows of the tables; false where an id is out of range */
-__device__ bool read_behaviors(const launch &p, const room &r, int64_t at, int rows,
-                               bool valid, int lane) {
+__device__ bool read_behaviors(const launch &p, const workspace &r, int64_t at,
+                               int rows, bool valid, int lane) {
   bool good = true;
   int offset = 0;
   for (int i = 0; i < p.num_fields; i++) {
@@ -310,9 +310,10 @@ __device__ void activate(int kind, const float4 *parameters, din_lane<A> lane,
 
 /* One chunk of columns of one layer: to `out`, or, with `dot`, added to sums [rows]. */
 template <typename A, int TILES>
-__device__ void run_chunk(const launch &p, const float *shared, const room &r, int l,
-                          int chunk, const float *in, float *out, const float *dot,
-                          int rows, din_lane<A> lane, float (&sums)[A::LANE_ROWS]) {
+__device__ void run_chunk(const launch &p, const float *shared, const workspace &r,
+                          int l, int chunk, const float *in, float *out,
+                          const float *dot, int rows, din_lane<A> lane,
+                          float (&sums)[A::LANE_ROWS]) {
   constexpr int COLUMNS = TILES * A::LANE_COLS;
   typedef const typename A::weight *weights;
   const layer_place &place = p.layers[l];
@@ -388,7 +389,7 @@ __device__ float run_row_dice(const launch &p, const layer_place &place, float *
 
 /* All layers over the behaviors in r.x; returns the score of row `lane`. */
 template <typename A>
-__device__ float run_layers(const launch &p, const float *shared, const room &r,
+__device__ float run_layers(const launch &p, const float *shared, const workspace &r,
                             int rows, din_lane<A> lane) {
   float *in = r.x, *out = r.y;
   float sums[A::LANE_ROWS] = {};
@@ -497,7 +498,7 @@ __device__ void add_columns(const field &f, const T *table, const int *ids,
 }
 
 /* total [D] += sum over rows of score * behavior, read again: they are near. */
-__device__ void add_behaviors(const launch &p, const room &r, int rows, int lane) {
+__device__ void add_behaviors(const launch &p, const workspace &r, int rows, int lane) {
   double *total = r.total;
   for (int i = 0; i < p.num_fields; i++) {
     const field &f = p.fields[i];
@@ -549,7 +550,7 @@ __device__ history find_history(const launch &p, int64_t n) {
 
 /* Rows [first, last) of a history -> r.total and soft; false where it cannot be read */
 template <typename A>
-__device__ bool attend_rows(const launch &p, const float *shared, const room &r,
+__device__ bool attend_rows(const launch &p, const float *shared, const workspace &r,
                             int64_t n, const history &h, int64_t first, int64_t last,
                             softmax &soft, din_lane<A> lane) {
   bool good = read_query(p, n, r.query, lane.id);
@@ -593,7 +594,7 @@ __device__ bool attend_rows(const launch &p, const float *shared, const room &r,
 
 /* Adds up the chunks of a candidate; the last of them to arrive does. False: not yet.
  */
-__device__ bool join_chunks(const launch &p, const room &r, int64_t n, int chunk,
+__device__ bool join_chunks(const launch &p, const workspace &r, int64_t n, int chunk,
                             softmax &soft, int lane) {
   int64_t size = 2 + p.width;
   double *mine = p.partials + (n * p.chunks + chunk) * size;
@@ -627,7 +628,7 @@ __device__ bool join_chunks(const launch &p, const room &r, int64_t n, int chunk
   return true;
 }
 
-__device__ void write_results(const launch &p, const room &r, int64_t n,
+__device__ void write_results(const launch &p, const workspace &r, int64_t n,
                               const history &h, const softmax &soft, int lane) {
   float *interest = p.interest + n * p.width;
   double factor = 1.0;
@@ -658,7 +659,7 @@ __device__ void write_results(const launch &p, const room &r, int64_t n,
 }
 
 template <typename A>
-__device__ void attend_item(const launch &p, const float *shared, const room &r,
+__device__ void attend_item(const launch &p, const float *shared, const workspace &r,
                             unsigned item, din_lane<A> lane) {
   int64_t n = item / unsigned(p.chunks);
   int chunk = int(item % unsigned(p.chunks));
@@ -694,7 +695,7 @@ __global__ void __launch_bounds__(A::WARPS *DIN_LANES) attend_kernel(const launc
   __syncthreads();
   din_lane<A> lane = {int(threadIdx.x) % DIN_LANES};
   int warp = int(threadIdx.x) / DIN_LANES;
-  room r = find_room(p, shared + p.shared_floats + warp * p.room_floats);
+  workspace r = find_workspace(p, shared + p.shared_floats + warp * p.workspace_floats);
   for (;;) {
     unsigned item = lane.id == 0 ? atomicAdd(&p.work->next, 1u) : 0;
     item = __shfl_sync(ALL_LANES, item, 0);
@@ -877,7 +878,7 @@ const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &end
   for (int64_t end : ends) {
     int most = 0, most_blocks = 0, most_warps_of_block = 0;
     for (int warps = 1; warps <= most_warps; warps++) {
-      int64_t bytes = 4 * (end + int64_t(warps) * c->model.room_floats);
+      int64_t bytes = 4 * (end + int64_t(warps) * c->model.workspace_floats);
       int blocks = 0;
       if (bytes > limit) break;
       DIN_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
@@ -890,7 +891,7 @@ const char *choose_launch(din_cuda_attention *c, const std::vector<int64_t> &end
     best = most > best ? most : best;
     c->warps = most_warps_of_block, c->blocks = most_blocks * processors;
     c->model.shared_floats = int(end);
-    c->shared_bytes = 4 * (size_t(end) + size_t(c->warps) * c->model.room_floats);
+    c->shared_bytes = 4 * (size_t(end) + size_t(c->warps) * c->model.workspace_floats);
   }
   if (best == 0)
     return DIN_TOO_WIDE(
@@ -929,12 +930,12 @@ const char *create(din_cuda_attention *c, const din_attention *a) {
     p.ld = round_up(widest, A::UNIT) + A::PAD;
     p.folds_once = 1;
     p.fold_floats = A::FOLDS ? p.padded * first.columns : 0;
-    p.room_floats = count_room(p);
-    if (A::FOLDS && (ends[0] + p.room_floats) * 4 > limit / 2) {
+    p.workspace_floats = count_workspace(p);
+    if (A::FOLDS && (ends[0] + p.workspace_floats) * 4 > limit / 2) {
       p.folds_once = 0, p.fold_floats = p.padded * 8 * first.tiles;
-      p.room_floats = count_room(p);
+      p.workspace_floats = count_workspace(p);
     }
-    if ((ends[0] + p.room_floats) * 4 <= limit || most == 2) break;
+    if ((ends[0] + p.workspace_floats) * 4 <= limit || most == 2) break;
   }
   const char *failed = choose_launch(c, ends, A::WARPS, device, limit);
   if (failed) return failed;

@@ -1,7 +1,7 @@
 /* The way of a batch to the card and back, for din_infer/cuda.py, and the memory that
    the runtime asks for when tables stay on the host.
 
-   A room is what one run needs: pinned memory that the host fills, the same on the
+   A slot is what one run needs: pinned memory that the host fills, the same on the
    card, the same widened to int64, and results. The batch is one block of 32-bit words,
    integers first, so that one copy takes it. Copies have a stream of their own, so that
    they run beside the batch before. */
@@ -27,7 +27,7 @@ struct din_lane {
   cudaStream_t compute, copy;
 };
 
-struct din_room {
+struct din_slot {
   din_lane *lane;
   int32_t *filled, *narrow; /* [words]: pinned, and on the card */
   int64_t *wide;            /* [words] */
@@ -73,7 +73,7 @@ __global__ void widen_kernel(const widening p) {
   }
 }
 
-void release(din_room *r) {
+void release(din_slot *r) {
   cudaFreeHost(r->filled);
   cudaFree(r->narrow);
   cudaFree(r->wide);
@@ -95,7 +95,7 @@ const char *take(T **out, int64_t count, bool pinned) {
   return nullptr;
 }
 
-const char *take_all(din_room *r, int64_t words, int64_t floats) {
+const char *take_all(din_slot *r, int64_t words, int64_t floats) {
   const char *failed = take(&r->filled, words, true);
   if (!failed) failed = take(&r->narrow, words, false);
   if (!failed) failed = take(&r->wide, words, false);
@@ -132,8 +132,8 @@ EXPORT void din_lane_close(din_lane *lane) {
   delete lane;
 }
 
-EXPORT const char *din_room_open(din_lane *lane, din_room **out) {
-  din_room *r = new (std::nothrow) din_room();
+EXPORT const char *din_slot_open(din_lane *lane, din_slot **out) {
+  din_slot *r = new (std::nothrow) din_slot();
   if (r == nullptr) return "out of memory";
   beside_captures relaxed;
   *out = r;
@@ -145,7 +145,7 @@ EXPORT const char *din_room_open(din_lane *lane, din_room **out) {
   return nullptr;
 }
 
-EXPORT void din_room_close(din_room *r) {
+EXPORT void din_slot_close(din_slot *r) {
   if (r == nullptr) return;
   beside_captures relaxed;
   cudaSetDevice(r->lane->device);
@@ -156,7 +156,7 @@ EXPORT void din_room_close(din_room *r) {
 }
 
 /* Makes room for a batch; addresses change only where it was smaller. */
-EXPORT const char *din_room_reserve(din_room *r, int64_t words, int64_t floats) {
+EXPORT const char *din_slot_reserve(din_slot *r, int64_t words, int64_t floats) {
   if (words <= r->words && floats <= r->floats) return nullptr;
   if (words < r->words) words = r->words;
   if (floats < r->floats) floats = r->floats;
@@ -174,13 +174,13 @@ EXPORT const char *din_room_reserve(din_room *r, int64_t words, int64_t floats) 
 
 /* Where the host writes, the card reads words and int64, writes results, the host reads
    them. */
-EXPORT void din_room_places(const din_room *r, void *places[5]) {
+EXPORT void din_slot_places(const din_slot *r, void *places[5]) {
   places[0] = r->filled, places[1] = r->narrow, places[2] = r->wide;
   places[3] = r->made, places[4] = r->results;
 }
 
 /* Begins to send `words`, of which the first `integers` are widened. */
-EXPORT const char *din_room_send(din_room *r, int64_t words, int64_t integers) {
+EXPORT const char *din_slot_send(din_slot *r, int64_t words, int64_t integers) {
   din_lane *lane = r->lane;
   DIN_TRY(cudaSetDevice(lane->device));
   DIN_TRY(cudaMemcpyAsync(r->narrow, r->filled, size_t(words) * sizeof(int32_t),
@@ -197,7 +197,7 @@ EXPORT const char *din_room_send(din_room *r, int64_t words, int64_t integers) {
 }
 
 /* Begins to fetch results behind what the stream is doing. */
-EXPORT const char *din_room_fetch(din_room *r, int64_t floats) {
+EXPORT const char *din_slot_fetch(din_slot *r, int64_t floats) {
   DIN_TRY(cudaSetDevice(r->lane->device));
   DIN_TRY(cudaMemcpyAsync(r->results, r->made, size_t(floats) * sizeof(float),
                           cudaMemcpyDeviceToHost, r->lane->compute));
@@ -206,7 +206,7 @@ EXPORT const char *din_room_fetch(din_room *r, int64_t floats) {
 }
 
 /* Waits until the results are here. */
-EXPORT const char *din_room_wait(din_room *r) {
+EXPORT const char *din_slot_wait(din_slot *r) {
   beside_captures relaxed;
   DIN_TRY(cudaEventSynchronize(r->done));
   return nullptr;

@@ -124,7 +124,7 @@ typedef struct softmax {
 } softmax;
 
 /* A thread's memory and what lies in it. */
-typedef struct room {
+typedef struct workspace {
   float *query;     /* [DIN_GROUP, padded D] */
   float *first;     /* [DIN_GROUP, S * W]: bias_1 + q . weight_query */
   float *folded;    /* the first weight matrix of a candidate, or a part of it */
@@ -143,9 +143,9 @@ typedef struct room {
   segment segments[DIN_TILE];
   int64_t num_segments, num_rows; /* of the block under construction */
   int64_t next_candidate, last_candidate;
-} room;
+} workspace;
 
-static void arrange(const din_attention *a, float *scratch, room *r) {
+static void arrange(const din_attention *a, float *scratch, workspace *r) {
   int64_t units = a->mlp.layers[0].strips * W, d = a->padded_width;
   memset(r, 0, sizeof *r);
   r->query = scratch, scratch += DIN_GROUP * d;
@@ -196,7 +196,7 @@ static int read_queries(const din_attention *a, const din_attention_batch *b,
 /* Reads behaviors [start, start + count) of a request behind those that are here.
    @pre there is room for them */
 static int read_behaviors(const din_attention *a, const din_attention_batch *b,
-                          int64_t request, int64_t start, int64_t count, room *r,
+                          int64_t request, int64_t start, int64_t count, workspace *r,
                           din_fault *fault) {
   int64_t at = 0;
   r->request = -1;
@@ -272,7 +272,8 @@ static void fold_outer(const din_attention *a, const float *query, float *folded
 
 /* x [rows of the block, H]: layer 1, each segment with its candidate's own weight.
    Strips are the outer loop, so that the weights that all candidates fold stay near. */
-static void first_layer(const din_attention *a, const din_attention_batch *b, room *r) {
+static void first_layer(const din_attention *a, const din_attention_batch *b,
+                        workspace *r) {
   const din_layer *layer = &a->mlp.layers[0];
   int64_t ld = a->mlp.max_padded_units, d = a->padded_width;
   int64_t near = r->next_candidate + DIN_GROUP;
@@ -314,7 +315,8 @@ static void first_layer(const din_attention *a, const din_attention_batch *b, ro
 }
 
 /* score [rows of the block]: all layers. */
-static void score_block(const din_attention *a, const din_attention_batch *b, room *r) {
+static void score_block(const din_attention *a, const din_attention_batch *b,
+                        workspace *r) {
   uint16_t *half_x = NULL;
 #ifdef DIN_AMX
   half_x = r->half_x;
@@ -365,7 +367,7 @@ static void finish_weights(const softmax *soft, float *weight, int64_t count) {
 /* Adds a scored segment to its candidate's interest; writes that when it is the last.
  */
 static void add_segment(const din_attention *a, const din_attention_batch *b,
-                        const segment *s, float *score, room *r) {
+                        const segment *s, float *score, workspace *r) {
   int64_t d = a->padded_width;
   float *weight = b->weight ? b->weight + s->candidate * b->num_positions : NULL;
   float *interest = b->interest + s->candidate * a->width;
@@ -383,7 +385,7 @@ static void add_segment(const din_attention *a, const din_attention_batch *b,
 }
 
 static void finish_block(const din_attention *a, const din_attention_batch *b,
-                         room *r) {
+                         workspace *r) {
   if (r->num_segments == 0) return;
   score_block(a, b, r);
   /* softmax works on whole vectors of scores: each segment's at the front of a copy */
@@ -411,7 +413,7 @@ static int write_empty(const din_attention *a, const din_attention_batch *b,
    history that fits in a block is not cut. */
 static int add_candidate(const din_attention *a, const din_attention_batch *b,
                          int64_t candidate, const float *query, const float *first,
-                         room *r, din_fault *fault) {
+                         workspace *r, din_fault *fault) {
   int64_t request = b->request_of_candidate[candidate], d = a->padded_width;
   int64_t length = length_of(a, b, candidate), positions = b->num_positions;
   if (b->weight && length < positions) {
@@ -443,7 +445,7 @@ static int add_candidate(const din_attention *a, const din_attention_batch *b,
 
 static int attend(const din_attention *a, const din_attention_batch *b, int64_t first,
                   int64_t last, float *scratch, din_fault *fault) {
-  room r;
+  workspace r;
   int64_t units = a->mlp.layers[0].strips * W;
   matrix query_part = {a->weight_query,
                        a->width,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.columns import Batch, fit, open_batch
+from din_infer.columns import Batch, open_batch, require_dtype
 from din_infer.encode import choose_elements
 from din_infer.errors import InputError
 from din_infer.explain.facts import ExplainedRow, ExplainedSequence
@@ -242,7 +242,7 @@ def _kept(
 ) -> list[ExplainedSequence]:
     """List the behaviors that the model saw of each request, as yet without weights."""
     first, *_ = spec.own_fields
-    column = fit(batch.columns[first.column], first.dtype, is_list=True)
+    column = require_dtype(batch.columns[first.column], first.dtype, is_list=True)
     window = _kernels.Window(column)
     choose_elements(spec, batch, window)
     lengths, width, _, _ = window.finish(spec.max_len, False)

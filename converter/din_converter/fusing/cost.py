@@ -14,19 +14,8 @@ from din_converter.fusing.view import View
 __all__ = ["Block", "fused", "left"]
 
 MOVES = (
-    "Reshape",
-    "Unsqueeze",
-    "Squeeze",
-    "Expand",
-    "Tile",
-    "Concat",
-    "Transpose",
-    "Gather",
-    "Identity",
-    "Cast",
-    "Shape",
-    "Slice",
-    "Split",
+    *("Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Concat", "Transpose"),
+    *("Gather", "Identity", "Cast", "Shape", "Slice", "Split"),
 )
 
 

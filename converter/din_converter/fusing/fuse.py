@@ -1,7 +1,7 @@
 """A site's weights, read down to the features of a pair: the unit that they are.
 
-`read_unit` lets `interpret` say what weights and behaviors are, and lays
-the layers out as LocalActivation takes them. What cannot be proven is Unsupported.
+`read_unit` lets a `Reader` say what weights and behaviors are, and lays the layers out
+as LocalActivation takes them. What cannot be proven is Unsupported.
 """
 
 from dataclasses import dataclass, field
@@ -18,8 +18,10 @@ from din_converter.fusing.algebra import (
     Unsupported,
     common_activation,
 )
-from din_converter.fusing.interpret import interpreter
 from din_converter.fusing.layout import Axes
+from din_converter.fusing.operators_choice import CHOICE
+from din_converter.fusing.operators_layout import LAYOUT
+from din_converter.fusing.operators_linear import LINEAR
 from din_converter.fusing.reader import Reader
 from din_converter.fusing.sites import Site
 from din_converter.fusing.values import Leaf, Piece, Weighted, common_mask
@@ -27,6 +29,7 @@ from din_converter.fusing.view import View
 
 __all__ = ["Unit", "read_unit"]
 
+OPERATORS = LAYOUT | LINEAR | CHOICE
 OUTER_LIMIT = 1 << 22
 OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
 
@@ -63,11 +66,11 @@ def read_unit(view: View, site: Site) -> Unit:
     something is done to them first, they are taken as they are after it.
     """
     try:
-        return _read(interpreter(view, site.sizes), site)
+        return _read(Reader(view, site.sizes, "", OPERATORS), site)
     except Unsupported as error:
         first = error
     try:
-        return _read(interpreter(view, site.sizes, site.behaviors), site)
+        return _read(Reader(view, site.sizes, site.behaviors, OPERATORS), site)
     except Unsupported:
         raise first from None
 

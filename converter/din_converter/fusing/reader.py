@@ -1,4 +1,10 @@
-"""Reads the values of one graph, operator by operator, and combines what was read."""
+"""What each value of a graph is, as a function of one (candidate, behavior) pair.
+
+`Reader.value` reads a value backward to where its pair's features come from: rows of a
+table, or any tensor laid out [N, ..] or [N, T, ..], the *leaves*. On the way every
+operator is either read exactly, or the value before it becomes a leaf, or, if that
+depends on candidate and behavior both, `Unsupported` says why the block is left alone.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -47,24 +53,20 @@ class Reader:
     ----------
     view : View
     sizes : Sizes
-    opaque : set of str
-        Values to take as leaves, whatever makes them.
-    handlers : dict
+    opaque : str
+        A value to take as a leaf, whatever makes it; "" for none.
+    operators : dict
         How each operator is read.
     """
 
     def __init__(
-        self,
-        view: View,
-        sizes: Sizes,
-        opaque: frozenset[str],
-        handlers: Mapping[str, Handler],
+        self, view: View, sizes: Sizes, opaque: str, operators: Mapping[str, Handler]
     ) -> None:
         self.view, self.sizes, self.opaque = view, sizes, opaque
         self.algebra = Algebra()
         self.leaves: list[Leaf] = []
         self.softs: list[Soft] = []
-        self._handlers = handlers
+        self._operators = operators
         self._known: dict[str, Value | Unsupported] = {}
         self._cut = self._cut_values()
 
@@ -96,12 +98,12 @@ class Reader:
         if name in self.view.constants:
             return self.constant(self.view.constants[name])
         node = self.view.producer.get(name)
-        if node is None or name in self.opaque:
+        if node is None or name == self.opaque:
             return self._leaf(name)
         if node.op_type in CUTS and node.input[0] in self._cut:
             return self._leaf(name)
         try:
-            handler = self._handlers.get(node.op_type)
+            handler = self._operators.get(node.op_type)
             if handler is None or node.domain not in ("", "ai.onnx"):
                 raise Unsupported(f"the operator {node.op_type}")
             return handler(self, node, name)

@@ -17,13 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from din_converter.functions import (
-    DOMAIN,
-    LocalActivation,
-    Nodes,
-    local_activation_function,
-    parameter_names,
-)
+from din_converter.functions import DOMAIN, LocalActivation, local_activation_function
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused, left
 from din_converter.fusing.fuse import Unit, read_unit
@@ -31,6 +25,7 @@ from din_converter.fusing.layout import Size, features
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
 from din_converter.fusing.view import View
+from din_converter.nodes import Nodes, parameter_names
 from din_infer.spec import Attention
 
 __all__ = ["fuse_graph"]

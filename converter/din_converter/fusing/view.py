@@ -156,9 +156,8 @@ class View:
             [out],
             [t for t in self.graph.initializer if t.name in needed],
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         feeds = {i.name: self.example[i.name] for i in graph.input}
         onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()

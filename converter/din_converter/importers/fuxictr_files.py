@@ -16,10 +16,7 @@ from din_infer.errors import ConversionError, ModelError
 
 __all__ = ["Feature", "read_features", "read_state", "read_vocabularies"]
 
-POOLINGS = {
-    "layers.MaskedAveragePooling()": "mean",
-    "layers.MaskedSumPooling()": "sum",
-}
+POOLINGS = {"layers.MaskedAveragePooling()": "mean", "layers.MaskedSumPooling()": "sum"}
 NO_ENCODER = (None, "", "null", "None", "none")
 
 

@@ -183,12 +183,10 @@ class Machine:
 
     def _append(self, values: list[Any]) -> None:
         into = self._stack[-1]
-        if isinstance(into, Inert):
-            into.items.extend(values)
-        elif type(into) is list:
-            into.extend(values)
-        else:
+        into = into.items if isinstance(into, Inert) else into
+        if type(into) is not list:
             raise RefusedPickle(f"elements appended to {_kind(into)}")
+        into.extend(values)
 
     def _set(self, values: list[Any]) -> None:
         into = self._stack[-1]
@@ -308,28 +306,12 @@ def checked_key(value: Any) -> Any:  # noqa: ANN401
 
 
 _LITERALS = frozenset(
-    {
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    }
+    (
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+        *("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    )
 )
 _ACTIONS: dict[str, Callable[[Machine, Any], None]] = {
     "PROTO": lambda _, __: None,

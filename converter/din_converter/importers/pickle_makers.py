@@ -178,7 +178,4 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
 }
-FINISHERS = {
-    ("numpy", "ndarray"): _finish_array,
-    ("numpy", "dtype"): _finish_dtype,
-}
+FINISHERS = {("numpy", "ndarray"): _finish_array, ("numpy", "dtype"): _finish_dtype}

@@ -7,16 +7,12 @@ by our own unpickler and written anew; guards and metadata are left out. torch g
 copy.
 """
 
-import contextlib
 import io
 import json
-import logging
 import os
 import re
-import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,8 @@ from din_converter.importers.pt2_program import (
     vetted_program,
     vetted_value,
 )
-from din_converter.importers.unpickle import read_pickled
+from din_converter.importers.unpickle import read_pickled, stored_members
+from din_converter.quiet import first_line, quiet
 from din_infer.errors import ConversionError
 
 __all__ = ["load_program"]
@@ -86,40 +83,23 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:  # a damaged archive can raise nearly anything
-        reason = f"a damaged file ({_first_line(error)})"
+        reason = f"a damaged file ({first_line(error)[:200]})"
     else:
         return _load(copy, path)
     raise ConversionError("a program that torch.export.save wrote", reason, str(path))
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
 def _load(copy: bytes, path: Path) -> ExportedProgram:
-    with _quiet():
+    with quiet():
         try:
             # not torch.export.load: it hides the reason, and tries an older format
             loaded = load_pt2(io.BytesIO(copy)).exported_programs["model"]
         except Exception as error:  # torch's errors share no narrower base
-            reason = _first_line(error)
+            reason = first_line(error)[:200]
         else:
             program: ExportedProgram = loaded
             return program
     raise ConversionError("a program that this torch can load", reason, str(path))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 # ------------------------------------------------------------------------- the archive
@@ -147,13 +127,7 @@ def _vetted_copy(path: Path) -> bytes:
 def _members(path: Path) -> dict[str, bytes]:
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
-        infos = archive.infolist()
-        names = [i.filename for i in infos]
-        packed = [i.filename for i in infos if i.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise RefusedPickle(f"a compressed member {packed[0]}")
-        if len(set(names)) < len(names) or sum(i.file_size for i in infos) > size:
-            raise RefusedPickle("an archive whose members overlap")
+        names = stored_members(archive, size)
         roots = {name.partition("/")[0] for name in names}
         if len(roots) != 1:
             raise RefusedPickle("an archive with more than one folder")
@@ -176,7 +150,7 @@ def _json(members: dict[str, bytes], name: str) -> Any:  # noqa: ANN401
     try:
         return json.loads(members[name])
     except (RecursionError, ValueError) as error:
-        raise RefusedPickle(f"a damaged {name} ({_first_line(error)})") from None
+        raise RefusedPickle(f"a damaged {name} ({first_line(error)[:200]})") from None
 
 
 def _written(value: object) -> bytes:

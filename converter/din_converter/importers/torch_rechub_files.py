@@ -59,11 +59,7 @@ TOP = {
     "version": Key("0.9.0", lambda v: v == "0.9.0", None),
     **dict.fromkeys(("variant", "state_dict"), ANY),
 }
-MLP = {
-    "dims": _SIZES,
-    "dropout": ANY,
-    "output_layer": FLAG.or_else(True),
-}
+MLP = {"dims": _SIZES, "dropout": ANY, "output_layer": FLAG.or_else(True)}
 ATTENTION = {
     "dims": _SIZES,
     "activation": activation(ACTIVATIONS, IDENTITY).or_else("dice"),

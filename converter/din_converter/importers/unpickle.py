@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from din_converter.importers.pickle_machine import Inert, Machine, RefusedPickle
-from din_converter.importers.pickle_makers import (
-    FINISHERS,
-    MAKERS,
-    Storage,
-    is_sizes,
-)
+from din_converter.importers.pickle_makers import FINISHERS, MAKERS, Storage, is_sizes
+from din_converter.quiet import first_line
 from din_infer.errors import ConversionError
 
-__all__ = ["Inert", "module_state", "read_pickle", "read_pickled", "state_dict_of"]
+__all__ = [
+    "Inert",
+    "module_state",
+    "read_pickle",
+    "read_pickled",
+    "state_dict_of",
+    "stored_members",
+]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
@@ -91,9 +94,7 @@ def _read(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
     except (OSError, RefusedPickle):
         raise
     except Exception as error:  # a damaged file can raise nearly anything
-        text = str(error).splitlines()[0] if str(error) else ""
-        reason = f"a damaged file ({text or type(error).__name__})"
-        raise RefusedPickle(reason) from None
+        raise RefusedPickle(f"a damaged file ({first_line(error)})") from None
 
 
 # ----------------------------------------------------------------- the two formats
@@ -103,15 +104,21 @@ def _run(file: io.BytesIO, size: int, persistent: Callable[[Any], Any]) -> Any: 
     return Machine(file, MAKERS, FINISHERS, persistent, 2**20 + 4 * size).run()
 
 
+def stored_members(archive: zipfile.ZipFile, size: int) -> list[str]:
+    """List an archive's members; refuse what is packed, or more than `size` bytes."""
+    members = archive.infolist()
+    names = [m.filename for m in members]
+    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise RefusedPickle(f"a compressed member {packed[0]}")
+    if len(set(names)) < len(names) or sum(m.file_size for m in members) > size:
+        raise RefusedPickle("an archive whose members overlap")
+    return names
+
+
 def _read_zip(file: BinaryIO, size: int) -> Any:  # noqa: ANN401
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        names = {m.filename: m for m in members}
-        if len(names) < len(members) or sum(m.file_size for m in members) > size:
-            raise RefusedPickle("an archive whose members overlap")
-        packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise RefusedPickle(f"a compressed member {packed[0]}")
+        names = stored_members(archive, size)
         pickles = [n for n in names if n == "data.pkl" or n.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise RefusedPickle(f"an archive with {len(pickles) or 'no'} data.pkl")

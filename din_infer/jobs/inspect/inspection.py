@@ -6,7 +6,7 @@ counted from the two. Letters: B rows.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,13 +139,9 @@ def inspect_files(
     rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
     inspector = _Inspector(spec, present)
     bar = tqdm(
-        total=rows,
-        unit=" rows",
-        unit_scale=True,
-        desc="inspecting",
-        file=sys.stderr,
+        total=rows, unit=" rows", unit_scale=True, desc="inspecting", file=sys.stderr,
         disable=None if progress else True,
-    )
+    )  # fmt: skip
     with bar:
         names = inspector.columns, spec.optional_columns
         for source, start, batch in _read(sources, *names, batch_size, rows):
@@ -195,36 +191,26 @@ def _read(
                 rows -= batch.num_rows
 
 
-def _with_encoders(
-    spec: FeatureSpec, change: Callable[[Encoder], Encoder]
-) -> FeatureSpec:
-    def changed(fields: Iterable[Any]) -> tuple[Any, ...]:
-        return tuple(replace(f, encoder=change(f.encoder)) for f in fields)
-
-    return replace(
-        spec,
-        user=changed(spec.user),
-        candidate=changed(spec.candidate),
-        behavior=tuple(replace(s, fields=changed(s.fields)) for s in spec.behavior),
-        multi_hot=changed(spec.multi_hot),
-    )
-
-
-def _forgiving(spec: FeatureSpec) -> FeatureSpec:
-    """Return the spec without values that are errors: they get id 0, or 0.0."""
+def _encoders(spec: FeatureSpec) -> tuple[FeatureEncoder, FeatureEncoder]:
+    """Return the encoder of ids, to which no value is an error, and that of keys."""
     known: dict[int, Encoder] = {}  # one for one: encoders keep large hash tables
-
-    def change(encoder: Encoder) -> Encoder:
-        if encoder.type not in ("vocab", "identity") or encoder.unseen != "error":
-            return encoder
-        if id(encoder) not in known:
-            known[id(encoder)] = replace(encoder, unseen="missing")
-        return known[id(encoder)]
-
-    dense = [
-        d if d.missing is not None else replace(d, missing=0.0) for d in spec.dense
-    ]
-    return replace(_with_encoders(spec, change), dense=tuple(dense))
+    ids, keys = [], []
+    for column in spec.reads:
+        part, encoder = column.part, column.encoder
+        if isinstance(part, Dense):
+            forgiving = replace(part, missing=part.missing or 0.0)
+            ids.append(replace(column, part=forgiving))
+        elif encoder is None:
+            ids.append(column)
+            keys.append(column)
+        else:
+            if encoder.type in ("vocab", "identity") and encoder.unseen == "error":
+                if id(encoder) not in known:
+                    known[id(encoder)] = replace(encoder, unseen="missing")
+                encoder = known[id(encoder)]
+            ids.append(replace(column, encoder=encoder))
+            keys.append(replace(column, encoder=key_encoder(encoder)))
+    return FeatureEncoder(ids), FeatureEncoder(keys)
 
 
 class _Inspector:
@@ -235,20 +221,22 @@ class _Inspector:
         self.columns = tuple(dict.fromkeys([*spec.columns, *present.values()]))
         self._present = present
         self._threads = available_cpus()
-        self._ids = FeatureEncoder(_forgiving(spec).reads)
-        by_keys = _with_encoders(spec, key_encoder)
-        self._keys = FeatureEncoder(replace(by_keys, dense=()).reads)
+        self._ids, self._keys = _encoders(spec)
         self._stats = Stats()
         self._rows = 0
-        lists = [s.name for s in spec.behavior] + [m.name for m in spec.multi_hot]
-        self._elements = dict.fromkeys(lists, 0)  # that are kept
+        # that are kept
+        self._elements = {part.name: 0 for part in (*spec.behavior, *spec.multi_hot)}
         self._labels = np.zeros(3, np.int64)  # clicks, non-clicks, others
         self._users = DistinctKeys()
         self._times: list[tuple[Any, str]] = []
         classes = ("clicks", "non_clicks") if "label" in present else ("rows",)
         self._sequences = [SequenceCounts(spec, s, classes) for s in spec.behavior]
-        self._tables = [TableCounts(spec, name) for name in spec.tables]
-        self._tables = [t for t in self._tables if t.fields]
+        self._tables = []
+        for table in spec.tables.values():
+            mine = [c for c in spec.reads if c.table == table.name]
+            if mine and mine[0].encoder:  # a derived feature's table has no column
+                names = tuple(c.inputs[0].name for c in mine)
+                self._tables.append(TableCounts(table, names, mine[0].encoder))
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
@@ -270,7 +258,7 @@ class _Inspector:
         for name in self._elements:
             self._elements[name] += int(ids[f"{name}.lengths"].sum())
         if "group" in self._present:
-            groups = columns.keys64(batch, self._present["group"]).view(np.uint64)
+            groups = columns.hash_keys(batch, self._present["group"]).view(np.uint64)
             self._users.add(groups[groups != 0])
         if "time" in self._present:
             name = self._present["time"]
@@ -281,8 +269,7 @@ class _Inspector:
         self, files: tuple[str, ...], rows_of_files: int, absent: dict[str, str]
     ) -> Inspection:
         """Sum up."""
-        fields = dict(self._count_fields())
-        tables = (t.report(fields) for t in self._tables)
+        fields = self._count_fields()
         return Inspection(
             files=files,
             rows=self._rows,
@@ -293,7 +280,7 @@ class _Inspector:
             time=(self._times[0][1], self._times[1][1]) if self._times else None,
             sequences=tuple(s.report() for s in self._sequences),
             fields=fields,
-            tables=tuple(t for t in tables if t),
+            tables=tuple(t.report(fields) for t in self._tables),
         )
 
     def _count_users(self) -> Users:
@@ -307,28 +294,25 @@ class _Inspector:
             rows_most=int(counts[-1]) if len(counts) and not users.halvings else None,
         )
 
-    def _count_fields(self) -> Iterator[tuple[str, FieldCounts]]:
+    def _count_fields(self) -> dict[str, FieldCounts]:
+        counts = {}
         for c in self.spec.reads:
             if c.is_length:
                 continue
             part, name = c.part, c.inputs[0].name
-            values = self._rows * c.size if c.size else self._elements[part.name]
-            counts = self._field(name, values, c.encoder)
+            found = self._stats.fields.get(name, FieldStats())
+            refused = found.unseen if c.encoder and c.encoder.unseen == "error" else 0
             if isinstance(part, Dense) and part.missing is None:
-                counts = replace(counts, refused=counts.nulls)
-            yield name, counts
-
-    def _field(self, name: str, values: int, encoder: Encoder | None) -> FieldCounts:
-        found = self._stats.fields.get(name, FieldStats())
-        is_error = encoder is not None and encoder.unseen == "error"
-        return FieldCounts(
-            values=values,
-            nulls=found.nulls,
-            unseen=found.unseen,
-            truncated=found.truncated,
-            empty=found.empty,
-            refused=found.unseen if is_error else 0,
-        )
+                refused = found.nulls
+            counts[name] = FieldCounts(
+                values=self._rows * c.size if c.size else self._elements[part.name],
+                nulls=found.nulls,
+                unseen=found.unseen,
+                truncated=found.truncated,
+                empty=found.empty,
+                refused=refused,
+            )
+        return counts
 
 
 def _extremes(column: pa.Array, name: str) -> list[tuple[Any, str]]:

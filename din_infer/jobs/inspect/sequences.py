@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.columns import fit, open_batch
+from din_infer.columns import open_batch, require_dtype
 from din_infer.encode import choose_elements
 from din_infer.jobs.inspect.facts import Match, Overlap, SequenceReport, share
 from din_infer.spec import Behavior, Encoder, FeatureSpec
@@ -48,7 +48,7 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     first = spec.own_fields[0]
     lengths = [spec.length_column] if spec.length_column else []
     opened = open_batch(batch, [first.column], optional=lengths)
-    column = fit(opened.columns[first.column], first.dtype, is_list=True)
+    column = require_dtype(opened.columns[first.column], first.dtype, is_list=True)
     window = _kernels.Window(column)
     choose_elements(spec, opened, window)
     return window.finish(2**62, False)[0]
@@ -138,6 +138,7 @@ class SequenceCounts:
         kept_at = np.cumsum(reach[1:])  # behaviors that max_len 1, 2, .. keeps
         ranks = {p: max(1, -(-p * rows // 100)) for p in PERCENTILES if rows}
         needs = {p: -(-p * behaviors // 100) for p in KEEPING if behaviors}
+        occurring = np.flatnonzero(histogram)
         return SequenceReport(
             name=self.spec.name,
             fields=self.fields,
@@ -160,20 +161,16 @@ class SequenceCounts:
             padding=None if not rows else 1 - kept / (rows * max_len),
             repeats={name: share(n, kept) for name, n in self._repeats.items()},
             overlaps=tuple(self._overlaps()),
-            histogram=tuple(
-                (int(n), int(histogram[n])) for n in np.flatnonzero(histogram)
-            ),
+            histogram=tuple((int(n), int(histogram[n])) for n in occurring),
         )
 
     def _overlaps(self) -> list[Overlap]:
         reach = [np.cumsum(kept[::-1])[::-1][1:] for kept in self._kept]
         overlaps = []
-        for (candidate, field), counts in self._counts.items():
-            matches = {
-                name: of_class.report(r)
-                for name, of_class, r in zip(self.classes, counts, reach, strict=True)
-            }
-            overlaps.append(Overlap(candidate, field, matches))
+        for pair, counts in self._counts.items():
+            matches = [of.report(r) for of, r in zip(counts, reach, strict=True)]
+            by_class = dict(zip(self.classes, matches, strict=True))
+            overlaps.append(Overlap(*pair, by_class))
         return overlaps
 
 

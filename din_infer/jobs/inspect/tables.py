@@ -13,7 +13,7 @@ from din_infer.jobs.inspect.facts import (
     expected_collisions,
     share,
 )
-from din_infer.spec import FeatureSpec
+from din_infer.spec import Encoder, Table
 
 __all__ = ["DistinctKeys", "TableCounts", "buckets_for"]
 
@@ -74,10 +74,9 @@ class DistinctKeys:
             keys = keys[self._is_sampled(keys)]
         if not len(keys):
             return
-        ordered = np.sort(keys)
-        starts = _starts(ordered)
-        self._waiting.append((ordered[starts], np.diff(starts, append=len(ordered))))
-        self._num_waiting += len(starts)
+        distinct, counts = np.unique(keys, return_counts=True)
+        self._waiting.append((distinct, counts))
+        self._num_waiting += len(distinct)
         if self._num_waiting >= max(WAITING, len(self.keys) // 8):
             self.finish()
 
@@ -91,7 +90,8 @@ class DistinctKeys:
         self._num_waiting = 0
         order = np.argsort(keys)
         keys, counts = keys[order], counts[order]
-        starts = _starts(keys)
+        is_new = np.append(True, keys[1:] != keys[:-1])
+        starts = np.flatnonzero(is_new)
         keys, counts = keys[starts], np.add.reduceat(counts, starts)
         at = np.searchsorted(self.keys, keys)
         is_known = np.zeros(len(keys), np.bool_)
@@ -134,13 +134,6 @@ class DistinctKeys:
         return max(0.0, 1 - (tail << self.halvings) / self.occurrences)
 
 
-def _starts(ordered: Keys) -> Ints:
-    """Find where each run of equal keys begins; `ordered` is not empty."""
-    is_start = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=is_start[1:])
-    return np.flatnonzero(is_start)
-
-
 def buckets_for(num_keys: int, limit: float = WANTED) -> int:
     """Return the fewest buckets for which `expected_collisions` is within the limit.
 
@@ -158,22 +151,19 @@ def buckets_for(num_keys: int, limit: float = WANTED) -> int:
 
 
 class TableCounts:
-    """Counts of one embedding table, over all fields that share it.
+    """Counts of one embedding table, over all fields that share it: one or more.
 
     A key is kept as the row it has and, in the bits left, the low ones of its XXH64 (of
     an identity table: the value); so keys of one row lie side by side. Two keys are
     taken for one when they share the row and those bits, 33 or more.
     """
 
-    def __init__(self, spec: FeatureSpec, name: str) -> None:
-        mine = [c for c in spec.reads if c.table == name]
-        self.fields = tuple(c.inputs[0].name for c in mine)
-        self.encoder = mine[0].encoder if mine else None
-        self.table = spec.tables[name]
+    def __init__(self, table: Table, fields: tuple[str, ...], encoder: Encoder) -> None:
+        self.table, self.fields, self.encoder = table, fields, encoder
         self.distinct = DistinctKeys()
         self._largest = 0
-        self._seen = np.zeros(self.table.rows if mine else 0, np.bool_)
-        self._bits = np.uint64(64 - max(1, (self.table.rows - 1).bit_length()))
+        self._seen = np.zeros(table.rows, np.bool_)
+        self._bits = np.uint64(64 - max(1, (table.rows - 1).bit_length()))
         self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
 
     def add(self, ids: dict[str, Ints], keys: dict[str, Ints]) -> None:
@@ -187,10 +177,8 @@ class TableCounts:
             parts.append((rows.view(np.uint64) << self._bits) | (key & self._mask))
         self.distinct.add(np.concatenate(parts))
 
-    def report(self, counts: Mapping[str, FieldCounts]) -> TableReport | None:
-        """Sum up, beside the counts of every field. None for a table no field reads."""
-        if self.encoder is None:
-            return None
+    def report(self, counts: Mapping[str, FieldCounts]) -> TableReport:
+        """Sum up, beside the counts of every field."""
         encoder, distinct, rows = self.encoder, self.distinct.finish(), self.table.rows
         row_of_key = distinct.keys >> self._bits
         unseen_keys = 0
@@ -222,18 +210,16 @@ class TableCounts:
         )
 
     def _collisions(self) -> Collisions:
-        is_offset = self.encoder is not None and self.encoder.reduce == "offset"
+        distinct, num_keys = self.distinct, self.distinct.num_keys
+        is_offset = self.encoder.reduce == "offset"
         buckets = self.table.rows - is_offset
-        distinct = self.distinct
-        num_keys = distinct.num_keys
         wanted = buckets_for(num_keys)
         measured = occurrences = wanted_measured = None
         if not distinct.halvings:
             is_shared = _has_twin(distinct.keys >> self._bits)
             measured = share(int(is_shared.sum()), num_keys)
-            occurrences = share(
-                int(distinct.counts[is_shared].sum()), distinct.occurrences
-            )
+            of_shared = int(distinct.counts[is_shared].sum())
+            occurrences = share(of_shared, distinct.occurrences)
             again = np.sort((distinct.keys & self._mask) % np.uint64(wanted))
             wanted_measured = share(int(_has_twin(again).sum()), num_keys)
         rows = wanted + is_offset

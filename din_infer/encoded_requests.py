@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from din_infer.errors import InputError
 
-__all__ = ["EncodedRequest"]
+__all__ = ["EncodedRequests"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EncodedRequest:
+class EncodedRequests:
     """The users' side of B requests; `Predictor.encode_request` makes it.
 
     Opaque and read-only, so that threads may share it. Pickles. It belongs to the model
@@ -47,6 +47,6 @@ class EncodedRequest:
             raise InputError(rule, f"one of {self.model_id}", "requests", fix)
         return self._inputs
 
-    def __reduce__(self) -> tuple[Callable[..., "EncodedRequest"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "EncodedRequests"], tuple[Any, ...]]:
         # through __init__: an unpickled array could be written to
-        return EncodedRequest, (self.model_id, self.num_requests, dict(self._inputs))
+        return EncodedRequests, (self.model_id, self.num_requests, dict(self._inputs))

@@ -1,0 +1,110 @@
+"""Scores of rows by torch, for validation and for users."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from din_converter.model import ClickModel
+from din_converter.rows import Rows
+from din_infer.jobs.pipeline import ahead
+from din_infer.jobs.sources import found_in, open_parquet
+from din_infer.spec import Calibration, FeatureSpec
+
+__all__ = [
+    "EVALUATION_ROWS",
+    "evaluate",
+    "read_table",
+    "score",
+    "score_rows",
+    "tensors",
+]
+
+EVALUATION_ROWS = 4096
+
+
+def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
+    """Read the columns that training needs from a Parquet file.
+
+    Raises
+    ------
+    InputError
+        If the file is not Parquet, or lacks a column.
+    """
+    roles = (spec.label, spec.group, spec.time, spec.weight)
+    wanted = list(dict.fromkeys([*spec.columns, *(r for r in roles if r)]))
+    with open_parquet(path, wanted, spec.optional_columns) as file:
+        names = found_in(file, wanted, spec.optional_columns)
+        return file.read(columns=names).combine_chunks()
+
+
+def tensors(
+    inputs: Mapping[str, NDArray[Any]], device: torch.device | None = None
+) -> dict[str, Tensor]:
+    """Take encoded inputs as tensors, which share memory with them on the CPU."""
+    return {k: torch.from_numpy(v).to(device) for k, v in inputs.items()}
+
+
+def evaluate(
+    model: ClickModel,
+    table: pa.Table | Rows,
+    batch_size: int = EVALUATION_ROWS,
+    *,
+    calibrated: bool = True,
+) -> NDArray[np.float64]:
+    """Score every row with torch in evaluation mode, float64 [rows].
+
+    Calibration is applied, as `Predictor.score` applies it, unless `calibrated` is
+    False: training neither sees nor judges by it.
+    """
+    if isinstance(table, Rows):
+        return score_rows(model, table, batch_size, calibrated=calibrated)[1]
+    out = np.empty(table.num_rows)
+    for start in range(0, table.num_rows, batch_size):
+        inputs = model.spec.encode(table.slice(start, batch_size))
+        scores = score(model, tensors(inputs), calibrated=calibrated)
+        out[start : start + batch_size] = scores
+    return out
+
+
+def score(
+    model: ClickModel, inputs: Mapping[str, Tensor], *, calibrated: bool
+) -> NDArray[np.float64]:
+    """Score one batch; leaves the model in evaluation mode."""
+    model.eval()
+    calibration = model.spec.calibration if calibrated else Calibration()
+    with torch.inference_mode():
+        z = model(inputs).double() * calibration.scale + calibration.offset
+        linked = torch.sigmoid(z) if model.spec.model.link == "sigmoid" else z
+    scores: NDArray[np.float64] = linked.cpu().numpy()
+    return scores
+
+
+def score_rows(
+    model: ClickModel,
+    rows: Rows,
+    batch_size: int = EVALUATION_ROWS,
+    *,
+    calibrated: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64] | None]:
+    """Return labels, scores and groups of all rows, in order."""
+    device = model.tower.output.weight.device
+    labels, scores, groups = [], [], []
+    with closing(ahead(rows.batches(batch_size))) as batches:  # type: ignore[type-var]
+        for batch in batches:
+            labels.append(batch.labels)
+            inputs = tensors(batch.inputs, device)
+            scores.append(score(model, inputs, calibrated=calibrated))
+            if batch.groups is not None:
+                groups.append(batch.groups)
+    return (
+        np.concatenate(labels) if labels else np.empty(0, np.float32),
+        np.concatenate(scores) if scores else np.empty(0),
+        np.concatenate(groups) if groups else None,
+    )

@@ -1,0 +1,195 @@
+"""The proof that the file of a torch module computes what the module computes.
+
+Letters: N candidates (the batch), T positions.
+"""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from din_converter.modules import Graph
+from din_converter.quiet import quiet
+from din_converter.verify import Case, open_way, ways
+from din_infer.device import import_runtime
+from din_infer.errors import ConversionError
+from din_infer.model_format import TOLERANCE
+
+__all__ = [
+    "check_outputs",
+    "example_batches",
+    "golden_example",
+    "plain_session",
+    "reference_outputs",
+]
+
+Truth = tuple[str, dict[str, NDArray[Any]], list[NDArray[Any]]]
+
+
+def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+    """Yield the example, then batches of other sizes and lengths drawn from it.
+
+    Rows and positions are drawn anew for every input on its own, so that candidates
+    meet other histories. Dimensions that torch fixed keep their size.
+    """
+    example = graph.example
+    yield "example", example
+    dims = {
+        i.name: [d.dim_param for d in i.type.tensor_type.shape.dim]
+        for i in graph.plain.graph.input
+    }
+    sizes: dict[str, int] = {}
+    for name, array in example.items():
+        pairs = zip(dims[name], array.shape, strict=True)
+        sizes |= {symbol: size for symbol, size in pairs if symbol}
+    if not sizes:
+        return
+    first = next(iter(sizes))
+    others = [s for s in sizes if s != first]
+    yield "half", _repeated(example, dims, 0.5)
+    yield "twice", _repeated(example, dims, 2)
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 64):  # ONNX Runtime's GRU and others end the process at 0
+        for label, change in (
+            ("", lambda size: size),
+            (", shortest", lambda size: 1),  # noqa: ARG005
+            (", longer", lambda size: 2 * size + 3),
+        ):
+            if label and not others:
+                continue
+            wanted = {first: n} | {s: change(sizes[s]) for s in others}
+            drawn = {
+                name: _drawn(array, dims[name], wanted, rng)
+                for name, array in example.items()
+            }
+            yield f"N={n}{label}", drawn
+
+
+def _repeated(
+    example: Mapping[str, NDArray[Any]], dims: Mapping[str, list[str]], times: float
+) -> dict[str, NDArray[Any]]:
+    """Take half of every input's rows, or all of them twice.
+
+    Inputs that hold several rows per candidate, one after the other, stay in step.
+    """
+    out = {}
+    for name, array in example.items():
+        if not (array.ndim and dims[name][0]):
+            out[name] = array
+        elif times < 1:
+            out[name] = np.ascontiguousarray(array[: len(array) // 2])
+        else:
+            out[name] = np.concatenate([array, array])
+    return out
+
+
+def _drawn(
+    array: NDArray[Any],
+    dims: list[str],
+    wanted: Mapping[str, int],
+    rng: np.random.Generator,
+) -> NDArray[Any]:
+    for axis, symbol in enumerate(dims):
+        if symbol:
+            index = rng.integers(0, array.shape[axis], wanted[symbol])
+            array = np.take(array, index, axis=axis)
+    return np.ascontiguousarray(array)
+
+
+def golden_example(graph: Graph, wanted: Sequence[NDArray[Any]]) -> str:
+    """Keep some rows of the example and torch's outputs, as JSON {inputs, outputs}."""
+    inputs = {k: v.tolist() for k, v in graph.example.items()}
+    outputs = [np.asarray(w, np.float64).tolist() for w in wanted]
+    return json.dumps({"inputs": inputs, "outputs": outputs})
+
+
+def reference_outputs(graph: Graph) -> list[Truth]:
+    """Run the module on every batch that it takes: in float64 where it can.
+
+    Returns
+    -------
+    list of (name, inputs, outputs)
+        The example first.
+    """
+    exact = copy.copy(graph)
+    dtype = torch.float64
+    single = graph.call(graph.example, torch.float32)
+    try:
+        with quiet():
+            exact.module = copy.deepcopy(graph.module).double()
+        double = exact.call(graph.example, dtype)
+        near = all(
+            np.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
+            for a, b in zip(double, single, strict=True)
+        )
+    except Exception:  # code that insists on float32 fails in many ways
+        near = False
+    if not near:
+        exact, dtype = graph, torch.float32
+    out: list[Truth] = []
+    for name, inputs in example_batches(graph):
+        try:
+            out.append((name, inputs, exact.call(inputs, dtype)))
+        except Exception:  # a batch that the module refuses is not a legal one
+            if name == "example":
+                raise
+    return out
+
+
+def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401
+    """Open the graph as it was exported, for comparison."""
+    onnxruntime = import_runtime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, ["CPUExecutionProvider"]
+    )
+
+
+def check_outputs(
+    names: Sequence[str], truth: Sequence[Truth], path: Path
+) -> list[Case]:
+    """Compare a file with torch on every batch, in every way it can run.
+
+    Raises
+    ------
+    ConversionError
+        If an output differs by more than 1e-5 · max(1, |output|).
+    """
+    cases = []
+    for way in ways(path):
+        session = open_way(path, way)
+        for name, inputs, wanted in truth:
+            got = session.run(inputs, names)
+            worst = 0.0
+            for label, a, b in zip(names, got, wanted, strict=True):
+                worst = max(worst, _difference(f"{name}, {way}", label, a, b))
+            rows = len(next(iter(inputs.values()))) if inputs else 0
+            cases.append(Case(name, way, rows, worst, worst))
+    return cases
+
+
+def _difference(
+    place: str, label: str, got: NDArray[Any], wanted: NDArray[Any]
+) -> float:
+    """Return the largest difference; NaN must stand where torch has NaN."""
+    if got.shape != wanted.shape:
+        rule = f"{label} of shape {list(wanted.shape)}"
+        raise ConversionError(rule, list(got.shape), f"batch {place}")
+    a, b = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(a - b))
+        off = ~(apart <= TOLERANCE * np.maximum(1.0, np.abs(b)))
+    if off.any():
+        at = tuple(int(i) for i in np.argwhere(off)[0])
+        rule = f"an output {label} within {TOLERANCE:g} of torch's {b[at]:.9g}"
+        raise ConversionError(rule, f"{a[at]:.9g}", f"batch {place}, {list(at)}")
+    return float(apart.max(initial=0.0))

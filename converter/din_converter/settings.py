@@ -1,0 +1,40 @@
+"""How to train: what `train` and din-train take, without torch."""
+
+from dataclasses import dataclass
+
+__all__ = ["MEASURES", "OPTIMIZERS", "SCHEDULES", "Settings"]
+
+OPTIMIZERS = ("adam", "adagrad", "sgd")
+SCHEDULES = ("constant", "exponential", "linear", "cosine")
+MEASURES = ("auc", "gauc", "log_loss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the defaults are din-train's.
+
+    `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
+    an exponential schedule multiplies the learning rate by per epoch, a little at every
+    step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
+    shuffled together; memory holds about four times as many.
+    """
+
+    epochs: int = 10
+    batch_size: int = 1024
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    decay: float = 0.9
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    mba: float = 0.0
+    embedding_std: float = 0.01
+    patience: int = 2
+    select: str = "auc"
+    valid_fraction: float = 0.1
+    shuffle_rows: int = 1_000_000
+    seed: int = 0
+    threads: int | None = None
+    device: str = "cpu"
+    checkpoint_minutes: float = 5.0
+    progress: bool = True
