@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from din_converter.functions import IR_VERSION, OPSET
 from din_converter.fusing.layout import Shape, Size
@@ -40,28 +41,18 @@ class View:
     _may_mask: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for tensor in self.graph.initializer:
-            self.constants[tensor.name] = numpy_helper.to_array(tensor)
-        for node in self.graph.node:
-            for name in node.output:
-                self.producer[name] = node
-            if node.op_type == "Constant":
-                value = attribute(node, "value")
-                if value is not None:
-                    self.constants[node.output[0]] = numpy_helper.to_array(value)
-        infos = (self.graph.input, self.graph.value_info, self.graph.output)
-        for info in (i for group in infos for i in group):
-            tensor = info.type.tensor_type
-            self.types[info.name] = tensor.elem_type
-            if tensor.HasField("shape"):
-                dims = tensor.shape.dim
-                if all(d.WhichOneof("value") for d in dims):
-                    stated = (d.dim_param or d.dim_value for d in dims)
-                    self.shapes[info.name] = tuple(map(Size.parse, stated))
-        for name, array in self.constants.items():
-            self.shapes.setdefault(name, tuple(map(Size, array.shape)))
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            self.types.setdefault(name, kind)
+        self.producer = {name: n for n in self.graph.node for name in n.output}
+        values = ir.serde.deserialize_graph(self.graph)
+        made = (value for node in values for value in node.outputs)
+        for value in (*values.inputs, *values.initializers.values(), *made):
+            name, array = str(value.name), ir.convenience.get_const_tensor(value)
+            if array is not None:
+                self.constants[name] = array.numpy()
+            if value.dtype is not None:
+                self.types[name] = int(value.dtype)
+            dims = [d if isinstance(d, int) else d.value for d in value.shape or ()]
+            if value.shape is not None and None not in dims:
+                self.shapes[name] = tuple(map(Size.parse, dims))
         for node in self.graph.node:
             if node.op_type == "Expand" and node.output[0] not in self.shapes:
                 self._expanded(node)
