@@ -50,7 +50,9 @@ class View:
                 self.constants[name] = array.numpy()
             if value.dtype is not None:
                 self.types[name] = int(value.dtype)
-            dims = [d if isinstance(d, int) else d.value for d in value.shape or ()]
+            dims: list[Any] = [
+                d if isinstance(d, int) else d.value for d in value.shape or ()
+            ]
             if value.shape is not None and None not in dims:
                 self.shapes[name] = tuple(map(Size.parse, dims))
         for node in self.graph.node:
