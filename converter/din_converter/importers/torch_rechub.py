@@ -118,18 +118,10 @@ class _Plan:
         for t in (t for n in lists for t in tables[n]):
             if t["shared_with"] is None:
                 owners.setdefault(t["name"], t)
-        made = {
-            n: [made_feature(found, t, owners) for t in tables[n]]
-            for n in ("features", "history_features", "target_features")
-        }
+        made = {n: [made_feature(found, t, owners) for t in tables[n]] for n in lists}
         found.finish()
-        self.features = made["features"]
-        self.histories = made["history_features"]
-        self.targets = made["target_features"]
-        self.tables = {
-            f.table: (f.rows, f.dim)
-            for f in (*self.features, *self.histories, *self.targets)
-        }
+        self.features, self.histories, self.targets = made.values()
+        self.tables = {f.table: (f.rows, f.dim) for part in made.values() for f in part}
         self.max_len = max_len
         self._check(found)
         found.finish()
