@@ -138,20 +138,10 @@ class View:
         """Compute a value of the example; None where the runtime cannot."""
         if name in self.example:
             return self.example[name]
-        made = {out for node in self.ancestors([name]) for out in node.output}
-        nodes = [n for n in self.graph.node if made & set(n.output)]
-        needed = {i for n in nodes for i in n.input}
-        out = helper.make_tensor_value_info(name, self.types[name], None)
-        graph = helper.make_graph(
-            nodes,
-            "mask",
-            [i for i in self.graph.input if i.name in needed],
-            [out],
-            [t for t in self.graph.initializer if t.name in needed],
-        )
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        feeds = {i.name: self.example[i.name] for i in graph.input}
+        whole = ir.serde.deserialize_graph(self.graph)
+        part = ir.convenience.extract(whole, list(self.example), [name])
+        part.opset_imports[""] = OPSET
+        model = ir.to_proto(ir.Model(part, ir_version=IR_VERSION))
         onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -159,7 +149,7 @@ class View:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, ["CPUExecutionProvider"]
             )
-            values: NDArray[Any] = session.run(None, feeds)[0]
+            values: NDArray[Any] = session.run(None, dict(self.example))[0]
         except Exception:  # the runtime's errors share no narrower base
             return None
         return values
