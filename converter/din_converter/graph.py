@@ -26,6 +26,7 @@ from din_converter.functions import (
     TowerOp,
     bag_attributes,
     bag_function,
+    function_named,
     local_activation_function,
     tower_function,
 )
@@ -124,21 +125,14 @@ class _Graph:
             return self.derived_table(f.derived)
         return self.table(f.table)
 
-    def call(self, base: str, signature: tuple[object, ...], make: Any) -> str:  # noqa: ANN401
-        """Name the function of a signature; write it when it is the first one."""
-        key = (base, *signature)
-        if key not in self.functions:
-            count = sum(k[0] == base for k in self.functions)
-            self.functions[key] = make(f"{base}_{count}" if count else base)
-        return str(self.functions[key].name)
-
     def bag(
         self, ids: str, lengths: str, table: str, attributes: dict[str, Any]
     ) -> str:
-        name = self.call(
+        name = function_named(
+            self.functions,
             "EmbeddingBag",
             tuple(attributes.items()),
-            lambda name: bag_function(name, attributes),
+            partial(bag_function, attributes=attributes),
         )
         return self.g.add(name, ids, lengths, table, domain=DOMAIN, **attributes)
 
@@ -164,10 +158,11 @@ class _Graph:
         tables = {k: self.weights[v] for k, v in values.items() if "table_" in k}
         guarded = may_hide_overflow(sequence.attention, weights, tables)
         op = LocalActivation.of(sequence, self.explain, guarded)
-        name = self.call(
+        name = function_named(
+            self.functions,
             "LocalActivation",
             op.signature,
-            lambda name: local_activation_function(name, op),
+            partial(local_activation_function, op=op),
         )
         outputs = [f"{sequence.name}.interest"]
         if self.explain:
@@ -355,7 +350,7 @@ def build_graph(
         graph.weight(f"weights.tower.{label}", value)
         for label, value in zip(op.layers, values, strict=True)
     ]
-    name = graph.call("Tower", (), lambda name: tower_function(name, op))
+    name = function_named(graph.functions, "Tower", (), partial(tower_function, op=op))
     g.add(name, *blocks, *weights, domain=DOMAIN, out="logit", **op.attributes)
     z, calibration = "logit", spec.calibration
     if calibration.scale != 1.0:

@@ -17,6 +17,7 @@ from din_infer.errors import ConversionError
 from din_infer.spec import RESERVED
 
 __all__ = [
+    "ACTIVATIONS",
     "ANY",
     "FLAG",
     "LIST",
@@ -41,6 +42,16 @@ __all__ = [
 
 REQUIRED: Any = object()
 MAX_VALUES = 1000
+# Libraries' names of activations, in lower case, and the spec's.
+ACTIVATIONS = {
+    "dice": "dice",
+    "prelu": "prelu",
+    "leakyrelu": "prelu",  # of the slope 0.01
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "identity": "none",
+}
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,11 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from din_converter.importers.description import refuse
+from din_converter.importers.description import ACTIVATIONS, refuse
 from din_infer.errors import ConversionError
 
 __all__ = ["Layers", "Settings", "is_size", "read_config", "refuse_old"]
 
-# FuxiCTR's names, in lower case, and the spec's. Its LeakyReLU has the slope 0.01.
-ACTIVATIONS = {
-    "dice": "dice",
-    "prelu": "prelu",
-    "leakyrelu": "prelu",
-    "relu": "relu",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "identity": "none",
-}
 OUTPUT_ACTIVATIONS = ("relu", "sigmoid", "silu", "identity")
 FIRST_VERSION = ("din_query_field", "din_history_field")
 

@@ -55,16 +55,10 @@ def read(
     ----------
     path : path
         A state_dict, or a whole model as torch.save writes it.
-    description : path, optional
-        JSON with `features`, `history_features`, `target_features`, `mlp_params` and
-        `attention_mlp_params`; for a state_dict, and only for one.
-    user_fields, candidate_fields : iterable of str
-        Fields that a request, or a candidate, has. By default what is attended is the
-        candidate's, and what is a target only; all others are the user's.
-    max_len : int, optional
-        The length to which training padded the histories, with id 0 (a description may
-        say it as a feature's `max_len`). Lists are then padded to it. Without it,
-        where padding counts, every list is scored just as it comes.
+    description, user_fields, candidate_fields, max_len
+        As `convert` takes them. Without fields, what is attended is the candidate's,
+        and what is a target only; all others are the user's. Without `max_len`, where
+        padding counts, every list is scored just as it comes.
 
     Returns
     -------
