@@ -6,6 +6,7 @@ all else is float32. Letters: B requests, N candidates, T positions, D width of 
 behavior, H hidden units, F behavior fields.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "DOMAIN",
     "TowerOp",
     "bag_function",
+    "function_named",
     "local_activation_function",
     "tower_function",
 ]
@@ -55,6 +57,20 @@ def _function(
         [helper.make_opsetid("", OPSET)],
         attributes=list(attributes),
     )
+
+
+def function_named(
+    functions: dict[tuple[object, ...], onnx.FunctionProto],
+    base: str,
+    signature: tuple[object, ...],
+    make: Callable[[str], onnx.FunctionProto],
+) -> str:
+    """Name the function of a signature; write it when it is the first one."""
+    key = (base, *signature)
+    if key not in functions:
+        count = sum(k[0] == base for k in functions)
+        functions[key] = make(f"{base}_{count}" if count else base)
+    return str(functions[key].name)
 
 
 @dataclass(frozen=True)

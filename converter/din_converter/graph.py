@@ -24,6 +24,7 @@ from din_converter.functions import (
     TowerOp,
     bag_attributes,
     bag_function,
+    function_named,
     local_activation_function,
     tower_function,
 )
@@ -33,7 +34,7 @@ from din_converter.nodes import Nodes
 from din_converter.overflow import may_hide_overflow
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET, WEIGHT_SUFFIX
-from din_infer.spec import Behavior, BehaviorField, FeatureSpec
+from din_infer.spec import Behavior, BehaviorField
 
 __all__ = ["build_graph"]
 
@@ -59,7 +60,7 @@ class _Graph:
     have two, to keep clear of a sequence's own `<sequence>.lengths` and `.interest`.
     """
 
-    spec: FeatureSpec
+    model: ClickModel
     explain: bool
     embedding_dtype: str
     g: Nodes = field(default_factory=lambda: Nodes(prefix="node."))
@@ -95,10 +96,10 @@ class _Graph:
             return self.g.read_rows(table, ids)
         return self.g.add("Gather", table, ids)
 
-    def table(self, model: ClickModel, name: str) -> str:
+    def table(self, name: str) -> str:
         label = f"weights.table.{name}"
         if label not in self.weights:
-            table: nn.Embedding = model.tables[key_of(name)]  # type: ignore[assignment]
+            table: nn.Embedding = self.model.tables[key_of(name)]  # type: ignore[assignment]
             weight = table.weight.detach().cpu()
             if self.embedding_dtype == "fp32":  # float32 is taken as it lies in memory
                 self.weights[label] = weight.float().contiguous().numpy()
@@ -108,42 +109,35 @@ class _Graph:
                 self.weights[label] = made
         return label
 
-    def derived_table(self, model: ClickModel, name: str) -> str:
+    def derived_table(self, name: str) -> str:
         """Materialize a derived field: one pooled row per id of its source."""
         label = f"weights.derived.{name}"
         if label not in self.weights:
-            derived = next(d for d in self.spec.derived if d.name == name)
-            read = partial(model.derived_rows, name)
+            derived = next(d for d in self.model.spec.derived if d.name == name)
+            read = partial(self.model.derived_rows, name)
             made = self._embeddings(name, len(derived.lookup), derived.dim, read)
             self.weights[label] = made
         return label
 
-    def behavior_table(self, model: ClickModel, f: BehaviorField) -> str:
+    def behavior_table(self, f: BehaviorField) -> str:
         if f.derived is not None:
-            return self.derived_table(model, f.derived)
-        return self.table(model, f.table)
-
-    def call(self, base: str, signature: tuple[object, ...], make: Any) -> str:  # noqa: ANN401
-        """Name the function of a signature; write it when it is the first one."""
-        key = (base, *signature)
-        if key not in self.functions:
-            count = sum(k[0] == base for k in self.functions)
-            self.functions[key] = make(f"{base}_{count}" if count else base)
-        return str(self.functions[key].name)
+            return self.derived_table(f.derived)
+        return self.table(f.table)
 
     def bag(
         self, ids: str, lengths: str, table: str, attributes: dict[str, Any]
     ) -> str:
-        name = self.call(
+        name = function_named(
+            self.functions,
             "EmbeddingBag",
             tuple(attributes.items()),
-            lambda name: bag_function(name, attributes),
+            partial(bag_function, attributes=attributes),
         )
         return self.g.add(name, ids, lengths, table, domain=DOMAIN, **attributes)
 
-    def attend(self, model: ClickModel, sequence: Behavior) -> str:
+    def attend(self, sequence: Behavior) -> str:
         """Add LocalActivation for one sequence; returns the interest [N, D]."""
-        unit: LocalActivationUnit = model.attentions[key_of(sequence.name)]  # type: ignore[index, assignment]
+        unit: LocalActivationUnit = self.model.attentions[key_of(sequence.name)]  # type: ignore[index, assignment]
         weights = attention_weights(unit)
         values = {
             "request_of_candidate": "request_of_candidate",
@@ -151,10 +145,10 @@ class _Graph:
         }
         for i, f in enumerate(sequence.fields):
             values[f"ids_{i}"] = f.source or f.name
-            values[f"table_{i}"] = self.behavior_table(model, f)
+            values[f"table_{i}"] = self.behavior_table(f)
         real = [name for name, _ in sequence.query if name is not None]
         for i, name in enumerate(real):
-            ids, table = self.candidate_ids_and_table(model, name)
+            ids, table = self.candidate_ids_and_table(name)
             values[f"candidate_ids_{i}"], values[f"candidate_table_{i}"] = ids, table
         for label, value in weights.items():
             values[label] = self.weight(
@@ -163,10 +157,11 @@ class _Graph:
         tables = {k: self.weights[v] for k, v in values.items() if "table_" in k}
         guarded = may_hide_overflow(sequence.attention, weights, tables)
         op = LocalActivation.of(sequence, self.explain, guarded)
-        name = self.call(
+        name = function_named(
+            self.functions,
             "LocalActivation",
             op.signature,
-            lambda name: local_activation_function(name, op),
+            partial(local_activation_function, op=op),
         )
         outputs = [f"{sequence.name}.interest"]
         if self.explain:
@@ -183,32 +178,31 @@ class _Graph:
             **op.attributes,
         )
 
-    def candidate_ids_and_table(self, model: ClickModel, name: str) -> tuple[str, str]:
-        for f in self.spec.candidate:
+    def candidate_ids_and_table(self, name: str) -> tuple[str, str]:
+        for f in self.model.spec.candidate:
             if f.name == name:
-                return f.name, self.table(model, f.table)
-        derived = next(d for d in self.spec.derived if d.name == name)
-        return derived.source, self.derived_table(model, name)
+                return f.name, self.table(f.table)
+        derived = next(d for d in self.model.spec.derived if d.name == name)
+        return derived.source, self.derived_table(name)
 
-    def pool_sequence(self, model: ClickModel, sequence: Behavior) -> str:
+    def pool_sequence(self, sequence: Behavior) -> str:
         """BaseModel: pool each field of a sequence; returns [B, D]."""
-        attributes = bag_attributes(self.spec.model.pooling, sequence.padding, 0.0)
+        pooling = self.model.spec.model.pooling
+        attributes = bag_attributes(pooling, sequence.padding, 0.0)
         pooled = []
         for f in sequence.fields:
-            table, ids = self.behavior_table(model, f), f.source or f.name
+            table, ids = self.behavior_table(f), f.source or f.name
             pooled.append(self.bag(ids, sequence.lengths, table, attributes))
         return self.g.add("Concat", *pooled, axis=1)
 
 
-def _tower_input(
-    graph: _Graph, model: ClickModel, first: Array
-) -> tuple[list[str], Array]:
+def _tower_input(graph: _Graph, first: Array) -> tuple[list[str], Array]:
     """Build the tower's blocks, [N, w_i] each, and their weight [sum of w_i, H].
 
     A part that is sliced, repeated, projected or made of other parts only moves rows of
     the weight matrix: a linear layer does not care.
     """
-    spec, g = graph.spec, graph.g
+    spec, g = graph.model.spec, graph.g
     fields = (*spec.user, *spec.candidate, *spec.derived, *spec.multi_hot)
     widths = {f.name: f.width for f in fields} | {d.name: d.width for d in spec.dense}
     widths |= {s.name: s.width for s in spec.behavior}
@@ -238,9 +232,7 @@ def _tower_input(
 
     interests = {
         s.name: (
-            graph.pool_sequence(model, s)
-            if spec.model.type == "base"
-            else graph.attend(model, s)
+            graph.pool_sequence(s) if spec.model.type == "base" else graph.attend(s)
         )
         for s in spec.behavior
         if graph.explain
@@ -250,7 +242,7 @@ def _tower_input(
     user_rows, candidate_rows = [], []
     for (kind, name), rows in collected.items():
         if kind == "field":
-            vector, on_user, folded = _field_vector(graph, model, name, rows)
+            vector, on_user, folded = _field_vector(graph, name, rows)
             if on_user:
                 user_side.append(vector)
                 user_rows.append(folded)
@@ -260,7 +252,7 @@ def _tower_input(
             if spec.model.type == "base":
                 vector = g.add("Gather", vector, "request_of_candidate")
             if kind == "product":
-                vector = g.add("Mul", vector, _query_vector(graph, model, name))
+                vector = g.add("Mul", vector, _query_vector(graph, name))
         candidate_side.append(vector)
         candidate_rows.append(folded)
     blocks = []
@@ -277,41 +269,39 @@ def _tower_input(
     return blocks, weight
 
 
-def _field_vector(
-    graph: _Graph, model: ClickModel, name: str, rows: Array
-) -> tuple[str, bool, Array]:
+def _field_vector(graph: _Graph, name: str, rows: Array) -> tuple[str, bool, Array]:
     """Return a field's vector, whether it is per request, and its weight rows."""
-    spec = graph.spec
+    spec = graph.model.spec
     for f in (*spec.user, *spec.candidate):
         if f.name == name:
-            vector = graph.read_rows(graph.table(model, f.table), f.name)
+            vector = graph.read_rows(graph.table(f.table), f.name)
             return vector, f.side == "user", rows
     for d in spec.derived:
         if d.name == name:
-            vector = graph.read_rows(graph.derived_table(model, name), d.source)
+            vector = graph.read_rows(graph.derived_table(name), d.source)
             return vector, d.side == "user", rows
     for m in spec.multi_hot:
         if m.name == name:
             attributes = bag_attributes(m.pooling, m.padding, m.empty)
-            table = graph.table(model, m.table)
+            table = graph.table(m.table)
             vector = graph.bag(name, m.lengths, table, attributes)
             return vector, m.side == "user", rows
     dense = next(d for d in spec.dense if d.name == name)
     if dense.project:
-        projection: nn.Linear = model.projections[key_of(name)]  # type: ignore[assignment]
+        projection: nn.Linear = graph.model.projections[key_of(name)]  # type: ignore[assignment]
         rows = as_array(projection.weight).T @ rows
     return name, dense.side == "user", rows
 
 
-def _query_vector(graph: _Graph, model: ClickModel, name: str) -> str:
+def _query_vector(graph: _Graph, name: str) -> str:
     """Build the query of a sequence, [N, D]; unpaired slots are zeros."""
-    sequence = next(s for s in graph.spec.behavior if s.name == name)
+    sequence = next(s for s in graph.model.spec.behavior if s.name == name)
     g, parts = graph.g, []
     for field_name, width in sequence.query:
         if field_name is None:
             parts.append(g.zeros(width))
         else:
-            ids, table = graph.candidate_ids_and_table(model, field_name)
+            ids, table = graph.candidate_ids_and_table(field_name)
             parts.append(graph.read_rows(table, ids))
     return g.add("Concat", *parts, axis=1)
 
@@ -343,10 +333,10 @@ def build_graph(
         If a value does not fit fp16: names the table, its row and the value.
     """
     spec = model.spec
-    graph = _Graph(spec, explain and spec.model.type == "din", embedding_dtype)
+    graph = _Graph(model, explain and spec.model.type == "din", embedding_dtype)
     g = graph.g
     layers = fold_layers(model.tower)
-    blocks, layers[0].weight = _tower_input(graph, model, layers[0].weight)
+    blocks, layers[0].weight = _tower_input(graph, layers[0].weight)
     op = TowerOp(spec.model.tower, len(blocks))
     values = [
         v for layer in layers for v in (layer.weight, layer.bias, *layer.parameters)
@@ -355,7 +345,7 @@ def build_graph(
         graph.weight(f"weights.tower.{label}", value)
         for label, value in zip(op.layers, values, strict=True)
     ]
-    name = graph.call("Tower", (), lambda name: tower_function(name, op))
+    name = function_named(graph.functions, "Tower", (), partial(tower_function, op=op))
     g.add(name, *blocks, *weights, domain=DOMAIN, out="logit", **op.attributes)
     z, calibration = "logit", spec.calibration
     if calibration.scale != 1.0:

@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -220,28 +221,20 @@ def _export(
 ) -> ExportedProgram:
     """Export with every dimension open that the module does not fix itself."""
 
-    def every(value: Any) -> Any:  # noqa: ANN401
+    def opened(value: Any, which: str) -> Any:  # noqa: ANN401
         if not isinstance(value, Tensor):
             return None
-        return dict.fromkeys(range(value.ndim), Dim.AUTO)
-
-    def batch(value: Any) -> Any:  # noqa: ANN401
-        if not isinstance(value, Tensor):
-            return None
-        return {0: Dim.AUTO} if value.ndim else {}
-
-    def sizes(value: Any) -> Any:  # noqa: ANN401
-        """Leave the last axis of floats of three axes fixed: it is features."""
-        wide = isinstance(value, Tensor) and value.ndim > 2
-        if not wide or not value.is_floating_point():
-            return every(value)
-        return dict.fromkeys(range(value.ndim - 1), Dim.AUTO)
+        # the last axis of floats of three axes is features
+        wide = value.ndim > 2 and value.is_floating_point()
+        axes = {"all": value.ndim, "lists": value.ndim - wide, "batch": value.ndim > 0}
+        return dict.fromkeys(range(axes[which]), Dim.AUTO)
 
     first: Exception | None = None
     bounded: ExportedProgram | None = None
-    for choice in (every, sizes, batch):
-        if choice is batch and bounded is not None:
-            return bounded  # which is refused: it is not for any length
+    for which in ("all", "lists", "batch"):
+        if which == "batch" and bounded is not None:
+            break  # it is refused: it is not for any length
+        choice = partial(opened, which=which)
         given, named = pytree.tree_map(choice, (args, kwargs))
         with quiet():
             try:

@@ -7,11 +7,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from din_converter.fusing.cost import Block
+from din_converter.fusing.cost import Block, layer_flops, operator_flops
 from din_converter.prune import Leftovers
 from din_converter.rounding import Rounding
 from din_converter.verify import Case
@@ -68,8 +67,7 @@ def block_of(sequence: Behavior, positions: int) -> Block:
     a, d = sequence.attention, sequence.width
     pairwise_blocks = [d * d if i == "outer" else d for i in a.interactions]
     wide = 2 * d + sum(pairwise_blocks)
-    before, after = [wide, *a.hidden, 1], [d, *a.hidden, 1]
-    written = wide + d + sum(pairwise_blocks) + 2 * sum(before[1:]) + d
+    written = wide + d + sum(pairwise_blocks) + 2 * (sum(a.hidden) + 1) + d
     folds = sum(i != "difference" for i in a.interactions)
     return Block(
         name=sequence.name,
@@ -81,9 +79,8 @@ def block_of(sequence: Behavior, positions: int) -> Block:
         mask="lengths" if sequence.padding == "masked" else "none",
         reads="tables",
         positions=positions,
-        flops_before=positions * (2 * d + sum(2 * x * y for x, y in pairwise(before))),
-        flops_after=positions * (2 * d + sum(2 * x * y for x, y in pairwise(after)))
-        + (2 + 2 * folds) * d * after[1],
+        flops_before=positions * (2 * d + layer_flops(wide, a.hidden)),
+        flops_after=operator_flops(d, a.hidden, folds, positions),
         bytes_before=FLOAT_BYTES * positions * written,
         bytes_after=FLOAT_BYTES * d,
     )

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-__all__ = ["MEASURES", "OPTIMIZERS", "SCHEDULES", "Settings"]
+__all__ = ["CHOICES", "Settings"]
 
-OPTIMIZERS = ("adam", "adagrad", "sgd")
-SCHEDULES = ("constant", "exponential", "linear", "cosine")
-MEASURES = ("auc", "gauc", "log_loss")
+CHOICES = {
+    "optimizer": ("adam", "adagrad", "sgd"),
+    "schedule": ("constant", "exponential", "linear", "cosine"),
+    "select": ("auc", "gauc", "log_loss"),
+}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from din_converter.model import ClickModel, build_model, key_of
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
-from din_converter.settings import MEASURES, OPTIMIZERS, SCHEDULES, Settings
+from din_converter.settings import CHOICES, Settings
 from din_infer import metrics
 from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.jobs.pipeline import ahead
@@ -42,6 +42,8 @@ from din_infer.spec import FeatureSpec
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
 LOGS_PER_EPOCH = 50
+COUNTERS = ("step", "loss", "seconds", "waited")
+DIVERGED = "Training diverged: lower the learning rate."
 
 
 def train(
@@ -227,8 +229,8 @@ class _Training:
                 self.waited += time.perf_counter() - started
                 loss = self._take_step(batch)
                 if not math.isfinite(loss):
-                    fix = "Training diverged: lower the learning rate."
-                    raise InputError("a finite loss", loss, f"epoch {number}", fix)
+                    place = f"epoch {number}"
+                    raise InputError("a finite loss", loss, place, DIVERGED)
                 self.loss += loss * len(batch.labels)
                 now = time.perf_counter()
                 self.seconds += now - started
@@ -325,9 +327,8 @@ class _Training:
             inputs = tensors(next(batches).inputs, self.device)
             scores = score(self.model, inputs, calibrated=False)
         if not np.isfinite(scores).all():
-            fix = "Training diverged: lower the learning rate."
             place = f"the end of epoch {len(self.epochs) + 1}"
-            raise InputError("finite scores", "others", place, fix)
+            raise InputError("finite scores", "others", place, DIVERGED)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -338,10 +339,7 @@ class _Training:
                 "model": self.model.state_dict(),
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "random": torch.get_rng_state(),
-                "step": self.step,
-                "loss": self.loss,
-                "seconds": self.seconds,
-                "waited": self.waited,
+                **{name: getattr(self, name) for name in COUNTERS},
                 "epochs": [asdict(e) for e in self.epochs],
                 "best": self.best.number if self.best else 0,
                 "best_state": self.best_state,
@@ -357,8 +355,8 @@ class _Training:
         ):
             optimizer.load_state_dict(state)
         torch.set_rng_state(content["random"])
-        self.step, self.loss = content["step"], content["loss"]
-        self.seconds, self.waited = content["seconds"], content["waited"]
+        for name in COUNTERS:
+            setattr(self, name, content[name])
         self.epochs = [Epoch(**e) for e in content["epochs"]]
         if content["best"]:
             self.best = self.epochs[content["best"] - 1]
@@ -366,11 +364,7 @@ class _Training:
 
 
 def _check_settings(settings: Settings) -> None:
-    for name, choices in (
-        ("optimizer", OPTIMIZERS),
-        ("schedule", SCHEDULES),
-        ("select", MEASURES),
-    ):
+    for name, choices in CHOICES.items():
         value = getattr(settings, name)
         if value not in choices:
             raise InputError("one of " + ", ".join(choices), repr(value), name)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from din_converter.settings import MEASURES, OPTIMIZERS, SCHEDULES, Settings
+from din_converter.settings import CHOICES, Settings
 from din_infer.cli import positive
 from din_infer.errors import InputError
 from din_infer.spec import ACTIVATIONS
@@ -82,12 +82,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = "stop after N epochs without a better validation"
     setting("--patience", what, metavar="N", type=positive)
     what = "validation measure by which the epoch to keep is chosen"
-    setting("--select", what, choices=MEASURES)
+    setting("--select", what, choices=CHOICES["select"])
     what = "optimizer of the layers; tables get its sparse form"
-    setting("--optimizer", what, choices=OPTIMIZERS)
+    setting("--optimizer", what, choices=CHOICES["optimizer"])
     setting("--learning-rate", "learning rate", type=_rate)
     what = "schedule of the learning rate; linear and cosine end at 0 after --epochs"
-    setting("--schedule", what, choices=SCHEDULES)
+    setting("--schedule", what, choices=CHOICES["schedule"])
     setting("--decay", "factor per epoch of --schedule exponential", type=_rate)
     what = "steps in which the learning rate rises to its value"
     setting("--warmup-steps", what, metavar="N", type=_whole)

@@ -359,7 +359,7 @@ class Algebra:
         for j, (_, r) in enumerate(live):
             for atom, c in r.z.items():
                 z.terms.setdefault(atom, np.zeros(len(live)))[j] = c
-        wide = [_promote(r, kind) for _, r in live]
+        wide = [r.parameters or neutral(r.kind, kind) for _, r in live]
         parameters = [np.array(p) for p in zip(*wide, strict=True)] if wide[0] else []
         self.layers.append(Layer(kind, z, parameters))
         out = Form(x.size)
@@ -399,11 +399,6 @@ class Algebra:
         terms = {("h", number, j): columns[j] for j in range(size) if columns[j].any()}
         return Form(x.size, terms).plus(Form.constant(offset))
 
-    @staticmethod
-    def _family(atom: Atom) -> str:
-        kind = str(atom[0])
-        return {"gated": "sigmoid", "rowgated": "row"}.get(kind, kind)
-
     def _recognize(self, row: dict[Atom, float]) -> _Row | None:
         """Tell which activation a row is; None for a number."""
         gates = {a: c for a, c in row.items() if a[0] not in LINEAR}
@@ -412,7 +407,7 @@ class Algebra:
         if not gates:
             return _Row("none", linear, offset=constant) if linear else None
         calls = {(a[1], a[2]) for a in gates}
-        if len(calls) != 1 or len({self._family(a) for a in gates}) != 1:
+        if len(calls) != 1:
             raise Unsupported("two activations in one unit")
         ((number, j),) = calls
         call = self.calls[number]
@@ -516,11 +511,6 @@ def _common(kinds: set[str]) -> str:
         return "dice"
     reason = "different activations: " + ", ".join(sorted(kinds))
     raise Unsupported(reason)
-
-
-def _promote(row: _Row, kind: str) -> tuple[float, ...]:
-    """Return the parameters of a row's activation, said as `kind`."""
-    return row.parameters or neutral(row.kind, kind)
 
 
 def neutral(kind: str, wider: str) -> tuple[float, ...]:

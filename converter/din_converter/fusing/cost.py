@@ -11,7 +11,7 @@ from din_converter.fusing.layout import Size
 from din_converter.fusing.sites import Site
 from din_converter.fusing.view import View
 
-__all__ = ["Block", "fused", "left"]
+__all__ = ["Block", "fused", "layer_flops", "left", "operator_flops"]
 
 MOVES = (
     *("Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Concat", "Transpose"),
@@ -45,6 +45,22 @@ class Block:
     def to_dict(self) -> dict[str, Any]:
         """Return the block for JSON."""
         return asdict(self)
+
+
+def layer_flops(width: int, hidden: tuple[int, ...]) -> int:
+    """Count the FLOPs of layers to one unit, for one pair."""
+    return sum(2 * a * b for a, b in itertools.pairwise((width, *hidden, 1)))
+
+
+def operator_flops(
+    width: int, hidden: tuple[int, ...], products: int, positions: int
+) -> int:
+    """Count the FLOPs of LocalActivation for one candidate.
+
+    Its first layer is folded per candidate, with `products` of query and behavior.
+    """
+    folded = (2 + 2 * products) * width * (*hidden, 1)[0]
+    return positions * (2 * width + layer_flops(width, hidden)) + folded
 
 
 def left(site: Site, reason: str) -> Block:
@@ -88,23 +104,21 @@ def fused(
             flops += inner * count if node.op_type not in MOVES else 0
             written += 4 * count
     d = len(unit.behaviors)
-    layers = [d, *(layer.z.size for layer in unit.layers), 1]
-    pair = sum(2 * a * b for a, b in itertools.pairwise(layers)) + 2 * d
+    hidden = tuple(layer.z.size for layer in unit.layers)
     products = sum(k in unit.weights for k in ("weight_product", "weight_outer"))
-    folded = (2 + 2 * products) * d * layers[1]
     computed = any(not unit.leaves[leaf].table for leaf, _ in unit.behaviors)
     return Block(
         name=site.name,
         fused=True,
         width=d,
-        hidden=tuple(layers[1:-1]),
+        hidden=hidden,
         activation=unit.activation,
         softmax=unit.softmax,
         mask=unit.mask or "none",
         reads="vectors" if computed else "tables",
         positions=positions,
         flops_before=flops,
-        flops_after=pair * positions + folded,
+        flops_after=operator_flops(d, hidden, products, positions),
         bytes_before=written,
         bytes_after=4 * len(unit.columns),
     )

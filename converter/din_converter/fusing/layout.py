@@ -6,6 +6,7 @@ the same flattened ``(("N", "T"), (48,))``; an axis of size 1 is ``()``. Sizes a
 monomials over the graph's symbols: ``s0*s1`` and 10 are equal only to themselves.
 """
 
+import ast
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,30 +80,19 @@ class Size:
 
 
 def _factors(text: str) -> list[str]:
-    """Split a product at its own stars, those in parentheses left alone."""
-    while text.startswith("(") and _closing(text) == len(text) - 1:
-        text = text[1:-1]
-    depth, parts = 0, [""]
-    for c in text:
-        depth += (c == "(") - (c == ")")
-        if depth == 0 and c in "+-/%":
-            return [text]  # a sum, or a quotient
-        if depth == 0 and c == "*":
-            parts.append("")
-        else:
-            parts[-1] += c
-    if len(parts) == 1 or "" in parts:  # two stars are a power
+    """Split a product at its own stars; what is no product is one factor."""
+    try:
+        todo: list[ast.expr] = [ast.parse(text, mode="eval").body]
+    except SyntaxError:
         return [text]
-    return [f for part in parts for f in _factors(part)]
-
-
-def _closing(text: str) -> int:
-    depth = 0
-    for i, c in enumerate(text):
-        depth += (c == "(") - (c == ")")
-        if depth == 0:
-            return i
-    return -1
+    found = []
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            todo += [node.left, node.right]
+        else:
+            found.append(ast.get_source_segment(text, node) or text)
+    return found
 
 
 Shape = tuple[Size, ...]

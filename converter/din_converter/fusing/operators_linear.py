@@ -1,5 +1,6 @@
 """Sums, products, matrices and convolutions over features."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,16 +15,16 @@ from din_converter.fusing.view import attribute
 __all__ = ["LINEAR"]
 
 
-def _add(reader: Reader, node: NodeProto, _: str) -> Value:
-    out = reader.piece(node.input[0])
-    for other in node.input[1:]:
-        out = reader.both(out, reader.piece(other), Form.plus)
-    return out
+def _combined(f: Callable[[Form, Form], Form]) -> Handler:
+    """Make a handler of an operator that combines its inputs, one after the other."""
 
+    def handler(reader: Reader, node: NodeProto, _: str) -> Value:
+        out = reader.piece(node.input[0])
+        for other in node.input[1:]:
+            out = reader.both(out, reader.piece(other), f)
+        return out
 
-def _sub(reader: Reader, node: NodeProto, _: str) -> Value:
-    a, b = map(reader.piece, node.input)
-    return reader.both(a, b, Form.minus)
+    return handler
 
 
 def _neg(reader: Reader, node: NodeProto, _: str) -> Value:
@@ -185,7 +186,7 @@ def _reduce(reader: Reader, node: NodeProto, _: str) -> Value:
 
 
 LINEAR: dict[str, Handler] = {
-    "Add": _add,
+    "Add": _combined(Form.plus),
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
     "Div": _div,
@@ -196,6 +197,6 @@ LINEAR: dict[str, Handler] = {
     "Neg": _neg,
     "ReduceMean": _reduce,
     "ReduceSum": _reduce,
-    "Sub": _sub,
-    "Sum": _add,
+    "Sub": _combined(Form.minus),
+    "Sum": _combined(Form.plus),
 }

@@ -10,6 +10,7 @@ One file above 400 lines: everything between a proven unit and the new graph.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from din_converter.functions import DOMAIN, LocalActivation, local_activation_function
+from din_converter.functions import (
+    DOMAIN,
+    LocalActivation,
+    function_named,
+    local_activation_function,
+)
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused, left
 from din_converter.fusing.fuse import Unit, read_unit
@@ -288,13 +294,9 @@ class _Rewriter:
         for label, array in self.parameters().items():
             values[label] = f"{self.g.prefix}{label}"
             self.weights[values[label]] = array
-        key = ("LocalActivation", *op.signature)
-        if key not in functions:
-            count = len(functions)
-            name = f"LocalActivation_{count}" if count else "LocalActivation"
-            functions[key] = local_activation_function(name, op)
+        make = partial(local_activation_function, op=op)
         out = self.g.add(
-            functions[key].name,
+            function_named(functions, "LocalActivation", op.signature, make),
             *(values[i] for i in op.inputs),
             domain=DOMAIN,
             out=f"{self.g.prefix}interest",

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from din_converter.fusing.layout import Shape, Size
 from din_infer.device import import_runtime
@@ -40,28 +41,20 @@ class View:
     _may_mask: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for tensor in self.graph.initializer:
-            self.constants[tensor.name] = numpy_helper.to_array(tensor)
-        for node in self.graph.node:
-            for name in node.output:
-                self.producer[name] = node
-            if node.op_type == "Constant":
-                value = attribute(node, "value")
-                if value is not None:
-                    self.constants[node.output[0]] = numpy_helper.to_array(value)
-        infos = (self.graph.input, self.graph.value_info, self.graph.output)
-        for info in (i for group in infos for i in group):
-            tensor = info.type.tensor_type
-            self.types[info.name] = tensor.elem_type
-            if tensor.HasField("shape"):
-                dims = tensor.shape.dim
-                if all(d.WhichOneof("value") for d in dims):
-                    stated = (d.dim_param or d.dim_value for d in dims)
-                    self.shapes[info.name] = tuple(map(Size.parse, stated))
-        for name, array in self.constants.items():
-            self.shapes.setdefault(name, tuple(map(Size, array.shape)))
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            self.types.setdefault(name, kind)
+        self.producer = {name: n for n in self.graph.node for name in n.output}
+        values = ir.serde.deserialize_graph(self.graph)
+        made = (value for node in values for value in node.outputs)
+        for value in (*values.inputs, *values.initializers.values(), *made):
+            name, array = str(value.name), ir.convenience.get_const_tensor(value)
+            if array is not None:
+                self.constants[name] = array.numpy()
+            if value.dtype is not None:
+                self.types[name] = int(value.dtype)
+            dims: list[Any] = [
+                d if isinstance(d, int) else d.value for d in value.shape or ()
+            ]
+            if value.shape is not None and None not in dims:
+                self.shapes[name] = tuple(map(Size.parse, dims))
         for node in self.graph.node:
             if node.op_type == "Expand" and node.output[0] not in self.shapes:
                 self._expanded(node)
@@ -145,20 +138,10 @@ class View:
         """Compute a value of the example; None where the runtime cannot."""
         if name in self.example:
             return self.example[name]
-        made = {out for node in self.ancestors([name]) for out in node.output}
-        nodes = [n for n in self.graph.node if made & set(n.output)]
-        needed = {i for n in nodes for i in n.input}
-        out = helper.make_tensor_value_info(name, self.types[name], None)
-        graph = helper.make_graph(
-            nodes,
-            "mask",
-            [i for i in self.graph.input if i.name in needed],
-            [out],
-            [t for t in self.graph.initializer if t.name in needed],
-        )
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        feeds = {i.name: self.example[i.name] for i in graph.input}
+        whole = ir.serde.deserialize_graph(self.graph)
+        part = ir.convenience.extract(whole, list(self.example), [name])
+        part.opset_imports[""] = OPSET
+        model = ir.to_proto(ir.Model(part, ir_version=IR_VERSION))
         onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -166,7 +149,7 @@ class View:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, ["CPUExecutionProvider"]
             )
-            values: NDArray[Any] = session.run(None, feeds)[0]
+            values: NDArray[Any] = session.run(None, dict(self.example))[0]
         except Exception:  # the runtime's errors share no narrower base
             return None
         return values

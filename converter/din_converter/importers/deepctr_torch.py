@@ -48,12 +48,9 @@ def read(
     ----------
     path : path
         A state_dict, or a whole model as torch.save and ModelCheckpoint write it.
-    description : path, optional
-        JSON with `columns`, `history_feature_list` and `dnn_kwargs`; for a state_dict,
-        and only for one.
-    user_fields, candidate_fields : iterable of str
-        Fields that a request, or a candidate, has. By default what is attended and the
-        dense columns are the candidate's, all others the user's.
+    description, user_fields, candidate_fields
+        As `convert` takes them. Without fields, what is attended and the dense columns
+        are the candidate's, all others the user's.
 
     Returns
     -------

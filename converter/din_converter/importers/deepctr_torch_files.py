@@ -34,14 +34,8 @@ __all__ = [
 
 LIBRARY = "deepctr-torch"
 OLDEST, NEWEST = (0, 2, 9), (0, 3, 0)
-ACTIVATIONS = {
-    "dice": "dice",
-    "prelu": "prelu",
-    "relu": "relu",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "linear": "none",
-}
+ACTIVATIONS = {k: k for k in ("dice", "prelu", "relu", "sigmoid", "silu")}
+ACTIVATIONS["linear"] = "none"
 IDENTITY = "linear"  # the library's name for no activation
 
 _ACTIVATION = activation(ACTIVATIONS, IDENTITY)

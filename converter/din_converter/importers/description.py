@@ -17,6 +17,7 @@ from din_infer.errors import ConversionError
 from din_infer.spec import RESERVED
 
 __all__ = [
+    "ACTIVATIONS",
     "ANY",
     "FLAG",
     "LIST",
@@ -36,10 +37,21 @@ __all__ = [
     "plain_names",
     "read_json",
     "read_json_object",
+    "refuse",
 ]
 
 REQUIRED: Any = object()
 MAX_VALUES = 1000
+# Libraries' names of activations, in lower case, and the spec's.
+ACTIVATIONS = {
+    "dice": "dice",
+    "prelu": "prelu",
+    "leakyrelu": "prelu",  # of the slope 0.01
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "identity": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -144,9 +156,14 @@ class Description:
 
     def finish(self) -> None:
         """Raise ConversionError if anything was wrong."""
-        if self._faults:
-            rule = f"a {self._library} DIN that can be reproduced exactly"
-            raise ConversionError(rule, "; ".join(self._faults), self._place)
+        rule = f"a {self._library} DIN that can be reproduced exactly"
+        refuse(rule, self._faults, self._place)
+
+
+def refuse(rule: str, faults: Iterable[str], place: str, fix: str = "") -> None:
+    """Raise ConversionError with everything that is wrong in one place, if anything."""
+    if got := "; ".join(faults):
+        raise ConversionError(rule, got, place, fix)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401

@@ -52,46 +52,23 @@ def read(
     ----------
     path : path
         ``<experiment>.model``, a state_dict.
-    feature_map : path
-        ``feature_map.json`` of the dataset.
-    model_config : path
-        ``model_config.yaml``; plain values and ``!!python/tuple`` alone are read.
-    feature_vocab : path, optional
-        ``feature_vocab.json``. With it the model takes raw strings, without it ids.
-    experiment : str, optional
-        The section of `model_config`; by default the one named as `path`, else the only
-        one.
-    user_fields, candidate_fields : names
-        Which side a feature is on, where neither its ``source`` ("user", "item") nor
-        the default is right: targets and numbers are the candidate's, all else is the
-        user's.
+    feature_map, model_config, feature_vocab, experiment, user_fields, candidate_fields
+        As `convert` takes them. Without `experiment`, the one named as `path` is taken,
+        else the only one. Without fields, a feature is on the side of its ``source``;
+        else targets and numbers are the candidate's, all others the user's.
 
     Returns
     -------
     ClickModel
         In evaluation mode. Columns have the features' names; of LongCTR the candidate
-        is ``f`` and its history ``hist_f``. Id 0 is padding wherever it stands (judged
-        on the first sequence of a unit); with `feature_vocab` the empty string is.
+        is ``f`` and its history ``hist_f``. What becomes of padding, of long lists and
+        of empty strings: docs/fuxictr.md.
 
     Raises
     ------
     ConversionError
         If a file is not what it should be, the files contradict each other, or the
         model computes what cannot be reproduced; all that is wrong is named.
-
-    Notes
-    -----
-    A list longer than ``max_len`` keeps the end that FuxiCTR's padding keeps: the first
-    elements, or with ``padding: pre`` and in LongCTR the last. A pooled sequence keeps
-    the last ones always.
-
-    With `feature_vocab`, what FuxiCTR reads from an empty string differs by place: in a
-    scalar field it is unseen, and so it is here, while a null is id 0; in a sequence it
-    is id 0, for which in the second and later sequences of a unit a null must be sent.
-    Normalizers of numbers are not in these files: the columns must be normalized.
-
-    Under softmax, a history whose first sequence is all padding and whose others are
-    not weighs in FuxiCTR its padding alike; here its interest is that of padding.
     """
     path = Path(path)
     tensors = read_state(path)

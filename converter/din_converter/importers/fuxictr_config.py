@@ -10,20 +10,11 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from din_converter.importers.description import ACTIVATIONS, refuse
 from din_infer.errors import ConversionError
 
-__all__ = ["Layers", "Settings", "is_size", "read_config", "refuse", "refuse_old"]
+__all__ = ["Layers", "Settings", "is_size", "read_config", "refuse_old"]
 
-# FuxiCTR's names, in lower case, and the spec's. Its LeakyReLU has the slope 0.01.
-ACTIVATIONS = {
-    "dice": "dice",
-    "prelu": "prelu",
-    "leakyrelu": "prelu",
-    "relu": "relu",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "identity": "none",
-}
 OUTPUT_ACTIVATIONS = ("relu", "sigmoid", "silu", "identity")
 FIRST_VERSION = ("din_query_field", "din_history_field")
 
@@ -56,12 +47,6 @@ class Settings:
     softmax: bool
     link: str
     max_len: int
-
-
-def refuse(rule: str, faults: list[str], place: str) -> None:
-    """Raise ConversionError with everything that is wrong in one place, if anything."""
-    if faults:
-        raise ConversionError(rule, "; ".join(faults), place)
 
 
 def refuse_old(got: str, place: str) -> None:

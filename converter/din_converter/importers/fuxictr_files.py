@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from din_converter.checkpoint import read_weights
-from din_converter.importers.description import read_json_object
-from din_converter.importers.fuxictr_config import Settings, is_size, refuse, refuse_old
+from din_converter.importers.description import read_json_object, refuse
+from din_converter.importers.fuxictr_config import Settings, is_size, refuse_old
 from din_infer.errors import ConversionError, ModelError
 
 __all__ = ["Feature", "read_features", "read_state", "read_vocabularies"]
@@ -200,8 +200,6 @@ def read_vocabularies(
             if (out[f.name][0], out[f.name][-1]) != ("__PAD__", "__OOV__"):
                 faults.append(f"{f.name} from {out[f.name][0]} to {out[f.name][-1]}")
             out[f.name] = out[f.name][1:-1]
-    if faults:
-        rule = "per feature __PAD__ = 0, values from 1 without a gap, __OOV__ last"
-        fix = "Leave the vocabulary out to send ids."
-        raise ConversionError(rule, "; ".join(faults), str(path), fix)
+    rule = "per feature __PAD__ = 0, values from 1 without a gap, __OOV__ last"
+    refuse(rule, faults, str(path), "Leave the vocabulary out to send ids.")
     return out

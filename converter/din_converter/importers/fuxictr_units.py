@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from din_converter.importers.fuxictr_config import Settings, refuse
+from din_converter.importers.description import refuse
+from din_converter.importers.fuxictr_config import Settings
 from din_converter.importers.fuxictr_files import Feature
 
 __all__ = ["Units", "classic_units", "long_units", "sides_of"]

@@ -52,21 +52,14 @@ def read(
     -------
     ClickModel
         In evaluation mode. It takes external item ids, strings, in three columns: the
-        item (``ITEM_ID_FIELD``), the history (with ``LIST_SUFFIX``) and its length
-        (``ITEM_LIST_LENGTH_FIELD``), which a batch of ragged lists, or of lists padded
-        with ``[PAD]``, may leave out.
+        item, the history and its length, which a batch of ragged lists may leave out.
+        An item that the training data did not have is an `InputError`.
 
     Raises
     ------
     ConversionError
         If the file is no such checkpoint, or contradicts itself; all that is wrong is
         named.
-
-    Notes
-    -----
-    An item that the training data did not have cannot be scored: it has no embedding
-    and no attributes, and its id is an `InputError`. User and context features never
-    reach recbole's output; their tables are left out. No code in the file runs.
     """
     place = str(path)
     content = read_pickle(Path(path))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from din_converter.importers.description import refuse
 from din_converter.importers.unpickle import Inert
 from din_infer.errors import ConversionError
 
@@ -106,10 +107,7 @@ def _config(config: object, place: str) -> dict[str, Any]:
         faults.append(f"sizes {sizes!r}")
     if values.get("model", "DIN") != "DIN":
         faults.append(f"model {values['model']!r}")
-    if faults:
-        raise ConversionError(
-            "the configuration of recbole's DIN", "; ".join(faults), place
-        )
+    refuse("the configuration of recbole's DIN", faults, place)
     return values
 
 
@@ -139,9 +137,7 @@ class _Reader:
                     )
         tokens = self.tokens(item)
         self.check_items(item, tokens, attributes)
-        if self.faults:
-            rule = "item features that can be reproduced"
-            raise ConversionError(rule, "; ".join(self.faults), self.place)
+        refuse("item features that can be reproduced", self.faults, self.place)
         return Saved(
             item=item,
             history=item + config["LIST_SUFFIX"],

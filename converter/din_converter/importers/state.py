@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from din_converter.importers.description import refuse
 from din_converter.model import ClickModel, fill, hollow_model
-from din_infer.errors import ConversionError
 from din_infer.spec import FeatureSpec
 
 __all__ = ["NORM", "State", "padding_row"]
@@ -122,9 +122,8 @@ class State:
             *self._faults,
             *(f"unknown {k}" for k in self._tensors if k not in self._taken),
         ]
-        if faults:
-            rule = f"the weights of a {self._library} DIN as described"
-            raise ConversionError(rule, "; ".join(faults), self._place)
+        rule = f"the weights of a {self._library} DIN as described"
+        refuse(rule, faults, self._place)
         model = hollow_model(FeatureSpec.from_dict(dict(spec)))
         state = model.state_dict()
         counts = (k for k in state if k.endswith(".num_batches_tracked"))

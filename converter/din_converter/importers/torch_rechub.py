@@ -55,16 +55,10 @@ def read(
     ----------
     path : path
         A state_dict, or a whole model as torch.save writes it.
-    description : path, optional
-        JSON with `features`, `history_features`, `target_features`, `mlp_params` and
-        `attention_mlp_params`; for a state_dict, and only for one.
-    user_fields, candidate_fields : iterable of str
-        Fields that a request, or a candidate, has. By default what is attended is the
-        candidate's, and what is a target only; all others are the user's.
-    max_len : int, optional
-        The length to which training padded the histories, with id 0 (a description may
-        say it as a feature's `max_len`). Lists are then padded to it. Without it,
-        where padding counts, every list is scored just as it comes.
+    description, user_fields, candidate_fields, max_len
+        As `convert` takes them. Without fields, what is attended is the candidate's,
+        and what is a target only; all others are the user's. Without `max_len`, where
+        padding counts, every list is scored just as it comes.
 
     Returns
     -------
@@ -118,18 +112,10 @@ class _Plan:
         for t in (t for n in lists for t in tables[n]):
             if t["shared_with"] is None:
                 owners.setdefault(t["name"], t)
-        made = {
-            n: [made_feature(found, t, owners) for t in tables[n]]
-            for n in ("features", "history_features", "target_features")
-        }
+        made = {n: [made_feature(found, t, owners) for t in tables[n]] for n in lists}
         found.finish()
-        self.features = made["features"]
-        self.histories = made["history_features"]
-        self.targets = made["target_features"]
-        self.tables = {
-            f.table: (f.rows, f.dim)
-            for f in (*self.features, *self.histories, *self.targets)
-        }
+        self.features, self.histories, self.targets = made.values()
+        self.tables = {f.table: (f.rows, f.dim) for part in made.values() for f in part}
         self.max_len = max_len
         self._check(found)
         found.finish()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from din_converter.importers import description
 from din_converter.importers.description import (
     ANY,
     FLAG,
@@ -37,15 +38,7 @@ __all__ = [
 ]
 
 LIBRARY = "torch-rechub"
-ACTIVATIONS = {
-    "dice": "row_dice",
-    "prelu": "prelu",
-    "leakyrelu": "prelu",
-    "relu": "relu",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "identity": "none",
-}
+ACTIVATIONS = description.ACTIVATIONS | {"dice": "row_dice"}
 IDENTITY = "identity"  # the library's name for no activation
 
 _SIZES = list_of("sizes", SIZE).or_null()
