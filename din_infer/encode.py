@@ -626,11 +626,7 @@ def encode_values(
 
 
 def hash_buckets(
-    keys: object,
-    num_buckets: int,
-    *,
-    hash: str = "xxh64",
-    seed: int = 0,
+    keys: object, num_buckets: int, *, hash: str = "xxh64", seed: int = 0
 ) -> NDArray[np.int64]:
     """Turn keys into bucket ids: 1 + hash64(key, seed) % (num_buckets - 1); null: 0.
 

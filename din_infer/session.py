@@ -207,11 +207,7 @@ class Session:
         reprint(loading.text)
 
     def _build_cuda(
-        self,
-        runtime: Runtime,
-        index: int,
-        ops: Path | None,
-        loading: str,
+        self, runtime: Runtime, index: int, ops: Path | None, loading: str
     ) -> None:
         # TF32 is on by default and costs three digits
         settings = {"device_id": str(index), "use_tf32": "0"}

@@ -30,11 +30,7 @@ from din_infer.spec import FeatureSpec
 
 __all__ = ["log_model", "save_model", "signature"]
 
-TYPES = {
-    "string": DataType.string,
-    "int64": DataType.long,
-    "float": DataType.double,
-}
+TYPES = {"string": DataType.string, "int64": DataType.long, "float": DataType.double}
 
 
 def signature(spec: FeatureSpec) -> ModelSignature:

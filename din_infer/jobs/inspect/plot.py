@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 
 from din_infer.formatting import percent
-from din_infer.jobs.inspect.facts import (
-    Findings,
-    Overlap,
-    SequenceReport,
-    TableReport,
-)
+from din_infer.jobs.inspect.facts import Findings, Overlap, SequenceReport, TableReport
 from din_infer.jobs.inspect.verdict import FEWEST_ROWS, is_leak, verdict
 from din_infer.picture import (
     GRID,
