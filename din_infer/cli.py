@@ -141,8 +141,7 @@ def positive(text: str) -> int:
     """Read a command-line number of at least 1."""
     value = int(text)
     if value < 1:
-        message = "must be at least 1"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
@@ -300,12 +299,10 @@ def row_range(text: str) -> range:
     """Read rows as a command line names them: K, or A:B without B."""
     first, colon, last = text.partition(":")
     if not first.isdecimal() or (colon and not last.isdecimal()):
-        message = "must be a row K, or rows A:B"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be a row K, or rows A:B")
     start, stop = int(first), int(last) if colon else int(first) + 1
     if not start < stop <= start + MOST_ROWS:
-        message = f"must be 1 to {MOST_ROWS} rows A:B"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"must be 1 to {MOST_ROWS} rows A:B")
     return range(start, stop)
 
 
@@ -313,8 +310,7 @@ def column_value(text: str) -> tuple[str, str]:
     """Read COL=VALUE."""
     column, equals, value = text.partition("=")
     if not (column and equals):
-        message = "must be COL=VALUE"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be COL=VALUE")
     return column, value
 
 
