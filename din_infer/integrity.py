@@ -66,8 +66,7 @@ class Record:
         right = all(type(n) is int and 0 <= n <= SAMPLE_SHARES + 1 for n in counts)
         right = right and all(isinstance(d, str) for d in digests)
         if not right or type(size) is not int:
-            message = "digests of another form"
-            raise ValueError(message)
+            raise ValueError("digests of another form")
         return cls(size, sha256, samples)
 
 
