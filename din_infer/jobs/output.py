@@ -60,8 +60,7 @@ class Sink(io.RawIOBase):
         self._file.flush()
         size = os.fstat(self._file.fileno()).st_size
         if size != self.size:
-            message = f"{size} bytes are left of the {self.size} that were written"
-            raise OSError(message)
+            raise OSError(f"{size} bytes are left of the {self.size} that were written")
         return self._digest.hexdigest()
 
 
