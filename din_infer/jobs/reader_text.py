@@ -140,8 +140,7 @@ def _batch_of(lines: list[bytes]) -> pa.RecordBatch:
 
 def _only(table: pa.Table, num_rows: int) -> pa.RecordBatch:
     if table.num_rows != num_rows:
-        message = f"{table.num_rows} rows on {num_rows} lines"
-        raise pa.ArrowInvalid(message)
+        raise pa.ArrowInvalid(f"{table.num_rows} rows on {num_rows} lines")
     return one_batch(table)
 
 
