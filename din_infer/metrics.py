@@ -577,9 +577,8 @@ def _group_keys(
     # A list is kept as it is: NumPy would turn [1, "1"] into one group.
     array = np.asarray(groups, object if isinstance(groups, list | tuple) else None)
     if array.ndim != 1 or len(array) != num_rows:
-        rule = f"as many groups as labels ({num_rows})"
         got = len(array) if array.ndim == 1 else f"shape {array.shape}"
-        raise InputError(rule, got, "groups")
+        raise InputError(f"as many groups as labels ({num_rows})", got, "groups")
     if array.dtype.kind in "biu":
         return array
     if array.dtype.kind not in "USTO":
