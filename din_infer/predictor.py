@@ -489,14 +489,12 @@ class Predictor:
         weights = [s.name + WEIGHT_SUFFIX for s in self.spec.behavior]
         path = self._place
         if self.spec.model.type != "din" or not weights:
-            rule = "a DIN with behavior sequences to explain"
             got = f"model.type {self.spec.model.type!r}" if weights else "no sequence"
-            raise ModelError(rule, got, path)
+            raise ModelError("a DIN with behavior sequences to explain", got, path)
         if not set(weights) <= set(self._session.output_names):
-            rule = "the graph outputs " + ", ".join(weights)
             got = "only " + ", ".join(self._session.output_names)
             fix = "Convert the model with din-convert --explain."
-            raise ModelError(rule, got, path, fix)
+            raise ModelError("the graph outputs " + ", ".join(weights), got, path, fix)
         return ["logit", *weights]
 
     def _outputs(
