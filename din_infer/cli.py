@@ -14,6 +14,7 @@ from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 
 __all__ = [
     "command_errors",
+    "command_parser",
     "explain_main",
     "inspect_main",
     "main",
@@ -123,11 +124,8 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
         top = (error.name or "").partition(".")[0]
         if top in ("", "din_infer", "din_converter"):
             raise
-        print(
-            f"{name}: needs the package {error.name}."
-            f' Run: pip install "din-infer[{extras}]"',
-            file=sys.stderr,
-        )
+        fix = f'Run: pip install "din-infer[{extras}]"'
+        print(f"{name}: needs the package {error.name}. {fix}", file=sys.stderr)
     except TerminatedError:
         print(f"{name}: terminated", file=sys.stderr)
         return 143
@@ -145,6 +143,16 @@ def positive(text: str) -> int:
     return value
 
 
+def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
+    """Make a command's parser; its help ends with the examples, as they are."""
+    return argparse.ArgumentParser(
+        prog=name,
+        description=what,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def _add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root",
@@ -156,12 +164,8 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build din-score's argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="din-score",
-        description="Score files of any size with a converted model.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Score files of any size with a converted model."
+    parser = command_parser("din-score", what, EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
     add(
@@ -316,12 +320,8 @@ def column_value(text: str) -> tuple[str, str]:
 
 def explain_main(argv: Sequence[str] | None = None) -> int:
     """Run din-explain; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="din-explain",
-        description="Show the activation weight of every behavior of some rows.",
-        epilog=EXPLAIN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Show the activation weight of every behavior of some rows."
+    parser = command_parser("din-explain", what, EXPLAIN_EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="from din-convert --explain")
     add("input", metavar="INPUT", type=Path, help="a Parquet file")
@@ -359,14 +359,13 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     if arguments.out:
         check_suffix(arguments.out, SUFFIXES, "--out")
-    root = arguments.data_root
-    predictor = Predictor(arguments.model, device="cpu", data_root=root)
+    predictor = Predictor(arguments.model, "cpu", data_root=arguments.data_root)
     if arguments.where:
         limit = arguments.limit
         rows = find_rows(arguments.input, arguments.where, limit + 1)
         if len(rows) > limit:
-            said = f"the first {limit} rows of more; --limit N takes N"
-            print(f"din-explain: {said}", file=sys.stderr)
+            said = f"din-explain: the first {limit} rows of more; --limit N takes N"
+            print(said, file=sys.stderr)
         rows = rows[:limit]
     else:
         rows = [row for some in arguments.row or [range(1)] for row in some]
@@ -387,12 +386,8 @@ def _print(text: str) -> None:
 
 def inspect_main(argv: Sequence[str] | None = None) -> int:
     """Run din-inspect; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="din-inspect",
-        description="Measure whether a DIN fits data, before training.",
-        epilog=INSPECT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Measure whether a DIN fits data, before training."
+    parser = command_parser("din-inspect", what, INSPECT_EXAMPLES)
     add = parser.add_argument
     add(
         "inputs",
@@ -435,12 +430,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def verify_main(argv: Sequence[str] | None = None) -> int:
     """Run din-verify; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="din-verify",
-        description="Compare every byte of a model with what din-convert wrote.",
-        epilog=VERIFY_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Compare every byte of a model with what din-convert wrote."
+    parser = command_parser("din-verify", what, VERIFY_EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
     _add_data_root(parser)
