@@ -70,10 +70,8 @@ def _legend(ax: Axes, letters: Letters, *, above: bool = False) -> None:
     place: dict[str, Any] = {"loc": "best"}
     if above:
         place = {"loc": "lower right", "bbox_to_anchor": (1.03, 0.985), "ncols": 2}
-    legend = ax.legend(
-        frameon=False, fontsize=8, columnspacing=1, handlelength=1.6, **place
-    )
-    letters.apply(legend.get_texts())
+    place |= {"frameon": False, "fontsize": 8, "columnspacing": 1, "handlelength": 1.6}
+    letters.apply(ax.legend(**place).get_texts())
 
 
 def _percents(axis: Any) -> None:  # noqa: ANN401
