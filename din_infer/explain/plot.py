@@ -123,8 +123,7 @@ def _colors(scale: Scale) -> tuple[Colormap, Normalize]:
 
 
 def _plain_axes(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
-    for side in ("top", "right", "left", "bottom"):
-        ax.spines[side].set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labelsize=8, colors=SOFT)
     order = ", oldest to newest" if sequence else ""
     said = letters(f"{sequence.name}: {summary(sequence)}{order}")
@@ -138,8 +137,7 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     if not len(sequence) and not len(padding):
         say_nothing(ax, EMPTY, va="center", **letters.style)
         return
-    weights = sequence.weights
-    scale = Scale(weights, padding)
+    weights, scale = sequence.weights, Scale(sequence.weights, padding)
     colors, norm = _colors(scale)
     shown = largest(weights, SHOWN_BEHAVIORS)
     heights = weights[shown]
@@ -180,12 +178,9 @@ def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> No
     else:
         weights = np.stack([s.weights for s in mine])
         colors, norm = _colors(Scale(weights))
-        image = ax.imshow(
-            weights, cmap=colors, norm=norm, aspect="auto", interpolation="nearest"
-        )
+        image = ax.imshow(weights, colors, norm, aspect="auto", interpolation="nearest")
         count = len(mine[0])
-        largest_of_all = np.abs(weights).max(axis=0)
-        _name_behaviors(ax, mine[0], largest_of_all, count, letters)
+        _name_behaviors(ax, mine[0], np.abs(weights).max(axis=0), count, letters)
         if count <= 60:
             ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
             ax.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
