@@ -80,12 +80,8 @@ class Explanation(Sequence[ExplainedRow]):
             A column of such a name is called ``<sequence>.<column>``. Attended padding
             has no index and no values.
         """
-        return [
-            record
-            for row in self.rows
-            for sequence in row.sequences
-            for record in _records(row.number, sequence)
-        ]
+        pairs = ((row.number, s) for row in self.rows for s in row.sequences)
+        return [record for pair in pairs for record in _records(*pair)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts and lists of plain values, for JSON."""
@@ -242,8 +238,8 @@ def _kept(
 ) -> list[ExplainedSequence]:
     """List the behaviors that the model saw of each request, as yet without weights."""
     first, *_ = spec.own_fields
-    column = fit(batch.columns[first.column], first.dtype, is_list=True)
-    window = _kernels.Window(column)
+    column = batch.columns[first.column]
+    window = _kernels.Window(fit(column, first.dtype, is_list=True))
     choose_elements(spec, batch, window)
     lengths, width, _, _ = window.finish(spec.max_len, False)
     places = window.places(width, spec.order == "newest_first")
