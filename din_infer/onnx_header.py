@@ -64,10 +64,8 @@ class _FileView:
 
     @overload
     def __getitem__(self, part: int) -> int: ...
-
     @overload
     def __getitem__(self, part: slice) -> bytes: ...
-
     def __getitem__(self, part: int | slice) -> int | bytes:
         if isinstance(part, slice):
             if POSIX:  # in half the time
@@ -96,11 +94,10 @@ def _varint(view: Content, at: int) -> tuple[int, int]:
     """Read a number; returns it and the place behind it."""
     value = 0
     for i in range(VARINT_BYTES):
-        byte = view[at]
-        at += 1
+        byte = view[at + i]
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
-            return value, at
+            return value, at + i + 1
     raise ValueError("a number without an end")
 
 
