@@ -187,9 +187,7 @@ class Session:
             rule, got = "a runtime with CUDA built in", "one that loads it as a plugin"
             raise DeviceError(rule, got, "tables")
         with _BUILDING, capture_output() as loading:
-            preload = getattr(runtime, "preload_dlls", None)
-            if preload is not None:
-                preload()
+            getattr(runtime, "preload_dlls", lambda: None)()
         if ops is not None:
             self._lane = self._open_lane(ops, index)
         try:
