@@ -35,7 +35,7 @@ class Scorer:
     keep, explode
         As in `output_schema`.
     on_error : {"fail", "skip", "null"}
-        As in `BatchScorer`: "fail" ends the job; of other bad rows the worker's log tells.
+        As in `BatchScorer`; the log of the worker tells of rows left out or null.
     device : str
         "cpu" or "cuda"; "cuda" never scores on the CPU: it raises.
     threads : int, optional

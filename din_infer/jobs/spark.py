@@ -51,7 +51,7 @@ def scorer(
     keep, explode
         As in `output_schema`.
     on_error : {"fail", "skip", "null"}
-        As in `BatchScorer`: "fail" fails the job; of other bad rows the executor's log tells.
+        As in `BatchScorer`; the log of the executor tells of rows left out or null.
     threads : int, optional
         By default the CPUs of a task, ``spark.task.cpus``.
     device : str, optional
