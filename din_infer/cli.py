@@ -14,6 +14,7 @@ from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 
 __all__ = [
     "command_errors",
+    "command_parser",
     "explain_main",
     "inspect_main",
     "main",
@@ -123,11 +124,8 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
         top = (error.name or "").partition(".")[0]
         if top in ("", "din_infer", "din_converter"):
             raise
-        print(
-            f"{name}: needs the package {error.name}."
-            f' Run: pip install "din-infer[{extras}]"',
-            file=sys.stderr,
-        )
+        fix = f'Run: pip install "din-infer[{extras}]"'
+        print(f"{name}: needs the package {error.name}. {fix}", file=sys.stderr)
     except TerminatedError:
         print(f"{name}: terminated", file=sys.stderr)
         return 143
@@ -141,9 +139,18 @@ def positive(text: str) -> int:
     """Read a command-line number of at least 1."""
     value = int(text)
     if value < 1:
-        message = "must be at least 1"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
+    """Make a command's parser; its help ends with the examples, as they are."""
+    return argparse.ArgumentParser(
+        prog=name,
+        description=what,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _add_data_root(parser: argparse.ArgumentParser) -> None:
@@ -157,12 +164,8 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build din-score's argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="din-score",
-        description="Score files of any size with a converted model.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Score files of any size with a converted model."
+    parser = command_parser("din-score", what, EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
     add(
@@ -300,12 +303,10 @@ def row_range(text: str) -> range:
     """Read rows as a command line names them: K, or A:B without B."""
     first, colon, last = text.partition(":")
     if not first.isdecimal() or (colon and not last.isdecimal()):
-        message = "must be a row K, or rows A:B"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be a row K, or rows A:B")
     start, stop = int(first), int(last) if colon else int(first) + 1
     if not start < stop <= start + MOST_ROWS:
-        message = f"must be 1 to {MOST_ROWS} rows A:B"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"must be 1 to {MOST_ROWS} rows A:B")
     return range(start, stop)
 
 
@@ -313,19 +314,14 @@ def column_value(text: str) -> tuple[str, str]:
     """Read COL=VALUE."""
     column, equals, value = text.partition("=")
     if not (column and equals):
-        message = "must be COL=VALUE"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError("must be COL=VALUE")
     return column, value
 
 
 def explain_main(argv: Sequence[str] | None = None) -> int:
     """Run din-explain; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="din-explain",
-        description="Show the activation weight of every behavior of some rows.",
-        epilog=EXPLAIN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Show the activation weight of every behavior of some rows."
+    parser = command_parser("din-explain", what, EXPLAIN_EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="from din-convert --explain")
     add("input", metavar="INPUT", type=Path, help="a Parquet file")
@@ -363,14 +359,13 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     if arguments.out:
         check_suffix(arguments.out, SUFFIXES, "--out")
-    root = arguments.data_root
-    predictor = Predictor(arguments.model, device="cpu", data_root=root)
+    predictor = Predictor(arguments.model, "cpu", data_root=arguments.data_root)
     if arguments.where:
         limit = arguments.limit
         rows = find_rows(arguments.input, arguments.where, limit + 1)
         if len(rows) > limit:
-            said = f"the first {limit} rows of more; --limit N takes N"
-            print(f"din-explain: {said}", file=sys.stderr)
+            said = f"din-explain: the first {limit} rows of more; --limit N takes N"
+            print(said, file=sys.stderr)
         rows = rows[:limit]
     else:
         rows = [row for some in arguments.row or [range(1)] for row in some]
@@ -391,12 +386,8 @@ def _print(text: str) -> None:
 
 def inspect_main(argv: Sequence[str] | None = None) -> int:
     """Run din-inspect; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="din-inspect",
-        description="Measure whether a DIN fits data, before training.",
-        epilog=INSPECT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Measure whether a DIN fits data, before training."
+    parser = command_parser("din-inspect", what, INSPECT_EXAMPLES)
     add = parser.add_argument
     add(
         "inputs",
@@ -439,12 +430,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def verify_main(argv: Sequence[str] | None = None) -> int:
     """Run din-verify; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="din-verify",
-        description="Compare every byte of a model with what din-convert wrote.",
-        epilog=VERIFY_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Compare every byte of a model with what din-convert wrote."
+    parser = command_parser("din-verify", what, VERIFY_EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
     _add_data_root(parser)

@@ -70,8 +70,7 @@ def open_batch(
     if isinstance(batch, list):
         if optional:
             rows = [row for row in batch if isinstance(row, Mapping)]
-            found = [n for n in optional if any(n in row for row in rows)]
-            names = [*names, *found]
+            names = [*names, *(n for n in optional if any(n in row for row in rows))]
         if len(batch) == 1 and isinstance(batch[0], dict):
             return _open_row(batch[0], names, place)
         return _open_rows(batch, names, place)
@@ -102,8 +101,7 @@ def num_rows(batch: object) -> int:
         for name, value in batch.items():
             return to_column(value, str(name)).num_rows
         return 0
-    for counter in ("num_rows", "height"):
-        count = getattr(batch, counter, None)
+    for count in (getattr(batch, name, None) for name in ("num_rows", "height")):
         if isinstance(count, int):
             return count
     if _is_pandas(batch):
@@ -133,9 +131,7 @@ def _open_dict(
 ) -> Batch:
     columns: dict[str, Column] = {}
     first = ""
-    for name in names:
-        if name in columns:
-            continue
+    for name in dict.fromkeys(names):
         if name not in batch:
             raise _missing(name, batch, place)
         column = to_column(batch[name], name)
@@ -197,13 +193,10 @@ def _select(
 ) -> Any:  # noqa: ANN401
     """Narrow a known frame to the columns, so that converting the rest cannot fail."""
     library = type(batch).__module__.partition(".")[0]
-    attribute = {
-        "pandas": "columns",
-        "polars": "columns",
-        "duckdb": "columns",
-        "pyarrow": "column_names",
-    }.get(library, "")
-    present = getattr(batch, attribute, None) if attribute else None
+    present = None
+    if library in ("pandas", "polars", "duckdb", "pyarrow"):
+        attribute = "column_names" if library == "pyarrow" else "columns"
+        present = getattr(batch, attribute, None)
     if present is None or not names:
         return batch
     present = list(present)

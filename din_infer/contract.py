@@ -85,9 +85,8 @@ def _golden(
         rule = "golden rows" if spec is not None else "a golden example"
         raise ModelError(rule, error, place) from None
     if count == 0 or wanted.shape != (count,):
-        rule = "golden rows, and one score for each"
         got = f"{count} rows and scores of shape {list(wanted.shape)}"
-        raise ModelError(rule, got, place)
+        raise ModelError("golden rows, and one score for each", got, place)
     try:
         return spec.encode(rows), [wanted]
     except InputError as error:

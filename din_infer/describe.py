@@ -39,16 +39,9 @@ def describe(spec: FeatureSpec) -> str:
 
 def _table(rows: list[tuple[str, str, str, str]]) -> str:
     """Lay out four columns under a ruled header."""
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = []
-    for k, row in enumerate(rows):
-        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-        lines.append("  ".join([*cells, row[3]]))
-        if k == 0:
-            lines.append(
-                "  ".join("-" * w for w in (*widths, max(len(r[3]) for r in rows)))
-            )
-    return "\n".join(lines)
+    a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
+    rows.insert(1, ("-" * a, "-" * b, "-" * c, "-" * d))
+    return "\n".join(f"{w:{a}}  {x:{b}}  {y:{c}}  {z}" for w, x, y, z in rows)
 
 
 def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:

@@ -99,11 +99,10 @@ def import_runtime() -> Any:  # noqa: ANN401
     try:
         import onnxruntime
     except ImportError as error:
-        rule = "an ONNX Runtime"
-        raise DeviceError(rule, error, "environment", INSTALL_CPU) from None
+        where, fix = "environment", INSTALL_CPU
+        raise DeviceError("an ONNX Runtime", error, where, fix) from None
     if release_of(onnxruntime) < OLDEST_RUNTIME:
-        oldest = ".".join(map(str, OLDEST_RUNTIME))
-        rule = f"ONNX Runtime {oldest} or newer"
+        rule = f"ONNX Runtime {'.'.join(map(str, OLDEST_RUNTIME))} or newer"
         raise DeviceError(rule, onnxruntime.__version__, "environment", INSTALL_CPU)
     if os.environ.get(TELEMETRY) == "1":  # the runtime may have been there before
         onnxruntime.disable_telemetry_events()
@@ -173,8 +172,7 @@ def find_card(index: int, runtime_release: Sequence[int] = (1, 27)) -> Card:
             driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     finally:
         driver.cuDevicePrimaryCtxRelease_v2(device)
-    text = name.value.decode(errors="replace")
-    return Card(index, text, total.value, free.value)
+    return Card(index, name.value.decode(errors="replace"), total.value, free.value)
 
 
 def _ask(driver: Any, place: str, name: str, *arguments: Any, allowed: int = 0) -> int:  # noqa: ANN401

@@ -92,8 +92,7 @@ class Stats:
         """Add counts to one field."""
         counts = self.fields.get(name)
         if counts is None:
-            self.fields[name] = FieldStats(rows, nulls, unseen, truncated, empty)
-            return
+            counts = self.fields[name] = FieldStats()
         counts.rows += rows
         counts.nulls += nulls
         counts.unseen += unseen
@@ -108,9 +107,7 @@ class Stats:
     def merge(self, other: "Stats") -> None:
         """Add the counts of `other`."""
         for name, more in other.fields.items():
-            self.add(
-                name, more.rows, more.nulls, more.unseen, more.truncated, more.empty
-            )
+            self.add(name, **asdict(more))
 
     def __add__(self, other: "Stats") -> "Stats":
         out = Stats()
@@ -257,10 +254,9 @@ def _scalar_step(spec: Field, encoder: _kernels.Encoder) -> _Step:
 def _lists_step(
     spec: Behavior | MultiHot,
     fields: list[tuple[str, str, str, _kernels.Encoder]],
-    *,
-    newest_first: bool,
 ) -> _Step:
     """Encode the parallel lists `fields`: (name, column, dtype, encoder)."""
+    newest_first = getattr(spec, "order", "") == "newest_first"
     lengths_name = f"{spec.name}.lengths"
     is_fixed = spec.padding == "attended"
     is_narrowed = spec.length_column is not None or spec.pad_value is not None
@@ -393,10 +389,7 @@ class FeatureEncoder:
             elif isinstance(part, Dense):
                 step = _dense_step(part)
             else:
-                newest_first = (
-                    isinstance(part, Behavior) and part.order == "newest_first"
-                )
-                step = _lists_step(part, fields, newest_first=newest_first)
+                step = _lists_step(part, fields)
             steps[part.side].append(step)
         self.user_columns = tuple(dict.fromkeys(columns["user"]))
         self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
@@ -447,10 +440,10 @@ class FeatureEncoder:
             return self._encode(opened, opened, np.arange(count), threads, errors)
         names = [n for n in self._all_user_columns if n in opened.columns]
         users = {n: _kernels.take_runs(opened.columns[n], starts) for n in names}
+        users_of_runs = Batch(users, len(starts))
         runs = np.append(starts, count)
         owners = np.repeat(np.arange(len(starts)), np.diff(runs))
-        batch_of_runs = Batch(users, len(starts))
-        return self._encode(batch_of_runs, opened, owners, threads, errors, runs)
+        return self._encode(users_of_runs, opened, owners, threads, errors, runs)
 
     def _find_runs(self, batch: Batch, threads: int) -> NDArray[np.int64] | None:
         """Find where the user's side changes; None where it does so too often."""
@@ -522,12 +515,8 @@ class FeatureEncoder:
             users, num_requests = self._open_users(requests)
         if num_requests is None:
             num_requests = _count_requests(request_of_candidate)
-        items = open_batch(
-            candidates,
-            self.candidate_columns,
-            "candidates",
-            self.optional_candidate_columns,
-        )
+        names, optional = self.candidate_columns, self.optional_candidate_columns
+        items = open_batch(candidates, names, "candidates", optional)
         owners = _check_owners(request_of_candidate, num_requests, items.num_rows)
         return self._encode(users, items, owners, threads, errors)
 
@@ -601,10 +590,7 @@ def _check_owners(owners: object, num_requests: int, n: int) -> NDArray[np.int64
 
 
 def encode_values(
-    values: Any,  # noqa: ANN401
-    encoder: Encoder,
-    dtype: str,
-    name: str,
+    values: object, encoder: Encoder, dtype: str, name: str
 ) -> NDArray[np.int64]:
     """Turn a column of raw values into ids by one encoder of a spec.
 
@@ -630,11 +616,7 @@ def encode_values(
 
 
 def hash_buckets(
-    keys: object,
-    num_buckets: int,
-    *,
-    hash: str = "xxh64",
-    seed: int = 0,
+    keys: object, num_buckets: int, *, hash: str = "xxh64", seed: int = 0
 ) -> NDArray[np.int64]:
     """Turn keys into bucket ids: 1 + hash64(key, seed) % (num_buckets - 1); null: 0.
 

@@ -36,10 +36,9 @@ def check_encoded(
     for name, most in longest.items():
         check_range(out[name], most + 1, f"a length in [0, {most}]", name)
     of_requests = (len(out[i.name]) for i in spec.inputs if i.shape[0] == "B")
-    num_requests = next(of_requests, None)
+    num_requests, name = next(of_requests, None), "request_of_candidate"
     if num_requests is not None:
         rule = f"a request in [0, {num_requests})"
-        name = "request_of_candidate"
         check_range(out[name], num_requests, rule, name)
     return out
 
@@ -68,10 +67,10 @@ def check_inputs(
             raise InputError(f"an input `{i.name}`", "none", "inputs")
         array = inputs[i.name]
         rule = f"a {i.dtype} array of shape {list(i.shape)}"
-        if type(array) is not np.ndarray or array.dtype != np.dtype(i.dtype):
-            is_array = type(array) is np.ndarray
-            got = array.dtype if is_array else type(array).__name__
-            raise InputError(rule, got, i.name)
+        if type(array) is not np.ndarray:
+            raise InputError(rule, type(array).__name__, i.name)
+        if array.dtype != np.dtype(i.dtype):
+            raise InputError(rule, array.dtype, i.name)
         if array.ndim != len(i.shape):
             raise InputError(rule, f"shape {list(array.shape)}", i.name)
         for axis, size in zip(i.shape, array.shape, strict=True):
@@ -79,11 +78,11 @@ def check_inputs(
             if isinstance(axis, int):
                 known, other = axis, "spec"
             if size != known:
-                rule_of_axis = f"{known} along {axis}, as `{other}` has"
-                raise InputError(rule_of_axis, size, i.name)
+                rule = f"{known} along {axis}, as `{other}` has"
+                raise InputError(rule, size, i.name)
         if i.fixed_length is not None and array.shape[1] != i.fixed_length:
-            rule_of_axis = f"T = {i.fixed_length}, since padding is attended"
-            raise InputError(rule_of_axis, array.shape[1], i.name)
+            rule = f"T = {i.fixed_length}, since padding is attended"
+            raise InputError(rule, array.shape[1], i.name)
         if i.rows is not None:
             check_range(array, i.rows, f"an id in [0, {i.rows})", i.name)
         out[i.name] = array

@@ -64,15 +64,6 @@ class DinError(Exception):
     expected an id in [0, 9), got 9 - at `cate_id`, row 1017 of clicks.parquet
     """
 
-    rule: str
-    got: str
-    column: str
-    fix: str
-    row: int | None
-    candidate: int | None
-    source: str
-    within: str
-
     def __init__(
         self,
         rule: str,
@@ -90,8 +81,7 @@ class DinError(Exception):
         self.rule, self.got, self.column, self.fix = rule, got, column, fix
         self.row = None if row is None else int(row)
         self.candidate = None if candidate is None else int(candidate)
-        self.source = source
-        self.within = within
+        self.source, self.within = source, within
 
     def at(self, **fields: Any) -> Self:  # noqa: ANN401
         """Return the same error with other values of some attributes.

@@ -8,7 +8,6 @@ import ctypes
 import os
 import threading
 import weakref
-from types import TracebackType
 from typing import Any
 
 __all__ = ["Lock", "leave_to_parent"]
@@ -46,12 +45,7 @@ class Lock:
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 

@@ -15,14 +15,7 @@ from typing import BinaryIO, Protocol
 from din_infer.model_format import FILE_KEY
 from din_infer.onnx_header import MODEL_METADATA, Place, entry, tagged
 
-__all__ = [
-    "Record",
-    "digest_of",
-    "sample_of",
-    "samples_of",
-    "seal_of",
-    "sealed",
-]
+__all__ = ["Record", "digest_of", "sample_of", "samples_of", "seal_of", "sealed"]
 
 # Some 50 KiB of a file are read at each load, in blocks that no hole of 1 % of the file
 # can lie between. SHA-256 of 64 KiB took 0.06 ms, BLAKE2b 0.16.
@@ -73,8 +66,7 @@ class Record:
         right = all(type(n) is int and 0 <= n <= SAMPLE_SHARES + 1 for n in counts)
         right = right and all(isinstance(d, str) for d in digests)
         if not right or type(size) is not int:
-            message = "digests of another form"
-            raise ValueError(message)
+            raise ValueError("digests of another form")
         return cls(size, sha256, samples)
 
 

@@ -27,7 +27,6 @@ class lazy(Generic[Value]):
 
     @overload
     def __get__(self, instance: None, owner: type) -> "lazy[Value]": ...
-
     @overload
     def __get__(self, instance: object, owner: type) -> Value: ...
 

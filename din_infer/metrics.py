@@ -287,13 +287,11 @@ class CalibrationReport:
     bins: tuple[CalibrationBin, ...]
 
     def __str__(self) -> str:
-        lines = [
-            f"{b.rows:10d}  {b.mean_score:10.5f}  {b.click_rate:10.5f}\n"
-            for b in self.bins
-        ]
-        head = "      rows  mean score  click rate\n"
-        tail = f"max error {self.max_error:.5f}, ratio {self.ratio:.5f}"
-        return f"{head}{''.join(lines)}error {self.error:.5f}, {tail}"
+        text = "      rows  mean score  click rate\n"
+        for b in self.bins:
+            text += f"{b.rows:10d}  {b.mean_score:10.5f}  {b.click_rate:10.5f}\n"
+        text += f"error {self.error:.5f}, max error {self.max_error:.5f}"
+        return f"{text}, ratio {self.ratio:.5f}"
 
 
 def calibration_error(
@@ -385,12 +383,12 @@ def calibration_report(
     click_rates = np.bincount(bins, clicks * mass)[used] / total[used]
     gaps = np.abs(mean_scores - click_rates)
     clicked = float((clicks * mass).sum())
-    table = zip(rows.tolist(), mean_scores.tolist(), click_rates.tolist(), strict=True)
+    table = map(CalibrationBin, *(c.tolist() for c in (rows, mean_scores, click_rates)))
     return CalibrationReport(
         error=float(np.average(gaps, weights=total[used])),
         max_error=float(gaps.max()),
         ratio=float((values * mass).sum()) / clicked if clicked else math.nan,
-        bins=tuple(CalibrationBin(*row) for row in table),
+        bins=tuple(table),
     )
 
 
@@ -517,21 +515,23 @@ def _check(
     if len(marks) != len(values):
         rule = f"as many scores as labels ({len(marks)})"
         raise InputError(rule, len(values), "scores")
-    wrong = (marks != 0) & (marks != 1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InputError("0 or 1", f"{marks[row]:g}", f"labels[{row}]")
-    missing = np.isnan(values)
-    if missing.any():
-        row = int(missing.argmax())
-        raise InputError("a number", "nan", f"scores[{row}]")
+    _refuse((marks != 0) & (marks != 1), "0 or 1", marks, "labels")
+    _refuse(np.isnan(values), "a number", values, "scores")
     outside = (values < 0) | (values > 1)
     if probabilities and outside.any():
         row = int(outside.argmax())
-        rule = "a probability in [0, 1]"
-        fix = "Pass scores, not logits."
+        rule, fix = "a probability in [0, 1]", "Pass scores, not logits."
         raise InputError(rule, float(values[row]), f"scores[{row}]", fix)
     return marks == 1, values
+
+
+def _refuse(
+    wrong: NDArray[np.bool_], rule: str, values: NDArray[np.float64], name: str
+) -> None:
+    """Raise InputError at the first value that is wrong."""
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(rule, f"{values[row]:g}", f"{name}[{row}]")
 
 
 def _check_weights(
@@ -545,10 +545,7 @@ def _check_weights(
         rule = f"as many weights as labels ({num_rows})"
         raise InputError(rule, len(mass), "weights")
     wrong = ~(np.isfinite(mass) & (mass >= 0))
-    if wrong.any():
-        row = int(wrong.argmax())
-        rule = "a finite weight of at least 0"
-        raise InputError(rule, f"{mass[row]:g}", f"weights[{row}]")
+    _refuse(wrong, "a finite weight of at least 0", mass, "weights")
     # Only ratios count, and so no sum overflows.
     exponent = np.frexp(mass.max(initial=0))[1] - 1
     scaled: NDArray[np.float64] = np.ldexp(mass, -exponent)
@@ -577,9 +574,8 @@ def _group_keys(
     # A list is kept as it is: NumPy would turn [1, "1"] into one group.
     array = np.asarray(groups, object if isinstance(groups, list | tuple) else None)
     if array.ndim != 1 or len(array) != num_rows:
-        rule = f"as many groups as labels ({num_rows})"
         got = len(array) if array.ndim == 1 else f"shape {array.shape}"
-        raise InputError(rule, got, "groups")
+        raise InputError(f"as many groups as labels ({num_rows})", got, "groups")
     if array.dtype.kind in "biu":
         return array
     if array.dtype.kind not in "USTO":
@@ -588,8 +584,8 @@ def _group_keys(
     for kind in set(map(type, keys)):
         if not issubclass(kind, int | np.integer | str | bytes):
             row = next(i for i, key in enumerate(keys) if type(key) is kind)
-            rule = "an integer or a string"
-            raise InputError(rule, repr(keys[row]), f"groups[{row}]")
+            got, place = repr(keys[row]), f"groups[{row}]"
+            raise InputError("an integer or a string", got, place)
     return keys
 
 

@@ -30,6 +30,7 @@ IN_MEMORY = "the model in memory"
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 Progress = Callable[[int], object]
+SessionOptions = Any  # the runtime has no types
 
 
 def _links(path: Path) -> list[Path]:
@@ -80,8 +81,8 @@ def _bytes_of(source: object) -> bytes:
     except (OSError, ValueError) as error:  # of a file that is closed, or written to
         raise ModelError("a binary file that can be read", error, IN_MEMORY) from None
     if not isinstance(content, bytes):
-        rule = "a path, bytes or a binary file"
-        raise TypeError(sentence(rule, type(source).__name__, "model"))
+        got = type(source).__name__
+        raise TypeError(sentence("a path, bytes or a binary file", got, "model"))
     return content
 
 
@@ -155,6 +156,7 @@ class ModelFile:
             another format; if its data file is missing, cut or elsewhere.
         """
         path = target = content = None
+        rule = "a model that din-convert wrote"
         if isinstance(source, str | os.PathLike):
             place = os.fsdecode(source)
             path = Path(os.path.abspath(place))  # noqa: PTH100 - links stay
@@ -167,11 +169,9 @@ class ModelFile:
         except OSError as error:
             raise ModelError("a model file", str(error.strerror), place) from None
         except (ValueError, IndexError):
-            rule = "a model that din-convert wrote"
             raise ModelError(rule, "a damaged file, or no ONNX file", place) from None
         number = header.metadata.get(fmt.FORMAT_KEY)
         if number is None:
-            rule = "a model that din-convert wrote"
             raise ModelError(rule, "an ONNX file without din_infer metadata", place)
         if number != fmt.FORMAT:
             fix = "Use the din-infer version that wrote it, or a newer one."
@@ -195,9 +195,8 @@ class ModelFile:
             folders = [self.target.parent, *_links(self.path)]
             needed = max(p.offset + p.length for p in self._places(name))
             path = self.data[name] = self._data_file(name, needed, folders, root)
-            size = _size(path)
+            size, rule = _size(path), f"at least {needed:,} bytes"
             if size < needed:
-                rule = f"at least {needed:,} bytes"
                 raise ModelError(rule, f"{size:,}", str(path), DAMAGED)
 
     def _places(self, name: str) -> list[Place]:
@@ -302,11 +301,7 @@ class ModelFile:
 
     @contextmanager
     def handed(
-        self,
-        options: Any,  # noqa: ANN401
-        release: Sequence[int],
-        *,
-        mapped: bool,
+        self, options: SessionOptions, release: Sequence[int], *, mapped: bool
     ) -> Iterator[str | bytes]:
         """Yield the path or bytes that an InferenceSession takes, while it is made.
 
@@ -330,9 +325,8 @@ class ModelFile:
             for path in self.data.values():
                 with _readable(path):
                     contents.append(path.read_bytes())
-            options.add_external_initializers_from_files_in_memory(
-                list(self.data), contents, [len(c) for c in contents]
-            )
+            add = options.add_external_initializers_from_files_in_memory
+            add(list(self.data), contents, list(map(len, contents)))
             yield os.fspath(self.target)
         else:
             with tempfile.TemporaryDirectory(prefix="din-infer-") as scratch:

@@ -64,10 +64,8 @@ class _FileView:
 
     @overload
     def __getitem__(self, part: int) -> int: ...
-
     @overload
     def __getitem__(self, part: slice) -> bytes: ...
-
     def __getitem__(self, part: int | slice) -> int | bytes:
         if isinstance(part, slice):
             if POSIX:  # in half the time
@@ -96,13 +94,11 @@ def _varint(view: Content, at: int) -> tuple[int, int]:
     """Read a number; returns it and the place behind it."""
     value = 0
     for i in range(VARINT_BYTES):
-        byte = view[at]
-        at += 1
+        byte = view[at + i]
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
-            return value, at
-    message = "a number without an end"
-    raise ValueError(message)
+            return value, at + i + 1
+    raise ValueError("a number without an end")
 
 
 def _fields(view: Content, at: int, end: int) -> Iterator[_Field]:
@@ -121,11 +117,9 @@ def _fields(view: Content, at: int, end: int) -> Iterator[_Field]:
         elif kind in FIXED:
             at += FIXED[kind]
         else:
-            message = f"wire type {kind}"
-            raise ValueError(message)
+            raise ValueError(f"wire type {kind}")
     if at != end:
-        message = "a field beyond the end"
-        raise ValueError(message)
+        raise ValueError("a field beyond the end")
 
 
 def _entry(view: Content, f: _Field) -> tuple[str, str]:
@@ -154,15 +148,13 @@ def _external(view: Content, tensor: _Field) -> External | None:
         elif part.number == TENSOR_EXTERNAL_DATA:
             key, value = _entry(view, part)
             if key in entries:
-                message = f"two of {key}"
-                raise ValueError(message)
+                raise ValueError(f"two of {key}")
             entries[key] = value
     if not entries:
         return None
     offset, length = (int(entries.get(k, "0")) for k in ("offset", "length"))
     if not 0 <= offset <= offset + length < LARGEST_OFFSET:
-        message = "a tensor that is nowhere"
-        raise ValueError(message)
+        raise ValueError("a tensor that is nowhere")
     return External(Place(label, offset, length), entries.get("location", ""))
 
 
@@ -246,11 +238,9 @@ def data_names(path: Path) -> set[str]:
         try:
             header = Header.read(view)
         except IndexError:
-            message = "a message that is cut"
-            raise ValueError(message) from None
+            raise ValueError("a message that is cut") from None
     if not header.has_graph:
-        message = "no graph"
-        raise ValueError(message)
+        raise ValueError("no graph")
     return {e.name for e in header.externals}
 
 

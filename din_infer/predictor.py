@@ -254,9 +254,8 @@ class Predictor:
         -----
         `stats` counts these rows here, and not again when they are scored.
         """
-        encoded, counts = self.spec.encoder.encode_users(
-            requests, self.model_id, self.threads
-        )
+        encode = self.spec.encoder.encode_users
+        encoded, counts = encode(requests, self.model_id, self.threads)
         self.count(counts)
         return encoded
 
@@ -428,8 +427,7 @@ class Predictor:
         `stats` counts what was scored, and does not count this.
         """
         outputs = self._explaining()
-        names = (*self.spec.columns, *self.spec.optional_columns)
-        rows = readable(batch, names)
+        rows = readable(batch, (*self.spec.columns, *self.spec.optional_columns))
         encoded = self.spec.encoder.encode(rows, self.threads)
         return self._explained(rows, rows, encoded.inputs, outputs)
 
@@ -466,9 +464,8 @@ class Predictor:
         users = readable(requests, names, "requests")
         names = (*encoder.candidate_columns, *encoder.optional_candidate_columns)
         items = readable(candidates, names, "candidates")
-        encoded = encoder.encode_requests(
-            users, items, request_of_candidate, self.threads
-        )
+        owners = request_of_candidate
+        encoded = encoder.encode_requests(users, items, owners, self.threads)
         return self._explained(users, items, encoded.inputs, outputs)
 
     def _explained(
@@ -489,14 +486,12 @@ class Predictor:
         weights = [s.name + WEIGHT_SUFFIX for s in self.spec.behavior]
         path = self._place
         if self.spec.model.type != "din" or not weights:
-            rule = "a DIN with behavior sequences to explain"
             got = f"model.type {self.spec.model.type!r}" if weights else "no sequence"
-            raise ModelError(rule, got, path)
+            raise ModelError("a DIN with behavior sequences to explain", got, path)
         if not set(weights) <= set(self._session.output_names):
-            rule = "the graph outputs " + ", ".join(weights)
             got = "only " + ", ".join(self._session.output_names)
             fix = "Convert the model with din-convert --explain."
-            raise ModelError(rule, got, path, fix)
+            raise ModelError("the graph outputs " + ", ".join(weights), got, path, fix)
         return ["logit", *weights]
 
     def _outputs(

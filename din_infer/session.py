@@ -187,9 +187,7 @@ class Session:
             rule, got = "a runtime with CUDA built in", "one that loads it as a plugin"
             raise DeviceError(rule, got, "tables")
         with _BUILDING, capture_output() as loading:
-            preload = getattr(runtime, "preload_dlls", None)
-            if preload is not None:
-                preload()
+            getattr(runtime, "preload_dlls", lambda: None)()
         if ops is not None:
             self._lane = self._open_lane(ops, index)
         try:
@@ -199,19 +197,14 @@ class Session:
                 raise
             said = error.got.partition(TOO_WIDE)[2].partition("]")[0]
             if needs_ops:
-                got = f"a model too wide for them ({said})"
-                raise self._without_ops(got) from None
+                raise self._without_ops(f"a model too wide for them ({said})") from None
             self._close_lane()
             warnings.warn(f"running the model's functions: {said}", stacklevel=5)
             self._build_cuda(runtime, index, None, loading.text)
         reprint(loading.text)
 
     def _build_cuda(
-        self,
-        runtime: Runtime,
-        index: int,
-        ops: Path | None,
-        loading: str,
+        self, runtime: Runtime, index: int, ops: Path | None, loading: str
     ) -> None:
         # TF32 is on by default and costs three digits
         settings = {"device_id": str(index), "use_tf32": "0"}
@@ -297,9 +290,8 @@ class Session:
             with file.handed(options, release_of(runtime), mapped=self._mmap) as model:
                 return runtime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # the runtime's errors share no narrower base
-            reason = " ".join(str(error).split())
             rule = "a model file that ONNX Runtime can load"
-            raise ModelError(rule, reason, file.place) from None
+            raise ModelError(rule, " ".join(str(error).split()), file.place) from None
 
     def submit(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]

@@ -88,9 +88,8 @@ def slices_in_order(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slice
     What is per request is a view on the requests that a slice spans.
     """
     request = inputs["request_of_candidate"]
-    order = None
-    if (request[1:] < request[:-1]).any():
-        order = np.argsort(request, kind="stable")
+    rises = (request[1:] >= request[:-1]).all()
+    order = None if rises else np.argsort(request, kind="stable")
     for start in range(0, len(request), batch_size):
         here = slice(start, start + batch_size)
         chosen = here if order is None else order[here]

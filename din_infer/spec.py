@@ -116,8 +116,8 @@ class FeatureSpec:
         try:
             raw = json.loads(text) if is_json else tomllib.loads(text)
         except (ValueError, RecursionError) as error:
-            rule = "JSON" if is_json else "TOML"
-            raise ModelError(rule, str(error), str(path)) from None
+            kind = "JSON" if is_json else "TOML"
+            raise ModelError(kind, str(error), str(path)) from None
         return cls.from_dict(raw, folder=path.parent)
 
     @classmethod
@@ -166,8 +166,7 @@ class FeatureSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as nested dicts, files inlined; a copy."""
-        copied: dict[str, Any] = copy(self.source)
-        return copied
+        return dict(copy(self.source))
 
     def to_json(self) -> str:
         """Return the spec as JSON text; `from_json` of it is an equal spec."""

@@ -6,6 +6,7 @@ One file above 400 lines: the sections of the format refer to each other.
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from din_infer._kernels import HASHES
@@ -45,6 +46,13 @@ OUTPUT_ACTIVATIONS = ("none", "sigmoid", "relu", "silu")
 INTERACTIONS = ("difference", "product", "outer")
 REDUCES = ("offset", "mod", "pmod", "abs")
 DICE_EPSILON = {"row_dice": 1e-3}
+LAYERS = (
+    ("hidden", "a list of sizes, each a positive whole number"),
+    ("batch_norm", "true or false"),
+    ("dice_epsilon", "a positive number"),
+    ("dice_affine", "true or false"),
+    ("dropout", "a number in [0, 1)"),
+)
 
 
 def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
@@ -99,16 +107,12 @@ def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
     """Return the encoder and the field's dtype ("string", "int64" or "float")."""
-    kinds = ("hash", "vocab", "identity", "bucketize")
-    kind = section.choose("type", kinds)
+    kind = section.choose("type", ("hash", "vocab", "identity", "bucketize"))
     natural = {"hash": "string", "vocab": "string", "identity": "int64"}
     dtype = dtype or natural.get(kind, "float")
-    allowed = {
-        "hash": ("string", "int64"),
-        "vocab": ("string", "int64"),
-        "identity": ("int64",),
-        "bucketize": ("float", "int64"),
-    }[kind]
+    keys = ("string", "int64")
+    by_kind = {"identity": ("int64",), "bucketize": ("float", "int64")}
+    allowed: tuple[str, ...] = by_kind.get(kind, keys)
     if dtype not in allowed:
         rule = f"dtype {' or '.join(allowed)} for a {kind} encoder"
         raise ModelError(rule, repr(dtype), section.place)
@@ -136,14 +140,8 @@ def _parse_hash(section: Section) -> Encoder:
     rule = seed_rule(name, seed)
     if rule:
         raise ModelError(rule, seed, section.at("seed"))
-    return Encoder(
-        "hash",
-        buckets,
-        hash=name,
-        seed=seed,
-        reduce=reduce,
-        int_as=section.choose("int_as", ("bytes", "text"), "bytes"),
-    )
+    text = section.choose("int_as", ("bytes", "text"), "bytes")
+    return Encoder("hash", buckets, name, seed, reduce, text)
 
 
 def _parse_vocab(section: Section, dtype: str) -> Encoder:
@@ -170,55 +168,43 @@ def _check_values(values: Iterable[Any], dtype: str, section: Section) -> None:
             rule = f"a value of dtype {dtype}"
             raise ModelError(rule, repr(value), section.at(f"values[{i}]"))
         if seen.setdefault(value, i) != i:
-            got = f"{value!r} twice"
-            raise ModelError("each value once", got, section.at("values"))
+            place = section.at("values")
+            raise ModelError("each value once", f"{value!r} twice", place)
 
 
 def _parse_bucketize(section: Section) -> Encoder:
     boundaries = section.take("boundaries", "a list")
-    rising = all(is_number(b) for b in boundaries) and all(
-        a < b for a, b in itertools.pairwise(boundaries)
-    )
-    if not rising:
-        rule = "rising finite numbers"
-        raise ModelError(rule, repr(boundaries), section.at("boundaries"))
+    pairs = itertools.pairwise(boundaries)
+    if not (all(map(is_number, boundaries)) and all(a < b for a, b in pairs)):
+        place = section.at("boundaries")
+        raise ModelError("rising finite numbers", repr(boundaries), place)
     values = tuple(float(b) for b in boundaries)
     return Encoder("bucketize", len(values) + 2, boundaries=values)
 
 
 def _parse_layers(section: Section, default: Attention | Tower) -> dict[str, Any]:
     activation = section.choose("activation", ACTIVATIONS, default.activation)
-    if activation == default.activation:
-        epsilon = default.dice_epsilon
-    else:
+    if activation != default.activation:
         epsilon = DICE_EPSILON.get(activation, 1e-8)
-    sizes = "a list of sizes, each a positive whole number"
-    return {
-        "hidden": section.take("hidden", sizes, default.hidden),
-        "activation": activation,
-        "batch_norm": section.take("batch_norm", "true or false", default.batch_norm),
-        "dice_epsilon": section.take("dice_epsilon", "a positive number", epsilon),
-        "dice_affine": section.take(
-            "dice_affine", "true or false", default.dice_affine
-        ),
-        "dropout": section.take("dropout", "a number in [0, 1)", default.dropout),
+        default = replace(default, activation=activation, dice_epsilon=epsilon)
+    layers = {
+        key: section.take(key, kind, getattr(default, key)) for key, kind in LAYERS
     }
+    return {"activation": activation, **layers}
 
 
 def _parse_attention(section: Section, default: Attention) -> Attention:
-    interactions = section.take(
-        "interactions", "a list of strings", default.interactions
-    )
+    kind = "a list of strings"
+    interactions = section.take("interactions", kind, default.interactions)
     for i, name in enumerate(interactions):
         if name not in INTERACTIONS or name in interactions[:i]:
             rule = "one of " + ", ".join(INTERACTIONS) + ", each once"
             raise ModelError(rule, repr(name), section.at(f"interactions[{i}]"))
+    output, key = default.output_activation, "output_activation"
     attention = Attention(
         **_parse_layers(section, default),
         interactions=tuple(i for i in INTERACTIONS if i in interactions),
-        output_activation=section.choose(
-            "output_activation", OUTPUT_ACTIVATIONS, default.output_activation
-        ),
+        output_activation=section.choose(key, OUTPUT_ACTIVATIONS, output),
         softmax=section.take("softmax", "true or false", default.softmax),
         scale=section.take("scale", "a finite number", default.scale),
     )
@@ -349,25 +335,20 @@ class _Parser:
             for i, slot in enumerate(query):
                 self.check_candidate(slot, section.at(f"query[{i}]"))
             slots = tuple((slot, self.candidates[slot].dim) for slot in query)
-            widths = (sum(f.dim for f in fields), sum(width for _, width in slots))
-            if widths[0] != widths[1]:
-                rule = (
-                    f"candidate fields of width {widths[0]} in all, as the fields have"
-                )
-                raise ModelError(rule, widths[1], section.at("query"))
+            width, given = sum(f.dim for f in fields), sum(dim for _, dim in slots)
+            if width != given:
+                rule = f"candidate fields of width {width} in all, as the fields have"
+                raise ModelError(rule, given, section.at("query"))
         ragged = self.ragged(section, fields[0].dtype)
         attention = _parse_attention(section.section("attention", {}), default)
+        orders, empties = ("oldest_first", "newest_first"), ("zero", "padding_row")
         parsed = Behavior(
             name=name,
             side="user",
             fields=tuple(fields),
             query=slots,
-            order=section.choose(
-                "order", ("oldest_first", "newest_first"), "oldest_first"
-            ),
-            empty_softmax=section.choose(
-                "empty_softmax", ("zero", "padding_row"), "zero"
-            ),
+            order=section.choose("order", orders, "oldest_first"),
+            empty_softmax=section.choose("empty_softmax", empties, "zero"),
             attention=attention,
             **ragged,
         )
@@ -502,14 +483,13 @@ def _parse_tower_inputs(
                 kind = member
             elif member in fields:
                 before = sequence.fields[: sequence.fields.index(fields[member])]
-                start = sum(f.dim for f in before)
-                width = fields[member].dim
+                start, width = sum(f.dim for f in before), fields[member].dim
             elif dot:
                 rule = "query, product or a field of the sequence after the dot"
                 raise ModelError(rule, repr(text), place)
         else:
-            rule = "one of " + ", ".join([*widths, *sequences])
-            raise ModelError(rule, repr(text), place)
+            known = ", ".join([*widths, *sequences])
+            raise ModelError(f"one of {known}", repr(text), place)
         stop = start + width
         if bracket:
             start, stop = _parse_slice(slice_text, start, stop, text, place)

@@ -29,10 +29,8 @@ def inputs_of_shapes(
     taken from it over and over.
     """
     num_rows = len(table["request_of_candidate"])
-    lengths = np.zeros(num_rows, dtype=np.int64)
-    for s in spec.behavior:
-        lengths += table[s.lengths]
-    longest = lengths.argsort()[-1:]
+    none = np.zeros(num_rows, dtype=np.int64)
+    longest = sum((table[s.lengths] for s in spec.behavior), none).argsort()[-1:]
     for count in counts:
         chosen = np.resize(np.arange(num_rows), count)
         part = {
@@ -63,11 +61,8 @@ def _fill(i: Input, count: int, ids: NDArray[np.int64], reader: str) -> NDArray[
         return np.arange(count)
     if i.rows is None and i.dtype == "int64":  # lengths
         return np.ones(count, dtype=np.int64)
-    axes = (
-        count,
-        *(a if isinstance(a, int) else i.fixed_length or 1 for a in i.shape[1:]),
-    )
-    out = np.zeros(axes, dtype=i.dtype)
+    axes = [a if isinstance(a, int) else i.fixed_length or 1 for a in i.shape[1:]]
+    out = np.zeros((count, *axes), dtype=i.dtype)
     if i.name == reader:
-        out[...] = ids.reshape(-1, *(1 for _ in axes[1:]))
+        out[...] = ids.reshape(-1, *(1 for _ in axes))
     return out

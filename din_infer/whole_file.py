@@ -153,9 +153,7 @@ def _remove(path: Path) -> None:
     """Remove a file in the making, after the folder of drafts that it stands for."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
-    if (
-        not folder.exists()
-    ):  # NFS keeps a file that is open; the next writer tries again
+    if not folder.exists():  # else NFS keeps an open file: the next writer tries again
         path.unlink()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from din_converter.settings import Settings
 from din_converter.train_options import add_options, read_config, write_config
-from din_infer.cli import command_errors, positive
+from din_infer.cli import command_errors, command_parser, positive
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
@@ -69,22 +69,13 @@ any torch module, exported by torch.export; attention that is found is fused:
 """
 
 
-def _parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=name,
-        description=what,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def train_main(argv: Sequence[str] | None = None) -> int:
     """Run din-train; returns the exit status."""
-    parser = _parser(
+    parser = command_parser(
         "din-train",
         "Train a Deep Interest Network from Parquet files and a feature spec.",
         TRAIN_EXAMPLES,
@@ -212,7 +203,7 @@ def _override(spec: FeatureSpec, arguments: argparse.Namespace) -> FeatureSpec:
 
 def convert_main(argv: Sequence[str] | None = None) -> int:
     """Run din-convert; returns the exit status."""
-    parser = _parser(
+    parser = command_parser(
         "din-convert",
         "Convert a trained model to ONNX and prove that both compute the same.",
         CONVERT_EXAMPLES,

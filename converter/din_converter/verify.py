@@ -22,14 +22,7 @@ from din_infer.model_format import TOLERANCE, WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec
 
-__all__ = [
-    "Case",
-    "check_parity",
-    "edge_batches",
-    "golden_rows",
-    "open_way",
-    "ways",
-]
+__all__ = ["Case", "check_parity", "edge_batches", "golden_rows", "open_way", "ways"]
 
 GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
 CHECKED_LENGTH = 10  # of a model that takes any

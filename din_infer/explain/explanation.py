@@ -80,12 +80,8 @@ class Explanation(Sequence[ExplainedRow]):
             A column of such a name is called ``<sequence>.<column>``. Attended padding
             has no index and no values.
         """
-        return [
-            record
-            for row in self.rows
-            for sequence in row.sequences
-            for record in _records(row.number, sequence)
-        ]
+        pairs = ((row.number, s) for row in self.rows for s in row.sequences)
+        return [record for pair in pairs for record in _records(*pair)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts and lists of plain values, for JSON."""

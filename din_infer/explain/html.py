@@ -117,11 +117,9 @@ def fragment(
         "<header><h1>Activation weights</h1>"
         '<p class="lead">The interest in a candidate is the sum of the behaviors,'
         f" each times its activation weight.{said}</p></header>",
-        *(
-            _one(rows[0]) if len(rows) == 1 else _map_card(rows)
-            for rows in requests[:SHOWN_REQUESTS]
-        ),
     ]
+    shown = requests[:SHOWN_REQUESTS]
+    parts += (_one(r[0]) if len(r) == 1 else _map_card(r) for r in shown)
     hidden = len(requests) - SHOWN_REQUESTS
     if hidden > 0:
         parts.append(f'<p class="note">{hidden} more requests are not shown.</p>')
@@ -141,9 +139,8 @@ def _facts(values: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
-    if value is None:
-        return '<span class="null">null</span>'
-    return _short(text(value))
+    null = '<span class="null">null</span>'
+    return null if value is None else _short(text(value))
 
 
 def _short(shown: str) -> str:
@@ -206,12 +203,9 @@ def _strip(sequence: ExplainedSequence) -> str:
             f' style="fill: {_fill(weight, scale)}"><title>'
             f"{_short(labels[t])}: {scale.number(weight)}</title></rect>"
         )
-    count = len(weights)
-    strongest = largest(sequence.weights, 1)[0]
-    said = (
-        f"{count} weights along time, the strongest"
-        f" {scale.number(weights[strongest])} for {labels[strongest]}"
-    )
+    count, (best,) = len(weights), largest(sequence.weights, 1)
+    strongest = f"{scale.number(weights[best])} for {labels[best]}"
+    said = f"{count} weights along time, the strongest {strongest}"
     axis = scale.high / scale.span * 100
     return (
         f'<svg class="strip" viewBox="0 0 {count} 100" preserveAspectRatio="none"'
@@ -238,9 +232,8 @@ def _list(sequence: ExplainedSequence, shown: Iterable[int], caption: str) -> st
         f'<td class="bar">{_track(weight, scale)}</td></tr>'
         for cells, weight in named
     )
-    columns = "".join(
-        f'<th scope="col">{escape(text(name))}</th>' for name in sequence.columns
-    )
+    names = (escape(text(name)) for name in sequence.columns)
+    columns = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
         f'<div class="scroll"><table class="list"><caption class="hidden">'
         f'{escape(caption)}</caption><thead><tr><th scope="col" class="num">#</th>'

@@ -110,9 +110,13 @@ def _request(
         for k, ax in enumerate(axes):
             _map(ax, best, k, letters)
     axes[0].set_title(
-        letters(title), loc="left", color=INK, fontsize=11, weight="bold",
+        letters(title),
+        loc="left",
+        color=INK,
+        fontsize=11,
+        weight="bold",
         **letters.style,
-    )  # fmt: skip
+    )
 
 
 def _colors(scale: Scale) -> tuple[Colormap, Normalize]:
@@ -123,8 +127,7 @@ def _colors(scale: Scale) -> tuple[Colormap, Normalize]:
 
 
 def _plain_axes(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
-    for side in ("top", "right", "left", "bottom"):
-        ax.spines[side].set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labelsize=8, colors=SOFT)
     order = ", oldest to newest" if sequence else ""
     said = letters(f"{sequence.name}: {summary(sequence)}{order}")
@@ -138,15 +141,18 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     if not len(sequence) and not len(padding):
         say_nothing(ax, EMPTY, va="center", **letters.style)
         return
-    weights = sequence.weights
-    scale = Scale(weights, padding)
+    weights, scale = sequence.weights, Scale(sequence.weights, padding)
     colors, norm = _colors(scale)
     shown = largest(weights, SHOWN_BEHAVIORS)
     heights = weights[shown]
     ax.bar(
-        shown, heights, width=0.82, color=colors(norm(heights)), edgecolor=SOFT,
+        shown,
+        heights,
+        width=0.82,
+        color=colors(norm(heights)),
+        edgecolor=SOFT,
         linewidth=0.4 if len(sequence) <= 60 else 0.0,
-    )  # fmt: skip
+    )
     count, behind = len(sequence), []
     if len(padding):
         ax.bar([count], padding, width=0.82, color=PADDING, hatch="///", edgecolor="w")
@@ -162,10 +168,16 @@ def _bars(ax: Axes, sequence: ExplainedSequence, letters: Letters) -> None:
     if count <= 16:
         for t, weight in enumerate([*weights.tolist(), *padding.tolist()]):
             ax.annotate(
-                scale.number(weight), (t, weight), ha="center", fontsize=7,
-                xytext=(0, 2 if weight >= 0 else -2), textcoords="offset points",
-                va="bottom" if weight >= 0 else "top", color=INK, **letters.style,
-            )  # fmt: skip
+                scale.number(weight),
+                (t, weight),
+                ha="center",
+                fontsize=7,
+                xytext=(0, 2 if weight >= 0 else -2),
+                textcoords="offset points",
+                va="bottom" if weight >= 0 else "top",
+                color=INK,
+                **letters.style,
+            )
 
 
 def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> None:
@@ -180,12 +192,9 @@ def _map(ax: Axes, rows: Sequence[ExplainedRow], k: int, letters: Letters) -> No
     else:
         weights = np.stack([s.weights for s in mine])
         colors, norm = _colors(Scale(weights))
-        image = ax.imshow(
-            weights, cmap=colors, norm=norm, aspect="auto", interpolation="nearest"
-        )
+        image = ax.imshow(weights, colors, norm, aspect="auto", interpolation="nearest")
         count = len(mine[0])
-        largest_of_all = np.abs(weights).max(axis=0)
-        _name_behaviors(ax, mine[0], largest_of_all, count, letters)
+        _name_behaviors(ax, mine[0], np.abs(weights).max(axis=0), count, letters)
         if count <= 60:
             ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
             ax.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)

@@ -37,10 +37,10 @@ def _bars(row: ExplainedRow) -> list[str]:
     for sequence in row.sequences:
         shown = largest(sequence.weights, SHOWN_BEHAVIORS)
         values = list(sequence.columns.values())
-        found = [
-            [str(sequence.indices[t]), *(shorten(text(v[t]), 32) for v in values)]
-            for t in shown
-        ]
+        found = []
+        for t in shown:
+            named = (shorten(text(v[t]), 32) for v in values)
+            found.append([str(sequence.indices[t]), *named])
         weights = sequence.weights[shown].tolist()
         if len(sequence.padding):
             what = f"padding, each of {len(sequence.padding)}"
@@ -86,9 +86,8 @@ def _lines(rows: list[ExplainedRow]) -> list[str]:
         mine = [row.sequences[k] for row in shown]
         scale = Scale(*(s.weights for s in mine))
         low, high = scale.number(scale.low), scale.number(scale.high)
-        order = (
-            f", oldest first; {HEIGHTS[0]} {low}, {HEIGHTS[-1]} {high}" if first else ""
-        )
+        ends = f"{HEIGHTS[0]} {low}, {HEIGHTS[-1]} {high}"
+        order = f", oldest first; {ends}" if first else ""
         lines.append(f"  {text(first.name)}: {summary(first)}{order}")
         cells = [["row", "score", "candidate", ""]]
         for row, sequence in zip(shown, mine, strict=True):

@@ -106,18 +106,11 @@ class BatchScorer:
         self.is_requests = self._form.is_requests
         self._predictor = predictor
         self._encoder = spec.encoder
-        self._keep = list(keep)
-        self._explode = explode
-        self._on_error = on_error
-        self._prepare = prepare
+        self._keep, self._explode = list(keep), explode
+        self._on_error, self._prepare = on_error, prepare
         self._parallel = parallel_lists(spec, schema, self._form, keep)
-        self._users = [
-            n
-            for n in dict.fromkeys(
-                (*spec.encoder.user_columns, *spec.encoder.optional_user_columns)
-            )
-            if n in schema.names
-        ]
+        users = (*spec.encoder.user_columns, *spec.encoder.optional_user_columns)
+        self._users = [n for n in dict.fromkeys(users) if n in schema.names]
 
     def score(self, batch: pa.RecordBatch, stats: Stats | None = None) -> Scored:
         """Score one batch, rows in order.
@@ -248,13 +241,13 @@ class BatchScorer:
         with renumbered(errors, of_request) as found:
             return predictor.scores_of(encoded, errors=found), encoded.counts
 
-    def _lists(self, batch: pa.RecordBatch, column: str) -> Any:  # noqa: ANN401
+    def _lists(self, batch: pa.RecordBatch, column: str) -> pa.Array:
         lists = batch.column(column)
         if pa.types.is_fixed_size_list(lists.type):
             lists = lists.cast(pa.list_(lists.type.value_type))
         return lists
 
-    def _flat(self, batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
+    def _flat(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         """Take a candidate column out of its lists: one value per candidate."""
         column, inner = self._form.lists[name]
         values = self._lists(batch, column).flatten()
@@ -280,19 +273,14 @@ class BatchScorer:
                 report(InputError(rule, mine[row], column, row=int(row)), errors)
         return np.zeros(0, np.int64) if lengths is None else lengths
 
-    def _kept(self, batch: pa.RecordBatch, name: str) -> Any:  # noqa: ANN401
+    def _kept(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         """Return a kept column; of a field of structs, its lists."""
         if name in batch.schema.names:
             return batch.column(name)
         lengths = _lengths_of(batch.column(self._form.lists[name][0]))
         return pa.ListArray.from_arrays(_offsets(lengths), self._flat(batch, name))
 
-    def _exploded(
-        self,
-        batch: pa.RecordBatch,
-        name: str,
-        owners: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+    def _exploded(self, batch: pa.RecordBatch, name: str, owners: pa.Array) -> pa.Array:
         """Return a kept column with a value for each candidate."""
         if name not in batch.schema.names:
             return self._flat(batch, name)
@@ -320,9 +308,8 @@ class BatchScorer:
             kind = self.schema.field(SCORE).type
             buffers = [_bits(is_good), _offsets(lengths).buffers()[1]]
             values = [_arrow(scores, pa.float32())]
-            columns.append(
-                pa.Array.from_buffers(kind, len(lengths), buffers, children=values)
-            )
+            made = pa.Array.from_buffers(kind, len(lengths), buffers, children=values)
+            columns.append(made)
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _with_lost(self, batch: pa.RecordBatch, lost: Sequence[int]) -> pa.RecordBatch:
@@ -331,8 +318,7 @@ class BatchScorer:
             return batch
         nulls = [pa.nulls(1, f.type) for f in self.schema]
         row_of_nulls = pa.RecordBatch.from_arrays(nulls, schema=self.schema)
-        parts = []
-        start = 0
+        parts, start = [], 0
         for k, row in enumerate(lost):
             parts += [batch.slice(start, row - k - start), row_of_nulls]
             start = row - k
@@ -347,9 +333,8 @@ def _move(start: int, error: InputError) -> InputError:
 def _take(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.RecordBatch:
     """Copy rows, which rise; pyarrow's `take` does not know all types."""
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    parts = [
-        batch.slice(run[0], len(run)) for run in np.split(rows, cuts) if len(run) > 0
-    ]
+    runs = np.split(rows, cuts)
+    parts = [batch.slice(run[0], len(run)) for run in runs if len(run) > 0]
     return one_batch(pa.Table.from_batches(parts, batch.schema))
 
 
@@ -362,7 +347,7 @@ def _scatter(values: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[Any]:
 
 def _arrow(
     array: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None
-) -> Any:  # noqa: ANN401
+) -> pa.Array:
     """View an array as Arrow's; `pyarrow.array` would first import pandas."""
     buffer = pa.py_buffer(np.ascontiguousarray(array))
     return pa.Array.from_buffers(kind, len(array), [_bits(valid), buffer])
@@ -375,13 +360,13 @@ def _bits(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
     return pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
-def _lengths_of(lists: Any) -> NDArray[np.int64]:  # noqa: ANN401
+def _lengths_of(lists: pa.Array) -> NDArray[np.int64]:
     """Count the elements of every list; a null list has none, whatever lies there."""
     counts = pc.fill_null(pc.list_value_length(lists), 0)
     return np.asarray(counts).astype(np.int64)
 
 
-def _offsets(lengths: NDArray[np.integer[Any]]) -> Any:  # noqa: ANN401
+def _offsets(lengths: NDArray[np.integer[Any]]) -> pa.Array:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return _arrow(offsets.astype(np.int32), pa.int32())

@@ -118,11 +118,9 @@ def explain_file(
     except InputError as error:
         at = None if error.row is None else rows[error.row]
         raise error.at(row=at, source=str(source)) from None
-    numbered = zip(explanation, rows, strict=True)
-    return Explanation(
-        tuple(replace(row, number=number) for row, number in numbered),
-        explanation.model_id,
-    )
+    pairs = zip(explanation, rows, strict=True)
+    numbered = tuple(replace(row, number=number) for row, number in pairs)
+    return Explanation(numbered, explanation.model_id)
 
 
 def _parts(

@@ -38,8 +38,6 @@ class JobError(InputError):
         Of the outputs that were made, and of all that failed.
     """
 
-    summary: Summary | None
-
     def __init__(
         self,
         *fields: Any,  # noqa: ANN401
@@ -210,18 +208,14 @@ def _look(
             shard.num_rows = reader.num_rows
             reader.close()
         except OSError as error:
-            rule = f"a readable {_title(source)} file"
-            shard.error = InputError(rule, error, str(source))
+            kind = source.format.replace("parquet", "Parquet")
+            shard.error = InputError(f"a readable {kind} file", error, str(source))
         except InputError as error:
             shard.error = error
     errors = [s.error for s in shards if s.error is not None]
     if errors and len(errors) == len(shards):
         raise errors[0]
     return shards
-
-
-def _title(source: Source) -> str:
-    return source.format.title() if source.format == "parquet" else source.format
 
 
 def _bar(shards: Sequence[Shard], progress: bool) -> Any:  # noqa: ANN401

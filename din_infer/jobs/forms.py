@@ -42,14 +42,8 @@ def _depth(kind: pa.DataType) -> int:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    kinds = pa.types
-    return bool(
-        kinds.is_list(kind)
-        or kinds.is_large_list(kind)
-        or kinds.is_fixed_size_list(kind)
-        or kinds.is_list_view(kind)
-        or kinds.is_large_list_view(kind)
-    )
+    names = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
 
 
 def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
@@ -65,19 +59,12 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
     reads = [c for c in spec.reads if c.side == "candidate"]
     depths = {c.name: int(c.is_list) for c in sorted(reads, key=lambda c: c.is_length)}
     names = schema.names
-    lists: dict[str, tuple[str, str | None]] = {}
-    plain = []
-    for name, depth in depths.items():
-        if name in names:
-            if _depth(schema.field(name).type) > depth:
-                lists[name] = (name, None)
-            else:
-                plain.append(name)
+    own = {n: _depth(schema.field(n).type) > d for n, d in depths.items() if n in names}
+    plain = [name for name, is_deeper in own.items() if not is_deeper]
+    lists: dict[str, tuple[str, str | None]] = {n: (n, None) for n in own if own[n]}
     for structs in schema:
         if _is_list(structs.type) and pa.types.is_struct(structs.type.value_type):
-            inner = structs.type.value_type
-            for i in range(inner.num_fields):
-                name = inner.field(i).name
+            for name in (field.name for field in structs.type.value_type):
                 if name not in depths or name in plain:
                     continue
                 if name in lists:
@@ -150,8 +137,8 @@ def output_schema(
     form = find_form(spec, schema)
     _check_keep(schema, form, keep)
     if explode and not form.is_requests:
-        rule = "lists of candidates to explode"
-        raise InputError(rule, "one candidate on each row", "schema")
+        got = "one candidate on each row"
+        raise InputError("lists of candidates to explode", got, "schema")
     if explode and on_error == "null":
         rule = "fail or skip beside explode: a bad request has no candidates to list"
         raise InputError(rule, "'null'", "on_error")
@@ -166,10 +153,9 @@ def output_schema(
         else:
             fields.append(schema.field(name))
     kind = pa.float32()
-    may_be_null = on_error == "null"
     if form.is_requests and not explode:
         kind = pa.list_(pa.field("element", kind, nullable=False))
-    return pa.schema([*fields, pa.field(SCORE, kind, nullable=may_be_null)])
+    return pa.schema([*fields, pa.field(SCORE, kind, nullable=on_error == "null")])
 
 
 def parallel_lists(
@@ -177,9 +163,5 @@ def parallel_lists(
 ) -> list[str]:
     """List the kept columns that have an element for each candidate."""
     users = {*spec.encoder.user_columns, *spec.encoder.optional_user_columns}
-    return [
-        name
-        for name in keep
-        if name in schema.names and name not in users and form.is_requests
-        if _is_list(schema.field(name).type)
-    ]
+    own = [n for n in keep if n in schema.names and n not in users and form.is_requests]
+    return [name for name in own if _is_list(schema.field(name).type)]

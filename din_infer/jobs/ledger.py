@@ -76,18 +76,15 @@ class Ledger:
         resume: bool,
         overwrite: bool,
     ) -> None:
-        self.out = out
-        self.folder = out / FOLDER
+        self.out, self.folder = out, out / FOLDER
         self._targets = list(targets)
         self._job = {"format": FORMAT, **job}
-        key = os.path.realpath(out)
+        self._key, self._handle = os.path.realpath(out), -1
         with _OPENING:
-            if key in _OPEN:
+            if self._key in _OPEN:
                 rule = "one job at a time in a folder"
                 raise InputError(rule, "another in this process", str(out))
-            _OPEN.add(key)
-        self._key = key
-        self._handle = -1
+            _OPEN.add(self._key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "lock"
@@ -113,15 +110,14 @@ class Ledger:
 
     def _begin(self, *, resume: bool, overwrite: bool) -> None:
         path = self.folder / "job.json"
-        there = path.exists()
-        if there and resume:
-            self._compare(read_object(path))
-            return
-        if there and not overwrite:
-            rule = "a folder without a job"
-            fix = "Give --resume to go on with it, or --overwrite to begin anew."
-            raise InputError(rule, "one that has begun", str(self.out), fix)
-        if there:
+        if path.exists():
+            if resume:
+                self._compare(read_object(path))
+                return
+            if not overwrite:
+                rule, got = "a folder without a job", "one that has begun"
+                fix = "Give --resume to go on with it, or --overwrite to begin anew."
+                raise InputError(rule, got, str(self.out), fix)
             self._remove_job(read_object(path))
         self._check_targets(overwrite=overwrite)
         for k in range(len(self._targets)):
@@ -155,9 +151,8 @@ class Ledger:
             if target.is_dir():
                 raise InputError("a file, or nothing", "a folder", str(target))
             if target.exists() and not overwrite:
-                rule = "a file that is not there yet"
-                fix = "Give --overwrite to replace it."
-                raise InputError(rule, "one that is", str(target), fix)
+                got, fix = "one that is", "Give --overwrite to replace it."
+                raise InputError("a file that is not there yet", got, str(target), fix)
 
     def _compare(self, found: dict[str, Any] | None) -> None:
         """Refuse a job that differs from the one that has begun; says in what."""
@@ -202,14 +197,14 @@ class Ledger:
             return None
         target = self.target(k)
         try:
-            if target.stat().st_size != found.get("size"):
-                return None
-            if k in self._old and file_digest(target) != found.get("sha256"):
-                return None
+            same = target.stat().st_size == found.get("size")
+            if same and k in self._old:
+                same = file_digest(target) == found.get("sha256")
         except OSError:
             return None
-        self._old.discard(k)
-        return found
+        if same:
+            self._old.discard(k)
+        return found if same else None
 
     def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
         """Say that shard k is whole: the last thing that is done for it."""
@@ -238,9 +233,7 @@ class Ledger:
         how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
         try:
             fcntl.lockf(self._handle, how, 1, byte)
-        except BlockingIOError:
-            return False
-        except PermissionError:  # how some systems say the same
+        except (BlockingIOError, PermissionError):  # the second, on some systems
             return False
         return True
 

@@ -30,11 +30,7 @@ from din_infer.spec import FeatureSpec
 
 __all__ = ["log_model", "save_model", "signature"]
 
-TYPES = {
-    "string": DataType.string,
-    "int64": DataType.long,
-    "float": DataType.double,
-}
+TYPES = {"string": DataType.string, "int64": DataType.long, "float": DataType.double}
 
 
 def signature(spec: FeatureSpec) -> ModelSignature:
@@ -58,10 +54,9 @@ def signature(spec: FeatureSpec) -> ModelSignature:
         required = not c.is_list and c.name not in spec.optional_columns
         columns.setdefault(c.name, ColSpec(kind, c.name, required=required))
     names = (*spec.columns, *spec.optional_columns)
+    inputs = Schema([columns[name] for name in names])
     scores = TensorSpec(np.dtype(np.float32), (-1,), "score")
-    return ModelSignature(
-        inputs=Schema([columns[name] for name in names]), outputs=Schema([scores])
-    )
+    return ModelSignature(inputs=inputs, outputs=Schema([scores]))
 
 
 def save_model(
@@ -157,9 +152,8 @@ def _prepared(
             "metadata": {MODEL_ID_KEY: known.model_id},
         }
         example = _example(known)
-        if example is not None:
-            given["input_example"] = example
-        yield {**given, **options}
+        shown = {} if example is None else {"input_example": example}
+        yield {**given, **shown, **options}
 
 
 def _example(model: ModelFile) -> pd.DataFrame | None:

@@ -60,8 +60,7 @@ class Sink(io.RawIOBase):
         self._file.flush()
         size = os.fstat(self._file.fileno()).st_size
         if size != self.size:
-            message = f"{size} bytes are left of the {self.size} that were written"
-            raise OSError(message)
+            raise OSError(f"{size} bytes are left of the {self.size} that were written")
         return self._digest.hexdigest()
 
 
@@ -85,24 +84,19 @@ class Output:
     def __init__(
         self, source: str, target: Path, bad_target: Path, schema: pa.Schema
     ) -> None:
-        self._source = source
-        self._bad_target = bad_target
+        self._source, self._bad_target = source, bad_target
         self._waiting: list[pa.RecordBatch] = []
         self._bad: WholeFile | None = None
-        self.rows = 0
-        self.num_written = 0
-        self.num_bad = 0
+        self.rows = self.num_written = self.num_bad = 0
         self.last_bad = ""
         self.stats = Stats()
         target.parent.mkdir(parents=True, exist_ok=True)
         self._whole = WholeFile(target)
         self._sink = Sink(self._whole.file)
         try:
-            self._writer = pq.ParquetWriter(
-                pa.PythonFile(self._sink, mode="w"),
-                schema,
-                use_dictionary=[n for n in schema.names if n != SCORE],
-            )
+            file = pa.PythonFile(self._sink, mode="w")
+            repeated = [n for n in schema.names if n != SCORE]
+            self._writer = pq.ParquetWriter(file, schema, use_dictionary=repeated)
         except BaseException:
             self._whole.abort()
             raise
@@ -114,10 +108,8 @@ class Output:
         self.rows += num_rows
         self.num_written += scored.batch.num_rows
         self._waiting.append(scored.batch)
-        if (
-            sum(b.num_rows for b in self._waiting) >= GROUP_ROWS
-            or sum(b.nbytes for b in self._waiting) >= GROUP_BYTES
-        ):
+        rows = sum(b.num_rows for b in self._waiting)
+        if rows >= GROUP_ROWS or sum(b.nbytes for b in self._waiting) >= GROUP_BYTES:
             self._write_group()
 
     def _note(self, error: InputError) -> None:

@@ -32,13 +32,10 @@ class Scorer:
     ----------
     model : path
         Of the ``.onnx`` as every worker sees it; its ``.data`` file lies beside it.
-    keep : sequence of str
-        Columns to copy, before `score`.
-    explode : bool
-        Of a table of requests with lists of candidates: one row per candidate.
+    keep, explode
+        As in `output_schema`.
     on_error : {"fail", "skip", "null"}
-        What a row does that does not fit the spec: end the job, be left out, or have a
-        null score. The log of the worker tells of the latter.
+        As in `BatchScorer`; the log of the worker tells of rows left out or null.
     device : str
         "cpu" or "cuda"; "cuda" never scores on the CPU: it raises.
     threads : int, optional
@@ -68,7 +65,8 @@ class Scorer:
         self._predictor = open_model(
             model, device=device, threads=threads or _granted_cpus(), model_id=model_id
         )
-        self._keep, self._explode, self._on_error = list(keep), explode, on_error
+        self._keep = list(keep)
+        self._options: Any = {"explode": explode, "on_error": on_error}
         self._schema: pa.Schema | None = None
         self._scorer: BatchScorer | None = None
 
@@ -86,18 +84,14 @@ class Scorer:
         if self._scorer is None or table.schema != self._schema:
             self._schema = table.schema
             self._scorer = BatchScorer(
-                self._predictor,
-                table.schema,
-                keep=self._keep,
-                explode=self._explode,
-                on_error=self._on_error,
+                self._predictor, table.schema, keep=self._keep, **self._options
             )
         narrow = table.select(self._scorer.columns).combine_chunks()
         scored = [score_batch(self._scorer, b, self._keep) for b in narrow.to_batches()]
         return pa.Table.from_batches(scored, self._scorer.schema)
 
 
-def _plain(column: Any) -> Any:  # noqa: ANN401
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Take the lists out of Ray's own types: it makes tensors of NumPy arrays."""
     kind = _plain_type(column.type)
     if kind == column.type:
@@ -108,7 +102,7 @@ def _plain(column: Any) -> Any:  # noqa: ANN401
     return pa.chunked_array(chunks, kind)
 
 
-def _plain_type(kind: Any) -> Any:  # noqa: ANN401
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     if not isinstance(kind, pa.ExtensionType):
         return kind
     stored = kind.storage_type
@@ -188,7 +182,8 @@ def score_dataset(
         schema = dataset.schema(fetch_if_missing=False)
         base = None if schema is None else schema.base_schema
         if isinstance(base, pa.Schema):
-            output_schema(known.spec, _plain_schema(base), keep, explode, on_error)
+            plain = pa.schema([f.with_type(_plain_type(f.type)) for f in base])
+            output_schema(known.spec, plain, keep, explode, on_error)
     return dataset.map_batches(
         Scorer,
         fn_constructor_args=(os.fspath(model),),
@@ -210,13 +205,7 @@ def score_dataset(
 
 
 def _pool(concurrency: int | tuple[int, int] | None) -> ActorPoolStrategy:
-    if concurrency is None:
-        return ActorPoolStrategy()
     if isinstance(concurrency, tuple):
         fewest, most = concurrency
         return ActorPoolStrategy(min_size=fewest, max_size=most)
     return ActorPoolStrategy(size=concurrency)
-
-
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([f.with_type(_plain_type(f.type)) for f in schema])

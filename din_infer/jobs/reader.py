@@ -77,11 +77,9 @@ def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch
     waiting: list[pa.RecordBatch] = []
     count = size = 0
     for batch in batches:
-        whole = batch.nbytes
-        most = rows
+        whole, most, start = batch.nbytes, rows, 0
         if whole > BATCH_BYTES:
             most = max(1, min(rows, batch.num_rows * BATCH_BYTES // whole))
-        start = 0
         while start < batch.num_rows:
             part = batch.slice(start, min(most, rows - count))
             start += part.num_rows
@@ -96,15 +94,13 @@ def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch
 
 
 def _join(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(parts) == 1:
-        return parts[0]
-    return one_batch(pa.Table.from_batches(parts))
+    return parts[0] if len(parts) == 1 else one_batch(pa.Table.from_batches(parts))
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:
     """Make one batch of a table; ArrowInvalid if no batch can hold it."""
     found = table.combine_chunks().to_batches()
     if len(found) > 1:
-        message = f"{table.num_rows} rows with more bytes than a batch can hold"
-        raise pa.ArrowInvalid(message)
+        rows = f"{table.num_rows} rows"
+        raise pa.ArrowInvalid(f"{rows} with more bytes than a batch can hold")
     return found[0] if found else pa.RecordBatch.from_pylist([], schema=table.schema)

@@ -32,8 +32,7 @@ class _Text(Reader):
     """Lines of text: batches hold them as they are, `prepare` parses."""
 
     def __init__(self, source: Source, file: BinaryIO) -> None:
-        self._source = source
-        self._raw = file
+        self._source, self._raw = source, file
         self._size = 0 if source.path is None else source.path.stat().st_size
         self._read_bytes = 0
         self._columns: list[str] = []
@@ -68,7 +67,8 @@ class _Text(Reader):
         self._columns = list(columns)
         lists = chain([self._head], self._lists)
         try:
-            yield from cut((_batch_of(lines) for lines in lists), rows)
+            arrays = (pa.array(lines, pa.large_binary()) for lines in lists)
+            yield from cut((pa.record_batch({LINE: a}) for a in arrays), rows)
         except (OSError, EOFError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
@@ -134,14 +134,9 @@ class _Text(Reader):
         self._raw.close()
 
 
-def _batch_of(lines: list[bytes]) -> pa.RecordBatch:
-    return pa.record_batch({LINE: pa.array(lines, pa.large_binary())})
-
-
 def _only(table: pa.Table, num_rows: int) -> pa.RecordBatch:
     if table.num_rows != num_rows:
-        message = f"{table.num_rows} rows on {num_rows} lines"
-        raise pa.ArrowInvalid(message)
+        raise pa.ArrowInvalid(f"{table.num_rows} rows on {num_rows} lines")
     return one_batch(table)
 
 
@@ -174,21 +169,13 @@ class Csv(_Text):
         self._head = self._head[1:]
         types = _text_types(spec)
         self._lists_of = {n: t for n, t in types.items() if pa.types.is_list(t)}
-        self._types = {
-            n: pa.string() if n in self._lists_of else t for n, t in types.items()
-        }
+        self._types = {**types, **dict.fromkeys(self._lists_of, pa.string())}
         # the other columns are what their first lines say
         lines = self._sound(lambda some: self._read_table(some, []))
         found = self._read_table(lines, []).schema
-        self._types |= {
-            f.name: f.type if f.type != pa.null() else pa.string() for f in found
-        }
-        self.schema = pa.schema(
-            [
-                f.with_type(self._lists_of.get(f.name, self._types[f.name]))
-                for f in found
-            ]
-        )
+        self._types |= {f.name: _settle(f.type, None) for f in found}
+        wanted = self._types | self._lists_of
+        self.schema = pa.schema([f.with_type(wanted[f.name]) for f in found])
 
     def _read_table(self, lines: list[bytes], columns: list[str]) -> pa.Table:
         convert = pa.csv.ConvertOptions(
@@ -204,8 +191,7 @@ class Csv(_Text):
         return pa.csv.read_csv(pa.BufferReader(text), read, parse, convert)
 
     def _parse(self, lines: list[bytes]) -> pa.RecordBatch:
-        table = self._read_table(lines, self._columns)
-        batch = _only(table, len(lines))
+        batch = _only(self._read_table(lines, self._columns), len(lines))
         columns = []
         for name in self._columns:
             column = batch.column(name)
@@ -255,28 +241,20 @@ class JsonLines(_Text):
         return _only(self._read_table(lines, schema), len(lines)).select(self._columns)
 
 
-def _is_structs(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
-
-
 def _settle_field(column: pa.Field, types: Mapping[str, pa.DataType]) -> pa.Field:
     """Take the spec's type for a column, or for what is in its lists of structs."""
-    if _is_structs(column.type):
-        inner = [_settle_field(f, types) for f in column.type.value_type]
+    kind = column.type
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
+        inner = [_settle_field(f, types) for f in kind.value_type]
         return column.with_type(pa.list_(pa.struct(inner)))
-    return column.with_type(_settle(column.type, types.get(column.name)))
+    return column.with_type(_settle(kind, types.get(column.name)))
 
 
 def _settle(found: pa.DataType, wanted: pa.DataType | None) -> pa.DataType:
     """Take the wanted type for the values, at the depth of lists that was found."""
     if wanted is None:
         return pa.string() if found == pa.null() else found
-    depth = 0
-    while pa.types.is_list(found):
-        depth, found = depth + 1, found.value_type
-    value, least = wanted, 0
-    while pa.types.is_list(value):
-        value, least = value.value_type, least + 1
-    for _ in range(max(depth, least)):
-        value = pa.list_(value)
-    return value
+    if pa.types.is_list(found) or pa.types.is_list(wanted):
+        inner = [k.value_type if pa.types.is_list(k) else k for k in (found, wanted)]
+        return pa.list_(_settle(*inner))
+    return wanted

@@ -72,12 +72,9 @@ class ParquetReader(Reader):
 
     def _groups(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         metadata = self._file.metadata
-        schema = metadata.schema
-        leaves = [
-            i
-            for i in range(len(schema))
-            if schema.column(i).path.split(".")[0] in columns
-        ]
+        all_leaves = map(metadata.schema.column, range(len(metadata.schema)))
+        tops = [leaf.path.partition(".")[0] for leaf in all_leaves]
+        leaves = [i for i, top in enumerate(tops) if top in columns]
         for group in range(metadata.num_row_groups):
             about = metadata.row_group(group)
             if about.num_rows == 0:

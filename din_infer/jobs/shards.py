@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -91,7 +91,7 @@ class Shard:
         """Describe the input for JSON."""
         path = self.source.path
         where = "-" if path is None else os.path.abspath(path)  # noqa: PTH100
-        identity = {} if self.identity is None else self.identity.to_dict()
+        identity = {} if self.identity is None else asdict(self.identity)
         return {"path": where, **identity, "output": str(self.source.target)}
 
 
@@ -168,11 +168,8 @@ class Run:
         bar: Any,  # noqa: ANN401
         workers: int,
     ) -> None:
-        self._job = job
-        self._ledger = ledger
-        self._summary = summary
-        self._bar = bar
-        self._workers = workers
+        self._job, self._ledger, self._summary = job, ledger, summary
+        self._bar, self._workers = bar, workers
         self.errors: list[Exception] = []  # of the inputs that have no output
         self._stats = Stats()
         self._output: Output | None = None
@@ -182,13 +179,11 @@ class Run:
 
     def score_all(self, shards: Sequence[Shard]) -> None:
         """Score all shards that can be; wait for those that other processes have."""
-        left = []
         sizes = [s.identity.size for s in shards if s.identity is not None]
         self._all_bytes = max(1, sum(sizes))
+        left = [s for s in shards if s.error is None]
         for shard in shards:
-            if shard.error is None:
-                left.append(shard)
-            else:
+            if shard.error is not None:
                 self._fail(shard)
         while left:
             others: list[Shard] = []
@@ -202,8 +197,7 @@ class Run:
 
     def _score_some(self, shards: Sequence[Shard], others: list[Shard]) -> None:
         events = ahead(self._read(shards, others), 2)
-        waiting = self._workers + 1
-        scored = in_order(self._score, events, self._workers, waiting)
+        scored = in_order(self._score, events, self._workers, self._workers + 1)
         try:
             with closing(ahead(scored, 1)) as finished:  # type: ignore[type-var]
                 for event in finished:
@@ -286,20 +280,17 @@ class Run:
 
     def _write(self, event: _Event) -> None:
         """Take an event, in the caller's thread."""
-        shard = event.shard
+        shard, k = event.shard, event.shard.k
         if event.kind == "end":
             self._end(shard)
         elif shard.error is not None:
             return
         elif event.kind == "begin" and event.scorer is not None:
             try:
-                with writing("the scores", self._ledger.target(shard.k)):
-                    self._output = Output(
-                        str(shard.source),
-                        self._ledger.target(shard.k),
-                        self._ledger.bad_rows(shard.k),
-                        event.scorer.schema,
-                    )
+                target, bad_rows = self._ledger.target(k), self._ledger.bad_rows(k)
+                schema = event.scorer.schema
+                with writing("the scores", target):
+                    self._output = Output(str(shard.source), target, bad_rows, schema)
             except pa.ArrowException as error:
                 shard.error = _not_handled(shard, error)
         elif self._output is not None:
@@ -340,17 +331,14 @@ class Run:
                 return
             target = self._ledger.target(shard.k)
             with writing("the scores", target):
-                made = output.finish()
-                self._ledger.finish(
-                    shard.k,
-                    {
-                        "output": str(shard.source.target),
-                        "input": shard.describe(),
-                        "model_id": self._summary.model_id,
-                        **made,
-                        "fields": output.stats.to_dict(),
-                    },
-                )
+                manifest = {
+                    "output": str(shard.source.target),
+                    "input": shard.describe(),
+                    "model_id": self._summary.model_id,
+                    **output.finish(),
+                    "fields": output.stats.to_dict(),
+                }
+                self._ledger.finish(shard.k, manifest)
             self._summary.files.append(str(target))
             self._summary.rows += output.rows
             self._summary.bad_rows += output.num_bad

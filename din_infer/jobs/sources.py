@@ -6,9 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,10 +69,6 @@ class Identity:
             digest.update(file.read(END_BYTES))
         return cls(status.st_size, status.st_mtime_ns, digest.hexdigest())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -122,17 +118,15 @@ def _expand(
         if item.is_dir():
             found = sorted(_inside(item, suffixes))
             if not found:
-                plain = [s for s in suffixes if not s.endswith(COMPRESSED)]
-                rule = "a folder with *" + ", *".join(plain)
-                raise InputError(rule, "none", str(item))
+                plain = ", *".join(s for s in suffixes if not s.endswith(COMPRESSED))
+                raise InputError(f"a folder with *{plain}", "none", str(item))
             yield from ((path, path.relative_to(item)) for path in found)
         elif not item.exists() and glob.has_magic(str(item)):
             # a pattern may be absolute, which Path.glob refuses
             names = glob.glob(str(item), recursive=True)  # noqa: PTH207
-            matches = [Path(name) for name in sorted(names)]
-            if not matches:
+            if not names:
                 raise InputError("files of this pattern", "none", str(item))
-            for match in matches:
+            for match in map(Path, sorted(names)):
                 if match.is_dir():
                     yield from _expand([match], suffixes)
                 else:
@@ -225,8 +219,8 @@ def find_sources(
         found.append(_stdin(given, len(inputs) - len(wanted)))
     for target, times in Counter(source.target for source in found).items():
         if times > 1:
-            rule = "inputs of different names"
-            raise InputError(rule, f"two that become {target}", "inputs")
+            got = f"two that become {target}"
+            raise InputError("inputs of different names", got, "inputs")
     return found
 
 

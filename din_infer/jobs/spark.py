@@ -6,6 +6,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,13 +48,10 @@ def scorer(
     ----------
     model : path
         Of the ``.onnx`` as every worker sees it; its ``.data`` file lies beside it.
-    keep : sequence of str
-        Columns to copy, before `score`.
-    explode : bool
-        Of a table of requests with lists of candidates: one row per candidate.
+    keep, explode
+        As in `output_schema`.
     on_error : {"fail", "skip", "null"}
-        What a row does that does not fit the spec: fail the job, be left out, or have a
-        null score. The log of the executor tells of the latter.
+        As in `BatchScorer`; the log of the executor tells of rows left out or null.
     threads : int, optional
         By default the CPUs of a task, ``spark.task.cpus``.
     device : str, optional
@@ -71,20 +69,14 @@ def scorer(
         Of batches to batches; it opens the model in the worker, once per process.
     """
     path, kept = os.fspath(model), list(keep)
+    make = partial(BatchScorer, keep=kept, explode=explode, on_error=on_error)
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         place = SparkFiles.get(path) if shipped else path
         predictor = _open(place, threads, device, model_id)
         made: BatchScorer | None = None
         for batch in batches:
-            if made is None:
-                made = BatchScorer(
-                    predictor,
-                    batch.schema,
-                    keep=kept,
-                    explode=explode,
-                    on_error=on_error,
-                )
+            made = made or make(predictor, batch.schema)
             yield score_batch(made, batch, kept)
 
     return score
@@ -146,12 +138,8 @@ def score_dataframe(
         shipped=ship,
         model_id=known.model_id,
     )
-    narrow = df.select(*(_quoted(name) for name in columns))
+    narrow = df.select(*("`" + name.replace("`", "``") + "`" for name in columns))
     return narrow.mapInArrow(score, _result_type(df.schema, schema, wanted))
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _result_type(given: StructType, schema: pa.Schema, wanted: pa.Schema) -> StructType:

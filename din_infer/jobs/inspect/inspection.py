@@ -139,9 +139,13 @@ def inspect_files(
     rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
     inspector = _Inspector(spec, present)
     bar = tqdm(
-        total=rows, unit=" rows", unit_scale=True, desc="inspecting", file=sys.stderr,
+        total=rows,
+        unit=" rows",
+        unit_scale=True,
+        desc="inspecting",
+        file=sys.stderr,
         disable=None if progress else True,
-    )  # fmt: skip
+    )
     with bar:
         names = inspector.columns, spec.optional_columns
         for source, start, batch in _read(sources, *names, batch_size, rows):
@@ -150,8 +154,7 @@ def inspect_files(
             except InputError as error:
                 raise in_file(error, start, source) from None
             bar.update(batch.num_rows)
-    files = tuple(map(str, sources))
-    return inspector.report(files, rows_of_files, absent)
+    return inspector.report(tuple(map(str, sources)), rows_of_files, absent)
 
 
 def _survey(
@@ -198,8 +201,8 @@ def _encoders(spec: FeatureSpec) -> tuple[FeatureEncoder, FeatureEncoder]:
     for column in spec.reads:
         part, encoder = column.part, column.encoder
         if isinstance(part, Dense):
-            forgiving = replace(part, missing=part.missing or 0.0)
-            ids.append(replace(column, part=forgiving))
+            part = replace(part, missing=part.missing or 0.0)
+            ids.append(replace(column, part=part))
         elif encoder is None:
             ids.append(column)
             keys.append(column)
@@ -253,8 +256,7 @@ class _Inspector:
         for table in self._tables:
             table.add(ids, keys)
         for sequence in self._sequences:
-            kept = ids[sequence.spec.lengths]
-            sequence.add(batch, kept, keys, classes)
+            sequence.add(batch, ids[sequence.spec.lengths], keys, classes)
         for name in self._elements:
             self._elements[name] += int(ids[f"{name}.lengths"].sum())
         if "group" in self._present:
@@ -304,14 +306,9 @@ class _Inspector:
             refused = found.unseen if c.encoder and c.encoder.unseen == "error" else 0
             if isinstance(part, Dense) and part.missing is None:
                 refused = found.nulls
-            counts[name] = FieldCounts(
-                values=self._rows * c.size if c.size else self._elements[part.name],
-                nulls=found.nulls,
-                unseen=found.unseen,
-                truncated=found.truncated,
-                empty=found.empty,
-                refused=refused,
-            )
+            values = self._rows * c.size if c.size else self._elements[part.name]
+            kinds = (found.nulls, found.unseen, found.truncated, found.empty)
+            counts[name] = FieldCounts(values, *kinds, refused)
         return counts
 
 
@@ -322,9 +319,7 @@ def _extremes(column: pa.Array, name: str) -> list[tuple[Any, str]]:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         ends = pc.min_max(column)
-        for end in (ends["min"], ends["max"]):
-            if not end.is_valid:
-                continue
+        for end in (e for e in (ends["min"], ends["max"]) if e.is_valid):
             key = end
             if pa.types.is_timestamp(end.type) or pa.types.is_date(end.type):
                 key = end.cast(pa.timestamp("us"), safe=False).cast(pa.int64())

@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 
 from din_infer.formatting import percent
-from din_infer.jobs.inspect.facts import (
-    Findings,
-    Overlap,
-    SequenceReport,
-    TableReport,
-)
+from din_infer.jobs.inspect.facts import Findings, Overlap, SequenceReport, TableReport
 from din_infer.jobs.inspect.verdict import FEWEST_ROWS, is_leak, verdict
 from din_infer.picture import (
     GRID,
@@ -75,10 +70,8 @@ def _legend(ax: Axes, letters: Letters, *, above: bool = False) -> None:
     place: dict[str, Any] = {"loc": "best"}
     if above:
         place = {"loc": "lower right", "bbox_to_anchor": (1.03, 0.985), "ncols": 2}
-    legend = ax.legend(
-        frameon=False, fontsize=8, columnspacing=1, handlelength=1.6, **place
-    )
-    letters.apply(legend.get_texts())
+    place |= {"frameon": False, "fontsize": 8, "columnspacing": 1, "handlelength": 1.6}
+    letters.apply(ax.legend(**place).get_texts())
 
 
 def _percents(axis: Any) -> None:  # noqa: ANN401
@@ -102,15 +95,25 @@ def _lengths(ax: Axes, sequences: Sequence[SequenceReport], letters: Letters) ->
         last = np.minimum(lengths, edges[-1] - 1)
         shares = np.histogram(last, edges, weights=rows)[0] / s.rows
         ax.stairs(
-            shares, edges, fill=len(shown) == 1, color=color, alpha=0.85,
-            linewidth=1.4, label=letters(s.name, 24),
-        )  # fmt: skip
+            shares,
+            edges,
+            fill=len(shown) == 1,
+            color=color,
+            alpha=0.85,
+            linewidth=1.4,
+            label=letters(s.name, 24),
+        )
         ax.axvline(s.max_len + 0.5, color=color, linestyle="--", linewidth=1)
         ax.annotate(
-            f"max_len {s.max_len:,}", (s.max_len + 0.5, 0.98), rotation=90, va="top",
-            xycoords=("data", "axes fraction"), fontsize=8, color=color,
+            f"max_len {s.max_len:,}",
+            (s.max_len + 0.5, 0.98),
+            rotation=90,
+            va="top",
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            color=color,
             ha="right" if s.max_len > longest / 2 else "left",
-        )  # fmt: skip
+        )
     _percents(ax.yaxis)
     if len(shown) > 1:
         _legend(ax, letters)
@@ -127,19 +130,32 @@ def _kept(ax: Axes, sequences: Sequence[SequenceReport], letters: Letters) -> No
         limits = np.unique(np.geomspace(1, longest, 400).round().astype(int))
         kept = [int((np.minimum(lengths, limit) * rows).sum()) for limit in limits]
         ax.plot(
-            limits, np.array(kept) / s.behaviors, color=color, linewidth=1.6,
+            limits,
+            np.array(kept) / s.behaviors,
+            color=color,
+            linewidth=1.6,
             label=letters(s.name, 24),
-        )  # fmt: skip
+        )
         ax.plot(
-            [s.max_len], [1 - s.lost / s.behaviors], "o", color=color, markersize=6,
+            [s.max_len],
+            [1 - s.lost / s.behaviors],
+            "o",
+            color=color,
+            markersize=6,
             clip_on=False,
-        )  # fmt: skip
+        )
         for p, needed in s.max_len_keeping.items() if len(shown) == 1 else ():
             ax.vlines(needed, 0, int(p) / 100, color=color, linestyle=":", linewidth=1)
             ax.annotate(
-                f"{p}%: {needed:,}", (needed, 0.02), xytext=(-1, 0), rotation=90,
-                textcoords="offset points", ha="right", fontsize=8, color=color,
-            )  # fmt: skip
+                f"{p}%: {needed:,}",
+                (needed, 0.02),
+                xytext=(-1, 0),
+                rotation=90,
+                textcoords="offset points",
+                ha="right",
+                fontsize=8,
+                color=color,
+            )
     if any(s.histogram[-1][0] > LONG for s in shown):
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(lambda length, _: f"{length:,.0f}")
@@ -176,10 +192,15 @@ def _by_age(ax: Axes, overlaps: Sequence[Overlap], letters: Letters) -> None:
     for o, name, shares, color in lines:
         of_class = "" if name == "rows" else f", {name.replace('_', '-')}"
         ax.plot(
-            range(1, len(shares) + 1), shares, color=color, marker=".",
-            label=letters(o.candidate, 18) + of_class, linewidth=1.4, markersize=4,
+            range(1, len(shares) + 1),
+            shares,
+            color=color,
+            marker=".",
+            label=letters(o.candidate, 18) + of_class,
+            linewidth=1.4,
+            markersize=4,
             linestyle=":" if name == "non_clicks" else "-",
-        )  # fmt: skip
+        )
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _percents(ax.yaxis)
@@ -230,9 +251,14 @@ def _bars(
             y, x = i - 0.4 + high * (k + 0.5), share or 0.0
             ax.barh(y, x, high * 0.92, color=color, label=label if i == 0 else None)
             ax.annotate(
-                percent(share), (x, y), xytext=(3, 0), va="center",
-                textcoords="offset points", fontsize=8, color=INK,
-            )  # fmt: skip
+                percent(share),
+                (x, y),
+                xytext=(3, 0),
+                va="center",
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+            )
     ax.set_yticks(range(len(names)), names)
     letters.apply(ax.get_yticklabels())
     ax.set_ylim(len(names) - 0.5, -0.5)

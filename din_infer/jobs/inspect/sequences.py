@@ -83,17 +83,14 @@ class SequenceCounts:
     def __init__(
         self, spec: FeatureSpec, sequence: Behavior, classes: Sequence[str]
     ) -> None:
-        self.spec = sequence
-        self.classes = tuple(classes)
+        self.spec, self.classes = sequence, tuple(classes)
         own = sequence.own_fields
         self.fields = tuple(f.name for f in own)
         self._rows_of_length = np.zeros(0, np.int64)
         self._kept = [np.zeros(0, np.int64) for _ in classes]
         self._repeats = {f.name: 0 for f in own if f.encoder.type != "bucketize"}
-        self._counts = {
-            pair: [_MatchCounts() for _ in classes]
-            for pair in _find_pairs(spec, sequence)
-        }
+        pairs = _find_pairs(spec, sequence)
+        self._counts = {pair: [_MatchCounts() for _ in classes] for pair in pairs}
 
     def add(
         self, batch: pa.RecordBatch, kept: Ints, keys: Mapping[str, Any], classes: Ints
@@ -136,8 +133,8 @@ class SequenceCounts:
         up_to = np.cumsum(histogram)  # rows that are as long or shorter
         reach = np.cumsum(histogram[::-1])[::-1]  # as long or longer
         kept_at = np.cumsum(reach[1:])  # behaviors that max_len 1, 2, .. keeps
-        ranks = {p: max(1, -(-p * rows // 100)) for p in PERCENTILES if rows}
-        needs = {p: -(-p * behaviors // 100) for p in KEEPING if behaviors}
+        ranks = {str(p): max(1, -(-p * rows // 100)) for p in PERCENTILES if rows}
+        needs = {str(p): -(-p * behaviors // 100) for p in KEEPING if behaviors}
         occurring = np.flatnonzero(histogram)
         return SequenceReport(
             name=self.spec.name,
@@ -151,12 +148,9 @@ class SequenceCounts:
             behaviors=behaviors,
             lost=behaviors - kept,
             mean=share(behaviors, rows),
-            percentiles={
-                str(p): int(np.searchsorted(up_to, rank)) for p, rank in ranks.items()
-            },
+            percentiles={p: int(np.searchsorted(up_to, n)) for p, n in ranks.items()},
             max_len_keeping={
-                str(p): 1 + int(np.searchsorted(kept_at, need))
-                for p, need in needs.items()
+                p: 1 + int(np.searchsorted(kept_at, n)) for p, n in needs.items()
             },
             padding=None if not rows else 1 - kept / (rows * max_len),
             repeats={name: share(n, kept) for name, n in self._repeats.items()},
@@ -168,7 +162,7 @@ class SequenceCounts:
         reach = [np.cumsum(kept[::-1])[::-1][1:] for kept in self._kept]
         overlaps = []
         for pair, counts in self._counts.items():
-            matches = [of.report(r) for of, r in zip(counts, reach, strict=True)]
+            matches = map(_MatchCounts.report, counts, reach)
             by_class = dict(zip(self.classes, matches, strict=True))
             overlaps.append(Overlap(*pair, by_class))
         return overlaps
@@ -188,9 +182,5 @@ class _MatchCounts:
 
     def report(self, reach: Ints) -> Match:
         by_age = _sum(np.zeros(len(reach), np.int64), self.by_age)
-        return Match(
-            rows=int(reach[:1].sum()),
-            anywhere=self.anywhere,
-            by_age=tuple(by_age.tolist()),
-            reach=tuple(reach.tolist()),
-        )
+        rows, ages = int(reach[:1].sum()), tuple(by_age.tolist())
+        return Match(rows, self.anywhere, ages, tuple(reach.tolist()))

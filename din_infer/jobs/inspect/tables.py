@@ -90,8 +90,7 @@ class DistinctKeys:
         self._num_waiting = 0
         order = np.argsort(keys)
         keys, counts = keys[order], counts[order]
-        is_new = np.append(True, keys[1:] != keys[:-1])
-        starts = np.flatnonzero(is_new)
+        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
         keys, counts = keys[starts], np.add.reduceat(counts, starts)
         at = np.searchsorted(self.keys, keys)
         is_known = np.zeros(len(keys), np.bool_)
@@ -187,7 +186,6 @@ class TableCounts:
             if encoder.type == "vocab":
                 is_unseen |= row_of_key == rows - 1
             unseen_keys = int(np.count_nonzero(is_unseen)) << distinct.halvings
-        tops = {f"{p:g}": distinct.share_of_top(p) for p in TOPS}
         first = 0 if encoder.type == "hash" and encoder.reduce != "offset" else 1
         stop = rows - 1 if encoder.type == "vocab" else rows
         mine = [counts[f] for f in self.fields]
@@ -201,7 +199,7 @@ class TableCounts:
             distinct=distinct.num_keys,
             error=distinct.error,
             once=share(int((distinct.counts == 1).sum()), len(distinct.keys)),
-            top=tops,
+            top={f"{p:g}": distinct.share_of_top(p) for p in TOPS},
             never=int(np.count_nonzero(~self._seen[first:stop])),
             unseen=sum(c.unseen for c in mine),
             unseen_keys=unseen_keys,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from din_infer.formatting import aligned, count, percent, shorten, size
 from din_infer.jobs.inspect.facts import (
     Collisions,
+    FieldCounts,
     Findings,
     Overlap,
     SequenceReport,
@@ -20,7 +21,6 @@ __all__ = ["tables"]
 WIDTH = 88
 NAME = 22  # columns of a name
 
-
 Cell = str | int | float | None
 """Text as it is; a count; a share, which None is too."""
 
@@ -28,16 +28,10 @@ Cell = str | int | float | None
 def tables(found: Findings) -> str:
     """Write all of it, for a terminal."""
     lines = [*_about(found)]
-    lines += _table(
-        "History lengths",
-        "sequence|min|1%|5%|25%|50%|75%|95%|99%|max|mean|empty|single",
-        map(_lengths, found.sequences),
-    )
-    lines += _table(
-        "Truncation and padding",
-        "sequence|max_len|rows cut|behaviors lost|keeps 95%|keeps 99%|padding",
-        map(_truncation, found.sequences),
-    )
+    head = "sequence|min|1%|5%|25%|50%|75%|95%|99%|max|mean|empty|single"
+    lines += _table("History lengths", head, map(_lengths, found.sequences))
+    head = "sequence|max_len|rows cut|behaviors lost|keeps 95%|keeps 99%|padding"
+    lines += _table("Truncation and padding", head, map(_truncation, found.sequences))
     lines += _table(
         "Repeats (behaviors whose value an earlier one of the history has)",
         "field|repeat",
@@ -53,14 +47,7 @@ def tables(found: Findings) -> str:
     lines += _table(
         "Fields (nulls and unseen: of the values; truncated and empty: of the rows)",
         "field|values|nulls|unseen|truncated|empty",
-        (
-            (
-                *(name, c.values),
-                *(share(part, c.values) for part in (c.nulls, c.unseen)),
-                *(share(part, found.rows) for part in (c.truncated, c.empty)),
-            )
-            for name, c in found.fields.items()
-        ),
+        (_counts(name, c, found.rows) for name, c in found.fields.items()),
     )
     lines += _table(
         "Embedding tables (once: keys that occur once; top: share of the commonest)",
@@ -161,6 +148,11 @@ def _matches(overlap: Overlap) -> Iterator[list[Cell]]:
         yield ["ratio", "", *(f"{a / b:.1f}" if a and b else "-" for a, b in pairs)]
 
 
+def _counts(name: str, c: FieldCounts, rows: int) -> list[Cell]:
+    of_values = (share(c.nulls, c.values), share(c.unseen, c.values))
+    return [name, c.values, *of_values, share(c.truncated, rows), share(c.empty, rows)]
+
+
 def _use(t: TableReport) -> list[Cell]:
     keys = count(t.distinct, t.error)
     used = (t.rows, size(t.rows * t.dim), share(t.never, t.rows), keys, t.once)
@@ -183,6 +175,10 @@ def _bullets(title: str, texts: Sequence[str]) -> Iterator[str]:
         yield from textwrap.wrap(title, WIDTH)
     for text in texts:
         yield textwrap.fill(
-            text, WIDTH, initial_indent="  - ", subsequent_indent="    ",
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+            text,
+            WIDTH,
+            initial_indent="  - ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )

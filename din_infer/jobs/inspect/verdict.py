@@ -113,10 +113,7 @@ def verdict(found: Findings) -> Iterator[str]:
     if not found.rows:
         yield "No rows, no verdict."
         return
-    if not found.sequences:
-        yield "No: without a behavior sequence attention has nothing to weigh."
-    else:
-        yield _headline(found)
+    yield _headline(found)
     for s in found.sequences:
         yield (
             f"{percent(_weighed(s))} of the rows have two or more behaviors in"
@@ -134,6 +131,8 @@ def _weighed(s: SequenceReport) -> float:
 
 
 def _headline(found: Findings) -> str:
+    if not found.sequences:
+        return "No: without a behavior sequence attention has nothing to weigh."
     best = max(map(_weighed, found.sequences))
     overlaps = [o for s in found.sequences for o in s.overlaps]
     judged = [o for o in overlaps if _classes(o)]
@@ -149,13 +148,11 @@ def _headline(found: Findings) -> str:
     if found.labels is None:
         return "Perhaps: without labels nothing shows whether histories matter."
     if not judged:
-        return (
-            "Perhaps: too few clicks and non-clicks to tell whether histories matter."
-        )
+        few = "too few clicks and non-clicks"
+        return f"Perhaps: {few} to tell whether histories matter."
     if not any(map(is_signal, judged)):
-        return (
-            "Doubtful: by equal values, histories do not tell clicks from non-clicks."
-        )
+        unlike = "histories do not tell clicks from non-clicks"
+        return f"Doubtful: by equal values, {unlike}."
     if best < PARTLY:
         return "Partly: histories tell clicks from non-clicks, but most are short."
     return "Yes: histories are long enough, and tell clicks from non-clicks."
@@ -204,9 +201,7 @@ def _on_table(t: TableReport) -> Iterator[str]:
             f" ({size((t.distinct + 2) * t.dim)})."
         )
     if t.encoder == "vocab" and t.occurrences and t.unseen >= 0.01 * t.occurrences:
-        yield (
-            f"{percent(t.unseen / t.occurrences)} of {t.name}'s values are not in its"
-            " vocabulary."
-        )
+        unseen = percent(t.unseen / t.occurrences)
+        yield f"{unseen} of {t.name}'s values are not in its vocabulary."
     if t.once is not None and t.once >= 0.5 and t.encoder != "bucketize":
         yield f"{percent(t.once)} of {t.name}'s keys occur once: hardly to be learned."
