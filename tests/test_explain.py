@@ -35,7 +35,7 @@ from din_infer.explain import (
 )
 from din_infer.explain import plot as explain_plot
 from din_infer.explain.raw_values import readable
-from din_infer.formatting import shorten, width
+from din_infer.formatting import number, shorten, width
 from din_infer.spec import FeatureSpec
 from tests import reference
 from tests.containers import CONTAINERS, as_chunked_arrow, as_dict, as_rows
@@ -694,13 +694,11 @@ def test_a_page_shows_values_and_weights(paper: Predictor, rows: Rows) -> None:
     reader = check_page(explanation)
     for row in explanation:
         assert f"{row.score:.4g}" in reader.words
-        for label, weight in zip(
-            row.sequences[0].columns["hist_goods_id"],
-            row.sequences[0].weights,
-            strict=True,
-        ):
+        (sequence,) = row.sequences
+        labels, weights = sequence.columns["hist_goods_id"], sequence.weights
+        for label, weight in zip(labels, weights, strict=True):
             assert (label or '""') in reader.words
-            assert f"{weight:.2f}"[:4] in reader.words
+            assert number(weight, np.abs(weights).max()) in reader.words
     assert reader.words.count("The model saw an empty history.") == 2
     assert f"Model {paper.model_id[:12]}" in reader.words
 

@@ -23,6 +23,7 @@ from din_infer import ModelError, Predictor
 from din_infer.cli import main as score_main
 from din_infer.cli import verify_main
 from din_infer.model_file import ModelFile
+from din_infer.onnx_header import over_data
 from tests.models import random_model
 from tests.oldest import oldest_runtime
 
@@ -120,7 +121,10 @@ def test_the_graph_over_a_data_file_of_another_name_is_the_same_graph(
 ) -> None:
     for name in ("x", "a-name-that-is-longer-than-a-byte-can-count" * 5):
         given = ModelFile.read(cache_of_a_hub(made, tmp_path / name[:1]))
-        made_over = onnx.load_model_from_string(given._graph_over(name))
+        assert given.target is not None
+        made_over = onnx.load_model_from_string(
+            over_data(given.target.read_bytes(), name)
+        )
         proto = onnx.load(made, load_external_data=False)
         for tensor in proto.graph.initializer:
             for entry in tensor.external_data:

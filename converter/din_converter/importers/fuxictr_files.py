@@ -57,7 +57,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         content = read_weights(path, rule)
     except ModelError as error:
-        raise ConversionError(str(error)) from None
+        raise ConversionError(**vars(error)) from None
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
         raise ConversionError(rule, f"a {type(content).__name__}", str(path))
     if any(k.startswith("dnn.dnn.") for k in content):

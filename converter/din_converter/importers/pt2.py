@@ -109,7 +109,7 @@ def _vetted_copy(path: Path) -> bytes:
     """Read the archive member by member; write what is known, and vetted, anew."""
     members = _members(path)
     vetted = dict(members)
-    vetted[MODEL] = _written(vetted_program(_json(members, MODEL)))
+    vetted[MODEL] = _written(vetted_program(_json(members, MODEL), MODEL))
     for place in TENSORS:
         config, pickled = _payloads(members, place)
         vetted[place] = _written({"config": config})
@@ -182,11 +182,7 @@ def _payloads(
         member = place.rpartition("/")[0] + "/" + file
         if member not in members:
             raise RefusedPickle(f"an archive without {member}")
-        try:
-            out[name] = vetted_value(payload, "", 0)
-        except RefusedPickle as error:
-            reason = str(error).replace(MODEL, place)
-            raise RefusedPickle(reason) from None
+        out[name] = vetted_value(payload, place)
         if payload.get("use_pickle"):
             pickled.add(member)
     return out, pickled

@@ -24,7 +24,6 @@ MAX_FORMULA = 2000
 MAX_POWERS = 2
 MAX_EXPONENT = 64
 MAX_NUMBER = 10**18
-PLACE = "models/model.json"
 
 # of the operators with a leading underscore, some trust their arguments unchecked
 PRIVATE = re.compile(
@@ -100,13 +99,15 @@ EMPTIED: dict[str, Any] = {
 CUSTOM = ("as_custom_obj", "custom_obj", "custom_obj_values")
 
 
-def vetted_program(program: Any) -> dict[str, Any]:  # noqa: ANN401
+def vetted_program(program: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
     """Copy a program's JSON without guards and metadata.
 
     Parameters
     ----------
     program : object
         As json.loads has it.
+    place : str
+        The archive's member that it stands in.
 
     Raises
     ------
@@ -115,20 +116,28 @@ def vetted_program(program: Any) -> dict[str, Any]:  # noqa: ANN401
         arithmetic of sizes, an object, or anything else that no rule knows.
     """
     if not isinstance(program, dict):
-        raise RefusedPickle(f"{PLACE} that is no program")
-    out: dict[str, Any] = vetted_value(program, "", 0)
+        raise RefusedPickle(f"{place} that is no program")
+    out: dict[str, Any] = vetted_value(program, place)
     return out
 
 
-def vetted_value(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
-    """Copy what stands at a key; raises RefusedPickle as `vetted_program` does."""
+def vetted_value(value: Any, place: str) -> Any:  # noqa: ANN401
+    """Copy a part of a program; raises RefusedPickle as `vetted_program` does."""
+    try:
+        return _vetted(value, "", 0)
+    except RefusedPickle as error:
+        raise RefusedPickle(f"{place} {error}") from None
+
+
+def _vetted(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
+    """Copy what stands at a key; RefusedPickle says what is wrong with the place."""
     if depth > MAX_DEPTH:
-        raise RefusedPickle(f"{PLACE} nested too deep")
+        raise RefusedPickle("nested too deep")
     if isinstance(value, str):
         _check(value, key)
         return value
     if isinstance(value, list):
-        return [vetted_value(v, key, depth + 1) for v in value]
+        return [_vetted(v, key, depth + 1) for v in value]
     if not isinstance(value, dict):
         return value
     if value.get("name") == "assert_msg":  # torch quotes formulas in it
@@ -139,26 +148,26 @@ def vetted_value(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
             fits = SYMBOL.fullmatch if key == "range_constraints" else _is_name
             if not fits(name):
                 _refuse(key, name)
-            out[name] = vetted_value(item, "", depth + 1)
+            out[name] = _vetted(item, "", depth + 1)
             continue
         if not WORD.fullmatch(name):
             _refuse(key or "program", name)
         if name in CUSTOM and item:
-            raise RefusedPickle(f"{PLACE} with a custom object")
+            raise RefusedPickle("with a custom object")
         empty = EMPTIED.get(name)
-        out[name] = vetted_value(item, name, depth + 1) if empty is None else empty
+        out[name] = _vetted(item, name, depth + 1) if empty is None else empty
     return out
 
 
 def _check(text: str, key: str) -> None:
     if key in ("target", "as_operator"):
         if not _is_operator(text):
-            reason = f"{PLACE} with the operator {_short(text)}"
+            reason = f"with the operator {_short(text)}"
             reason += ", which is none of torch's own"
             raise RefusedPickle(reason)
     elif key == "expr_str":
         if not _is_formula(text):
-            reason = f"{PLACE} with the formula {_short(text)}"
+            reason = f"with the formula {_short(text)}"
             reason += ", which is no arithmetic of sizes"
             raise RefusedPickle(reason)
     elif key in ("in_spec", "out_spec"):
@@ -168,7 +177,7 @@ def _check(text: str, key: str) -> None:
 
 
 def _refuse(key: str, text: str) -> None:
-    reason = f"{PLACE} with the {key} {_short(text)}, which is no plain name"
+    reason = f"with the {key} {_short(text)}, which is no plain name"
     raise RefusedPickle(reason)
 
 
@@ -322,7 +331,7 @@ def _check_tree(text: str, key: str) -> None:
     except (RecursionError, TypeError, ValueError):
         protocol, tree = None, None
     if protocol != 1 or not _is_plain_tree(tree, 0):
-        reason = f"{PLACE} with arguments that are no tuples, lists or dicts"
+        reason = "with arguments that are no tuples, lists or dicts"
         raise RefusedPickle(reason)
     children = tree["children_spec"]
     if tree["type"] != "builtins.tuple" or len(children) != 2 or key != "in_spec":
