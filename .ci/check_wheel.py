@@ -18,7 +18,7 @@ assert not heavy, heavy
 ops = ops_library()
 assert ops is not None
 assert ops.parent == installed.parent, ops
-ctypes.CDLL(str(ops)).RegisterCustomOps  # noqa: B018 - it loads, and has its door
+ctypes.CDLL(str(ops)).RegisterCustomOps  # noqa: B018 - it loads, and has its entry
 
 cuda = ops_library("cuda")
 nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")

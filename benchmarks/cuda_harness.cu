@@ -1,4 +1,4 @@
-/* LocalActivation's kernels behind a plain C door, for benchmarks/cuda.py: no ONNX
+/* LocalActivation's kernels behind a plain C API, for benchmarks/cuda.py: no ONNX
    Runtime, two hidden layers with Dice, no softmax. */
 #include <string.h>
 

@@ -1,6 +1,6 @@
-"""One ready ONNX Runtime session: runtime, device, threads, model metadata.
+"""One ready ONNX Runtime session: runtime, device, threads, operators.
 
-What is stale or of another kind is refused here: the runtime, the device, options.
+A runtime, device or option that cannot be used is refused here; a model, by `contract`.
 """
 
 import os

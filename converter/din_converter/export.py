@@ -1,6 +1,6 @@
 """A trained model -> model.onnx: build, write beside, prove, then rename into place.
 
-One file above 400 lines: one door for every kind of model, one way to write the file.
+One file above 400 lines: one function for every kind of model, one way to write it.
 """
 
 import json

@@ -180,7 +180,7 @@ class _Training:
         return self.model.tower.output.weight.device
 
     def finish(self, on_epoch: Callable[[Epoch], None] | None) -> Trained:
-        """Train what is left, and hand over the best model, on the CPU."""
+        """Train the remaining epochs; return the best model, on the CPU."""
         settings = self.settings
         while len(self.epochs) < settings.epochs and not self._stops_early():
             self._train_epoch()

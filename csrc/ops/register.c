@@ -1,4 +1,4 @@
-/* The library's one door: RegisterCustomOps, which ONNX Runtime calls by name.
+/* The library's one entry point: RegisterCustomOps, called by ONNX Runtime by name.
 
    An operator takes over from the model-local function of its name, so the names are
    those that din-convert gives: LocalActivation, LocalActivation_1, and so on, one for

@@ -3,8 +3,9 @@
 ::
 
     sites.py       where a graph sums weights times behaviors over positions
-    fuse.py        the unit that those weights are, proven, as the operator takes it
-      │ interpret.py   what each value is, as a function of one (candidate, behavior)
+    fuse.py        the unit of those weights, proven, in the operator's form
+      │ reader.py      each value, as a function of one (candidate, behavior);
+      │                operators_*.py has a handler per operator, values.py the results
       │   layout.py    which axes of a tensor are candidates, positions, features
       ▼   algebra.py   linear forms over features, activations, layers
     rewrite.py     the nodes that stand in for a block

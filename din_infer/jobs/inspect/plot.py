@@ -66,7 +66,7 @@ def _panel(
 
 
 def _legend(ax: Axes, letters: Letters, *, above: bool = False) -> None:
-    """Explain the colors inside the axes, or above: bars leave no room."""
+    """Explain the colors inside the axes, or above: bars leave no space."""
     place: dict[str, Any] = {"loc": "best"}
     if above:
         place = {"loc": "lower right", "bbox_to_anchor": (1.03, 0.985), "ncols": 2}
