@@ -129,11 +129,11 @@ def _imports_re(tree: ast.AST) -> bool:
 
 
 READING = ("find", "replace", "partition", "split", "startswith", "removeprefix")
-# What these read: messages of torch, ONNX Runtime and CUDA; names of files and fields.
+# What these read: messages of torch, YAML, ONNX Runtime, CUDA; names of files, fields.
 READERS = {
     "checkpoint.py",
-    "cuda.py",
     "device.py",
+    "fuxictr_config.py",
     "ledger.py",
     "modules.py",
     "prune.py",
