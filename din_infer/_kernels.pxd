@@ -36,15 +36,11 @@ cdef extern from "arrow_abi.h" nogil:
 
 
 cdef extern from "hash.h" nogil:
-    const int DIN_HASH_XXH64
-    const int DIN_HASH_XXH3_64
-    const int DIN_HASH_MURMUR3_32
-    const int DIN_HASH_FARMHASH_64
-    const int DIN_REDUCE_OFFSET
-    const int DIN_REDUCE_MOD
-    const int DIN_REDUCE_PMOD
-    const int DIN_REDUCE_ABS
-    const int DIN_REDUCE_RAW
+    enum:
+        DIN_HASH_XXH64, DIN_HASH_XXH3_64, DIN_HASH_MURMUR3_32, DIN_HASH_FARMHASH_64
+    enum:
+        DIN_REDUCE_OFFSET, DIN_REDUCE_MOD, DIN_REDUCE_PMOD, DIN_REDUCE_ABS,
+        DIN_REDUCE_RAW
 
     ctypedef struct din_reduction:
         pass
@@ -61,36 +57,20 @@ cdef extern from "block.h" nogil:
 
 
 cdef extern from "link.h" nogil:
-    const int DIN_LINK_NONE
-    const int DIN_LINK_IDENTITY
-    const int DIN_LINK_SIGMOID
+    enum:
+        DIN_LINK_NONE, DIN_LINK_IDENTITY, DIN_LINK_SIGMOID
 
     int64_t din_link(float *, int64_t, int32_t, double, double) noexcept
 
 
 cdef extern from "column.h" nogil:
-    const int DIN_SCALAR
-    const int DIN_LIST32
-    const int DIN_LIST64
-    const int DIN_LIST_VIEW32
-    const int DIN_LIST_VIEW64
-    const int DIN_FIXED_LIST
-    const int DIN_NULL
-    const int DIN_BOOL
-    const int DIN_INT8
-    const int DIN_INT16
-    const int DIN_INT32
-    const int DIN_INT64
-    const int DIN_UINT8
-    const int DIN_UINT16
-    const int DIN_UINT32
-    const int DIN_UINT64
-    const int DIN_FLOAT16
-    const int DIN_FLOAT32
-    const int DIN_FLOAT64
-    const int DIN_BYTES32
-    const int DIN_BYTES64
-    const int DIN_BYTES_VIEW
+    enum:
+        DIN_SCALAR, DIN_LIST32, DIN_LIST64, DIN_LIST_VIEW32, DIN_LIST_VIEW64,
+        DIN_FIXED_LIST
+    enum:
+        DIN_NULL, DIN_BOOL, DIN_INT8, DIN_INT16, DIN_INT32, DIN_INT64, DIN_UINT8,
+        DIN_UINT16, DIN_UINT32, DIN_UINT64, DIN_FLOAT16, DIN_FLOAT32, DIN_FLOAT64,
+        DIN_BYTES32, DIN_BYTES64, DIN_BYTES_VIEW
 
     ctypedef struct din_values:
         int32_t type
@@ -161,23 +141,15 @@ cdef extern from "vocab.h" nogil:
 
 
 cdef extern from "encode.h" nogil:
-    const int DIN_ENCODE_HASH
-    const int DIN_ENCODE_VOCAB
-    const int DIN_ENCODE_IDENTITY
-    const int DIN_ENCODE_BUCKETIZE
-    const int DIN_READS_BYTES
-    const int DIN_READS_INT64
-    const int DIN_READS_FLOAT64
-    const int DIN_UNSEEN_ROW
-    const int DIN_UNSEEN_MISSING
-    const int DIN_UNSEEN_ERROR
-    const int DIN_FINE
-    const int DIN_HAS_NO_ID
-    const int DIN_NOT_WHOLE
-    const int DIN_NOT_EXACT
-    const int DIN_BEYOND_INT64
-    const int DIN_IS_MISSING
-    const int DIN_WRONG_COUNT
+    enum:
+        DIN_ENCODE_HASH, DIN_ENCODE_VOCAB, DIN_ENCODE_IDENTITY, DIN_ENCODE_BUCKETIZE
+    enum:
+        DIN_READS_BYTES, DIN_READS_INT64, DIN_READS_FLOAT64
+    enum:
+        DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR
+    enum:
+        DIN_FINE, DIN_HAS_NO_ID, DIN_NOT_WHOLE, DIN_NOT_EXACT, DIN_BEYOND_INT64,
+        DIN_IS_MISSING, DIN_WRONG_COUNT
 
     ctypedef struct din_encoder:
         int32_t type

@@ -10,24 +10,12 @@ Letters: B rows, T positions, K dense values, V elements of all lists together.
 
 import sys
 
-from cpython.buffer cimport (
-    PyBUF_ND,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport (
-    INT64_MAX,
-    int32_t,
-    int64_t,
-    uint8_t,
-    uint32_t,
-    uint64_t,
-)
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport getenv
 from libc.string cimport memcpy, memset
 

@@ -365,3 +365,22 @@ def test_errors_of_whole_columns_are_raised() -> None:
         with pytest.raises(InputError):
             call()
     assert errors == []
+
+
+@pytest.mark.parametrize("is_collected", [False, True])
+def test_a_value_mended_before_finish_is_still_refused(is_collected: bool) -> None:
+    """The column is a view of the array, which another thread may change."""
+    errors: Errors | None = [] if is_collected else None
+    array = np.array([1, 10, 2])
+    column = _kernels.from_numpy(array, "x")
+    encoding = _kernels.prepare_scalars(column, KINDS["int64"].encoder(), errors)
+    encoding.run(0, 3)
+    array[1] = 5
+    message = "expected an id in [0, 9), got None - at `x`, row 1"
+    if errors is None:
+        with pytest.raises(InputError) as caught:
+            encoding.finish()
+        assert str(caught.value) == message
+    else:
+        assert encoding.finish()[0].tolist() == [1, 0, 2]
+        assert [str(error) for error in errors] == [message]

@@ -52,8 +52,8 @@ cdef tuple _parse_format(str text):
 cdef int _check_array(
     ArrowArray *a, int64_t min_buffers, int64_t skipped, str name
 ) except -1:
-    if a.length < 0 or a.offset < 0 or a.offset > INT64_MAX // 64 \
-            or a.length > INT64_MAX // 64 or skipped > a.length:
+    if not 0 <= a.length <= MAX_ROWS or not 0 <= a.offset <= MAX_ROWS \
+            or skipped > a.length:
         raise _malformed("a length and an offset that fit", name)
     if a.n_buffers < min_buffers or (min_buffers > 0 and a.buffers == NULL):
         raise _malformed(f"{min_buffers} buffers", name)
@@ -286,7 +286,7 @@ cdef class _Table:
         cdef ArrowArray *child
         cdef Column column
         cdef int64_t skipped
-        if a.length < 0 or a.offset < 0 or a.offset > INT64_MAX // 64:
+        if a.length < 0 or not 0 <= a.offset <= MAX_ROWS:
             raise _malformed("a length and an offset that fit", self.place)
         if self.is_table:
             self.check_rows_valid(a)

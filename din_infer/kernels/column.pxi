@@ -167,14 +167,11 @@ cdef int _look_rows_up(
 ) except -1:
     """Make of a checked chunk of lists one whose rows are those that indices name."""
     cdef din_column lists = c[0]
-    cdef _Memory offsets = _Memory()
-    cdef _Memory sizes = _Memory()
-    cdef _Memory valid = _Memory()
+    cdef _Memory offsets = _Memory(num_rows * sizeof(int64_t))
+    cdef _Memory sizes = _Memory(num_rows * sizeof(int64_t))
+    cdef _Memory valid = _Memory(num_rows // 8 + 1)
     cdef int64_t row
     cdef int64_t index
-    offsets.reserve(num_rows * sizeof(int64_t))
-    sizes.reserve(num_rows * sizeof(int64_t))
-    valid.reserve(num_rows // 8 + 1)
     for row in range(num_rows):
         if not din_is_valid(indices, row):
             continue

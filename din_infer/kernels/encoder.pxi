@@ -60,7 +60,7 @@ cdef class Vocabulary:
 
     def __cinit__(self, list keys not None, str dtype not None, str isa=None):
         cdef Column column = from_list(keys, "values")
-        cdef _Memory slots = _Memory()
+        cdef _Memory slots
         cdef din_values *v
         cdef int64_t earlier = 0
         cdef int64_t twice
@@ -75,8 +75,7 @@ cdef class Vocabulary:
                 or v.validity != NULL:
             raise InputError("strings or integers", "others", "values")
         if len(keys) > DIN_MAX_VOCAB:
-            rule = f"at most {DIN_MAX_VOCAB} values"
-            raise InputError(rule, len(keys), "values")
+            raise InputError(f"at most {DIN_MAX_VOCAB} values", len(keys), "values")
         self.c.num_keys = column.num_rows
         self.c.num_slots = din_vocab_num_slots(column.num_rows)
         if dtype == "string":
@@ -85,7 +84,7 @@ cdef class Vocabulary:
         else:
             self.c.ints = <const int64_t *> v.data
             slot_bytes = sizeof(din_int_slot)
-        slots.reserve(self.c.num_slots * slot_bytes)
+        slots = _Memory(self.c.num_slots * slot_bytes)
         self.c.slots = slots.data
         self.owners = [column, slots]
         with nogil:

@@ -20,10 +20,8 @@ cdef _Codes _find_codes(const din_column *chunk, Encoder encoder):
     if size > stop - first:
         return None
     found = _Codes()
-    found.ids = _Memory()
-    found.codes = _Memory()
-    found.ids.reserve(size * sizeof(int64_t))
-    found.codes.reserve(size)
+    found.ids = _Memory(size * sizeof(int64_t))
+    found.codes = _Memory(size)
     with nogil:
         din_encode_dictionary(
             chunk, &encoder.c, <int64_t *> found.ids.data, found.codes.data,
@@ -86,6 +84,58 @@ cdef object _fault(
     return InputError(rule, value, column.name, row=first_row + tally.bad_row)
 
 
+cdef struct _Part:
+    const din_column *chunk
+    const din_encoder *encoder
+    const din_codes *codes
+    const din_window *window  # NULL: scalars
+    int64_t *ids
+    const int64_t *weights
+    uint8_t *is_bad
+
+
+cdef void _encode_part(
+    const _Part *p, int64_t first, int64_t stop, din_tally *tally
+) noexcept nogil:
+    """Encode rows up to a fault; past it, where bad rows are marked."""
+    cdef din_tally one
+    cdef int64_t row = first
+    cdef int64_t count = stop - first
+    while row < stop:
+        _encode_rows(p, row, row + count, tally)
+        if tally.fault == DIN_FINE:
+            row += count
+            count = min(2 * count, stop - row)
+        elif p.is_bad == NULL:
+            return
+        else:
+            # Up to a block behind a fault is read in vain: less of it, where the next
+            # bad row is near.
+            p.is_bad[tally.bad_row] = True
+            row = tally.bad_row + 1
+            count = min(1, stop - row)
+            tally.fault = DIN_FINE
+    if p.weights == NULL or tally.nulls + tally.unseen == 0:
+        return
+    # which of them are they?
+    tally.nulls = tally.unseen = 0
+    for row in range(first, stop):
+        memset(&one, 0, sizeof(one))
+        _encode_rows(p, row, row + 1, &one)
+        tally.nulls += one.nulls * p.weights[row]
+        tally.unseen += one.unseen * p.weights[row]
+
+
+cdef void _encode_rows(
+    const _Part *p, int64_t first, int64_t stop, din_tally *tally
+) noexcept nogil:
+    if p.window == NULL:
+        din_encode_scalars(p.chunk, p.encoder, p.codes, first, stop, p.ids, tally)
+    else:
+        din_encode_lists(
+            p.chunk, p.encoder, p.codes, p.window, first, stop, p.ids, tally)
+
+
 cdef class Encoding:
     """One column on its way to ids: `run` over all rows, then `finish`.
 
@@ -103,30 +153,27 @@ cdef class Encoding:
     cdef din_window w
     cdef list codes
     cdef object out
-    cdef int64_t *ids  # the data of `out`; NULL once it is handed out, or empty
+    cdef int64_t *ids  # the data of `out`; NULL where it is empty
     cdef int64_t num_run  # rows
     cdef int64_t nulls
     cdef int64_t unseen
-    cdef Py_ssize_t bad_chunk
-    cdef int64_t bad_start
-    cdef din_tally bad  # the first fault, if any
-    cdef list errors    # None: that fault is raised
+    cdef int64_t first_bad  # row, while none are collected; else num_rows
+    cdef list errors        # None: that of the first bad row is raised
     cdef _Memory bad_rows
-    cdef uint8_t *is_bad  # of each row, while errors are collected; else NULL
+    cdef uint8_t *is_bad    # of each row, while they are collected; else NULL
 
     cdef int open(self, Column column, Encoder encoder, list errors) except -1:
         cdef Py_ssize_t i
         self.column = column
         self.encoder = encoder
-        self.num_rows = column.num_rows
+        self.num_rows = self.first_bad = column.num_rows
         self.num_counted = column.num_counted
         self.codes = []
         for i in range(column.num_chunks):
             self.codes.append(_find_codes(column.chunk(i), encoder))
         if errors is not None:
             self.errors = errors
-            self.bad_rows = _Memory()
-            self.bad_rows.reserve(self.num_rows)
+            self.bad_rows = _Memory(self.num_rows)
             self.is_bad = self.bad_rows.data
         return 0
 
@@ -153,8 +200,10 @@ cdef class Encoding:
             b = min(stop - start, chunk.num_rows)
             if a < b:
                 self.encode(i, start, a, b, &tally)
-                self.add(i, start, &tally)
+                self.nulls += tally.nulls
+                self.unseen += tally.unseen
                 if tally.fault != DIN_FINE:
+                    self.first_bad = min(self.first_bad, start + tally.bad_row)
                     return
             start += chunk.num_rows
 
@@ -163,84 +212,25 @@ cdef class Encoding:
         din_tally *tally
     ) noexcept:
         """Encode rows [first, stop) of chunk i, and count them by their weights."""
-        cdef din_window w = self.w
-        cdef const din_column *chunk = self.column.chunk(i)
-        cdef const int64_t *weights = self.column.weights_from(start)
-        cdef const din_codes *codes = NULL
-        cdef int64_t *ids = self.ids + start
-        cdef uint8_t *is_bad = NULL if self.is_bad == NULL else self.is_bad + start
-        cdef bint is_list = self.window is not None
-        if self.codes[i] is not None:
-            codes = &(<_Codes> self.codes[i]).c
-        if is_list:
-            self.window.show(&w, start)
-            ids = self.ids + start * w.width
+        cdef din_window window = self.w
+        cdef _Part p
+        p.chunk = self.column.chunk(i)
+        p.encoder = &self.encoder.c
+        p.codes = NULL if self.codes[i] is None else &(<_Codes> self.codes[i]).c
+        p.window = NULL
+        p.ids = self.ids + start
+        p.weights = self.column.weights_from(start)
+        p.is_bad = NULL if self.is_bad == NULL else self.is_bad + start
+        if self.window is not None:
+            self.window.show(&window, start)
+            p.window = &window
+            p.ids = self.ids + start * window.width
         memset(tally, 0, sizeof(tally[0]))
         if self.num_elements <= FEW_ELEMENTS:
-            self.weigh_rows(
-                chunk, codes, &w, is_list, first, stop, ids, is_bad, weights, tally)
+            _encode_part(&p, first, stop, tally)
             return
         with nogil:
-            self.weigh_rows(
-                chunk, codes, &w, is_list, first, stop, ids, is_bad, weights, tally)
-
-    cdef void weigh_rows(
-        self, const din_column *chunk, const din_codes *codes, const din_window *w,
-        bint is_list, int64_t first, int64_t stop, int64_t *ids, uint8_t *is_bad,
-        const int64_t *weights, din_tally *tally
-    ) noexcept nogil:
-        cdef din_tally one
-        cdef int64_t row = first
-        cdef int64_t count = stop - first
-        while row < stop:
-            self.encode_rows(chunk, codes, w, is_list, row, row + count, ids, tally)
-            if tally.fault == DIN_FINE:
-                row += count
-                count = min(2 * count, stop - row)
-            elif is_bad == NULL:
-                return
-            else:
-                # What is read behind a fault, up to a block, is read in vain: little,
-                # where bad rows follow each other.
-                is_bad[tally.bad_row] = True
-                row = tally.bad_row + 1
-                count = min(1, stop - row)
-                tally.fault = DIN_FINE
-        if weights == NULL or tally.nulls + tally.unseen == 0:
-            return
-        # which of them are they?
-        tally.nulls = tally.unseen = 0
-        for row in range(first, stop):
-            if is_bad != NULL and is_bad[row]:
-                continue
-            memset(&one, 0, sizeof(one))
-            self.encode_rows(chunk, codes, w, is_list, row, row + 1, ids, &one)
-            tally.nulls += one.nulls * weights[row]
-            tally.unseen += one.unseen * weights[row]
-
-    cdef void encode_rows(
-        self, const din_column *chunk, const din_codes *codes, const din_window *w,
-        bint is_list, int64_t first, int64_t stop, int64_t *ids, din_tally *tally
-    ) noexcept nogil:
-        if is_list:
-            din_encode_lists(
-                chunk, &self.encoder.c, codes, w, first, stop, ids, tally)
-        else:
-            din_encode_scalars(
-                chunk, &self.encoder.c, codes, first, stop, ids, tally)
-
-    cdef void add(
-        self, Py_ssize_t chunk, int64_t start, const din_tally *tally
-    ) noexcept:
-        self.nulls += tally.nulls
-        self.unseen += tally.unseen
-        if tally.fault != DIN_FINE and (
-            self.bad.fault == DIN_FINE
-            or start + tally.bad_row < self.bad_start + self.bad.bad_row
-        ):
-            self.bad_chunk = chunk
-            self.bad_start = start
-            self.bad = tally[0]
+            _encode_part(&p, first, stop, tally)
 
     def finish(self):
         """Return (ids int64 [B] or [B, T], nulls, unseen).
@@ -251,33 +241,36 @@ cdef class Encoding:
             At the first value that has no id, unless errors are collected; if rows
             were not run.
         """
-        if self.bad.fault != DIN_FINE:
-            raise _fault(self.column, self.bad_chunk, self.bad_start, &self.bad,
-                         self.encoder.rule)
+        if self.first_bad < self.num_rows:
+            self.refuse()
         if self.num_run < self.num_rows:
             rule = f"{self.num_rows} rows, all of them run"
             raise InputError(rule, self.num_run, self.column.name)
         if self.is_bad != NULL:
-            self.collect()
-        self.ids = NULL
+            self.refuse()
         return self.out, self.nulls, self.unseen
 
-    cdef int collect(self) except -1:
+    cdef int refuse(self) except -1:
         """Encode each bad row alone, for its error; then its ids are 0."""
         cdef const uint8_t *is_bad = self.is_bad
         cdef int64_t width = 1 if self.window is None else self.w.width
         cdef int64_t start = 0  # of the chunk
         cdef int64_t row
+        cdef int64_t at  # the row among those of all chunks
         cdef Py_ssize_t i
         cdef din_tally tally
         self.is_bad = NULL
         for i in range(self.column.num_chunks):
             for row in range(self.column.chunk(i).num_rows):
-                if is_bad[start + row]:
+                at = start + row
+                if at == self.first_bad or is_bad != NULL and is_bad[at]:
                     self.encode(i, start, row, row + 1, &tally)
+                    if tally.fault == DIN_FINE:  # somebody has changed the value
+                        tally.bad_row = row
+                        tally.bad = -1
                     error = _fault(self.column, i, start, &tally, self.encoder.rule)
-                    self.errors.append(error)
-                    memset(self.ids + (start + row) * width, 0, width * sizeof(int64_t))
+                    _refuse(self.errors, error)
+                    memset(self.ids + at * width, 0, width * sizeof(int64_t))
             start += self.column.chunk(i).num_rows
         return 0
 

@@ -29,11 +29,9 @@ cdef class _Builder:
 
     def __cinit__(self, str name, bint is_list):
         self.name = name
-        self.numbers = _Memory()
+        self.numbers = _Memory(64)
         self.valid = _Memory()
-        self.bytes = _Memory()
-        self.numbers.reserve(64)
-        self.bytes.reserve(64)
+        self.bytes = _Memory(64)
         if is_list:
             self.offsets = _Memory()
             self.row_valid = _Memory()
@@ -58,7 +56,7 @@ cdef class _Builder:
         self.put(self.num_bytes if self.kind == _BYTES else 0, False)
         return 0
 
-    cdef int become(self, int kind, value) except -1:
+    cdef int become(self, int kind) except -1:
         cdef int64_t i
         cdef int64_t number
         cdef double x
@@ -77,21 +75,21 @@ cdef class _Builder:
             raise self.wrong("a column of one type", got)
         return 0
 
-    cdef int put_bytes(self, const char *data, Py_ssize_t size, value) except -1:
+    cdef int put_bytes(self, const char *data, Py_ssize_t size) except -1:
         if self.kind != _BYTES:
-            self.become(_BYTES, value)
+            self.become(_BYTES)
         self.bytes.reserve(self.num_bytes + size)
         memcpy(self.bytes.data + self.num_bytes, data, size)
         self.num_bytes += size
         self.put(self.num_bytes, True)
         return 0
 
-    cdef int put_float(self, double x, value) except -1:
+    cdef int put_float(self, double x) except -1:
         cdef int64_t number
         if x != x:  # pandas says "missing" with NaN in columns of any type
             return self.put_null()
         if self.kind != _FLOAT:
-            self.become(_FLOAT, value)
+            self.become(_FLOAT)
         memcpy(&number, &x, 8)
         self.put(number, True)
         return 0
@@ -108,24 +106,22 @@ cdef class _Builder:
             try:
                 text = PyUnicode_AsUTF8AndSize(value, &size)
             except UnicodeEncodeError:
-                rule = "text that has a UTF-8 form"
-                raise self.wrong(rule, ascii(value)) from None
-            return self.put_bytes(text, size, value)
+                raise self.wrong("text that has a UTF-8 form", ascii(value)) from None
+            return self.put_bytes(text, size)
         if isinstance(value, int):
             number = PyLong_AsLongLongAndOverflow(value, &overflow)
             if overflow:
                 raise self.wrong("a 64-bit signed integer", value)
             if self.kind == _FLOAT:
-                return self.put_float(<double> number, value)
+                return self.put_float(<double> number)
             if self.kind != _INT:
-                self.become(_INT, value)
+                self.become(_INT)
             self.put(number, True)
             return 0
         if isinstance(value, float):
-            return self.put_float(value, value)
+            return self.put_float(value)
         if isinstance(value, bytes):
-            size = PyBytes_GET_SIZE(value)
-            return self.put_bytes(PyBytes_AS_STRING(value), size, value)
+            return self.put_bytes(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
         if isinstance(value, np.generic) and value.dtype.kind in "biuf" \
                 and value.dtype.itemsize <= 8:
             return self.append(value.item())
@@ -148,6 +144,8 @@ cdef class _Builder:
         self.row_valid.reserve((self.num_rows + 8) // 8)
         if isinstance(row, np.ndarray) and row.ndim == 1:
             row = row.tolist()
+        elif isinstance(row, tuple):
+            row = list(row)
         if isinstance(row, list):
             # Converting a value may run foreign code, which may change the list.
             n = PyList_GET_SIZE(row)
@@ -158,22 +156,12 @@ cdef class _Builder:
                     self.reserve(1)
                 self.append(<object> PyList_GET_ITEM(row, i))
                 i += 1
-        elif isinstance(row, tuple):
-            n = PyTuple_GET_SIZE(row)
-            self.reserve(n)
-            for i in range(n):
-                self.append(<object> PyTuple_GET_ITEM(row, i))
+            self.row_valid.data[self.num_rows >> 3] |= (
+                <uint8_t> (1 << (self.num_rows & 7)))
         elif row is None or _is_nan(row) or _is_pandas_missing(row):
             self.has_null_row = True
-            self.row_valid.data[self.num_rows >> 3] &= (
-                <uint8_t> (~(1 << (self.num_rows & 7)) & 255))
-            self.num_rows += 1
-            (<int64_t *> self.offsets.data)[self.num_rows] = self.size
-            return 0
         else:
             raise self.wrong("a list", f"{type(row).__name__} {row!r:.80}")
-        self.row_valid.data[self.num_rows >> 3] |= (
-            <uint8_t> (1 << (self.num_rows & 7)))
         self.num_rows += 1
         (<int64_t *> self.offsets.data)[self.num_rows] = self.size
         return 0

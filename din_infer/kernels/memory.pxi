@@ -6,11 +6,14 @@ cdef class _Memory:
     cdef uint8_t *data
     cdef Py_ssize_t capacity
 
+    def __cinit__(self, Py_ssize_t num_bytes=0):
+        self.reserve(num_bytes)
+
     def __dealloc__(self):
         PyMem_Free(self.data)
 
     cdef int reserve(self, Py_ssize_t num_bytes) except -1:
-        """Make room, zeroing what is new."""
+        """Grow to at least so many bytes; what is new is 0."""
         cdef Py_ssize_t capacity
         cdef uint8_t *data
         if num_bytes <= self.capacity:
@@ -29,15 +32,12 @@ cdef class _Buffer:
     """A held Python buffer."""
 
     cdef Py_buffer view
-    cdef bint held
 
     def __cinit__(self, exporter):
         PyObject_GetBuffer(exporter, &self.view, PyBUF_ND)
-        self.held = True
 
     def __dealloc__(self):
-        if self.held:
-            PyBuffer_Release(&self.view)
+        PyBuffer_Release(&self.view)  # which does nothing where none is held
 
 
 cdef class _ArrowOwner:

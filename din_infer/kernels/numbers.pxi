@@ -59,9 +59,8 @@ def read_float64(Column column not None):
     view = out
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
-        if chunk.num_rows > 0:
-            with nogil:
-                din_read_scalars_float64(chunk, &view[row])
+        with nogil:
+            din_read_scalars_float64(chunk, &view[row])
         row += chunk.num_rows
     return out
 

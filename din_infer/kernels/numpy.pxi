@@ -62,23 +62,20 @@ cdef int _copy_fixed_text(Column column, array) except -1:
     cdef bint is_text = array.dtype.kind == "U"
     array = np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
     cdef _Buffer buffer = _Buffer(array)
-    cdef _Memory bytes_ = _Memory()
-    cdef _Memory offsets = _Memory()
     cdef int64_t num_values = array.size
+    cdef _Memory bytes_ = _Memory(1)
+    cdef _Memory offsets = _Memory((num_values + 1) * sizeof(int64_t))
     cdef int64_t width = array.dtype.itemsize // (4 if is_text else 1)
     cdef int64_t used = 0
     cdef int64_t i
     cdef int64_t k
     cdef int64_t n
-    cdef int64_t *ends
+    cdef int64_t *ends = <int64_t *> offsets.data
     cdef uint32_t code
     cdef const uint32_t *letters
     cdef const uint8_t *raw
     cdef uint8_t *out
     cdef din_column *c
-    offsets.reserve((num_values + 1) * sizeof(int64_t))
-    bytes_.reserve(1)
-    ends = <int64_t *> offsets.data
     for i in range(num_values):
         n = width
         bytes_.reserve(used + 4 * width)
@@ -141,8 +138,7 @@ def nest(Column values not None, offsets):
     cdef _Buffer buffer
     cdef din_column *c
     if values.is_list or values.kind == "other":
-        rule = "scalars beside offsets"
-        raise InputError(rule, values.describe(), values.name)
+        raise InputError("scalars beside offsets", values.describe(), values.name)
     if values.num_chunks > 1:
         rule = "values in one chunk beside offsets"
         raise InputError(rule, values.num_chunks, values.name)

@@ -51,9 +51,9 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
         this function itself.
     """
     cdef Column taken = Column(column.name)
-    cdef _Memory rows = _Memory()
-    cdef _Memory weights = _Memory()
     cdef int64_t num_runs = starts.shape[0]
+    cdef _Memory rows = _Memory((num_runs + 1) * sizeof(int64_t))
+    cdef _Memory weights = _Memory(num_runs * sizeof(int64_t))
     cdef int64_t start = 0  # of the chunk
     cdef int64_t run = 0
     cdef int64_t n
@@ -63,8 +63,6 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
     if column.weights is not None:
         rule = "a column whose rows count once"
         raise InputError(rule, "runs of another", column.name)
-    rows.reserve((num_runs + 1) * sizeof(int64_t))
-    weights.reserve(num_runs * sizeof(int64_t))
     first = <int64_t *> rows.data
     for i in range(num_runs):
         first[i] = starts[i]
@@ -102,7 +100,7 @@ cdef int _take_rows(
 ) except -1:
     """Make of a checked chunk one of some of its rows; it keeps what lies at `rows`."""
     cdef int64_t num_elements = c.num_rows
-    cdef _Memory valid = _Memory()
+    cdef _Memory valid
     cdef din_values places
     cdef int64_t i
     memset(&places, 0, sizeof(places))
@@ -122,7 +120,7 @@ cdef int _take_rows(
         c.dictionary.length = num_elements
         c.values = places
         return 0
-    valid.reserve(num_rows // 8 + 1)
+    valid = _Memory(num_rows // 8 + 1)
     for i in range(num_rows):
         if din_is_valid(&c.values, rows[i]):
             rows[i] = din_index_at(&c.values, rows[i])

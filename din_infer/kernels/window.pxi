@@ -4,7 +4,7 @@ cdef class Window:
     """Which elements of each list are behaviors, judged on one column of lists.
 
     Made of the first column of a sequence; then at most one of `trim`, `drop`, `take`
-    narrows it, and `encode_lists` applies it to that column and its parallels.
+    narrows it, and `prepare_lists` applies it to that column and its parallels.
     """
 
     cdef readonly Column column
@@ -69,9 +69,8 @@ cdef class Window:
         cdef int64_t[::1] kept = np.empty(self.lengths.shape[0], dtype=np.int64)
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
-            if chunk.num_rows > 0:
-                with nogil:
-                    din_trim_rows(chunk, &pad, &skip[row], &kept[row])
+            with nogil:
+                din_trim_rows(chunk, &pad, &skip[row], &kept[row])
             row += chunk.num_rows
         self.check_whole()
         self.skip = skip
@@ -97,10 +96,9 @@ cdef class Window:
         positions = np.empty(max(total, 1), dtype=np.int64)
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
-            if chunk.num_rows > 0:
-                with nogil:
-                    din_drop_pads(chunk, &pad, &position_start[row], &positions[0],
-                                  &kept[row])
+            with nogil:
+                din_drop_pads(chunk, &pad, &position_start[row], &positions[0],
+                              &kept[row])
             row += chunk.num_rows
         self.check_whole()
         self.positions = positions
@@ -208,8 +206,7 @@ cdef class Window:
         for i in range(lengths.shape[0]):
             if lengths[i] != self.lengths[i]:
                 rule = f"{self.lengths[i]} elements, as `{name}` has"
-                got = lengths[i]
-                _refuse(errors, InputError(rule, got, column.name, row=i))
+                _refuse(errors, InputError(rule, lengths[i], column.name, row=i))
                 if window is self:
                     window = self.copy()
                 window.kept[i] = 0
@@ -252,9 +249,9 @@ cdef object _lengths_of(Column column):
     view = out
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
-        if 0 < chunk.num_rows <= FEW_ELEMENTS:
+        if chunk.num_rows <= FEW_ELEMENTS:
             din_row_lengths(chunk, &view[row])
-        elif chunk.num_rows > 0:
+        else:
             with nogil:
                 din_row_lengths(chunk, &view[row])
         row += chunk.num_rows
