@@ -38,8 +38,7 @@ def check_encoded(
     of_requests = (len(out[i.name]) for i in spec.inputs if i.shape[0] == "B")
     num_requests, name = next(of_requests, None), "request_of_candidate"
     if num_requests is not None:
-        rule = f"a request in [0, {num_requests})"
-        check_range(out[name], num_requests, rule, name)
+        check_range(out[name], num_requests, f"a request in [0, {num_requests})", name)
     return out
 
 
