@@ -80,8 +80,7 @@ class ExplainedRow:
 
 def largest(weights: NDArray[np.float32], count: int) -> list[int]:
     """Find the positions of the `count` largest weights, either sign, in time order."""
-    order = np.argsort(-np.abs(weights), kind="stable")[:count]
-    return sorted(order.tolist())
+    return sorted(np.argsort(-np.abs(weights), kind="stable")[:count].tolist())
 
 
 class Scale:
