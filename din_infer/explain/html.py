@@ -139,8 +139,7 @@ def _facts(values: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
-    null = '<span class="null">null</span>'
-    return null if value is None else _short(text(value))
+    return '<span class="null">null</span>' if value is None else _short(text(value))
 
 
 def _short(shown: str) -> str:
