@@ -146,7 +146,6 @@ def sealed(model: bytes) -> bytes:
 
 def seal_of(model: bytes | mmap.mmap) -> bytes:
     """Make the entry about all bytes of a serialized model, which goes behind them."""
-    whole = [Place("", 0, len(model))]
-    samples = samples_of(model, whole)
+    samples = samples_of(model, [Place("", 0, len(model))])
     record = Record(len(model), hashlib.sha256(model).hexdigest(), samples)
     return tagged(MODEL_METADATA, entry(FILE_KEY, record.to_json()))
