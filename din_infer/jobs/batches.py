@@ -362,8 +362,7 @@ def _bits(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
 
 def _lengths_of(lists: pa.Array) -> NDArray[np.int64]:
     """Count the elements of every list; a null list has none, whatever lies there."""
-    counts = pc.fill_null(pc.list_value_length(lists), 0)
-    return np.asarray(counts).astype(np.int64)
+    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
 
 
 def _offsets(lengths: NDArray[np.integer[Any]]) -> pa.Array:
