@@ -87,8 +87,7 @@ class Ledger:
             _OPEN.add(self._key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / "lock"
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
             with self._locked(JOB_LOCK):
                 remove_leftovers(self.folder / "job.json")
                 remove_leftovers(self.folder / "manifest.json")
