@@ -116,8 +116,7 @@ class Output:
         if self._bad is None:
             self._bad_target.parent.mkdir(parents=True, exist_ok=True)
             self._bad = WholeFile(self._bad_target, "w")
-        line = json.dumps({"row": error.row, "error": str(error)})
-        self._bad.file.write(line + "\n")
+        self._bad.file.write(json.dumps({"row": error.row, "error": str(error)}) + "\n")
         self.num_bad += 1
         self.last_bad = str(error)
 
