@@ -115,8 +115,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def _granted_cpus() -> int:
     """Count the CPUs that Ray reserved for this actor, at least 1."""
     context: Any = ray.get_runtime_context()  # has no types
-    granted = context.get_assigned_resources()
-    return max(1, int(granted.get("CPU", 1)))
+    return max(1, int(context.get_assigned_resources().get("CPU", 1)))
 
 
 def score_dataset(
