@@ -68,8 +68,7 @@ def unreadable(source: Source, error: Exception) -> InputError:
     names = {"parquet": "Parquet", "arrow": "Arrow IPC", "jsonl": "JSON lines"}
     name = names.get(source.format, source.format.upper())
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    rule = f"a {name} file that can be read to its end"
-    return InputError(rule, reason, str(source))
+    return InputError(f"a {name} file that can be read to its end", reason, str(source))
 
 
 def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
