@@ -502,8 +502,7 @@ class ClickMetrics:
 
 def _width(data: ArrayLike) -> type[np.float32 | np.float64]:
     """Return the narrower of float32 and float64 that keeps the values."""
-    narrow = getattr(data, "dtype", None) == np.float32
-    return np.float32 if narrow else np.float64
+    return np.float32 if getattr(data, "dtype", None) == np.float32 else np.float64
 
 
 def _check(
