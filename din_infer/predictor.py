@@ -501,8 +501,7 @@ class Predictor:
         return run_in_slices(self._session, self.spec, inputs, names, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        file = self._session.file
-        source = file.content if self.path is None else self.path
+        source = self._session.file.content if self.path is None else self.path
         return _same_model, (source, self._options, self.model_id)
 
     def __repr__(self) -> str:
