@@ -4,7 +4,6 @@ Rows are encoded batch by batch by the same kernels that serve, so there is no s
 definition of a feature. Batches are made in a thread beside the steps.
 """
 
-import copy
 import math
 import sys
 import time
@@ -24,17 +23,16 @@ from din_converter.epochs import Epoch, Trained, better
 from din_converter.evaluate import (
     EVALUATION_ROWS,
     evaluate,
+    measure,
     read_table,
     score,
-    score_rows,
     tensors,
 )
-from din_converter.model import ClickModel, build_model, key_of
+from din_converter.model import ClickModel, build_model, copy_weights, key_of
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
 from din_converter.settings import CHOICES, Settings
-from din_infer import metrics
 from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.jobs.pipeline import ahead
 from din_infer.spec import FeatureSpec
@@ -123,7 +121,7 @@ def train(
     if settings.embedding_std != Settings.embedding_std:
         model.initialize_tables(settings.embedding_std)
     if start is not None:
-        _copy_weights(start, model)
+        copy_weights(start, model)
     counts = _check_rows(rows, model if settings.mba else None)
     if held_out is not None and valid is not None:  # else checked with `rows`
         held_out.check()
@@ -269,41 +267,19 @@ class _Training:
 
     def learning_rate(self) -> float:
         """Return the rate of the next step, by the schedule."""
-        s = self.settings
-        passed = self.step / self.steps_per_epoch
-        factor = {
-            "constant": 1.0,
-            "exponential": s.decay**passed,
-            "linear": max(0.0, 1 - passed / s.epochs),
-            "cosine": (1 + math.cos(math.pi * min(1.0, passed / s.epochs))) / 2,
-        }[s.schedule]
-        warm = min(1.0, (self.step + 1) / s.warmup_steps) if s.warmup_steps else 1.0
-        return float(s.learning_rate * factor * warm)
+        return self.settings.rate(self.step, self.step / self.steps_per_epoch)
 
     def _end_epoch(self) -> Epoch:
         self._check_scores()
-        measured = dict.fromkeys(("log_loss", "auc", "calibration"), math.nan)
-        gauc = None
-        if self.valid is not None:
-            labels, scores, groups = score_rows(
-                self.model, self.valid, calibrated=False
-            )
-            measured["log_loss"] = metrics.log_loss(labels, scores)
-            measured["auc"] = metrics.auc(labels, scores)
-            if labels.any():
-                measured["calibration"] = float(scores.sum() / labels.sum())
-            if groups is not None:
-                gauc = metrics.gauc(labels, scores, groups)
         rows = self.rows.num_rows
         epoch = Epoch(
             number=len(self.epochs) + 1,
             train_log_loss=self.loss / rows,
-            gauc=gauc,
             learning_rate=self.learning_rate(),
             seconds=self.seconds,
             rows_per_second=rows / self.seconds if self.seconds else 0.0,
             waited=self.waited / self.seconds if self.seconds else 0.0,
-            **measured,
+            **measure(self.model, self.valid),
         )
         self.epochs.append(epoch)
         self.loss = self.seconds = self.waited = 0.0
@@ -400,23 +376,6 @@ def _check_rows(
 
     rows.check(count)
     return counts
-
-
-def _copy_weights(start: ClickModel, model: ClickModel) -> None:
-    """Take the weights of a model whose ids and layers mean the same."""
-
-    def parts(spec: FeatureSpec) -> dict[str, Any]:
-        raw = copy.deepcopy(spec.to_dict())
-        for role in ("label", "weight", "group", "time", "calibration"):
-            raw.pop(role, None)
-        return raw
-
-    old, new = parts(start.spec), parts(model.spec)
-    differ = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
-    if differ:
-        rule = "a model of the same spec, whose ids mean the same"
-        raise ModelError(rule, "other " + ", ".join(differ), "warm start")
-    model.load_state_dict(start.state_dict())
 
 
 def _optimizers(

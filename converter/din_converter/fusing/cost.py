@@ -11,7 +11,7 @@ from din_converter.fusing.layout import Size
 from din_converter.fusing.sites import Site
 from din_converter.fusing.view import View
 
-__all__ = ["Block", "fused", "layer_flops", "left", "operator_flops"]
+__all__ = ["Block", "fused", "layer_flops", "operator_flops"]
 
 MOVES = (
     *("Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Concat", "Transpose"),
@@ -61,11 +61,6 @@ def operator_flops(
     """
     folded = (2 + 2 * products) * width * (*hidden, 1)[0]
     return positions * (2 * width + layer_flops(width, hidden)) + folded
-
-
-def left(site: Site, reason: str) -> Block:
-    """Say that a block stays as it is."""
-    return Block(site.name, False, reason)
 
 
 def _count(size: Size, site: Site, positions: int) -> int:

@@ -126,13 +126,12 @@ def _mask(weight: Piece, behavior: Piece) -> str:
     mask = common_mask(weight, behavior)
     if not mask:
         return ""
-    if any(p.mask not in ("", mask) for p in (weight, behavior)):
-        raise Unsupported("masked positions that still count")
     gone = [p.off is not None and p.off.is_zero() for p in (weight, behavior)]
     fades = weight.off is not None and (
         weight.off.kinds() in ({"softoff"}, {"softnan"})
     )
-    if not (any(gone) or fades):
+    reversed_ = any(p.mask not in ("", mask) for p in (weight, behavior))
+    if reversed_ or not (any(gone) or fades):
         raise Unsupported("masked positions that still count")
     return mask
 

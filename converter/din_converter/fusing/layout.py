@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from din_converter.fusing.algebra import Unsupported
 
 __all__ = [
+    "UNIT",
     "Axes",
     "Part",
     "Rows",

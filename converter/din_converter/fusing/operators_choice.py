@@ -7,7 +7,7 @@ import numpy as np
 from onnx import NodeProto
 
 from din_converter.fusing.algebra import Form, Unsupported
-from din_converter.fusing.layout import Size, broadcast, feature_shape
+from din_converter.fusing.layout import UNIT, broadcast, feature_shape
 from din_converter.fusing.operators_layout import as_mask
 from din_converter.fusing.reader import Handler, Reader
 from din_converter.fusing.values import Condition, Piece, Soft, Value, negation
@@ -51,7 +51,7 @@ def _row_dice(reader: Reader, name: str) -> Piece | None:
     if total is None or mean is None or add is None or mean.input[0] != x:
         return None
     p = reader.piece(x)
-    column = (*reader.shape(x)[:-1], Size(1))
+    column = (*reader.shape(x)[:-1], UNIT)
     if not reader.shape(root) == reader.shape(minus.input[1]) == column or p.mask:
         return None
     last = [len(p.axes) - 1]

@@ -25,9 +25,9 @@ from din_converter.functions import (
     local_activation_function,
 )
 from din_converter.fusing.algebra import Unsupported
-from din_converter.fusing.cost import Block, fused, left
+from din_converter.fusing.cost import Block, fused
 from din_converter.fusing.fuse import Unit, read_unit
-from din_converter.fusing.layout import Size, features
+from din_converter.fusing.layout import UNIT, Size, features
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
 from din_converter.fusing.view import View
@@ -83,11 +83,9 @@ class _Rewriter:
                     return self.g.add("Shape", name, start=axis, end=axis + 1)
         raise Unsupported("a size that no input has")
 
-    def shape(self, *sizes: Size | int) -> str:
+    def shape(self, *sizes: Size) -> str:
         """Return the shape of a tensor."""
-        parts = [
-            self.g.constant([s]) if isinstance(s, int) else self.size(s) for s in sizes
-        ]
+        parts = [self.size(s) for s in sizes]
         return self.g.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
     def positions(self, *sizes: Size) -> str:
@@ -115,27 +113,22 @@ class _Rewriter:
             return None
         width = features(leaf.axes[-1])
         count = leaf.size // width
-        sizes = [self.site.sizes.n, self.site.sizes.t][: len(wanted)]
+        sizes = (self.site.sizes.n, self.site.sizes.t)[: len(wanted)]
+        if count > 1:
+            sizes += (Size(count),)
         ids = leaf.ids
         if self.view.types.get(ids) != TensorProto.INT64:
             ids = self.g.add("Cast", ids, to=TensorProto.INT64)
-        whole = self.shape(*sizes, *([count] if count > 1 else []))
-        if self.view.shapes[leaf.ids] != (
-            *sizes,
-            *([Size(count)] if count > 1 else []),
-        ):
+        whole = self.shape(*sizes)
+        if self.view.shapes[leaf.ids] != sizes:
             ids = self.g.add("Reshape", ids, whole, allowzero=1)
         if count == 1:
             return [_Column(ids, leaf.table, width)]
-        axis = len(sizes)
-        return [
-            _Column(
-                self.g.add("Gather", ids, self.g.constant(i), axis=axis),
-                leaf.table,
-                width,
-            )
+        parts = (
+            self.g.add("Gather", ids, self.g.constant(i), axis=len(wanted))
             for i in range(count)
-        ]
+        )
+        return [_Column(part, leaf.table, width) for part in parts]
 
     def behaviors(self) -> list[_Column]:
         """Say where behaviors are read: from their tables, or from one made here."""
@@ -233,7 +226,7 @@ class _Rewriter:
         """Return the mask as float [N, T]."""
         name, sizes = self.unit.mask.removeprefix("~"), self.site.sizes
         shape = self.view.shapes[name]
-        if tuple(s for s in shape if s != Size(1)) != (sizes.n, sizes.t):
+        if tuple(s for s in shape if s != UNIT) != (sizes.n, sizes.t):
             raise Unsupported("a mask that is not [N, T]")
         out = name
         negated, kind = self.unit.mask != name, self.view.types[name]
@@ -325,7 +318,7 @@ class _Rewriter:
         if unit.after != 1.0:
             out = g.add("Mul", out, g.constant(unit.after))
         shape = self.view.shapes[self.site.name]
-        axis = [i for i, s in enumerate(shape) if i and s == Size(1)]
+        axis = [i for i, s in enumerate(shape) if i and s == UNIT]
         if len(shape) == 2:
             g.add("Identity", out, out=self.site.name)
         else:
@@ -392,7 +385,7 @@ def fuse_graph(
         written[site.name] = (made.g.nodes, made.weights)
         found.append((site, unit, ""))
     if not written:
-        return [left(site, reason) for site, _, reason in found]
+        return [Block(site.name, False, reason) for site, _, reason in found]
     needed = {o.name for o in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
@@ -406,7 +399,7 @@ def fuse_graph(
         n for n in graph.node if n.output[0] in written or n.output[0] not in there
     ]
     blocks = [
-        left(site, reason)
+        Block(site.name, False, reason)
         if unit is None
         else fused(view, site, unit, dropped, positions)
         for site, unit, reason in found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from din_converter.functions import IR_VERSION, OPSET
-from din_converter.fusing.layout import Shape, Size
+from din_converter.fusing.layout import UNIT, Shape, Size
 from din_infer.device import import_runtime
 
 __all__ = ["View", "attribute"]
@@ -65,9 +65,8 @@ class View:
         before, wanted = self.shapes.get(node.input[0]), self.sizes(node.input[1])
         if before is None or wanted is None or len(before) != len(wanted):
             return
-        one = Size(1)
         self.shapes[node.output[0]] = tuple(
-            was if to == one else to for was, to in zip(before, wanted, strict=True)
+            was if to == UNIT else to for was, to in zip(before, wanted, strict=True)
         )
 
     def sizes(self, name: str) -> list[Size] | None:

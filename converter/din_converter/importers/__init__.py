@@ -12,7 +12,7 @@ from din_converter.importers import deepctr_torch, fuxictr, recbole, torch_rechu
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError
 
-__all__ = ["SOURCES", "import_checkpoint"]
+__all__ = ["import_checkpoint"]
 
 SIDES = ("user_fields", "candidate_fields")
 # Per library: its reader, the options that it takes, and those that it needs.
@@ -26,7 +26,6 @@ READERS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
         ("feature_map", "model_config"),
     ),
 }
-SOURCES = tuple(READERS)
 
 
 def import_checkpoint(
