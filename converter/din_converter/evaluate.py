@@ -1,4 +1,4 @@
-"""Scores of rows by torch, for validation and for users."""
+"""Scores of rows by torch, and their measures."""
 
 import math
 from collections.abc import Mapping

@@ -39,7 +39,7 @@ def _per_candidate(side: str, values: Tensor, request: Tensor) -> Tensor:
 
 
 class _DerivedLookup(nn.Module):
-    """Source ids -> pooled embeddings of what the spec's `lookup` says for each."""
+    """Source ids -> pooled embeddings of the ids in the spec's `lookup`."""
 
     ids: Tensor
     counts: Tensor

@@ -1,4 +1,4 @@
-"""How to train: what `train` and din-train take, without torch."""
+"""The settings of `train` and din-train; needs no torch."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are din-train's.
+    """The settings of a training; the defaults are din-train's.
 
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every

@@ -1,7 +1,7 @@
 """Train a DIN: log-loss, validation per epoch, early stopping, resumption.
 
 Rows are encoded batch by batch by the same kernels that serve, so there is no second
-definition of a feature. Batches are made in a thread beside the steps.
+definition of a feature. A thread makes batches while steps are computed.
 """
 
 import math
@@ -69,7 +69,7 @@ def train(
     on_epoch : callable, optional
         Called with each `Epoch` as it ends.
     run : RunFolder, optional
-        Where to log, and to save what `resume` goes on from.
+        The folder for logs, and for the checkpoint that `resume` continues from.
     resume, overwrite : bool
         Go on from the checkpoint in `run`, if there is one; or start again over it.
     start : DIN or BaseModel, optional
@@ -134,7 +134,7 @@ def train(
                 if on_epoch:
                     on_epoch(epoch)
     try:
-        # Said outright: torch warns of the default, which is the same.
+        # Stated, though it is the default, since torch warns where it is not.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             return training.finish(on_epoch)
     finally:
@@ -178,7 +178,7 @@ class _Training:
         return self.model.tower.output.weight.device
 
     def finish(self, on_epoch: Callable[[Epoch], None] | None) -> Trained:
-        """Train what is left, and hand over the best model, on the CPU."""
+        """Train the remaining epochs; returns the best model, on the CPU."""
         settings = self.settings
         while len(self.epochs) < settings.epochs and not self._stops_early():
             self._train_epoch()
@@ -298,7 +298,7 @@ class _Training:
         return epoch
 
     def _check_scores(self) -> None:
-        """See that the last steps, which no loss has seen yet, left a sane model."""
+        """Check the model after the last steps, whose effect no loss has shown yet."""
         with closing(self.rows.batches(EVALUATION_ROWS)) as batches:  # type: ignore[type-var]
             inputs = tensors(next(batches).inputs, self.device)
             scores = score(self.model, inputs, calibrated=False)
@@ -324,7 +324,7 @@ class _Training:
         self.saved_at = time.monotonic()
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Be where `save` was."""
+        """Restore the state that `save` wrote."""
         self.model.load_state_dict(content["model"])
         for optimizer, state in zip(
             self.optimizers, content["optimizers"], strict=True
@@ -381,7 +381,7 @@ def _check_rows(
 def _optimizers(
     model: ClickModel, settings: Settings
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """One for the layers; for the tables one that touches a batch's rows alone."""
+    """Make an optimizer of the layers, and a sparse one of the tables."""
     for embedding in model.tables.values():
         embedding.sparse = True  # type: ignore[assignment]
     tables = list(model.tables.parameters())

@@ -31,7 +31,7 @@ WIDTHS: dict[int, int] = {
 
 
 def _moved(found: Value, axes: Axes, rows: Rows) -> Value:
-    """Lay a value out anew; `rows` says which of its rows stands where."""
+    """Change the layout of a value; `rows` are the numbers of its rows in new order."""
     if isinstance(found, Piece):
         return found.take(rows, axes)
     if isinstance(found, Weighted) and (rows != np.arange(len(rows))).any():

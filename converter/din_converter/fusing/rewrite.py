@@ -1,11 +1,11 @@
-"""The nodes that stand in for a block: ids, tables and one LocalActivation.
+"""The nodes that replace a block: ids, tables and one LocalActivation.
 
 ::
 
     graph inputs ──► ids [N, T] ──► LocalActivation ──► interest [N, D] ──► the block's
     mask, tables, folded weights ──►                    columns, empty       output
 
-One file above 400 lines: everything between a proven unit and the new graph.
+One file above 400 lines: every step from a proven unit to the new graph.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def _leads(leaf: Leaf, wanted: list[str]) -> bool:
 
 @dataclass
 class _Rewriter:
-    """Writes one block's nodes; names carry its number, so that none meet."""
+    """Writes one block's nodes; their names are prefixed with its number."""
 
     view: View
     site: Site
@@ -131,7 +131,7 @@ class _Rewriter:
         return [_Column(part, leaf.table, width) for part in parts]
 
     def behaviors(self) -> list[_Column]:
-        """Say where behaviors are read: from their tables, or from one made here."""
+        """Return the columns of behaviors: in their tables, or in one made here."""
         leaves = [
             self.unit.leaves[n]
             for n in dict.fromkeys(k for k, _ in self.unit.behaviors)
@@ -158,7 +158,7 @@ class _Rewriter:
         return self.g.add("Cast", name, to=TensorProto.FLOAT)
 
     def query(self) -> tuple[list[int], list[_Column]]:
-        """Return the operator's slots, and where candidates are read."""
+        """Return the operator's slots, and the columns of candidates."""
         direct = self.query_of_tables()
         if direct is not None:
             return direct
@@ -244,7 +244,7 @@ class _Rewriter:
     # --------------------------------------------------------------------------- the op
 
     def attention(self) -> Attention:
-        """Say the unit in the words of a spec."""
+        """Describe the unit as a spec does."""
         unit = self.unit
         pairs = [p for p in ("product", "outer") if f"weight_{p}" in unit.weights]
         return Attention(
@@ -307,7 +307,7 @@ class _Rewriter:
         return {k: np.ascontiguousarray(v, np.float32) for k, v in out.items()}
 
     def finish(self, interest: str, behaviors: list[_Column]) -> None:
-        """Give the interest the block's columns, its factor, its shape and its name."""
+        """Apply the block's columns, factor, shape and name to the interest."""
         unit, g = self.unit, self.g
         out = interest
         if unit.empty != "zero":
@@ -325,11 +325,11 @@ class _Rewriter:
             g.add("Unsqueeze", out, g.constant([axis[0]]), out=self.site.name)
 
     def fill_empty(self, interest: str, behaviors: list[_Column]) -> str:
-        """Give histories that are masked all over what softmax leaves there."""
+        """Set the interest of histories that are all masked, as softmax does."""
         g = self.g
         mask = self.mask()
         kept = g.add("ReduceSum", mask, g.constant([1]), keepdims=0)
-        # without any position, the sum over them is 0 in every way
+        # without any position, the sum over positions is 0 in any case
         some = g.add("Min", g.add("Shape", mask, start=1, end=2), g.constant([1]))
         empty = g.add("Less", kept, g.add("Cast", some, to=TensorProto.FLOAT))
         if self.unit.empty == "nan":

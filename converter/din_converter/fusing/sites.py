@@ -12,9 +12,9 @@ __all__ = ["Site", "find_sites"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a block is: a node that sums weights times behaviors over positions.
+    """A place where a block can be: a sum of weights times behaviors over positions.
 
-    `weight_axes` and `behavior_axes` say what their axes must be: letters of N, T, D
+    `weight_axes` and `behavior_axes` are what their axes must be: letters of N, T, D
     and 1.
     """
 

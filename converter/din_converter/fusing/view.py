@@ -1,4 +1,4 @@
-"""An ONNX graph to read: who makes a value, its constant, its shape."""
+"""An ONNX graph to read: the producer, constant, type and shape of each value."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # n
 
 @dataclass
 class View:
-    """What the passes ask of a graph; made once, nothing in it changes."""
+    """A graph to read: constants, types, shapes and producers by name; immutable."""
 
     graph: onnx.GraphProto
     producer: dict[str, onnx.NodeProto] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Checkpoints of other libraries -> a DIN in torch, without those libraries.
 
-Each importer reads a checkpoint, writes the feature spec that says what its library
-computes, and fills the spec's model: from there on it is an ordinary model.
+Each importer reads a checkpoint, writes the feature spec that describes what its
+library computes, and fills the spec's model, which is then like any other.
 """
 
 import os

@@ -121,7 +121,7 @@ def vetted_program(program: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def vetted_value(value: Any, key: str, depth: int) -> Any:  # noqa: ANN401
-    """Copy what stands at a key; raises RefusedPickle as `vetted_program` does."""
+    """Copy the value of a key; raises RefusedPickle as `vetted_program` does."""
     if depth > MAX_DEPTH:
         raise RefusedPickle(f"{PLACE} nested too deep")
     if isinstance(value, str):
@@ -180,7 +180,7 @@ def _short(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text can stand between quotes in Python source, of any kind."""
+    """Whether a text is safe between quotes of any kind in Python source."""
     return text.isprintable() and not set(text) & SPECIAL
 
 
