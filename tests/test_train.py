@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from din_converter import load, save
+from din_converter.epochs import epoch_line
 from din_converter.rows import Rows, read_labels, split_by_time
 from din_converter.run import RunFolder, read_events
 from din_converter.train import (
     Epoch,
     Settings,
-    epoch_line,
     evaluate,
     read_table,
     train,

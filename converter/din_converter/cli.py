@@ -30,32 +30,32 @@ examples:
   din-train logs/ --spec features.toml --out model.pt --mba 0.3 --epochs 20
       with mini-batch aware regularization
   din-train logs/ --spec features.toml --out model.pt --resume
-      goes on where a run that was killed had last saved
+      continues a run that was killed, from its last checkpoint
   din-train today/ --spec features.toml --out new.pt --warm-start model.pt
   din-train train.parquet --spec features.toml --model base --out base.pt
-      the same without attention, to see what attention is worth
+      the same without attention: a baseline that shows what attention contributes
   din-train --config train.toml --seed 2
-      options from a file, and one from the command line. The file says data = ["logs"],
-      batch_size = 256 and so on; its paths are relative to it
+      options from a file, and one from the command line. The file has data = ["logs"],
+      batch_size = 256 and so on; its paths are relative to the file's folder
 
-The run folder (--run) gets metrics.jsonl, learning_curve.png (with matplotlib),
+The run folder (--run) receives metrics.jsonl, learning_curve.png (with matplotlib),
 tensorboard/ (with tensorboard) and config.toml, which repeats the run.
 """
 CONVERT_EXAMPLES = """\
 examples:
   din-convert model.pt --out model.onnx
   din-convert model.pt --out model.onnx --explain
-      also gives the activation weight of every behavior as an output
+      adds the activation weight of every behavior as an output
   din-convert model.pt --out model.onnx --embedding-dtype fp16 --valid valid.parquet
       half the file and the memory; prints the AUC with and without rounded tables
   din-convert model.pt --out model.onnx --single-file
-      one file to pass around, up to 2 GiB: no data file beside it
+      one file of up to 2 GiB, without a data file beside it
   din-convert model.pt --out model.onnx --prune
-      every day anew: deletes the data files of former days, once no .onnx beside them
-      names them. What has loaded one goes on; what has yet to load a former .onnx,
-      kept elsewhere, would miss it
+      for daily conversions: deletes the data files of earlier days that no .onnx in the
+      folder names any more. Processes that have loaded one are not affected; an earlier
+      .onnx that was moved to another folder can no longer be loaded
 
-checkpoints of other libraries, read without them and without running what is in them:
+checkpoints of other libraries, read without the library and without running any code:
   din-convert DIN.pth --from deepctr-torch --description columns.json --out model.onnx
       a state_dict; a whole model or ModelCheckpoint needs no description
   din-convert model.pth --from torch-rechub --description features.json --out model.onnx
@@ -168,7 +168,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _summary(trained: Any, arguments: argparse.Namespace, seconds: float) -> str:  # noqa: ANN401
-    """Lay out what came of a run."""
+    """Render the result of a run."""
     best, epochs = trained.best, trained.epochs
     lines = []
     if best is not None:

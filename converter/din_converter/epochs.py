@@ -1,4 +1,4 @@
-"""What the epochs of a training measured, and the model that came of them."""
+"""The measurements of each epoch of a training, and its result."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
-"""Scores of rows by torch, for validation and for users."""
+"""Scores of rows by torch, and their measures."""
 
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from din_converter.model import ClickModel
 from din_converter.rows import Rows
+from din_infer import metrics
 from din_infer.jobs.pipeline import ahead
 from din_infer.jobs.sources import found_in, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
@@ -20,6 +22,7 @@ from din_infer.spec import Calibration, FeatureSpec
 __all__ = [
     "EVALUATION_ROWS",
     "evaluate",
+    "measure",
     "read_table",
     "score",
     "score_rows",
@@ -108,3 +111,17 @@ def score_rows(
         np.concatenate(scores) if scores else np.empty(0),
         np.concatenate(groups) if groups else None,
     )
+
+
+def measure(model: ClickModel, rows: Rows | None) -> dict[str, Any]:
+    """Judge the uncalibrated scores of rows, as an `Epoch` has it; NaN without rows."""
+    if rows is None:
+        nan = math.nan
+        return {"log_loss": nan, "auc": nan, "calibration": nan, "gauc": None}
+    labels, scores, groups = score_rows(model, rows, calibrated=False)
+    return {
+        "log_loss": metrics.log_loss(labels, scores),
+        "auc": metrics.auc(labels, scores),
+        "calibration": float(scores.sum() / labels.sum()) if labels.any() else math.nan,
+        "gauc": None if groups is None else metrics.gauc(labels, scores, groups),
+    }

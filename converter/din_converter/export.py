@@ -1,6 +1,6 @@
-"""A trained model -> model.onnx: build, write beside, prove, then rename into place.
+"""A trained model -> model.onnx: built, written to a draft, proven, then renamed.
 
-One file above 400 lines: one function for every kind of model, one way to write it.
+One file above 400 lines: `convert`, the one entry point for every kind of model.
 """
 
 import json
@@ -55,7 +55,7 @@ FOREIGN = (nn.Module, ExportedProgram)
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a model goes: its path, and what `convert` was asked to do there."""
+    """The destination of a model, with the options of `convert` that concern it."""
 
     path: Path
     single_file: bool
@@ -119,14 +119,14 @@ def convert(
         and the report says what rounding changed.
     valid : pyarrow.Table or path of a Parquet file, optional
         Labeled rows on which to measure the AUC before and after rounding to fp16.
-        Without it, rows and labels are generated.
+        Without them, rows and labels are generated.
     single_file : bool
-        Put all weights inside the ``.onnx``, which can then be passed around as bytes;
-        every process that loads it has a copy of them. At most 2 GiB.
+        Put all weights inside the ``.onnx``, which can then be passed as bytes; every
+        process that loads it has its own copy of the weights. At most 2 GiB.
     prune : bool
-        When the model is in place, delete the data files that conversions to `path`
-        left in its folder: named like ``<stem>-<8 hex digits>.data``, and by no
-        ``.onnx`` there. `Report.leftovers` lists them either way.
+        When the model is in place, delete the data files that earlier conversions to
+        `path` left in its folder: files ``<stem>-<8 hex digits>.data`` that no
+        ``.onnx`` there refers to. `Report.leftovers` lists them either way.
 
     Returns
     -------

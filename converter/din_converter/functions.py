@@ -79,8 +79,8 @@ class LocalActivation:
 
     `query_slots` has, per slot of the query, its candidate field's index, or -width if
     it is zeros. `padding` is "masked" (by lengths), "attended", or "mask": the second
-    input is then a float mask [B, T] of 0 and 1, for behaviors that stand anywhere.
-    Where `guarded`, the function hides no overflow; the native operator never does.
+    input is then a float mask [B, T] of 0 and 1, for behaviors at any position.
+    With `guarded`, the function hides no overflow; the native operator never does.
     """
 
     num_fields: int
@@ -112,7 +112,7 @@ class LocalActivation:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What a native kernel must know besides its inputs."""
+        """What a native kernel needs to know besides its inputs."""
         a = self.attention
         return {
             "num_fields": self.num_fields,

@@ -1,8 +1,8 @@
-"""A torch DIN -> an ONNX graph: what it computes, folded, with weights beside it.
+"""A torch DIN -> an ONNX graph, and its folded weights.
 
 The graph is built from the spec and the trained weights, node by node; nothing is
-traced. Layers are folded in float64, and so is whatever the tower reads twice, sliced
-or through a projection: into its first weight matrix.
+traced. Layers are folded in float64. Inputs that the tower reads twice, sliced or
+through a projection are folded into its first weight matrix.
 """
 
 from collections.abc import Callable
@@ -56,8 +56,8 @@ def _check_fp16(value: Array, table: str, first: int) -> None:
 class _Graph:
     """The model under construction: nodes, initializers and functions.
 
-    Fields have names without a dot, so whatever has one here cannot meet them; weights
-    have two, to keep clear of a sequence's own `<sequence>.lengths` and `.interest`.
+    Fields have names without a dot, so names with a dot cannot collide with them;
+    weights have two dots, which `<sequence>.lengths` and `.interest` do not.
     """
 
     model: ClickModel
@@ -200,7 +200,7 @@ def _tower_input(graph: _Graph, first: Array) -> tuple[list[str], Array]:
     """Build the tower's blocks, [N, w_i] each, and their weight [sum of w_i, H].
 
     A part that is sliced, repeated, projected or made of other parts only moves rows of
-    the weight matrix: a linear layer does not care.
+    the weight matrix of a linear layer.
     """
     spec, g = graph.model.spec, graph.g
     fields = (*spec.user, *spec.candidate, *spec.derived, *spec.multi_hot)
@@ -262,7 +262,7 @@ def _tower_input(graph: _Graph, first: Array) -> tuple[list[str], Array]:
             joined = g.add("Concat", *user_side, axis=1)
         blocks.append(g.add("Gather", joined, "request_of_candidate"))
     blocks += candidate_side
-    if not blocks:  # a query of unpaired fields alone: nothing but the bias is left
+    if not blocks:  # a query of unpaired fields alone: only the bias remains
         blocks.append(g.zeros(1))
         candidate_rows.append(np.zeros((1, first.shape[1])))
     weight = np.concatenate([*user_rows, *candidate_rows])

@@ -3,7 +3,9 @@
 Letters: B requests, N candidates, T positions, D width of a behavior, V valid pairs.
 """
 
+import copy
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot
 __all__ = ["DIN", "BaseModel", "ClickModel", "build_model"]
 
 EMBEDDING_STD = 0.01
+Inputs = Mapping[str, Tensor]
 
 
 def key_of(name: str) -> str:
@@ -36,7 +39,7 @@ def _per_candidate(side: str, values: Tensor, request: Tensor) -> Tensor:
 
 
 class _DerivedLookup(nn.Module):
-    """Source ids -> pooled embeddings of what the spec's `lookup` says for each."""
+    """Source ids -> pooled embeddings of the ids in the spec's `lookup`."""
 
     ids: Tensor
     counts: Tensor
@@ -117,7 +120,7 @@ class ClickModel(nn.Module):
         for embedding in self.tables.values():
             _draw(embedding, std)  # type: ignore[arg-type]
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         """Score candidates.
 
         Parameters
@@ -132,13 +135,11 @@ class ClickModel(nn.Module):
         """
         return self._forward(inputs)[0]
 
-    def activation_weights(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def activation_weights(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return, per behavior sequence, its activation weights float [N, T]."""
         return self._forward(inputs)[1]
 
-    def _forward(
-        self, inputs: Mapping[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(self, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
         request = inputs["request_of_candidate"]
         vectors = self._field_vectors(inputs, request)
         wholes = {("field", name): vector for name, vector in vectors.items()}
@@ -166,9 +167,7 @@ class ClickModel(nn.Module):
         logit: Tensor = self.tower(torch.cat(parts, dim=1))
         return logit, weights
 
-    def _field_vectors(
-        self, inputs: Mapping[str, Tensor], request: Tensor
-    ) -> dict[str, Tensor]:
+    def _field_vectors(self, inputs: Inputs, request: Tensor) -> dict[str, Tensor]:
         """Every field that is not a behavior, as float [N, width]."""
         vectors: dict[str, Tensor] = {}
         for f in (*self.spec.user, *self.spec.candidate):
@@ -193,9 +192,7 @@ class ClickModel(nn.Module):
             rows: Tensor = self.lookups[key_of(name)](ids, self._table(derived.table))
         return rows
 
-    def rows_read(
-        self, inputs: Mapping[str, Tensor]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
+    def rows_read(self, inputs: Inputs) -> dict[str, tuple[Tensor, Tensor]]:
         """Tell which rows of which table each candidate reads.
 
         Parameters
@@ -255,7 +252,7 @@ class ClickModel(nn.Module):
             return torch.ones_like(ids, dtype=torch.bool)
         return positions < inputs[lists.lengths].unsqueeze(1)
 
-    def _pooled(self, field: MultiHot, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _pooled(self, field: MultiHot, inputs: Inputs) -> Tensor:
         ids = inputs[field.name]
         mask = self._mask(field, ids, inputs)
         row = mask.nonzero(as_tuple=True)[0]
@@ -263,7 +260,7 @@ class ClickModel(nn.Module):
         return pool(vectors, row, len(ids), field.pooling, field.empty)
 
     def _behavior_vectors(
-        self, sequence: Behavior, inputs: Mapping[str, Tensor], row: Tensor, t: Tensor
+        self, sequence: Behavior, inputs: Inputs, row: Tensor, t: Tensor
     ) -> Tensor:
         """Concatenated embeddings of the behaviors at (row, t), float [V, D]."""
         out = []
@@ -276,17 +273,11 @@ class ClickModel(nn.Module):
                 out.append(table(ids))
         return torch.cat(out, dim=1)
 
-    def _sequence_mask(
-        self, sequence: Behavior, inputs: Mapping[str, Tensor]
-    ) -> Tensor:
+    def _sequence_mask(self, sequence: Behavior, inputs: Inputs) -> Tensor:
         return self._mask(sequence, inputs[sequence.own_fields[0].name], inputs)
 
     def _interest(
-        self,
-        sequence: Behavior,
-        query: Tensor,
-        inputs: Mapping[str, Tensor],
-        request: Tensor,
+        self, sequence: Behavior, query: Tensor, inputs: Inputs, request: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
 
@@ -310,11 +301,7 @@ class DIN(ClickModel):
         )
 
     def _interest(
-        self,
-        sequence: Behavior,
-        query: Tensor,
-        inputs: Mapping[str, Tensor],
-        request: Tensor,
+        self, sequence: Behavior, query: Tensor, inputs: Inputs, request: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         mask = self._sequence_mask(sequence, inputs)[request]
         n, t = mask.nonzero(as_tuple=True)
@@ -348,7 +335,7 @@ class BaseModel(ClickModel):
         self,
         sequence: Behavior,
         query: Tensor,  # noqa: ARG002
-        inputs: Mapping[str, Tensor],
+        inputs: Inputs,
         request: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         mask = self._sequence_mask(sequence, inputs)
@@ -386,3 +373,20 @@ def fill(model: ClickModel, weights: Mapping[str, Tensor]) -> ClickModel:
     own = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     model.load_state_dict({k: v.contiguous() for k, v in own.items()}, assign=True)
     return model.eval()
+
+
+def copy_weights(start: ClickModel, model: ClickModel) -> None:
+    """Take the weights of a model whose ids and layers mean the same."""
+
+    def parts(spec: FeatureSpec) -> dict[str, Any]:
+        raw = copy.deepcopy(spec.to_dict())
+        for role in ("label", "weight", "group", "time", "calibration"):
+            raw.pop(role, None)
+        return raw
+
+    old, new = parts(start.spec), parts(model.spec)
+    differ = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
+    if differ:
+        rule = "a model of the same spec, whose ids mean the same"
+        raise ModelError(rule, "other " + ", ".join(differ), "warm start")
+    model.load_state_dict(start.state_dict())

@@ -35,8 +35,8 @@ Truth = tuple[str, dict[str, NDArray[Any]], list[NDArray[Any]]]
 def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
     """Yield the example, then batches of other sizes and lengths drawn from it.
 
-    Rows and positions are drawn anew for every input on its own, so that candidates
-    meet other histories. Dimensions that torch fixed keep their size.
+    Rows and positions are drawn independently for every input, so that candidates are
+    paired with other histories. Dimensions that torch fixed keep their size.
     """
     example = graph.example
     yield "example", example
@@ -103,7 +103,7 @@ def _drawn(
 
 
 def golden_example(graph: Graph, wanted: Sequence[NDArray[Any]]) -> str:
-    """Keep some rows of the example and torch's outputs, as JSON {inputs, outputs}."""
+    """Return the example and torch's outputs as JSON {inputs, outputs}."""
     inputs = {k: v.tolist() for k, v in graph.example.items()}
     outputs = [np.asarray(w, np.float64).tolist() for w in wanted]
     return json.dumps({"inputs": inputs, "outputs": outputs})
@@ -136,7 +136,7 @@ def reference_outputs(graph: Graph) -> list[Truth]:
     for name, inputs in example_batches(graph):
         try:
             out.append((name, inputs, exact.call(inputs, dtype)))
-        except Exception:  # a batch that the module refuses is not a legal one
+        except Exception:  # a batch that the module refuses is not compared
             if name == "example":
                 raise
     return out
@@ -179,7 +179,7 @@ def check_outputs(
 def _difference(
     place: str, label: str, got: NDArray[Any], wanted: NDArray[Any]
 ) -> float:
-    """Return the largest difference; NaN must stand where torch has NaN."""
+    """Return the largest difference; NaN is required where torch has NaN."""
     if got.shape != wanted.shape:
         rule = f"{label} of shape {list(wanted.shape)}"
         raise ConversionError(rule, list(got.shape), f"batch {place}")

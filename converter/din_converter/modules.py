@@ -87,7 +87,7 @@ def _call_arguments(
     module: nn.Module,
     example_inputs: Any,  # noqa: ANN401
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Say how the module is called: a dict that names its arguments is keywords."""
+    """Tell how the module is called: a dict that names its arguments is keywords."""
     if isinstance(example_inputs, Mapping):
         parameters = inspect.signature(module.forward).parameters.values()
         named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL,)}
@@ -127,8 +127,8 @@ def export_module(
         taken with the dimensions it was exported with.
     example_inputs : tensor, tuple or dict
         What `module` is called with: positional arguments, or keyword arguments; a dict
-        whose keys are not the names of arguments is one argument. Two rows or more tell
-        most. A program may bring its own.
+        whose keys are not the names of arguments is one argument. Two rows or more are
+        better than one. A program may have its own.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def export_module(
     rule = "a module that torch.onnx.export takes"
     with quiet():
         try:
-            # its optimizer drops what it takes for 0, such as 1e-12 in a divisor
+            # its optimizer drops terms that it takes for 0, such as 1e-12 in a divisor
             made = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
             )
@@ -187,9 +187,9 @@ def export_module(
 
 
 def _check_ranges(program: ExportedProgram) -> None:
-    """Refuse a program that holds for some sizes alone: a file could not say so.
+    """Refuse a program that is valid for some sizes only, which a file cannot state.
 
-    Open sizes begin at 2, which torch assumes and the proof goes below.
+    Open sizes begin at 2, as torch assumes; the proof also covers 1.
     """
     fixed = _fixed_sizes(program)
     if fixed:
@@ -199,7 +199,7 @@ def _check_ranges(program: ExportedProgram) -> None:
 
 
 def _fixed_sizes(program: ExportedProgram) -> list[str]:
-    """List the open sizes for which a program does not hold everywhere."""
+    """List the open sizes for which a program is not valid everywhere."""
     fixed = []
     for symbol, values in program.range_constraints.items():
         least, most = str(values.lower), str(values.upper)
@@ -209,7 +209,7 @@ def _fixed_sizes(program: ExportedProgram) -> list[str]:
 
 
 def simplify(model: ir.Model) -> None:
-    """Inline functions, fold constants, compute equal things once: all exactly."""
+    """Inline functions, fold constants and share common subexpressions, all exactly."""
     optimizer.inline(model)
     optimizer.fold_constants(model, onnx_shape_inference=True)
     CommonSubexpressionEliminationPass()(model)

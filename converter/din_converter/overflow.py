@@ -73,7 +73,7 @@ def _largest(tables: Sequence[NDArray[Any]]) -> float:
 
 
 def _activated(kind: str, x: Array, w: Mapping[str, Array], layer: int) -> Array:
-    """Bound what an activation makes of values in [-x, x]."""
+    """Bound the output of an activation for inputs in [-x, x]."""
     if kind == "sigmoid":
         return np.ones_like(x)
     slope = {"prelu": "slope", "dice": "dice_alpha", "row_dice": "dice_alpha"}.get(kind)

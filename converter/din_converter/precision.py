@@ -1,7 +1,7 @@
-"""A model that computes in another precision and shares its tables with the first.
+"""A copy of a model that computes in another precision and shares its tables.
 
-float64 holds every float32 and fp16 value, so a row that is converted when it is read
-is what the converted table would have there: tables need no copy.
+float64 represents every float32 and fp16 value, so converting a row when it is read
+gives the row of the converted table: tables need no copy.
 """
 
 import copy
@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=ClickModel)
 
 
 class Table(nn.Module):
-    """A table that is shared: its rows are converted to `dtype` when they are read.
+    """A shared table, whose rows are converted to `dtype` when they are read.
 
     `weight` is no parameter, so that a conversion of the model leaves it alone.
     """

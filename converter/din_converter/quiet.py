@@ -1,4 +1,4 @@
-"""What torch says while it exports or loads: not shown, or cut to one line."""
+"""Logs and warnings of torch, hidden, and its errors, shortened."""
 
 import contextlib
 import logging

@@ -126,7 +126,7 @@ def count_samples(
     Parameters
     ----------
     model : DIN or BaseModel
-        Says which tables a sample reads, and where.
+        Determines which tables a sample reads, and where.
     batches : iterable of dict of Tensor
         Encoded inputs, as `spec.encode` makes them, one sample per candidate.
 

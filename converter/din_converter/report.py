@@ -1,4 +1,4 @@
-"""What a conversion wrote, proved and measured: as text, as JSON, inside the model.
+"""The report of a conversion: what was written, proven and measured.
 
 Letters: N candidates, T positions, D width of a behavior, H hidden units.
 """
@@ -96,7 +96,7 @@ def _bytes(count: int) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion wrote and what it measured; `str()` of it is a table.
+    """The result of a conversion; `str()` renders it as a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
     `leftovers` are data files in the folder that earlier conversions left behind.

@@ -1,4 +1,4 @@
-"""Tables in fp16: the model they make, and what their rounding costs."""
+"""Tables in fp16: the model with rounded tables, and the error of rounding."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ BATCH_ROWS = 256
 
 @dataclass(frozen=True)
 class Rounding:
-    """What storing the tables in a smaller dtype changed, torch against torch.
+    """The effect of storing tables in a smaller dtype, torch compared with torch.
 
     `source` is "validation rows", or "generated rows": random ids, whose labels are
     drawn with the unrounded scores as probabilities. `logit_change` is the largest.

@@ -1,5 +1,6 @@
-"""How to train: what `train` and din-train take, without torch."""
+"""The settings of `train` and din-train; needs no torch."""
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["CHOICES", "Settings"]
@@ -13,7 +14,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are din-train's.
+    """The settings of a training; the defaults are din-train's.
 
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every
@@ -40,3 +41,15 @@ class Settings:
     device: str = "cpu"
     checkpoint_minutes: float = 5.0
     progress: bool = True
+
+    def rate(self, step: int, epochs: float) -> float:
+        """Return the learning rate of a step, before which `epochs` have passed."""
+        ends = min(1.0, epochs / self.epochs)
+        factor = {
+            "constant": 1.0,
+            "exponential": self.decay**epochs,
+            "linear": 1 - ends,
+            "cosine": (1 + math.cos(math.pi * ends)) / 2,
+        }[self.schedule]
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return float(self.learning_rate * factor * warm)

@@ -1,10 +1,9 @@
 """Train a DIN: log-loss, validation per epoch, early stopping, resumption.
 
 Rows are encoded batch by batch by the same kernels that serve, so there is no second
-definition of a feature. Batches are made in a thread beside the steps.
+definition of a feature. A thread makes batches while steps are computed.
 """
 
-import copy
 import math
 import sys
 import time
@@ -24,17 +23,16 @@ from din_converter.epochs import Epoch, Trained, better
 from din_converter.evaluate import (
     EVALUATION_ROWS,
     evaluate,
+    measure,
     read_table,
     score,
-    score_rows,
     tensors,
 )
-from din_converter.model import ClickModel, build_model, key_of
+from din_converter.model import ClickModel, build_model, copy_weights, key_of
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
 from din_converter.settings import CHOICES, Settings
-from din_infer import metrics
 from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.jobs.pipeline import ahead
 from din_infer.spec import FeatureSpec
@@ -71,7 +69,7 @@ def train(
     on_epoch : callable, optional
         Called with each `Epoch` as it ends.
     run : RunFolder, optional
-        Where to log, and to save what `resume` goes on from.
+        The folder for logs, and for the checkpoint that `resume` continues from.
     resume, overwrite : bool
         Go on from the checkpoint in `run`, if there is one; or start again over it.
     start : DIN or BaseModel, optional
@@ -123,7 +121,7 @@ def train(
     if settings.embedding_std != Settings.embedding_std:
         model.initialize_tables(settings.embedding_std)
     if start is not None:
-        _copy_weights(start, model)
+        copy_weights(start, model)
     counts = _check_rows(rows, model if settings.mba else None)
     if held_out is not None and valid is not None:  # else checked with `rows`
         held_out.check()
@@ -136,7 +134,7 @@ def train(
                 if on_epoch:
                     on_epoch(epoch)
     try:
-        # Said outright: torch warns of the default, which is the same.
+        # Stated, though it is the default, since torch warns where it is not.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             return training.finish(on_epoch)
     finally:
@@ -269,41 +267,19 @@ class _Training:
 
     def learning_rate(self) -> float:
         """Return the rate of the next step, by the schedule."""
-        s = self.settings
-        passed = self.step / self.steps_per_epoch
-        factor = {
-            "constant": 1.0,
-            "exponential": s.decay**passed,
-            "linear": max(0.0, 1 - passed / s.epochs),
-            "cosine": (1 + math.cos(math.pi * min(1.0, passed / s.epochs))) / 2,
-        }[s.schedule]
-        warm = min(1.0, (self.step + 1) / s.warmup_steps) if s.warmup_steps else 1.0
-        return float(s.learning_rate * factor * warm)
+        return self.settings.rate(self.step, self.step / self.steps_per_epoch)
 
     def _end_epoch(self) -> Epoch:
         self._check_scores()
-        measured = dict.fromkeys(("log_loss", "auc", "calibration"), math.nan)
-        gauc = None
-        if self.valid is not None:
-            labels, scores, groups = score_rows(
-                self.model, self.valid, calibrated=False
-            )
-            measured["log_loss"] = metrics.log_loss(labels, scores)
-            measured["auc"] = metrics.auc(labels, scores)
-            if labels.any():
-                measured["calibration"] = float(scores.sum() / labels.sum())
-            if groups is not None:
-                gauc = metrics.gauc(labels, scores, groups)
         rows = self.rows.num_rows
         epoch = Epoch(
             number=len(self.epochs) + 1,
             train_log_loss=self.loss / rows,
-            gauc=gauc,
             learning_rate=self.learning_rate(),
             seconds=self.seconds,
             rows_per_second=rows / self.seconds if self.seconds else 0.0,
             waited=self.waited / self.seconds if self.seconds else 0.0,
-            **measured,
+            **measure(self.model, self.valid),
         )
         self.epochs.append(epoch)
         self.loss = self.seconds = self.waited = 0.0
@@ -322,7 +298,7 @@ class _Training:
         return epoch
 
     def _check_scores(self) -> None:
-        """See that the last steps, which no loss has seen yet, left a sane model."""
+        """Check the model after the last steps, whose effect no loss has shown yet."""
         with closing(self.rows.batches(EVALUATION_ROWS)) as batches:  # type: ignore[type-var]
             inputs = tensors(next(batches).inputs, self.device)
             scores = score(self.model, inputs, calibrated=False)
@@ -348,7 +324,7 @@ class _Training:
         self.saved_at = time.monotonic()
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Be where `save` was."""
+        """Restore the state that `save` wrote."""
         self.model.load_state_dict(content["model"])
         for optimizer, state in zip(
             self.optimizers, content["optimizers"], strict=True
@@ -402,27 +378,10 @@ def _check_rows(
     return counts
 
 
-def _copy_weights(start: ClickModel, model: ClickModel) -> None:
-    """Take the weights of a model whose ids and layers mean the same."""
-
-    def parts(spec: FeatureSpec) -> dict[str, Any]:
-        raw = copy.deepcopy(spec.to_dict())
-        for role in ("label", "weight", "group", "time", "calibration"):
-            raw.pop(role, None)
-        return raw
-
-    old, new = parts(start.spec), parts(model.spec)
-    differ = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
-    if differ:
-        rule = "a model of the same spec, whose ids mean the same"
-        raise ModelError(rule, "other " + ", ".join(differ), "warm start")
-    model.load_state_dict(start.state_dict())
-
-
 def _optimizers(
     model: ClickModel, settings: Settings
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """One for the layers; for the tables one that touches a batch's rows alone."""
+    """Make an optimizer of the layers, and a sparse one of the tables."""
     for embedding in model.tables.values():
         embedding.sparse = True  # type: ignore[assignment]
     tables = list(model.tables.parameters())

@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = "rows shuffled together; memory holds about four times as many"
     setting("--shuffle-rows", what, metavar="N", type=positive)
 
-    group = parser.add_argument_group("model, over what the spec says")
+    group = parser.add_argument_group("model, overriding the spec")
     group.add_argument("--model", choices=("din", "base"), help="type of the model")
     what = "how the base model pools behaviors"
     group.add_argument("--pooling", choices=("sum", "mean"), help=what)

@@ -3,12 +3,13 @@
 ::
 
     sites.py       where a graph sums weights times behaviors over positions
-    fuse.py        the unit of those weights, proven, in the operator's form
-      │ reader.py      each value, as a function of one (candidate, behavior);
-      │                operators_*.py has a handler per operator, values.py the results
+    fuse.py        the proven unit that computes them, as the operator takes it
+      │ reader.py      what each value is, as a function of one (candidate, behavior)
+      │   operators_layout.py, operators_linear.py, operators_choice.py   by operator
+      │   values.py    pieces, conditions, weighted behaviors, leaves
       │   layout.py    which axes of a tensor are candidates, positions, features
       ▼   algebra.py   linear forms over features, activations, layers
-    rewrite.py     the nodes that stand in for a block
-    cost.py        what the report says of it
+    rewrite.py     the nodes that replace a block
+    cost.py        the block in the report
     view.py        a graph to read
 """

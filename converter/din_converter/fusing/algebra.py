@@ -12,16 +12,17 @@ A `Form` has F rows; each is a linear combination of atoms:
 ``("relu", call, j)``                 relu of a unit plus a shift
 ``("row", call, j)``, ``("rowgated", ..)``  row-wise Dice's sigmoid, and its gated input
 ``("soft", s, 0)``                    the softmax of score s
-``("softoff", s, 0)``, ``("softnan", ..)``  what it leaves where masked: 0, but in
-                                      empty histories 1/T, or NaN
+``("softoff", s, 0)``, ``("softnan", ..)``  its value where masked: 0, but in empty
+                                      histories 1/T, or NaN
 ====================================  ================================================
 
 The first five are linear: nothing nonlinear has been applied since the last layer. The
 activations are recognized by what they compute, not by how they are written: every
-elementwise activation is a row over the atoms of one unit, and `Algebra.lift` reads
-from its coefficients which it is.
+elementwise activation is a row over the atoms of one unit, and its coefficients tell
+`Algebra.lift` which activation it is.
 
-One file above 400 lines: a form, its activations and their layers know each other.
+One file above 400 lines: forms, activations and layers are defined in terms of each
+other.
 """
 
 from collections.abc import Iterable
@@ -50,10 +51,10 @@ NEAR = 1e-9  # relative; float64 arithmetic on float32 weights stays far below
 
 
 class Unsupported(Exception):
-    """What is not, or cannot be proven to be, part of a local activation unit.
+    """A value is not, or cannot be proven to be, part of a local activation unit.
 
-    `mixed`: what could not be read depends on candidate and behavior both, so that it
-    cannot be an input of the unit either.
+    `mixed`: the value depends on candidate and behavior both, so that it cannot be an
+    input of the unit either.
     """
 
     def __init__(self, reason: str, *, mixed: bool = True) -> None:
@@ -223,7 +224,7 @@ class Algebra:
     def _first(
         self, kind: str, unit: dict[Atom, float], b: float, here: tuple[int, int]
     ) -> tuple[tuple[int, int], float]:
-        """Find the first call of the same `unit + b` but for a factor, which is 1 here.
+        """Find the first call of the same `unit + b` up to a factor, and the factor.
 
         A row that differs by less than rounding but looks another way is a call of its
         own, which only leaves more unfused.
@@ -501,7 +502,7 @@ def _sigmoid_row(
 
 
 def _common(kinds: set[str]) -> str:
-    """Find one activation that a layer's, or all layers', can all be said in."""
+    """Find one activation that can express all those of a layer, or of all layers."""
     kinds = kinds or {"none"}
     if len(kinds) == 1:
         return next(iter(kinds))
@@ -523,7 +524,7 @@ def neutral(kind: str, wider: str) -> tuple[float, ...]:
 
 
 def common_activation(layers: list[Layer]) -> str:
-    """Say all layers in one activation; their parameters are filled in."""
+    """Express all layers in one activation; their parameters are filled in."""
     kind = _common({layer.kind for layer in layers})
     if len({layer.epsilon for layer in layers}) > 1:
         raise Unsupported("row-wise Dice with different epsilons")

@@ -1,4 +1,4 @@
-"""What became of a block, and what it cost before and after."""
+"""The result for a block, and its cost before and after fusing."""
 
 import itertools
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from din_converter.fusing.layout import Size
 from din_converter.fusing.sites import Site
 from din_converter.fusing.view import View
 
-__all__ = ["Block", "fused", "layer_flops", "left", "operator_flops"]
+__all__ = ["Block", "fused", "layer_flops", "operator_flops"]
 
 MOVES = (
     *("Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Concat", "Transpose"),
@@ -21,10 +21,10 @@ MOVES = (
 
 @dataclass(frozen=True)
 class Block:
-    """What became of one block, for the report.
+    """The result for one block, for the report.
 
     Costs are per candidate, for a history of `positions` behaviors: FLOPs, and bytes of
-    the tensors that are written on the way.
+    intermediate tensors.
     """
 
     name: str
@@ -63,11 +63,6 @@ def operator_flops(
     return positions * (2 * width + layer_flops(width, hidden)) + folded
 
 
-def left(site: Site, reason: str) -> Block:
-    """Say that a block stays as it is."""
-    return Block(site.name, False, reason)
-
-
 def _count(size: Size, site: Site, positions: int) -> int:
     """Evaluate a size at one candidate and `positions` behaviors."""
     n, t = site.sizes.n, site.sizes.t
@@ -83,7 +78,7 @@ def _count(size: Size, site: Site, positions: int) -> int:
 def fused(
     view: View, site: Site, unit: Unit, removed: list[onnx.NodeProto], positions: int
 ) -> Block:
-    """Say what a block was and is; `removed` are the nodes that are gone."""
+    """Describe a fused block; `removed` are the nodes that are gone."""
     positions = positions if site.sizes.t.symbols else site.sizes.t.number
     here = {n.output[0] for n in view.ancestors([site.name])}
     flops = written = 0

@@ -1,7 +1,7 @@
-"""A site's weights, read down to the features of a pair: the unit that they are.
+"""The local activation unit that computes a site's weights, read from the graph.
 
-`read_unit` lets a `Reader` say what weights and behaviors are, and lays the layers out
-as LocalActivation takes them. What cannot be proven is Unsupported.
+`read_unit` reads weights and behaviors with a `Reader` and lays the layers out as
+LocalActivation takes them. What cannot be proven is Unsupported.
 """
 
 from dataclasses import dataclass, field
@@ -38,8 +38,8 @@ OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
 class Unit:
     """A local activation unit over D features, as the operator takes it.
 
-    `behaviors` and `query` say, per column of D, which (leaf, feature) stands there;
-    None is a zero. `columns` picks the interest's columns that the graph goes on with.
+    `behaviors` and `query` have, for each column of D, its (leaf, feature); None is a
+    zero. `columns` are the columns of the interest that the graph uses.
     """
 
     behaviors: list[tuple[int, int]]
@@ -62,8 +62,8 @@ class Unit:
 def read_unit(view: View, site: Site) -> Unit:
     """Prove that a site is a local activation unit; raises Unsupported.
 
-    The behaviors are read down to table rows where they are rows as they stand. Where
-    something is done to them first, they are taken as they are after it.
+    The behaviors are read down to table rows where they are unchanged rows. Behaviors
+    that are computed from rows are taken as computed.
     """
     try:
         return _read(Reader(view, site.sizes, "", OPERATORS), site)
@@ -126,19 +126,18 @@ def _mask(weight: Piece, behavior: Piece) -> str:
     mask = common_mask(weight, behavior)
     if not mask:
         return ""
-    if any(p.mask not in ("", mask) for p in (weight, behavior)):
-        raise Unsupported("masked positions that still count")
     gone = [p.off is not None and p.off.is_zero() for p in (weight, behavior)]
     fades = weight.off is not None and (
         weight.off.kinds() in ({"softoff"}, {"softnan"})
     )
-    if not (any(gone) or fades):
+    reversed_ = any(p.mask not in ("", mask) for p in (weight, behavior))
+    if reversed_ or not (any(gone) or fades):
         raise Unsupported("masked positions that still count")
     return mask
 
 
 def _score(reader: Reader, weight: Piece, mask: str) -> tuple[Form, bool, str, float]:
-    """Return the score, whether under softmax, what empty leaves, and a factor."""
+    """Return the score, whether under softmax, the result if empty, and a factor."""
     kinds = weight.on.kinds()
     if not kinds & {"soft", "softoff", "softnan"}:
         return weight.on, False, "zero", 1.0
@@ -174,7 +173,7 @@ def _chain(algebra: Algebra, score: Form) -> tuple[list[Layer], Form]:
 
 
 def _output_activation(unit: Unit) -> None:
-    """Let a last layer of one unit be an activation of the score."""
+    """Take a last layer of one unit as an activation of the score, where it is one."""
     if not unit.layers or unit.layers[-1].z.size != 1:
         return
     last, others = unit.layers[-1], unit.layers[:-1]
@@ -188,7 +187,7 @@ def _output_activation(unit: Unit) -> None:
 
 
 def _place_behaviors(unit: Unit, behaviors: Form, first: Form) -> None:
-    """Give every feature of the leaves that are read a column of D."""
+    """Assign a column of D to every feature of the leaves that are read."""
     wanted = []
     for i in range(behaviors.size):
         row = behaviors.row(i)
@@ -206,7 +205,7 @@ def _place_behaviors(unit: Unit, behaviors: Form, first: Form) -> None:
 
 
 def _place_query(unit: Unit, first: Form) -> str:
-    """Place candidate features so that products stand opposite their behaviors.
+    """Place candidate features so that products are of equal columns.
 
     Returns how pairs enter: "none", "product", or "outer" where no placing does.
     """

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from din_converter.fusing.algebra import Unsupported
 
 __all__ = [
+    "UNIT",
     "Axes",
     "Part",
     "Rows",
@@ -101,7 +102,7 @@ UNIT = Size(1)
 
 @dataclass(frozen=True)
 class Sizes:
-    """What N and T are in this graph."""
+    """The sizes of N and T in this graph."""
 
     n: Size
     t: Size
@@ -141,7 +142,7 @@ class Sizes:
         return tuple(out)
 
     def leaf(self, shape: Shape) -> Axes:
-        """Lay out a tensor that nothing is known of but its shape."""
+        """Lay out a tensor of which only the shape is known."""
         if not shape or shape[0] not in (self.n, self.n * self.t):
             raise Unsupported("a tensor that is not per candidate", mixed=False)
         axes: list[tuple[Part, ...]] = []
@@ -188,7 +189,7 @@ def numbered(axes: Axes) -> Rows:
 
 
 def permuted(axes: Axes, order: Sequence[int]) -> tuple[Axes, Rows]:
-    """Bring axes in another order; returns which row stands where then, too."""
+    """Permute axes; also returns the row numbers in the new order."""
     rows = numbered(axes).transpose(order).reshape(-1)
     return tuple(axes[i] for i in order), rows
 
@@ -196,7 +197,7 @@ def permuted(axes: Axes, order: Sequence[int]) -> tuple[Axes, Rows]:
 def broadcast(a: Axes, b: Axes) -> tuple[Axes, Rows, Rows]:
     """Align two layouts as elementwise operators do.
 
-    Returns the common layout, and which row of each operand stands at each of its rows.
+    Returns the common layout and, for each of its rows, the row of either operand.
     """
     rank = max(len(a), len(b))
     a, b = ((),) * (rank - len(a)) + a, ((),) * (rank - len(b)) + b

@@ -7,7 +7,7 @@ import numpy as np
 from onnx import NodeProto
 
 from din_converter.fusing.algebra import Form, Unsupported
-from din_converter.fusing.layout import Size, broadcast, feature_shape
+from din_converter.fusing.layout import UNIT, broadcast, feature_shape
 from din_converter.fusing.operators_layout import as_mask
 from din_converter.fusing.reader import Handler, Reader
 from din_converter.fusing.values import Condition, Piece, Soft, Value, negation
@@ -15,8 +15,8 @@ from din_converter.fusing.view import View, attribute
 
 __all__ = ["CHOICE"]
 
-# A masked score this low has weight exactly 0 in float32 beside any score above
-# 120 - 1e9: that no real score is lower is the one thing that is taken for granted.
+# A masked score this low has weight exactly 0 in float32 next to any score above
+# 120 - 1e9. That no real score is lower is the only assumption made without proof.
 LOWEST_FILL = -1e9
 
 
@@ -51,7 +51,7 @@ def _row_dice(reader: Reader, name: str) -> Piece | None:
     if total is None or mean is None or add is None or mean.input[0] != x:
         return None
     p = reader.piece(x)
-    column = (*reader.shape(x)[:-1], Size(1))
+    column = (*reader.shape(x)[:-1], UNIT)
     if not reader.shape(root) == reader.shape(minus.input[1]) == column or p.mask:
         return None
     last = [len(p.axes) - 1]
@@ -71,7 +71,7 @@ def _row_dice(reader: Reader, name: str) -> Piece | None:
 
 
 def _origin(view: View, name: str, kind: str) -> NodeProto | None:
-    """Find the node of a kind that makes a value, but for its unit axes."""
+    """Find the node of a kind that makes a value, up to axes of size 1."""
     node = view.producer.get(name)
     while node is not None and node.op_type in ("Unsqueeze", "Identity"):
         node = view.producer.get(node.input[0])
@@ -249,7 +249,7 @@ def _additive_mask(reader: Reader, p: Piece) -> Piece:
 
 
 def _empty(on: Form, off: Form) -> str:
-    """Say what softmax leaves of a history that is masked all over."""
+    """Return the kind of weights that softmax gives a history that is all masked."""
     fill = float(off.numbers()[0])
     if not fill <= LOWEST_FILL:
         raise Unsupported(f"masked scores of {fill:g}, which others may be below")

@@ -7,10 +7,10 @@ from onnx import NodeProto, TensorProto
 
 from din_converter.fusing.algebra import Form, Unsupported, stack
 from din_converter.fusing.layout import (
+    UNIT,
     Axes,
     Part,
     Rows,
-    Size,
     axis_of,
     features,
     numbered,
@@ -31,7 +31,7 @@ WIDTHS: dict[int, int] = {
 
 
 def _moved(found: Value, axes: Axes, rows: Rows) -> Value:
-    """Lay a value out anew; `rows` says which of its rows stands where."""
+    """Change the layout of a value; `rows` are the numbers of its rows in new order."""
     if isinstance(found, Piece):
         return found.take(rows, axes)
     if isinstance(found, Weighted) and (rows != np.arange(len(rows))).any():
@@ -54,7 +54,7 @@ def _expand(reader: Reader, node: NodeProto, name: str) -> Value:
     """Expand and Tile: an axis may grow to T, or repeat features."""
     found = reader.value(node.input[0])
     shape, before = reader.shape(name), reader.shape(node.input[0])
-    before = (Size(1),) * (len(shape) - len(before)) + before
+    before = (UNIT,) * (len(shape) - len(before)) + before
     axes: list[tuple[Part, ...]] = []
     old = ((),) * (len(shape) - len(found.axes)) + found.axes
     index = numbered(old)
@@ -62,7 +62,7 @@ def _expand(reader: Reader, node: NodeProto, name: str) -> Value:
         times = size.over(was)
         if times is None:
             raise Unsupported("an expansion that is not by a whole factor")
-        if times == Size(1):
+        if times == UNIT:
             axes.append(axis)
         elif times == reader.sizes.t:
             axes.append(("T", *axis))

@@ -3,7 +3,8 @@
 `Reader.value` reads a value backward to where its pair's features come from: rows of a
 table, or any tensor laid out [N, ..] or [N, T, ..], the *leaves*. On the way every
 operator is either read exactly, or the value before it becomes a leaf, or, if that
-depends on candidate and behavior both, `Unsupported` says why the block is left alone.
+depends on candidate and behavior both, `Unsupported` has the reason why the block is
+not fused.
 """
 
 import math
@@ -54,7 +55,7 @@ class Reader:
     view : View
     sizes : Sizes
     opaque : str
-        A value to take as a leaf, whatever makes it; "" for none.
+        A value to take as a leaf, even if it can be read; "" for none.
     operators : dict
         How each operator is read.
     """
@@ -113,9 +114,9 @@ class Reader:
             return self._leaf(name)
 
     def _cut_values(self) -> set[str]:
-        """Find values that are cut into T positions and others: the candidate beside.
+        """Find values that are cut into T positions and the rest, a candidate.
 
-        What lies above such a cut is neither; its parts are leaves.
+        The whole value is neither behavior nor candidate; its parts are leaves.
         """
         found = set()
         for node in self.view.graph.node:
@@ -129,7 +130,7 @@ class Reader:
         return found
 
     def _mixes(self, node: NodeProto) -> bool:
-        """Whether a node's inputs know of candidate and behavior both."""
+        """Whether a node's inputs depend on candidate and behavior both."""
         kinds: set[str] = set()
         for name in node.input:
             if not name or name in self.view.constants:
@@ -148,7 +149,7 @@ class Reader:
         return bool(kinds - {"one", "q", "k"}) or kinds >= {"q", "k"}
 
     def check_leaf(self, leaf: Leaf) -> None:
-        """Refuse features computed with a fill: they may be infinite, and not count."""
+        """Refuse features computed with a fill: they may be infinite where masked."""
         if leaf.table:
             return
         for node in self.view.ancestors([leaf.value]):
@@ -199,7 +200,7 @@ class Reader:
         return self.leaf(name, axes)
 
     def leaf(self, value: str, axes: Axes, table: str = "", ids: str = "") -> Piece:
-        """Take a value for features that nothing more is known of; once each."""
+        """Take a value as features; the same value is the same leaf."""
         same = [
             x
             for x in self.leaves
@@ -237,7 +238,7 @@ class Reader:
         return Piece(axes, f(on_a, on_b), off, mask)
 
     def _as_masked(self, p: Piece, mask: str) -> Piece:
-        """Split a form over the float mask `mask` into what it is at 1 and at 0."""
+        """Split a form over the float mask `mask` into its values at 1 and at 0."""
         if mask.startswith("~"):
             other = self._as_masked(p, negation(mask))
             if other is p or other.off is None:
@@ -253,7 +254,7 @@ class Reader:
 
     @staticmethod
     def over_mask(p: Piece, atom: Atom, mask: str) -> Piece:
-        """Split a form in which the mask is an atom into what it is at 1 and at 0."""
+        """Split a form in which the mask is an atom into its values at 1 and at 0."""
         off = Form(p.on.size, {a: c for a, c in p.on.terms.items() if a != atom})
         on = off.plus(Form(p.on.size, {ONE: p.on.terms[atom]}))
         return Piece(p.axes, on, off, mask)

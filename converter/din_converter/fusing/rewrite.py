@@ -1,11 +1,11 @@
-"""The nodes that stand in for a block: ids, tables and one LocalActivation.
+"""The nodes that replace a block: ids, tables and one LocalActivation.
 
 ::
 
     graph inputs ──► ids [N, T] ──► LocalActivation ──► interest [N, D] ──► the block's
     mask, tables, folded weights ──►                    columns, empty       output
 
-One file above 400 lines: everything between a proven unit and the new graph.
+One file above 400 lines: every step from a proven unit to the new graph.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ from din_converter.functions import (
     local_activation_function,
 )
 from din_converter.fusing.algebra import Unsupported
-from din_converter.fusing.cost import Block, fused, left
+from din_converter.fusing.cost import Block, fused
 from din_converter.fusing.fuse import Unit, read_unit
-from din_converter.fusing.layout import Size, features
+from din_converter.fusing.layout import UNIT, Size, features
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
 from din_converter.fusing.view import View
@@ -56,7 +56,7 @@ def _leads(leaf: Leaf, wanted: list[str]) -> bool:
 
 @dataclass
 class _Rewriter:
-    """Writes one block's nodes; names carry its number, so that none meet."""
+    """Writes one block's nodes; their names are prefixed with its number."""
 
     view: View
     site: Site
@@ -83,11 +83,9 @@ class _Rewriter:
                     return self.g.add("Shape", name, start=axis, end=axis + 1)
         raise Unsupported("a size that no input has")
 
-    def shape(self, *sizes: Size | int) -> str:
+    def shape(self, *sizes: Size) -> str:
         """Return the shape of a tensor."""
-        parts = [
-            self.g.constant([s]) if isinstance(s, int) else self.size(s) for s in sizes
-        ]
+        parts = [self.size(s) for s in sizes]
         return self.g.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
     def positions(self, *sizes: Size) -> str:
@@ -115,30 +113,25 @@ class _Rewriter:
             return None
         width = features(leaf.axes[-1])
         count = leaf.size // width
-        sizes = [self.site.sizes.n, self.site.sizes.t][: len(wanted)]
+        sizes = (self.site.sizes.n, self.site.sizes.t)[: len(wanted)]
+        if count > 1:
+            sizes += (Size(count),)
         ids = leaf.ids
         if self.view.types.get(ids) != TensorProto.INT64:
             ids = self.g.add("Cast", ids, to=TensorProto.INT64)
-        whole = self.shape(*sizes, *([count] if count > 1 else []))
-        if self.view.shapes[leaf.ids] != (
-            *sizes,
-            *([Size(count)] if count > 1 else []),
-        ):
+        whole = self.shape(*sizes)
+        if self.view.shapes[leaf.ids] != sizes:
             ids = self.g.add("Reshape", ids, whole, allowzero=1)
         if count == 1:
             return [_Column(ids, leaf.table, width)]
-        axis = len(sizes)
-        return [
-            _Column(
-                self.g.add("Gather", ids, self.g.constant(i), axis=axis),
-                leaf.table,
-                width,
-            )
+        parts = (
+            self.g.add("Gather", ids, self.g.constant(i), axis=len(wanted))
             for i in range(count)
-        ]
+        )
+        return [_Column(part, leaf.table, width) for part in parts]
 
     def behaviors(self) -> list[_Column]:
-        """Say where behaviors are read: from their tables, or from one made here."""
+        """Return the columns of behaviors: in their tables, or in one made here."""
         leaves = [
             self.unit.leaves[n]
             for n in dict.fromkeys(k for k, _ in self.unit.behaviors)
@@ -165,7 +158,7 @@ class _Rewriter:
         return self.g.add("Cast", name, to=TensorProto.FLOAT)
 
     def query(self) -> tuple[list[int], list[_Column]]:
-        """Return the operator's slots, and where candidates are read."""
+        """Return the operator's slots, and the columns of candidates."""
         direct = self.query_of_tables()
         if direct is not None:
             return direct
@@ -233,7 +226,7 @@ class _Rewriter:
         """Return the mask as float [N, T]."""
         name, sizes = self.unit.mask.removeprefix("~"), self.site.sizes
         shape = self.view.shapes[name]
-        if tuple(s for s in shape if s != Size(1)) != (sizes.n, sizes.t):
+        if tuple(s for s in shape if s != UNIT) != (sizes.n, sizes.t):
             raise Unsupported("a mask that is not [N, T]")
         out = name
         negated, kind = self.unit.mask != name, self.view.types[name]
@@ -251,7 +244,7 @@ class _Rewriter:
     # --------------------------------------------------------------------------- the op
 
     def attention(self) -> Attention:
-        """Say the unit in the words of a spec."""
+        """Describe the unit as a spec does."""
         unit = self.unit
         pairs = [p for p in ("product", "outer") if f"weight_{p}" in unit.weights]
         return Attention(
@@ -314,7 +307,7 @@ class _Rewriter:
         return {k: np.ascontiguousarray(v, np.float32) for k, v in out.items()}
 
     def finish(self, interest: str, behaviors: list[_Column]) -> None:
-        """Give the interest the block's columns, its factor, its shape and its name."""
+        """Apply the block's columns, factor, shape and name to the interest."""
         unit, g = self.unit, self.g
         out = interest
         if unit.empty != "zero":
@@ -325,18 +318,18 @@ class _Rewriter:
         if unit.after != 1.0:
             out = g.add("Mul", out, g.constant(unit.after))
         shape = self.view.shapes[self.site.name]
-        axis = [i for i, s in enumerate(shape) if i and s == Size(1)]
+        axis = [i for i, s in enumerate(shape) if i and s == UNIT]
         if len(shape) == 2:
             g.add("Identity", out, out=self.site.name)
         else:
             g.add("Unsqueeze", out, g.constant([axis[0]]), out=self.site.name)
 
     def fill_empty(self, interest: str, behaviors: list[_Column]) -> str:
-        """Give histories that are masked all over what softmax leaves there."""
+        """Set the interest of histories that are all masked, as softmax does."""
         g = self.g
         mask = self.mask()
         kept = g.add("ReduceSum", mask, g.constant([1]), keepdims=0)
-        # without any position, the sum over them is 0 in every way
+        # without any position, the sum over positions is 0 in any case
         some = g.add("Min", g.add("Shape", mask, start=1, end=2), g.constant([1]))
         empty = g.add("Less", kept, g.add("Cast", some, to=TensorProto.FLOAT))
         if self.unit.empty == "nan":
@@ -392,7 +385,7 @@ def fuse_graph(
         written[site.name] = (made.g.nodes, made.weights)
         found.append((site, unit, ""))
     if not written:
-        return [left(site, reason) for site, _, reason in found]
+        return [Block(site.name, False, reason) for site, _, reason in found]
     needed = {o.name for o in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
@@ -406,7 +399,7 @@ def fuse_graph(
         n for n in graph.node if n.output[0] in written or n.output[0] not in there
     ]
     blocks = [
-        left(site, reason)
+        Block(site.name, False, reason)
         if unit is None
         else fused(view, site, unit, dropped, positions)
         for site, unit, reason in found

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from din_converter.fusing.layout import Size, Sizes
+from din_converter.fusing.layout import UNIT, Sizes
 from din_converter.fusing.view import View, attribute
 
 __all__ = ["Site", "find_sites"]
@@ -12,9 +12,9 @@ __all__ = ["Site", "find_sites"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a block is: a node that sums weights times behaviors over positions.
+    """A place where a block can be: a sum of weights times behaviors over positions.
 
-    `weight_axes` and `behavior_axes` say what their axes must be: letters of N, T, D
+    `weight_axes` and `behavior_axes` are what their axes must be: letters of N, T, D
     and 1.
     """
 
@@ -46,10 +46,6 @@ def find_sites(view: View) -> list[Site]:
     return sites
 
 
-def _is_one(size: Size) -> bool:
-    return size == Size(1)
-
-
 def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
     """ReduceSum(weights [N, T, 1] * behaviors [N, T, D], axis 1)."""
     if node.op_type != "ReduceSum":
@@ -77,7 +73,7 @@ def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
         narrow, wide = view.shapes.get(weights), view.shapes.get(behaviors)
         if narrow is None or wide != shape or len(narrow) != 3:
             continue
-        if _is_one(narrow[3 - axis]) and narrow[axis] == shape[axis]:
+        if narrow[3 - axis] == UNIT and narrow[axis] == shape[axis]:
             letters = ("NT1", "NTD") if axis == 1 else ("N1T", "NDT")
             return Site(node, weights, behaviors, sizes, *letters, node.input[0])
     return None
@@ -91,9 +87,9 @@ def _of_matmul(view: View, node: onnx.NodeProto) -> Site | None:
     if left is None or right is None or len(left) != 3 or len(right) != 3:
         return None
     sizes = Sizes(left[0], left[2])
-    if _is_one(left[1]) and not _is_one(right[2]):
+    if left[1] == UNIT and right[2] != UNIT:
         return Site(node, node.input[0], node.input[1], sizes, "N1T", "NTD")
-    if _is_one(right[2]) and not _is_one(left[1]):
+    if right[2] == UNIT and left[1] != UNIT:
         return Site(node, node.input[1], node.input[0], sizes, "NT1", "NDT")
     return None
 
@@ -115,7 +111,7 @@ def _of_einsum(view: View, node: onnx.NodeProto) -> Site | None:
         for term, shape in zip(terms, shapes, strict=True)
         for c, s in zip(term, shape or (), strict=True)
     }
-    ones = {c for c, s in size.items() if _is_one(s)}
+    ones = {c for c, s in size.items() if s == UNIT}
     for w, k in ((0, 1), (1, 0)):
         narrow = [c for c in terms[w] if c not in ones]
         wide = [c for c in terms[k] if c not in ones]

@@ -1,4 +1,4 @@
-"""What a value of a graph can be, as a function of one (candidate, behavior) pair."""
+"""What a value of a graph can be as a function of one (candidate, behavior) pair."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Leaf:
-    """Where features come from: rows of `table` at `ids`, or a value as it is."""
+    """The source of features: rows of `table` at `ids`, or a value as it is."""
 
     number: int
     value: str
@@ -121,8 +121,8 @@ class Weighted:
 class Soft:
     """A softmax over T: of `score`, where `mask` holds.
 
-    `empty` says what is left when no position is: "uniform", "nan", "none" (there is no
-    mask) or "unknown".
+    `empty` is the kind of weights where the mask holds nowhere: "uniform", "nan",
+    "unknown", or "none" where there is no mask.
     """
 
     score: Form

@@ -1,4 +1,4 @@
-"""An ONNX graph to read: who makes a value, its constant, its shape."""
+"""An ONNX graph to read: the producer, constant, type and shape of each value."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from din_converter.fusing.layout import Shape, Size
+from din_converter.fusing.layout import UNIT, Shape, Size
 from din_infer.device import import_runtime
 from din_infer.model_format import IR_VERSION, OPSET
 
@@ -30,7 +30,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # n
 
 @dataclass
 class View:
-    """What the passes ask of a graph; made once, nothing in it changes."""
+    """A graph to read: constants, types, shapes and producers by name; immutable."""
 
     graph: onnx.GraphProto
     producer: dict[str, onnx.NodeProto] = field(default_factory=dict)
@@ -65,9 +65,8 @@ class View:
         before, wanted = self.shapes.get(node.input[0]), self.sizes(node.input[1])
         if before is None or wanted is None or len(before) != len(wanted):
             return
-        one = Size(1)
         self.shapes[node.output[0]] = tuple(
-            was if to == one else to for was, to in zip(before, wanted, strict=True)
+            was if to == UNIT else to for was, to in zip(before, wanted, strict=True)
         )
 
     def sizes(self, name: str) -> list[Size] | None:

@@ -1,7 +1,7 @@
 """Checkpoints of other libraries -> a DIN in torch, without those libraries.
 
-Each importer reads a checkpoint, writes the feature spec that says what its library
-computes, and fills the spec's model: from there on it is an ordinary model.
+Each importer reads a checkpoint, writes the feature spec that describes what its
+library computes, and fills the spec's model, which is then like any other.
 """
 
 import os
@@ -12,7 +12,7 @@ from din_converter.importers import deepctr_torch, fuxictr, recbole, torch_rechu
 from din_converter.model import ClickModel
 from din_infer.errors import ConversionError
 
-__all__ = ["SOURCES", "import_checkpoint"]
+__all__ = ["import_checkpoint"]
 
 SIDES = ("user_fields", "candidate_fields")
 # Per library: its reader, the options that it takes, and those that it needs.
@@ -26,7 +26,6 @@ READERS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
         ("feature_map", "model_config"),
     ),
 }
-SOURCES = tuple(READERS)
 
 
 def import_checkpoint(

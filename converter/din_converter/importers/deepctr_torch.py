@@ -1,7 +1,7 @@
 """deepctr-torch 0.2.9 to 0.3.0: its DIN's state_dict, or the whole pickled model.
 
-Order and pairing are the library's, also where they are odd: the columns' order within
-groups, not that of `history_feature_list`; the first length of any column.
+Order and pairing are the library's, even where they are unexpected: the columns' order
+within groups, not that of `history_feature_list`; the first length of any column.
 """
 
 import os
@@ -99,7 +99,7 @@ def _grouped(columns: list[_Column]) -> list[_Column]:
 
 
 class _Plan:
-    """Which columns stand where, read from a description that is checked whole."""
+    """The order and pairing of columns, from a description that is checked whole."""
 
     def __init__(self, raw: object, place: str) -> None:
         found = Description(LIBRARY, place)

@@ -1,4 +1,4 @@
-"""What a deepctr-torch DIN is described by: the keys of a JSON file, or of a pickle."""
+"""The description of a deepctr-torch DIN: keys of JSON, or of a pickled model."""
 
 from typing import Any
 
@@ -98,7 +98,7 @@ def _version(value: object) -> tuple[int, ...]:
 
 
 def describe_model(model: object, place: str) -> dict[str, Any]:
-    """Say of a pickled model what a description says."""
+    """Derive the description of a pickled model."""
     ours = isinstance(model, Inert) and model.module_name.startswith("deepctr_torch.")
     if not isinstance(model, Inert) or not ours or model.class_name != "DIN":
         rule = f"a state_dict or a DIN of {LIBRARY}"
@@ -173,8 +173,8 @@ def _column(column: object) -> Any:  # noqa: ANN401
 def check_order(order: list[str], state: State) -> None:
     """Check the order of the columns by that of the library's tables.
 
-    The library makes its tables in that order. Where shapes are alike, nothing else
-    shows that columns are described out of it.
+    The library makes its tables in that order. For tables of equal shape, nothing else
+    reveals that columns are described in the wrong order.
     """
     start, end = "embedding_dict.", ".weight"
     found = [

@@ -1,7 +1,7 @@
-"""What a library's description of a model says, checked whole before it is used.
+"""The description of another library's model, checked whole before it is used.
 
-The description is a JSON file, or what a pickled model holds in the same form. All that
-is wrong with it is one `ConversionError`.
+A description is a JSON file, or is derived from a pickled model in the same form. All
+its faults are one `ConversionError`.
 """
 
 import json
@@ -56,7 +56,7 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a description: what its value must be, and what it is by default."""
+    """One key of a description: the rule for its value, and the default."""
 
     rule: str
     check: Callable[[Any], bool]
@@ -113,7 +113,7 @@ SIZE = Key("a positive whole number", lambda v: type(v) is int and 0 < v < 2**31
 
 
 class Description:
-    """Takes tables of a description and remembers everything that is wrong.
+    """Takes tables of a description and collects all faults.
 
     Parameters
     ----------
@@ -193,9 +193,9 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def plain(value: Any, depth: int = 3) -> Any:  # noqa: ANN401
-    """Turn what a pickled model holds into plain values, NumPy's numbers too.
+    """Turn a value of a pickled model into plain values, NumPy's numbers too.
 
-    What no description has, deep nesting or another object, becomes its kind as text.
+    Deep nesting and other objects, which no description has, become their kind as text.
     """
     if isinstance(value, np.generic):
         return value.item()
@@ -215,7 +215,7 @@ def plain_name(field: str, taken: set[str]) -> str:
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Give every name one that a spec allows, equal to it where that is possible."""
+    """Map every name to one that a spec allows, the same where possible."""
     out: dict[str, str] = {}
     names = list(dict.fromkeys(names))
     allowed = {n: _is_plain(n) for n in names}
@@ -243,7 +243,7 @@ def choose_sides(
     user_fields: Iterable[str],
     candidate_fields: Iterable[str],
 ) -> dict[str, str]:
-    """Say of every field whether a request or a candidate has it.
+    """Decide for every field whether a request or a candidate has it.
 
     Parameters
     ----------
@@ -252,12 +252,12 @@ def choose_sides(
     fixed : dict of str
         The same for the names that can be nothing else.
     user_fields, candidate_fields : iterable of str
-        What the caller says.
+        The caller's choice.
 
     Returns
     -------
     dict of str
-        `defaults`, as the caller says.
+        `defaults`, changed by the caller's choice.
 
     Raises
     ------

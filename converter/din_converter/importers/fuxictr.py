@@ -95,7 +95,7 @@ def read(
 
 
 class _Builder:
-    """Writes the spec section by section, and the weights beside it."""
+    """Writes the spec section by section, and takes the weights."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Builder:
         self.tables = self._tables(LONG if is_long else CLASSIC)
 
     def _tables(self, prefix: str) -> dict[str, Tensor]:
-        """Take every feature's table; one that is shared stands there twice."""
+        """Take every feature's table; the checkpoint has a shared one several times."""
         tables: dict[str, Tensor] = {}
         for f in self.features.values():
             key = f"{prefix}{f.name}.weight"

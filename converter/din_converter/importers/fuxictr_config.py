@@ -1,6 +1,6 @@
 """model_config.yaml of FuxiCTR 2.x: how the layers over the features are built.
 
-Nothing in the file runs; all that is wrong with it is one `ConversionError`.
+No code in the file runs; all its faults are one `ConversionError`.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Settings:
-    """What model_config.yaml says; `place` names the file and the experiment."""
+    """The content of model_config.yaml; `place` names the file and the experiment."""
 
     place: str
     raw: Mapping[str, Any]

@@ -1,6 +1,6 @@
 """The state_dict, feature_map.json and feature_vocab.json of FuxiCTR 2.x.
 
-They are read and checked; nothing in them runs. All that is wrong with one file is one
+They are read and checked; no code in them runs. All faults of one file are one
 `ConversionError`.
 """
 
@@ -151,7 +151,7 @@ def _feature(
         return ", ".join(wrong)
     if kind == "sequence" and spec.get("padding_idx", 0) not in (0, None):
         return f"padding_idx {spec['padding_idx']!r}, where DIN's mask takes 0"
-    # FuxiCTR shares only with a feature that stands earlier in the map.
+    # FuxiCTR shares a table only with a feature that is earlier in the map.
     owner = before.get(str(spec.get("share_embedding")))
     if owner is not None and (kind == "numeric") != (owner.type == "numeric"):
         return f"share_embedding {owner.name!r} of type {owner.type!r}"

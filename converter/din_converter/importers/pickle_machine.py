@@ -19,16 +19,16 @@ class RefusedPickle(Exception):
 
 
 class Inert:
-    """Stands for a class, a function, or an object of either; does nothing.
+    """A placeholder for a class, a function, or an object of either; does nothing.
 
     Attributes
     ----------
     module_name, class_name : str
-        The name that the pickle has for it; of an object, that of its class.
+        Its name in the pickle; of an object, the name of its class.
     called : bool
         Whether it is an object, not the class or function itself.
     args : tuple
-        What it was made with.
+        The arguments of the call that made the object.
     attributes : dict
         Its state: what an object's ``__dict__`` and slots held.
     state : object
@@ -76,7 +76,7 @@ class Machine:
     Parameters
     ----------
     file : binary file
-        Read from where it stands to right behind the pickle.
+        Read from its current position to the end of the pickle.
     makers : dict
         By (module, name): what to do instead of a call. Gets the machine and the
         arguments; returns the value, or None to leave the call an `Inert`.
@@ -255,7 +255,7 @@ class Machine:
         if isinstance(target, dict):  # an OrderedDict's attributes, e.g. _metadata
             return
         if not isinstance(target, Inert):
-            if not hasattr(target, "dtype"):  # attributes of a tensor: of no meaning
+            if not hasattr(target, "dtype"):  # attributes of a tensor are ignored
                 raise RefusedPickle(f"a state for {_kind(target)}")
             return
         finish = self._finishers.get((target.module_name, target.class_name))

@@ -1,7 +1,7 @@
-"""The calls of a pickle that have a meaning here, as functions of our own.
+"""The calls of a pickle that are carried out, as functions of our own.
 
-Each checks its arguments, and stays within the bytes that the file has. Whatever else a
-pickle calls stays an `Inert`.
+Each checks its arguments, and stays within the bytes that the file has. All other calls
+of a pickle stay an `Inert`.
 """
 
 import math

@@ -1,9 +1,9 @@
 """A torch.export program, loaded without running anything that its file names.
 
 torch's loader unpickles sample inputs and odd weights, and turns much of the program's
-text into code (`pt2_program` says which). So the archive is read here first: every
-member must be of a known kind, every text in it on a list; what can be pickled is read
-by our own unpickler and written anew; guards and metadata are left out. torch gets that
+text into code (see `pt2_program`). So the archive is read here first: every member must
+be of a known kind, and every text in it on a list; what can be pickled is read by our
+own unpickler and written again; guards and metadata are left out. torch loads that
 copy.
 """
 
@@ -106,7 +106,7 @@ def _load(copy: bytes, path: Path) -> ExportedProgram:
 
 
 def _vetted_copy(path: Path) -> bytes:
-    """Read the archive member by member; write what is known, and vetted, anew."""
+    """Read the archive member by member; write a copy of vetted members."""
     members = _members(path)
     vetted = dict(members)
     vetted[MODEL] = _written(vetted_program(_json(members, MODEL), MODEL))
@@ -189,7 +189,7 @@ def _payloads(
 
 
 def _saved_again(data: bytes, name: str, *, samples: bool) -> bytes:
-    """Read a pickled member as data, and write what it holds by torch.save."""
+    """Read a pickled member as data, and write its value by torch.save."""
     try:
         value = read_pickled(data)
     except RefusedPickle as error:

@@ -189,7 +189,7 @@ def _short(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text can stand between quotes in Python source, of any kind."""
+    """Whether a text is safe between quotes of any kind in Python source."""
     return text.isprintable() and not set(text) & SPECIAL
 
 

@@ -1,8 +1,8 @@
 """recbole's DIN, from its checkpoint alone.
 
-The file holds the whole dataset beside the weights. Of that the model gets the items'
-vocabulary and attributes, which its forward pass looks up; nothing of the interactions
-or of the users.
+The file has the whole dataset besides the weights. The converted model contains the
+items' vocabulary and attributes, which its forward pass looks up, and nothing of the
+interactions or of the users.
 """
 
 import math

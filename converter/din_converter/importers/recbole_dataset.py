@@ -1,4 +1,4 @@
-"""What a recbole checkpoint says besides its weights: the items and their attributes.
+"""The content of a recbole checkpoint besides weights: items and their attributes.
 
 Of the pickled dataset the items' vocabulary and item_feat are read, nothing else.
 """
@@ -54,7 +54,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint says besides its weights."""
+    """The content of a checkpoint besides its weights."""
 
     item: str
     history: str

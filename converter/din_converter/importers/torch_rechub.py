@@ -1,7 +1,7 @@
 """torch-rechub 0.9.0: its DIN's state_dict, or the whole pickled model.
 
-It masks nothing: whatever stands in a history is attended, padding too. So the lists
-that come are attended as they are, and are padded here only where that is exact.
+The library masks nothing: all of a history is attended, padding included. So lists are
+attended as they are given, and are padded here only where that is exact.
 """
 
 import os
@@ -91,7 +91,7 @@ def read(
 
 
 class _Plan:
-    """Which features stand where, read from a description that is checked whole."""
+    """The roles of features, from a description that is checked whole."""
 
     def __init__(self, raw: object, place: str, max_len: int | None) -> None:
         found = Description(LIBRARY, place)

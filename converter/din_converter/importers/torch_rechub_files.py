@@ -1,4 +1,4 @@
-"""What a torch-rechub DIN is described by: the keys of a JSON file, or of a pickle."""
+"""The description of a torch-rechub DIN: keys of a JSON file, or of a pickled model."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ FEATURES = {
 
 
 def describe_model(model: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
-    """Say of a pickled model what a description says."""
+    """Derive the description of a pickled model."""
     ours = isinstance(model, Inert) and model.module_name.startswith("torch_rechub.")
     if not ours or model.class_name != "DIN":
         rule = f"a state_dict or a DIN of {LIBRARY}"

@@ -1,7 +1,7 @@
-"""A file of torch.save, read without executing anything of it.
+"""A file of torch.save, read without executing anything in it.
 
-Tensors and NumPy arrays become themselves, of the file's own bytes and only within
-them; containers and plain values too. Every other object is an `Inert`.
+Tensors, NumPy arrays, containers and plain values are made from the file's own bytes;
+every other object is an `Inert`.
 """
 
 import io

@@ -1,7 +1,6 @@
 """A checkpoint of deepctr-torch or torch-rechub: a whole pickled model, or its weights.
 
-Of a whole model the parts are read as data; weights alone need a description beside
-them.
+A whole model's parts are read as data; weights alone need a description.
 """
 
 import os
@@ -25,7 +24,7 @@ PARALLEL = "module."
 
 
 def kind_of(value: object) -> str:
-    """Say what a loaded value is, for an error."""
+    """Name the kind of a loaded value, for an error."""
     return repr(value)[:100] if isinstance(value, Inert) else type(value).__name__
 
 
@@ -52,17 +51,17 @@ def read_checkpoint(
     describes: str,
     describe_model: Callable[[object, str], dict[str, Any]],
 ) -> tuple[Any, str, dict[str, Tensor]]:
-    """Read what describes a model, and its weights without DataParallel's prefix.
+    """Read a model's description, and its weights without DataParallel's prefix.
 
     Parameters
     ----------
     path : path
     description : path or None
-        Beside a state_dict, and only there.
+        For a state_dict, and only for one.
     describes : str
-        What a description is of, for the error.
+        The subject of a description, for the error.
     describe_model : callable
-        Says of a whole model what a description says.
+        Derives the description of a whole model.
 
     Returns
     -------
@@ -71,7 +70,7 @@ def read_checkpoint(
     Raises
     ------
     ConversionError
-        If a file is wrong, or a description is missing or one too many.
+        If a file is wrong, or a description is missing or not needed.
     """
     place = os.fspath(path)
     loaded = read_pickle(path)
