@@ -194,7 +194,7 @@ class _Work:
             for step in steps:
                 step(batch, self)
         except InputError as error:
-            raise _rows_of_run(error, runs)[0] from None
+            raise _first_row(error, runs) from None
         self._spread(found, runs)
 
     def add(
@@ -215,7 +215,7 @@ class _Work:
             try:
                 made[name], nulls, unseen = encoding.finish()
             except InputError as error:
-                raise _rows_of_run(error, runs)[0] from None
+                raise _first_row(error, runs) from None
             self._spread(found, runs)
             rows = encoding.num_counted
             counts.append((name, rows, nulls, unseen, truncated, empty))
@@ -224,15 +224,17 @@ class _Work:
         """Give all rows of a run the error of the run; `found` errors are of rows."""
         if self.errors and runs is not None:
             of_runs = self.errors[found:]
-            self.errors[found:] = [e for r in of_runs for e in _rows_of_run(r, runs)]
+            del self.errors[found:]
+            for error in of_runs:
+                rows = range(*runs[error.row : (error.row or 0) + 2].tolist())
+                self.errors += [error.at(row=row) for row in rows]
 
 
-def _rows_of_run(error: InputError, runs: NDArray[np.int64] | None) -> list[InputError]:
-    """Name the rows of the table that a run with an error stands for."""
+def _first_row(error: InputError, runs: NDArray[np.int64] | None) -> InputError:
+    """Name the first row of the table that a run with an error stands for."""
     if runs is None or error.row is None:
-        return [error]
-    first, stop = runs[error.row : error.row + 2].tolist()
-    return [error.at(row=row) for row in range(first, stop)]
+        return error
+    return error.at(row=runs[error.row])
 
 
 _Step = Callable[[Batch, _Work], None]

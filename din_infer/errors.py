@@ -25,6 +25,9 @@ __all__ = [
     "sentence",
 ]
 
+# What every error carries, and `DinError.__init__` takes.
+FIELDS = ("rule", "got", "column", "fix", "row", "candidate", "source", "within")
+
 
 class DinError(Exception):
     """Base of every error this package raises on purpose.
@@ -91,7 +94,10 @@ class DinError(Exception):
         **fields
             Any of the attributes.
         """
-        return type(self)(**{**vars(self), **fields})
+        known = vars(self).copy()
+        moved = type(self)(**{name: known.pop(name) for name in FIELDS} | fields)
+        vars(moved).update(known)  # notes, and what a class of its own adds
+        return moved
 
     def __str__(self) -> str:
         if not (self.got or self.column):

@@ -10,10 +10,10 @@ the lock when the process ends, however it ends, so a file of such a name withou
 was left by a killed writer: the next writer of the same target removes it. The file of
 a live writer, in another thread, process or host, is locked and stays. Other hosts see
 the lock where the file system shares locks (NFS v4 without ``local_lock``). On a file
-system without locks nothing is removed.
+system or an operating system without locks nothing is removed.
 """
 
-import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -23,6 +23,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from din_infer.errors import DinError, InputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "WholeFile",
@@ -64,10 +69,10 @@ class WholeFile:
         made = mode.replace("w", "x")
         encoding = None if "b" in mode else "utf-8"
         while True:
-            name = f".{self._target.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+            name = f"{_stem(target)}{os.getpid()}.{os.urandom(4).hex()}.tmp"
             self.path = self._target.with_name(name)
             self.file: IO[Any] = self.path.open(made, encoding=encoding)
-            with suppress(OSError):  # no locks in this file system
+            with suppress(OSError, AttributeError):  # a system without locks
                 fcntl.flock(self.file, fcntl.LOCK_EX)
             if self.path.exists():
                 return
@@ -137,14 +142,22 @@ def _rename(file: IO[Any], path: Path, target: Path) -> None:
             os.close(handle)
 
 
+def _stem(target: str | os.PathLike[str]) -> str:
+    """Begin the name of a temporary file: a system's names have 255 bytes at most."""
+    name = Path(target).name
+    if len(os.fsencode(name)) > 200:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}."
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove the files, and folders of drafts, of killed writers of `target`."""
-    unfinished = re.compile(re.escape(f".{target.name}.") + r"\d+\.[0-9a-f]{8}\.tmp")
+    unfinished = re.compile(re.escape(_stem(target)) + r"\d+\.[0-9a-f]{8}\.tmp")
     names: list[str] = []
     with suppress(OSError):  # no such folder, or one that may not be listed
         names = os.listdir(target.parent)  # noqa: PTH208
     for path in map(target.with_name, filter(unfinished.fullmatch, names)):
-        with suppress(OSError), path.open("r+b") as file:
+        with suppress(OSError, AttributeError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is alive
             _remove(path)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from din_infer import _kernels
-from din_infer.columns import fit, to_column
+from din_infer.columns import require_dtype, to_column
 from din_infer.errors import InputError
 from tests.test_arrow_types import INDICES, LEAVES, NESTINGS, Layout, pick, seeds
 
@@ -153,7 +153,7 @@ def test_every_bad_scalar_is_found(name: str, data: st.DataObject) -> None:
     encoder = kind.encoder()
 
     def encode(batch: Any, errors: Errors | None) -> NDArray[Any]:
-        column = fit(to_column(batch["x"], "x"), kind.dtype, is_list=False)
+        column = require_dtype(to_column(batch["x"], "x"), kind.dtype, is_list=False)
         ids = run(_kernels.prepare_scalars(column, encoder, errors), rng)
         if errors is not None:  # none twice, and in order
             rows = [error.row or 0 for error in errors]
@@ -170,7 +170,7 @@ def narrow(
     window: _kernels.Window, how: str, batch: Any, errors: Errors | None
 ) -> None:
     if how == "take":
-        lengths = fit(to_column(batch["n"], "n"), "int64", is_list=False)
+        lengths = require_dtype(to_column(batch["n"], "n"), "int64", is_list=False)
         window.take(lengths, errors)
     elif how != "whole":
         is_text = window.column.kind == "string"
@@ -216,7 +216,7 @@ def test_every_bad_list_is_found(nesting: str, how: str, data: st.DataObject) ->
 
     def encode(batch: Any, errors: Errors | None) -> NDArray[Any]:
         columns = [
-            fit(to_column(batch[name], name), dtype, is_list=True)
+            require_dtype(to_column(batch[name], name), dtype, is_list=True)
             for name, dtype in (("x", kind.dtype), ("y", other.dtype))
         ]
         window = _kernels.Window(columns[0])
@@ -264,7 +264,9 @@ def test_every_bad_dense_row_is_found(
     num_chunks = data.draw(st.integers(0, 4))
 
     def encode(batch: Any, errors: Errors | None) -> NDArray[Any]:
-        column = fit(to_column(batch["x"], "x"), "float", is_list=nesting != "scalar")
+        column = require_dtype(
+            to_column(batch["x"], "x"), "float", is_list=nesting != "scalar"
+        )
         return _kernels.read_dense(column, width, missing, errors)[0]
 
     def columns(chosen: list[int]) -> Any:
@@ -285,7 +287,7 @@ def test_every_number_that_is_not_whole_is_found(
     num_chunks = data.draw(st.integers(0, 4))
 
     def encode(batch: Any, errors: Errors | None) -> NDArray[Any]:
-        column = fit(to_column(batch["x"], "x"), "int64", is_list=False)
+        column = require_dtype(to_column(batch["x"], "x"), "int64", is_list=False)
         numbers, valid = _kernels.read_int64(column, errors)
         for error in errors or []:
             assert valid[error.row] == 1

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from din_infer import _kernels, encode
-from din_infer.columns import fit, to_column
+from din_infer.columns import require_dtype, to_column
 from din_infer.encode import FeatureEncoder
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
@@ -82,7 +82,9 @@ def prepare_of(column: object, lengths: object, spec: FeatureSpec) -> Prepare:
     """Do what encoding a batch does up to the runs."""
     field = spec.behavior[0].fields[0] if spec.behavior else spec.candidate[1]
     encoder = encode._compile(field.encoder, field.dtype)
-    found = fit(to_column(column, "x"), field.dtype, is_list=bool(spec.behavior))
+    found = require_dtype(
+        to_column(column, "x"), field.dtype, is_list=bool(spec.behavior)
+    )
     if not spec.behavior:
         return lambda: _kernels.prepare_scalars(found, encoder)
     sequence = spec.behavior[0]

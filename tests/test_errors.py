@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from din_converter import convert
-from din_infer import DinError, InputError, ModelError, Predictor
+from din_infer import DinError, InputError, ModelError, Predictor, encode
 from din_infer.cli import explain_main, main
+from din_infer.encode import Stats
 from din_infer.errors import DeviceError, renumbered, report, sentence
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError
@@ -99,8 +101,10 @@ def test_errors_survive_pickling_and_moving(kind: type[DinError], text: str) -> 
     error = kind(text, text, text, text, row=3, candidate=4, source=text)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), vars(again), str(again)) == (kind, vars(error), str(error))
+    error.add_note("seen in a test")
     moved = error.at(row=5)
     assert type(moved) is kind
+    assert moved.__notes__ == ["seen in a test"]
     assert vars(moved) == {**vars(error), "row": 5}
 
 
@@ -188,7 +192,7 @@ def test_a_bad_row_is_explained_by_its_own_number(
 ) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(rows("i", "j", value), path)
-    assert explain_main([str(model), str(path), "--row", "2", "--device", "cpu"]) == 1
+    assert explain_main([str(model), str(path), "--row", "2"]) == 1
     said = capsys.readouterr().err
     assert f"got {value!r} - at `item`, row 2 of {path}" in said
 
@@ -324,3 +328,34 @@ def test_columns_of_any_name_are_found_in_every_container(
         wanted.encode(container(rows, kinds))
     assert (error.value.column, error.value.row) == (name, 1)
     assert error.value.got == "'- at `item`, row 0'"
+
+
+def test_a_run_with_a_bad_user_names_its_first_row_and_leaves_out_all(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of one user are encoded once; each of them is bad where the user is."""
+    monkeypatch.setattr(encode, "FEWEST_ROWS_TO_MERGE", 0)
+    predictor = Predictor(model, device="cpu")
+    hists = [["i"]] * 40 + [["?"]] * 30 + [["j"]] * 30
+    batch = batch_of(pa.table({"item": ["i"] * 100, "hist": hists}))
+    moving = mock.patch.object(
+        InputError, "at", autospec=True, side_effect=InputError.at
+    )
+    with moving as at, pytest.raises(InputError) as error:
+        predictor.score(batch)
+    assert (error.value.column, error.value.row) == ("hist", 40)
+    assert at.call_count == 1  # not once per row of the run
+    scored = BatchScorer(predictor, batch.schema, on_error="skip").score(batch)
+    assert [error.row for error in scored.errors] == list(range(40, 70))
+    want = predictor.score(batch.take([*range(40), *range(70, 100)]))
+    assert scored.batch["score"].to_pylist() == want.tolist()
+
+
+def test_rows_that_are_all_bad_count_nothing(model: Path) -> None:
+    predictor = Predictor(model, device="cpu")
+    before = predictor.stats
+    batch = batch_of(rows("?", "!"))
+    stats = Stats()
+    scored = BatchScorer(predictor, batch.schema, on_error="skip").score(batch, stats)
+    assert (scored.batch.num_rows, len(scored.errors)) == (0, 2)
+    assert (stats, predictor.stats) == (Stats(), before)

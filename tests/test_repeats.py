@@ -198,7 +198,7 @@ def test_a_part_without_repeats_is_left_as_it_is() -> None:
 def test_without_a_side_of_the_user_there_is_nothing_to_merge() -> None:
     field = {"name": "c", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
     spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
-    assert merge(spec, {"c": ["a"] * 4})["request_of_candidate"].tolist() == [
+    assert merge(spec, {"c": ["a"] * 4}).inputs["request_of_candidate"].tolist() == [
         0,
         1,
         2,
@@ -215,7 +215,7 @@ def test_a_column_used_on_both_sides_is_whole_for_candidates() -> None:
             "user": [{"name": "u", "column": "x", **field}],
         }
     )
-    got = merge(spec, {"x": ["a", "a", "b", "b", "b"]})
+    got = merge(spec, {"x": ["a", "a", "b", "b", "b"]}).inputs
     assert got["u"].tolist() == got["c"][[0, 2]].tolist()
     assert got["request_of_candidate"].tolist() == [0, 0, 1, 1, 1]
 
@@ -244,7 +244,9 @@ def test_columns_of_nothing_are_merged_too() -> None:
     untyped = {name: pa.array([None] * 5) for name in kinds}
     untyped |= {"goods_id": pa.array(["a"] * 5), "hist_goods": pa.array([[None]] * 5)}
     untyped["hist_cate"] = pa.array([["x"]] * 5).cast(pa.list_(pa.binary()))
-    got = merge(FeatureSpec.from_dict(dense), untyped | {"hist_cate": [[None]] * 5})
+    got = merge(
+        FeatureSpec.from_dict(dense), untyped | {"hist_cate": [[None]] * 5}
+    ).inputs
     assert got["hist_goods"].tolist() == [[0]]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from din_infer import _kernels
-from din_infer.columns import fit, to_column
+from din_infer.columns import require_dtype, to_column
 from din_infer.errors import InputError
 from tests.encoding import encode_lists
 from tests.test_arrow_types import INDICES, LEAVES, NESTINGS, Layout, draw_lists, seeds
@@ -50,7 +50,7 @@ def test_places_are_those_of_the_ids(
     rng = np.random.default_rng(data.draw(seeds))
     layout = Layout(leaf, nesting, index, list_index, size or 0, rng)
     array = layout.column(lists, data.draw(st.integers(0, 4)))
-    column = fit(to_column(array, "x"), "int64", is_list=True)
+    column = require_dtype(to_column(array, "x"), "int64", is_list=True)
     lengths = [int(rng.integers(len(values or []) + 1)) for values in lists]
     window = _kernels.Window(column)
     narrow(window, mode, lengths)

@@ -148,7 +148,7 @@ class BatchScorer:
             errors += [e.at(row=places[good[row]]) for row, e in wrong.items()]
             good = np.delete(good, list(wrong))
             left = _take(ready, good)
-        for some in counts:
+        for some in counts if len(good) or not errors else ():
             self._predictor.count(some)
             if stats is not None:
                 stats.add_all(some)

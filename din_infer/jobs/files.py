@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from din_infer.errors import InputError, check_count
+from din_infer.errors import FIELDS, InputError, check_count
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
@@ -167,7 +167,9 @@ def score_files(
     summary.seconds = time.perf_counter() - started
     if summary.failed:
         first = run.errors[0]
-        known = vars(first) if isinstance(first, InputError) else {"rule": str(first)}
+        known = {"rule": str(first)}
+        if isinstance(first, InputError):
+            known = {name: getattr(first, name) for name in FIELDS}
         raise JobError(**known, summary=summary)
     return summary
 
