@@ -104,11 +104,9 @@ cdef class _Type:
     `index_type` is that of a dictionary of lists, -1 where there is none.
     """
 
-    cdef int32_t nesting
-    cdef int32_t index_type
+    cdef int32_t nesting, index_type
     cdef int64_t list_size
-    cdef int32_t value_type
-    cdef int32_t dictionary_type
+    cdef int32_t value_type, dictionary_type
     cdef bint has_dictionary
     cdef str kind
     cdef str type_name

@@ -54,9 +54,7 @@ cdef class Column:
     cdef int check_chunk(self) except -1:
         """Refuse the newest chunk unless all it refers to lies inside its buffers."""
         cdef din_column *c = self.chunk(self.num_chunks - 1)
-        cdef int64_t first = 0
-        cdef int64_t stop = 0
-        cdef int64_t bad
+        cdef int64_t first = 0, stop = 0, bad
         cdef const din_block_isa *isa = _find_isa(None)
         with nogil:
             bad = din_check_rows(c, &first, &stop)
@@ -101,8 +99,7 @@ cdef class Column:
 
     def has_values(self, bint of_rows):
         """Tell whether any element (`of_rows`: any row) is not null."""
-        cdef int64_t first = 0
-        cdef int64_t stop = 0
+        cdef int64_t first = 0, stop = 0
         cdef Py_ssize_t i
         if self.kind == "other":
             return self.num_rows > 0
@@ -170,8 +167,7 @@ cdef int _look_rows_up(
     cdef _Memory offsets = _Memory(num_rows * sizeof(int64_t))
     cdef _Memory sizes = _Memory(num_rows * sizeof(int64_t))
     cdef _Memory valid = _Memory(num_rows // 8 + 1)
-    cdef int64_t row
-    cdef int64_t index
+    cdef int64_t row, index
     for row in range(num_rows):
         if not din_is_valid(indices, row):
             continue

@@ -62,8 +62,7 @@ cdef class Vocabulary:
         cdef Column column = from_list(keys, "values")
         cdef _Memory slots
         cdef din_values *v
-        cdef int64_t earlier = 0
-        cdef int64_t twice
+        cdef int64_t earlier = 0, twice
         cdef size_t slot_bytes = sizeof(uint64_t)
         if dtype not in ("string", "int64"):
             raise InputError("string or int64", repr(dtype), "dtype")

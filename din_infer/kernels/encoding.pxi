@@ -4,15 +4,13 @@ cdef class _Codes:
     """The ids of one chunk's dictionary."""
 
     cdef din_codes c
-    cdef _Memory ids
-    cdef _Memory codes
+    cdef _Memory ids, codes
 
 
 cdef _Codes _find_codes(const din_column *chunk, Encoder encoder):
     """Encode a chunk's dictionary; None where there is none, or it is no gain."""
     cdef _Codes found
-    cdef int64_t first = 0
-    cdef int64_t stop = 0
+    cdef int64_t first = 0, stop = 0
     cdef int64_t size = chunk.dictionary.length
     if not chunk.has_dictionary:
         return None
@@ -155,19 +153,22 @@ cdef class Encoding:
     cdef object out
     cdef int64_t *ids  # the data of `out`; NULL where it is empty
     cdef int64_t num_run  # rows
-    cdef int64_t nulls
-    cdef int64_t unseen
+    cdef int64_t nulls, unseen
     cdef int64_t first_bad  # row, while none are collected; else num_rows
     cdef list errors        # None: that of the first bad row is raised
     cdef _Memory bad_rows
     cdef uint8_t *is_bad    # of each row, while they are collected; else NULL
 
-    cdef int open(self, Column column, Encoder encoder, list errors) except -1:
+    cdef int open(
+        self, Column column, Encoder encoder, int64_t num_elements, shape, list errors
+    ) except -1:
         cdef Py_ssize_t i
+        cdef Py_buffer view
         self.column = column
         self.encoder = encoder
         self.num_rows = self.first_bad = column.num_rows
         self.num_counted = column.num_counted
+        self.num_elements = num_elements
         self.codes = []
         for i in range(column.num_chunks):
             self.codes.append(_find_codes(column.chunk(i), encoder))
@@ -175,6 +176,11 @@ cdef class Encoding:
             self.errors = errors
             self.bad_rows = _Memory(self.num_rows)
             self.is_bad = self.bad_rows.data
+        self.out = _empty(shape, _INT64)
+        PyObject_GetBuffer(self.out, &view, PyBUF_ND)
+        if view.len > 0:
+            self.ids = <int64_t *> view.buf
+        PyBuffer_Release(&view)
         return 0
 
     def run(self, int64_t first, int64_t stop):
@@ -182,8 +188,7 @@ cdef class Encoding:
         cdef din_tally tally
         cdef const din_column *chunk
         cdef int64_t start = 0  # of the chunk
-        cdef int64_t a
-        cdef int64_t b
+        cdef int64_t a, b
         cdef Py_ssize_t i
         name = "Encoding" if self.column is None else self.column.name
         if not 0 <= first <= stop <= self.num_rows:
@@ -274,15 +279,6 @@ cdef class Encoding:
             start += self.column.chunk(i).num_rows
         return 0
 
-    cdef int allocate(self, shape) except -1:
-        cdef Py_buffer view
-        self.out = _empty(shape, _INT64)
-        PyObject_GetBuffer(self.out, &view, PyBUF_ND)
-        if view.len > 0:
-            self.ids = <int64_t *> view.buf
-        PyBuffer_Release(&view)
-        return 0
-
 
 def prepare_scalars(
     Column column not None, Encoder encoder not None, list errors=None
@@ -294,9 +290,7 @@ def prepare_scalars(
     """
     cdef Encoding encoding = Encoding()
     column.require(encoder.c.reads, False)
-    encoding.open(column, encoder, errors)
-    encoding.num_elements = column.num_rows
-    encoding.allocate(column.num_rows)
+    encoding.open(column, encoder, column.num_rows, column.num_rows, errors)
     return encoding
 
 
@@ -334,9 +328,8 @@ def prepare_lists(
     if column.kind != "null":
         column.require(encoder.c.reads, True)
     encoding.window = window.parallel(column, errors)
-    encoding.open(column, encoder, errors)
     encoding.w.width = width
     encoding.w.newest_first = newest_first
-    encoding.num_elements = window.num_kept
-    encoding.allocate((column.num_rows, width))
+    shape = column.num_rows, width
+    encoding.open(column, encoder, window.num_kept, shape, errors)
     return encoding

@@ -15,12 +15,8 @@ cdef class _Builder:
 
     cdef str name
     cdef int kind
-    cdef int64_t row
-    cdef int64_t size
-    cdef int64_t num_rows
-    cdef int64_t num_bytes
-    cdef bint has_null
-    cdef bint has_null_row
+    cdef int64_t row, size, num_rows, num_bytes
+    cdef bint has_null, has_null_row
     cdef _Memory numbers     # entry i + 1: value i, or the end of its bytes
     cdef _Memory valid       # bitmap
     cdef _Memory bytes
@@ -57,8 +53,7 @@ cdef class _Builder:
         return 0
 
     cdef int become(self, int kind) except -1:
-        cdef int64_t i
-        cdef int64_t number
+        cdef int64_t i, number
         cdef double x
         cdef uint8_t *data
         if self.kind == _UNKNOWN:
@@ -138,8 +133,7 @@ cdef class _Builder:
 
     cdef int append_row(self, object row) except -1:
         """Take one list, or null."""
-        cdef Py_ssize_t i
-        cdef Py_ssize_t n
+        cdef Py_ssize_t i, n
         self.offsets.reserve((self.num_rows + 2) * sizeof(int64_t))
         self.row_valid.reserve((self.num_rows + 8) // 8)
         if isinstance(row, np.ndarray) and row.ndim == 1:
@@ -220,8 +214,7 @@ def from_list(list values not None, str name not None):
         If the values are of several types or of none that a column can have.
     """
     cdef _Builder builder
-    cdef Py_ssize_t i = 0
-    cdef Py_ssize_t reserved = 0
+    cdef Py_ssize_t i = 0, reserved = 0
     cdef bint is_list = False
     for value in values:
         if value is not None and not _is_nan(value):

@@ -19,8 +19,7 @@ def read_dense(
     cdef const int64_t *weights
     cdef float replacement = 0.0 if missing is None else missing
     cdef int32_t replace = missing is not None
-    cdef int64_t row = 0
-    cdef int64_t first
+    cdef int64_t row = 0, first
     cdef Py_ssize_t i
     if num_values < 1:
         raise InputError("at least 1 value", num_values, column.name)
@@ -74,8 +73,7 @@ def read_int64(Column column not None, list errors=None):
     cdef uint8_t[::1] valid_view
     cdef din_tally tally
     cdef din_column *chunk
-    cdef int64_t row = 0
-    cdef int64_t first
+    cdef int64_t row = 0, first
     cdef Py_ssize_t i
     column.require(DIN_READS_INT64, False)
     memset(&tally, 0, sizeof(tally))
@@ -105,8 +103,7 @@ def pad(const int64_t[::1] values not None, offsets, int64_t max_len):
     """Pad ragged ids; see `din_infer.encode.pad`."""
     cdef const int64_t[::1] ends = check_offsets(offsets, values.shape[0], "offsets")
     cdef int64_t num_rows = ends.shape[0] - 1
-    cdef int64_t width = 0
-    cdef int64_t i
+    cdef int64_t width = 0, i
     cdef int64_t[:, ::1] padded_view
     cdef int64_t[::1] lengths_view
     cdef const int64_t *first = NULL

@@ -66,10 +66,7 @@ cdef int _copy_fixed_text(Column column, array) except -1:
     cdef _Memory bytes_ = _Memory(1)
     cdef _Memory offsets = _Memory((num_values + 1) * sizeof(int64_t))
     cdef int64_t width = array.dtype.itemsize // (4 if is_text else 1)
-    cdef int64_t used = 0
-    cdef int64_t i
-    cdef int64_t k
-    cdef int64_t n
+    cdef int64_t used = 0, i, k, n
     cdef int64_t *ends = <int64_t *> offsets.data
     cdef uint32_t code
     cdef const uint32_t *letters

@@ -14,9 +14,7 @@ def mark_repeats(
         If `same` has not one entry per row, or the rows are others than the column's.
     """
     cdef int64_t start = 0  # of the chunk
-    cdef int64_t count = 0
-    cdef int64_t a
-    cdef int64_t b
+    cdef int64_t count = 0, a, b
     cdef Py_ssize_t i
     cdef din_column *chunk
     if same.shape[0] != column.num_rows:
@@ -55,9 +53,7 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
     cdef _Memory rows = _Memory((num_runs + 1) * sizeof(int64_t))
     cdef _Memory weights = _Memory(num_runs * sizeof(int64_t))
     cdef int64_t start = 0  # of the chunk
-    cdef int64_t run = 0
-    cdef int64_t n
-    cdef int64_t i
+    cdef int64_t run = 0, n, i
     cdef int64_t *first
     cdef din_column *c
     if column.weights is not None:

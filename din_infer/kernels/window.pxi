@@ -9,15 +9,11 @@ cdef class Window:
 
     cdef readonly Column column
     cdef int64_t[::1] lengths    # of the lists themselves
-    cdef int64_t[::1] kept
-    cdef int64_t[::1] skip
-    cdef int64_t[::1] positions
-    cdef int64_t[::1] position_start
+    cdef int64_t[::1] kept, skip, positions, position_start
     cdef int64_t num_kept        # once finished: elements of all rows together
     cdef bint is_narrowed
     # A memoryview never set is not None: it needs a flag.
-    cdef bint has_skip
-    cdef bint has_positions
+    cdef bint has_skip, has_positions
 
     def __cinit__(self, Column column not None):
         _check_lists(column)
@@ -80,8 +76,7 @@ cdef class Window:
     def drop(self, value not None):
         """Take all elements equal to `value` out."""
         cdef din_pad_value pad = self.pad_value(value)
-        cdef int64_t row = 0
-        cdef int64_t total = 0
+        cdef int64_t row = 0, total = 0
         cdef Py_ssize_t num_rows = self.lengths.shape[0]
         cdef Py_ssize_t i
         cdef din_column *chunk
@@ -135,11 +130,7 @@ cdef class Window:
 
         The rows are counted by their weights.
         """
-        cdef int64_t longest = 0
-        cdef int64_t truncated = 0
-        cdef int64_t empty = 0
-        cdef int64_t n
-        cdef int64_t weight = 1
+        cdef int64_t longest = 0, truncated = 0, empty = 0, n, weight = 1
         cdef const int64_t *weights = self.column.weights_from(0)
         cdef Py_ssize_t num_rows = self.kept.shape[0]
         cdef Py_ssize_t i
@@ -170,11 +161,7 @@ cdef class Window:
         Numbers of elements from 0, in the order of the ids that `prepare_lists` with
         these arguments makes: oldest first, right-padded with 0.
         """
-        cdef int64_t row
-        cdef int64_t count
-        cdef int64_t first
-        cdef int64_t t
-        cdef int64_t i
+        cdef int64_t row, count, first, t, i
         cdef int64_t[:, ::1] view
         _check_width(width, self.column)
         out = np.zeros((self.kept.shape[0], width), dtype=np.int64)
