@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from din_converter.fusing.layout import UNIT, Shape, Size
 from din_infer.device import import_runtime
@@ -42,19 +42,22 @@ class View:
 
     def __post_init__(self) -> None:
         self.producer = {name: n for n in self.graph.node for name in n.output}
-        values = ir.serde.deserialize_graph(self.graph)
-        made = (value for node in values for value in node.outputs)
-        for value in (*values.inputs, *values.initializers.values(), *made):
-            name, array = str(value.name), ir.convenience.get_const_tensor(value)
-            if array is not None:
-                self.constants[name] = array.numpy()
-            if value.dtype is not None:
-                self.types[name] = int(value.dtype)
-            dims: list[Any] = [
-                d if isinstance(d, int) else d.value for d in value.shape or ()
-            ]
-            if value.shape is not None and None not in dims:
-                self.shapes[name] = tuple(map(Size.parse, dims))
+        tensors = {t.name: t for t in self.graph.initializer}
+        for node in self.graph.node:
+            if node.op_type == "Constant":
+                tensors[node.output[0]] = attribute(node, "value")
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                self.constants[name] = numpy_helper.to_array(tensor)
+                self.shapes[name] = tuple(map(Size, tensor.dims))
+                self.types[name] = tensor.data_type
+        for info in (*self.graph.input, *self.graph.value_info, *self.graph.output):
+            stated = info.type.tensor_type
+            self.types[info.name] = stated.elem_type
+            dims = stated.shape.dim
+            if stated.HasField("shape") and all(d.WhichOneof("value") for d in dims):
+                sizes = (d.dim_param or d.dim_value for d in dims)
+                self.shapes[info.name] = tuple(map(Size.parse, sizes))
         for node in self.graph.node:
             if node.op_type == "Expand" and node.output[0] not in self.shapes:
                 self._expanded(node)
