@@ -1085,7 +1085,7 @@ def test_softmax_of_an_empty_history_needs_padding_there() -> None:
         spec.encode(batch)
     assert str(caught.value) == (
         "expected only 0 in a history of length 0, got another element - at"
-        f" `hist_cate_id[{row}]`"
+        f" `hist_cate_id`, row {row}"
     )
     raw["model"]["attention"]["softmax"] = False  # then such a history has no weight
     FeatureSpec.from_dict(raw).encode(batch)
