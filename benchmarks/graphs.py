@@ -5,6 +5,7 @@ activation alone is the node that `convert` wrote for it, cut out of the same fi
 """
 
 import copy
+import json
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -22,6 +23,7 @@ from benchmarks import timing
 from benchmarks.draw import pool_size, zipf
 from din_converter import DIN
 from din_converter.layers import LocalActivationUnit
+from din_infer.model_format import GOLDEN_KEY, INPUTS_KEY, SPEC_KEY
 from din_infer.spec import FeatureSpec
 
 __all__ = [
@@ -166,7 +168,16 @@ def cut_attention(path: Path) -> tuple[str, Path]:
     )
     names = [i.name for i in model.graph.input if i.name in node.input]
     cut = onnx.utils.Extractor(model).extract_model(names, [interest])
-    cut.metadata_props.extend(model.metadata_props)
+    metadata = {p.key: p.value for p in model.metadata_props}
+    spec = FeatureSpec.from_json(metadata.pop(SPEC_KEY))
+    inputs = [i for i in spec.inputs if i.name in names]
+    ids = {i.name: np.zeros([1] * len(i.shape), int).tolist() for i in inputs}
+    # as of a torch module: a spec would tell of the inputs that are cut away
+    metadata[INPUTS_KEY] = json.dumps(
+        [{k: getattr(i, k) for k in ("name", "dtype", "shape", "rows")} for i in inputs]
+    )
+    metadata[GOLDEN_KEY] = json.dumps({"inputs": ids, "outputs": []})
+    onnx.helper.set_model_props(cut, metadata)
     out = path.with_name("attention.onnx")
     out.write_bytes(cut.SerializeToString())
     return interest, out
