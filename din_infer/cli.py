@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
+from din_infer.local_path import local_path
 
 __all__ = [
     "command_errors",
@@ -18,7 +18,9 @@ __all__ = [
     "explain_main",
     "inspect_main",
     "main",
+    "path",
     "positive",
+    "read_paths",
     "verify_main",
 ]
 
@@ -143,6 +145,25 @@ def positive(text: str) -> int:
     return value
 
 
+def path(text: str) -> str:
+    """Take a path as it was typed; `read_paths` makes a `Path` of it."""
+    return text
+
+
+def read_paths(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> argparse.Namespace:
+    """Make a `Path` of each argument of type `path`; InputError for a URL."""
+    for action in parser._actions:
+        found = getattr(arguments, action.dest, None)
+        if action.type is path and found is not None:
+            name = (action.option_strings or [action.dest])[0]
+            many = found if isinstance(found, list) else [found]
+            made = [local_path(text, name) for text in many]
+            setattr(arguments, action.dest, made if many is found else made[0])
+    return arguments
+
+
 def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     """Make a command's parser; its help ends with the examples, as they are."""
     return argparse.ArgumentParser(
@@ -157,7 +178,7 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="where the model's data file may be, too, if links lead there",
     )
 
@@ -167,15 +188,16 @@ def build_parser() -> argparse.ArgumentParser:
     what = "Score files of any size with a converted model."
     parser = command_parser("din-score", what, EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
+    add("model", metavar="model.onnx", type=path, help="what din-convert wrote")
     add(
         "inputs",
         metavar="INPUT",
         nargs="+",
+        type=path,
         help="Parquet, Arrow IPC, CSV or JSON lines: files, folders of them, quoted"
         " patterns; - is stdin",
     )
-    add("--out", required=True, type=Path, help="folder for the scored files")
+    add("--out", required=True, type=path, help="folder for the scored files")
     add(
         "--keep",
         metavar="COL,...",
@@ -254,9 +276,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run din-score; returns the exit status."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _score(read_paths(parser, given))
+
     with _terminable():
-        return command_errors("din-score", "cpu,batch", lambda: _score(arguments))
+        return command_errors("din-score", "cpu,batch", run)
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -323,8 +350,8 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
     what = "Show the activation weight of every behavior of some rows."
     parser = command_parser("din-explain", what, EXPLAIN_EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="model.onnx", type=Path, help="from din-convert --explain")
-    add("input", metavar="INPUT", type=Path, help="a Parquet file")
+    add("model", metavar="model.onnx", type=path, help="from din-convert --explain")
+    add("input", metavar="INPUT", type=path, help="a Parquet file")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--row",
@@ -347,10 +374,14 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
         default=20,
         help="of --where: the first N rows (default: %(default)s)",
     )
-    add("--out", type=Path, help="weights.html, .png or .svg; without it a table")
+    add("--out", type=path, help="weights.html, .png or .svg; without it a table")
     _add_data_root(parser)
-    arguments = parser.parse_args(argv)
-    return command_errors("din-explain", "cpu,batch,plot", lambda: _explain(arguments))
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _explain(read_paths(parser, given))
+
+    return command_errors("din-explain", "cpu,batch,plot", run)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -393,16 +424,20 @@ def inspect_main(argv: Sequence[str] | None = None) -> int:
         "inputs",
         metavar="DATA",
         nargs="+",
-        type=Path,
+        type=path,
         help="Parquet files, or folders of them",
     )
-    add("--spec", required=True, type=Path, help="feature spec, .toml or .json")
+    add("--spec", required=True, type=path, help="feature spec, .toml or .json")
     add("--rows", metavar="N", type=positive, help="only the first N rows")
-    add("--plot", metavar="FILE", type=Path, help="a picture: .png, .svg or .pdf")
+    add("--plot", metavar="FILE", type=path, help="a picture: .png, .svg or .pdf")
     add("--json", action="store_true", help="print the findings as JSON on stdout")
     add("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args(argv)
-    return command_errors("din-inspect", "batch,plot", lambda: _inspect(arguments))
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _inspect(read_paths(parser, given))
+
+    return command_errors("din-inspect", "batch,plot", run)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -433,12 +468,16 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
     what = "Compare every byte of a model with what din-convert wrote."
     parser = command_parser("din-verify", what, VERIFY_EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
+    add("model", metavar="model.onnx", type=path, help="what din-convert wrote")
     _add_data_root(parser)
     add("--json", action="store_true", help="print what was read as JSON on stdout")
     add("--quiet", action="store_true", help="no progress")
-    arguments = parser.parse_args(argv)
-    return command_errors("din-verify", "batch", lambda: _verify(arguments))
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _verify(read_paths(parser, given))
+
+    return command_errors("din-verify", "batch", run)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -451,8 +490,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"model_id": model.model_id, "files": files}))
         return 0
-    for path, size in files.items():
-        print(f"{size:>15,} bytes  {path}")
+    for name, size in files.items():
+        print(f"{size:>15,} bytes  {name}")
     print(f"every byte is as din-convert wrote it; model id {model.model_id}")
     return 0
 
