@@ -18,6 +18,7 @@ __all__ = [
     "explain_main",
     "inspect_main",
     "main",
+    "notes_of",
     "path",
     "positive",
     "read_paths",
@@ -135,6 +136,11 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
     return 1
+
+
+def notes_of(name: str) -> Callable[[str], None]:
+    """Return what prints a command's notes on stderr."""
+    return lambda note: print(f"{name}: {note}", file=sys.stderr)
 
 
 def positive(text: str) -> int:
@@ -317,6 +323,7 @@ def _score(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,
+            on_note=notes_of("din-score"),
         )
     except JobError as error:
         if arguments.json and error.summary is not None:
@@ -451,6 +458,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         arguments.inputs,
         max_rows=arguments.rows,
         progress=not arguments.quiet,
+        on_note=notes_of("din-inspect"),
     )
     if arguments.plot:
         write_picture(found, arguments.plot)

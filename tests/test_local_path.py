@@ -47,7 +47,9 @@ def test_urls_are_refused_by_their_own_name(text: str) -> None:
     for given in (text, os.fsencode(text)):
         with pytest.raises(InputError) as caught:
             local_path(given, "--out")  # type: ignore[arg-type]
-        wanted = f"expected a path on this machine, got {text} - at `--out`. {FIX}{text}."
+        wanted = (
+            f"expected a path on this machine, got {text} - at `--out`. {FIX}{text}."
+        )
         assert str(caught.value) == wanted
     collapsed = str(Path(text))
     with pytest.raises(ModelError) as refused:

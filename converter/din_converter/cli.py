@@ -12,7 +12,14 @@ from typing import Any
 
 from din_converter.settings import Settings
 from din_converter.train_options import add_options, read_config, write_config
-from din_infer.cli import command_errors, command_parser, path, positive, read_paths
+from din_infer.cli import (
+    command_errors,
+    command_parser,
+    notes_of,
+    path,
+    positive,
+    read_paths,
+)
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
@@ -131,8 +138,11 @@ def _train(arguments: argparse.Namespace) -> int:
         rule = "a folder, or one to be made in an existing folder"
         raise InputError(rule, arguments.run, "--run")
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
-    rows = Rows.open(arguments.data, spec)
-    valid = Rows.open(arguments.valid, spec) if arguments.valid else None
+    note = notes_of("din-train")
+    rows = Rows.open(arguments.data, spec, on_note=note)
+    valid = None
+    if arguments.valid:
+        valid = Rows.open(arguments.valid, spec, on_note=note)
     given = vars(arguments) | {"progress": not arguments.quiet}
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
     sources = {

@@ -15,6 +15,7 @@ from torch import Tensor
 from din_converter.model import ClickModel
 from din_converter.rows import Rows
 from din_infer import metrics
+from din_infer.jobs.data_files import one_file
 from din_infer.jobs.pipeline import ahead
 from din_infer.jobs.sources import found_in, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
@@ -42,7 +43,7 @@ def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
     """
     roles = (spec.label, spec.group, spec.time, spec.weight)
     wanted = list(dict.fromkeys([*spec.columns, *(r for r in roles if r)]))
-    with open_parquet(path, wanted, spec.optional_columns) as file:
+    with open_parquet(one_file(path), wanted, spec.optional_columns) as file:
         names = found_in(file, wanted, spec.optional_columns)
         return file.read(columns=names).combine_chunks()
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from din_infer import columns
 from din_infer.errors import InputError, ModelError
-from din_infer.jobs.sources import expand, in_file, open_parquet, reading
+from din_infer.jobs.data_files import Note, expand, ignore
+from din_infer.jobs.sources import in_file, open_parquet, reading
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
@@ -86,8 +87,21 @@ class Rows:
         return cls(spec, pieces)
 
     @classmethod
-    def open(cls, paths: Iterable[str | Path], spec: FeatureSpec) -> "Rows":
+    def open(
+        cls,
+        paths: Iterable[str | Path],
+        spec: FeatureSpec,
+        *,
+        on_note: Note = ignore,
+    ) -> "Rows":
         """Take the rows of Parquet files, or folders of them; only footers are read.
+
+        Parameters
+        ----------
+        paths : iterable of path
+            As `expand` takes them, and `on_note`.
+        spec : FeatureSpec
+        on_note : callable
 
         Raises
         ------
@@ -98,7 +112,7 @@ class Rows:
         wanted = list(dict.fromkeys([*spec.columns, *_roles(spec)]))
         pieces = []
         first: tuple[str, list[str]] | None = None
-        for path in expand(list(paths)):
+        for path in expand(list(paths), on_note=on_note):
             with open_parquet(path, wanted, spec.optional_columns) as file:
                 metadata = file.metadata
                 names = file.schema_arrow.names

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from din_infer.errors import InputError, check_suffix
 from din_infer.explain import Explanation
+from din_infer.jobs.data_files import one_file
 from din_infer.jobs.sources import found_in, open_parquet, reading
 from din_infer.predictor import Predictor
 from din_infer.whole_file import WholeFile, writing
@@ -43,6 +44,7 @@ def find_rows(
     InputError
         If the file, a column or a value cannot be read, or no row is so.
     """
+    source = one_file(source)
     columns = [name for name, _ in where]
     found: list[int] = []
     with open_parquet(source, columns) as file:
@@ -102,6 +104,7 @@ def explain_file(
     InputError
         If the file cannot be read, has no such row, or a row does not fit the spec.
     """
+    source = one_file(source)
     spec = predictor.spec
     with open_parquet(source, spec.columns, spec.optional_columns) as file:
         columns = found_in(file, spec.columns, spec.optional_columns)

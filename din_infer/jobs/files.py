@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 from din_infer.errors import FIELDS, InputError, check_count
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
+from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
 from din_infer.jobs.shards import Job, Run, Shard, Summary
-from din_infer.jobs.sources import Identity, Source, find_sources
+from din_infer.jobs.sources import STDIN, Identity, Source, find_sources
+from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
 from din_infer.whole_file import writing
@@ -69,6 +71,7 @@ def score_files(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    on_note: Note = ignore,
 ) -> Summary:
     """Score every input file into the folder `out`, under its own name.
 
@@ -107,6 +110,8 @@ def score_files(
         Begin anew, and replace outputs that exist; without it they are an InputError.
     progress : bool
         Show a bar on stderr when that is a terminal.
+    on_note : callable
+        Called at once with each sentence that `Summary.notes` collects.
 
     Raises
     ------
@@ -124,6 +129,8 @@ def score_files(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
+    inputs = [i if str(i) == STDIN else local_path(i, "inputs") for i in inputs]
+    out = local_path(out, "out")
     check_count(batch_size, "batch_size")
     check_count(max_bad_rows, "max_bad_rows", 0)
     check_count(1 if workers is None else workers, "workers")
@@ -144,8 +151,14 @@ def score_files(
     started = time.perf_counter()
     threads = predictor.threads if predictor.threads > 1 else workers
     summary = Summary(predictor.model_id, predictor.device, threads)
-    _check_apart(inputs, Path(out))
-    shards = _look(job, find_sources(inputs, format), Path(out), resume=resume)
+
+    def note(text: str) -> None:
+        summary.notes.append(text)
+        on_note(text)
+
+    _check_apart(inputs, out)
+    sources = find_sources(inputs, format, note)
+    shards = _look(job, sources, out, resume=resume)
     about = {
         "versions": {name: version(name) for name in ("din-infer", "pyarrow")},
         "model_id": predictor.model_id,
@@ -154,9 +167,9 @@ def score_files(
     }
     targets = [s.source.target for s in shards]
     with (
-        writing("the scores", Path(out)),
+        writing("the scores", out),
         closing(
-            Ledger(Path(out), about, targets, resume=resume, overwrite=overwrite)
+            Ledger(out, about, targets, resume=resume, overwrite=overwrite)
         ) as ledger,
         _bar(shards, progress) as bar,
     ):

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
-from din_infer.jobs.sources import Source, read_footer
+from din_infer.jobs.sources import Source, read_footer, read_names, readable_names
 from din_infer.spec import FeatureSpec
 
 __all__ = ["open_reader"]
@@ -114,6 +114,8 @@ class ArrowReader(Reader):
                 self._file.seek(0)
             self._reader = pa.ipc.open_stream(self._file)
         self.schema = self._reader.schema
+        with readable_names(str(source)):
+            read_names(self.schema)
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         try:

@@ -37,7 +37,8 @@ class Summary:
 
     `rows`, `bad_rows`, `seconds` and `fields` count what this process scored; `files`
     are the outputs it wrote, `whole` those that were whole before or that other
-    processes wrote, `failed` maps inputs to why they have no output.
+    processes wrote, `failed` maps inputs to why they have no output, `notes` say which
+    files of folders are not read.
     """
 
     model_id: str
@@ -50,6 +51,7 @@ class Summary:
     whole: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     fields: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rows_per_second(self) -> float:

@@ -1,6 +1,5 @@
-"""The files of a job: which they are, whether they are still the same, Parquet."""
+"""The inputs of a job: where they are, whether they are still the same, Parquet."""
 
-import glob
 import hashlib
 import os
 from collections import Counter
@@ -14,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.errors import InputError
+from din_infer.jobs.data_files import FORMATS, Note, find_files, format_of, ignore
+from din_infer.local_path import local_path
 
 __all__ = [
-    "FORMATS",
     "STDIN",
     "Identity",
     "Source",
-    "expand",
     "find_sources",
     "found_in",
     "in_file",
@@ -28,20 +27,6 @@ __all__ = [
     "reading",
 ]
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-TEXT = ("csv", "tsv", "jsonl")
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 STDIN = "-"
 PAGE_BYTES = 1 << 16  # of a column of Parquet, that are read at a time
 END_BYTES = 1 << 16  # of a file's start and end, which tell it from others
@@ -88,88 +73,10 @@ class Source:
         return self.path.open("rb")
 
 
-def expand(
-    inputs: Sequence[str | Path], suffixes: Iterable[str] = (".parquet",)
-) -> Iterator[Path]:
-    """List the files, and those of folders and globs in order of name.
-
-    Parameters
-    ----------
-    inputs : sequence of path
-        Files; folders, whose files of these suffixes are taken, of folders in them too;
-        or patterns such as ``shards/*.parquet``. Files and folders whose names begin
-        with "." or "_" are left out of folders, as engines leave them out.
-    suffixes : iterable of str
-
-    Raises
-    ------
-    InputError
-        If a folder has none, or a pattern matches none.
-    """
-    for path, _ in _expand(inputs, tuple(suffixes)):
-        yield path
-
-
-def _expand(
-    inputs: Sequence[str | Path], suffixes: tuple[str, ...]
-) -> Iterator[tuple[Path, PurePath]]:
-    """List files, and each one's name inside what was given."""
-    for item in map(Path, inputs):
-        if item.is_dir():
-            found = sorted(_inside(item, suffixes))
-            if not found:
-                plain = ", *".join(s for s in suffixes if not s.endswith(COMPRESSED))
-                raise InputError(f"a folder with *{plain}", "none", str(item))
-            yield from ((path, path.relative_to(item)) for path in found)
-        elif not item.exists() and glob.has_magic(str(item)):
-            # a pattern may be absolute, which Path.glob refuses
-            names = glob.glob(str(item), recursive=True)  # noqa: PTH207
-            if not names:
-                raise InputError("files of this pattern", "none", str(item))
-            for match in map(Path, sorted(names)):
-                if match.is_dir():
-                    yield from _expand([match], suffixes)
-                else:
-                    yield match, PurePath(match.name)
-        else:
-            yield item, PurePath(item.name)
-
-
-def _inside(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    for path, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith((".", "_"))]
-        for name in files:
-            if name.endswith(suffixes) and not name.startswith((".", "_")):
-                yield Path(path) / name
-
-
-def format_of(path: Path, given: str | None) -> str:
-    """Tell the format of a file by its name or its first bytes, unless it is given.
-
-    Raises
-    ------
-    InputError
-        If it cannot be told, or there is no such file.
-    """
-    if given is not None:
-        return given
-    suffixes = [s for s in path.suffixes if s not in COMPRESSED]
-    if suffixes and suffixes[-1] in FORMATS:
-        return FORMATS[suffixes[-1]]
-    try:
-        with path.open("rb") as file:
-            start = file.read(6)
-    except OSError as error:
-        raise InputError("a file to read", error, str(path)) from None
-    for magic, kind in ((b"PAR1", "parquet"), (b"ARROW1", "arrow")):
-        if start.startswith(magic):
-            return kind
-    rule = "a name that ends in " + ", ".join(FORMATS)
-    raise InputError(rule, path.name, str(path), "Give --format.")
-
-
 def find_sources(
-    inputs: Sequence[str | Path], given: str | None = None
+    inputs: Sequence[str | Path],
+    given: str | None = None,
+    on_note: Note = ignore,
 ) -> list[Source]:
     """List the inputs of a job, and where their scores go.
 
@@ -179,6 +86,8 @@ def find_sources(
         As `expand` takes them, of all formats; ``-`` is stdin.
     given : str, optional
         The format of all of them: "parquet", "arrow", "csv", "tsv" or "jsonl".
+    on_note : callable
+        As of `expand`.
 
     Returns
     -------
@@ -190,28 +99,19 @@ def find_sources(
     Raises
     ------
     InputError
-        If a folder or a pattern has no files, or a file is there twice.
+        As `expand`; or if a file's format cannot be told.
     """
     wanted = [i for i in inputs if str(i) != STDIN]
-    suffixes = tuple(
-        suffix + end
-        for suffix, kind in FORMATS.items()
-        for end in ("", *(COMPRESSED if kind in TEXT else ()))
-        if given in (None, kind)
-    )
-    pairs = list(_expand(wanted, suffixes))
-    paths = [path for path, _ in pairs]
-    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
-    for path, times in Counter(whole).items():
-        if times > 1:
-            raise InputError("each input once", "it twice", str(path))
+    kinds = set(FORMATS.values()) if given is None else {given}
+    pairs = find_files(wanted, kinds, given=given, on_note=on_note)
     names = [name for _, name in pairs]
     if len(set(names)) < len(names):
+        whole = [Path(os.path.abspath(path)) for path, _ in pairs]  # noqa: PTH100
         top = os.path.commonpath([path.parent for path in whole])
         names = [PurePath(path.relative_to(top)) for path in whole]
     found = []
-    for path, name in zip(paths, names, strict=True):
-        kind = format_of(path, given)
+    for (path, _), name in zip(pairs, names, strict=True):
+        kind = given or _told(path)
         # folders of engines have files without a suffix
         target = name if kind == "parquet" else name.with_name(name.name + ".parquet")
         found.append(Source(path, kind, target))
@@ -222,6 +122,17 @@ def find_sources(
             got = f"two that become {target}"
             raise InputError("inputs of different names", got, "inputs")
     return found
+
+
+def _told(path: Path) -> str:
+    try:
+        kind = format_of(path)
+    except OSError as error:
+        raise InputError("a file to read", error, str(path)) from None
+    if kind is None:
+        rule = "a name that ends in " + ", ".join(FORMATS)
+        raise InputError(rule, path.name, str(path), "Give --format.")
+    return kind
 
 
 def _stdin(given: str | None, times: int) -> Source:
@@ -244,7 +155,7 @@ def open_parquet(
     InputError
         If it is not a readable Parquet file, or lacks some: all are named.
     """
-    file = read_footer(path)
+    file = read_footer(local_path(path, "inputs"))
     names = file.schema_arrow.names
     wanted = list(wanted)
     twice = [c for c in (*wanted, *optional) if names.count(c) > 1]
@@ -255,8 +166,18 @@ def open_parquet(
     if missing:
         file.close()
         rule = "the columns " + ", ".join(missing)
-        raise InputError(rule, "only " + ", ".join(names), str(path))
+        got, fix = "only " + ", ".join(names), in_path(path, missing)
+        raise InputError(rule, got, str(path), fix)
     return file
+
+
+def in_path(path: str | Path, missing: Iterable[str]) -> str:
+    """Say which missing columns are in a path alone, as ``day=2026-01-01``; else ""."""
+    keys = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
+    found = [name for name in missing if name in keys]
+    if not found:
+        return ""
+    return f"{', '.join(found)}: in the path alone. Write the values into the files."
 
 
 def read_footer(path: str | Path) -> pq.ParquetFile:
@@ -268,10 +189,39 @@ def read_footer(path: str | Path) -> pq.ParquetFile:
         If it is not readable.
     """
     try:
-        return pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
-    except (OSError, UnicodeError, pa.ArrowException) as error:
+        with readable_names(str(path)):
+            file = pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
+            read_names(file.schema_arrow)
+            return file
+    except (OSError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
         raise InputError(rule, str(error).splitlines()[0], str(path)) from None
+
+
+@contextmanager
+def readable_names(where: str) -> Iterator[None]:
+    """Turn the error of a name that is not UTF-8 into an `InputError`."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        got, fix = repr(error.object), "Write the file anew with other names."
+        raise InputError("column names in UTF-8", got, where, fix) from None
+
+
+def read_names(fields: Iterable[pa.Field]) -> None:
+    """Read the names of fields and of those inside; UnicodeDecodeError for bad ones."""
+    for field in fields:
+        field.name  # noqa: B018 - decoded here
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        kind = getattr(kind, "storage_type", kind)
+        if pa.types.is_struct(kind) or pa.types.is_union(kind):
+            read_names(kind.field(i) for i in range(kind.num_fields))
+        elif pa.types.is_map(kind):
+            read_names((kind.key_field, kind.item_field))
+        elif hasattr(kind, "value_field"):
+            read_names((kind.value_field,))
 
 
 @contextmanager
