@@ -154,9 +154,8 @@ class _Folder:
 
     def files(self, on_note: Note) -> list[tuple[Path, PurePath]]:
         """List its data files in order of name."""
-        found = [
-            (path, path.relative_to(self._top)) for path in sorted(self._walk(on_note))
-        ]
+        paths = sorted(self._walk(on_note))
+        found = [(path, PurePath(path.relative_to(self._top))) for path in paths]
         left = ", ".join(f"{n:,} {what}" for what, n in sorted(self.skipped.items()))
         if not found:
             plain = ", *".join(s for s, kind in FORMATS.items() if kind in self._kinds)

@@ -21,7 +21,7 @@ from din_infer.jobs.output import Output
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import open_reader
-from din_infer.jobs.sources import Identity, Source, in_file
+from din_infer.jobs.sources import Identity, Source, in_file, in_path
 from din_infer.predictor import Predictor
 from din_infer.whole_file import writing
 
@@ -154,8 +154,12 @@ class Job:
             )
         except InputError as error:
             reader.close()
-            where = str(source) if error.column == "schema" else error.column
-            raise error.at(column=where) from None
+            if error.column != "schema":
+                raise
+            columns = (*self.predictor.spec.columns, *self.keep)
+            missing = [n for n in columns if n not in reader.schema.names]
+            fix = error.fix or in_path(source, missing)
+            raise error.at(column=str(source), fix=fix) from None
         return reader, scorer
 
 

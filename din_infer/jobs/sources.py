@@ -171,9 +171,9 @@ def open_parquet(
     return file
 
 
-def in_path(path: str | Path, missing: Iterable[str]) -> str:
+def in_path(source: str | Path | Source, missing: Iterable[str]) -> str:
     """Say which missing columns are in a path alone, as ``day=2026-01-01``; else ""."""
-    keys = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
+    keys = [part.partition("=")[0] for part in Path(str(source)).parts if "=" in part]
     found = [name for name in missing if name in keys]
     if not found:
         return ""
