@@ -180,8 +180,12 @@ def in_path(source: str | Path | Source, missing: Iterable[str]) -> str:
     return f"{', '.join(found)}: in the path alone. Write the values into the files."
 
 
-def read_footer(path: str | Path) -> pq.ParquetFile:
+def read_footer(
+    path: str | Path, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
     """Open a Parquet file, to be read by the page: row groups may be of any size.
+
+    `metadata` is its footer, where that has been read.
 
     Raises
     ------
@@ -190,7 +194,9 @@ def read_footer(path: str | Path) -> pq.ParquetFile:
     """
     try:
         with readable_names(str(path)):
-            file = pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
+            file = pq.ParquetFile(
+                path, metadata=metadata, buffer_size=PAGE_BYTES, pre_buffer=False
+            )
             read_names(file.schema_arrow)
             return file
     except (OSError, pa.ArrowException) as error:
