@@ -275,8 +275,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="begin anew: replace files that are there already",
     )
+    add(
+        "--add",
+        action="store_true",
+        help="with --resume: take up inputs that are new in a folder that grows",
+    )
     add("--json", action="store_true", help="print a summary as JSON on stdout")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", action="store_true", help="no progress bar or lines")
     return parser
 
 
@@ -284,6 +289,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run din-score; returns the exit status."""
     parser = build_parser()
     given = parser.parse_args(argv)
+    if given.add and not given.resume:
+        parser.error("argument --add: goes with --resume")
 
     def run() -> int:
         return _score(read_paths(parser, given))
@@ -321,6 +328,7 @@ def _score(arguments: argparse.Namespace) -> int:
             separator=arguments.list_separator,
             workers=threads,
             resume=arguments.resume,
+            add=arguments.add,
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,
             on_note=notes_of("din-score"),
@@ -438,7 +446,7 @@ def inspect_main(argv: Sequence[str] | None = None) -> int:
     add("--rows", metavar="N", type=positive, help="only the first N rows")
     add("--plot", metavar="FILE", type=path, help="a picture: .png, .svg or .pdf")
     add("--json", action="store_true", help="print the findings as JSON on stdout")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", action="store_true", help="no progress bar or lines")
     given = parser.parse_args(argv)
 
     def run() -> int:

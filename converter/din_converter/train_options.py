@@ -106,7 +106,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     setting("--device", "cpu, cuda, cuda:1")
     what = "save at least this often for --resume, and after every epoch"
     setting("--checkpoint-minutes", what, metavar="M", type=_strength)
-    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    group.add_argument("--quiet", action="store_true", help="no progress bar or lines")
 
 
 def read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:

@@ -138,8 +138,8 @@ def _cast(wanted: pa.DataType) -> Callable[[pa.Array], pa.Array]:
 
     def cast(values: pa.Array) -> pa.Array:
         if wanted == pa.float64():
-            made = columns.floats(pa.table({"values": values}), "values")
-            return pa.array(made, mask=np.asarray(values.is_null()))
+            numbers = columns.floats(pa.table({"values": values}), "values")
+            return pa.array(numbers, mask=np.asarray(values.is_null()))
         if wanted == pa.int64():
             made, valid = columns.integers(values, "values")
             return pa.array(made, mask=valid == 0)

@@ -5,7 +5,7 @@ read (a thread) ─► prepare, encode, run (worker threads, in order) ─► wr
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from din_infer.encode import Stats
 from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
-from din_infer.jobs.ledger import Ledger
+from din_infer.jobs.ledger import Ledger, file_digest
 from din_infer.jobs.output import Output
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
@@ -38,7 +38,7 @@ class Summary:
     `rows`, `bad_rows`, `seconds` and `fields` count what this process scored; `files`
     are the outputs it wrote, `whole` those that were whole before or that other
     processes wrote, `failed` maps inputs to why they have no output, `notes` say which
-    files of folders are not read.
+    files of folders are not read, and what has changed since a resumed job began.
     """
 
     model_id: str
@@ -88,12 +88,22 @@ class Shard:
     error: Exception | None = None
     num_rows: int | None = None
     ready: tuple[Reader, BatchScorer] | None = None  # of what opens once only
+    sha256: str | None = None  # of all bytes of the input, once it has been read
+
+    def has_content(self, then: Mapping[str, Any]) -> bool:
+        """Tell whether the input is as a manifest says."""
+        path, identity = self.source.path, self.identity
+        if path is None or identity is None:
+            return False
+        return identity.has_content(path, self.source.format, then)
 
     def describe(self) -> dict[str, Any]:
         """Describe the input for JSON."""
         path = self.source.path
         where = "-" if path is None else os.path.abspath(path)  # noqa: PTH100
         identity = {} if self.identity is None else asdict(self.identity)
+        if self.sha256 is not None:
+            identity["sha256"] = self.sha256
         return {"path": where, **identity, "output": str(self.source.target)}
 
 
@@ -198,6 +208,7 @@ class Run:
             left = others
             if left and len(left) == before:
                 self._bar.set_postfix_str(f"{len(left)} in other processes")
+                self._bar.update(0)
                 time.sleep(WAIT_S)
         self._summary.fields = self._stats.to_dict()
 
@@ -219,6 +230,10 @@ class Run:
         for shard in shards:
             if not self._ledger.claim(shard.k):
                 others.append(shard)
+                continue
+            if self._ledger.is_left_out(shard.k):
+                self._ledger.release(shard.k)
+                self._summary.notes.append(f"{shard.source}: left out meanwhile")
                 continue
             found = self._ledger.manifest(shard.k)
             if found is not None:
@@ -246,6 +261,9 @@ class Run:
                     read = reader.fraction()
                     for part in scorer.cut(batch, CANDIDATES):
                         yield _Event("batch", shard, part, scorer, fraction=read)
+                path = shard.source.path
+                if path is not None and shard.source.format != "parquet":
+                    shard.sha256 = file_digest(path)
                 self._check_same(shard)
             except (InputError, OSError) as error:
                 shard.error = shard.error or error

@@ -3,16 +3,17 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.errors import InputError
+from din_infer.integrity import digest_of
 from din_infer.jobs.data_files import FORMATS, Note, find_files, format_of, ignore
 from din_infer.local_path import local_path
 
@@ -37,12 +38,30 @@ class Identity:
     """What tells a file from what might stand in its place later.
 
     `ends` is the SHA-256 of its first and last 64 KiB: of Parquet, the footer with the
-    places and statistics of all pages is there.
+    places, sizes and statistics of all column chunks is there.
     """
 
     size: int
     mtime_ns: int
     ends: str
+    ctime_ns: int = field(compare=False)  # a link or another mode changes it, too
+
+    def has_content(self, path: Path, kind: str, then: Mapping[str, Any]) -> bool:
+        """Tell whether a file has the content that a manifest describes.
+
+        Its place and time do not matter. Of Parquet, size and ends decide: no writer
+        changes values and leaves sizes and statistics as they are. Of other formats all
+        bytes do, where the file has been touched since; OSError if it cannot be read.
+        """
+        if (self.size, self.ends) != (then.get("size"), then.get("ends")):
+            return False
+        if kind == "parquet" or self.size <= 2 * END_BYTES:
+            return True
+        times = self.mtime_ns, self.ctime_ns
+        if times == (then.get("mtime_ns"), then.get("ctime_ns")):
+            return True
+        with path.open("rb") as file:
+            return digest_of(file, self.size) == then.get("sha256")
 
     @classmethod
     def of(cls, path: Path) -> "Identity":
@@ -52,7 +71,8 @@ class Identity:
             digest = hashlib.sha256(file.read(END_BYTES))
             file.seek(max(0, status.st_size - END_BYTES))
             digest.update(file.read(END_BYTES))
-        return cls(status.st_size, status.st_mtime_ns, digest.hexdigest())
+        ends = digest.hexdigest()
+        return cls(status.st_size, status.st_mtime_ns, ends, status.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -216,9 +236,9 @@ def readable_names(where: str) -> Iterator[None]:
 
 def read_names(fields: Iterable[pa.Field]) -> None:
     """Read the names of fields and of those inside; UnicodeDecodeError for bad ones."""
-    for field in fields:
-        field.name  # noqa: B018 - decoded here
-        kind = field.type
+    for column in fields:
+        column.name  # noqa: B018 - decoded here
+        kind = column.type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         kind = getattr(kind, "storage_type", kind)

@@ -5,7 +5,6 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
@@ -25,6 +23,7 @@ from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
 from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
+from din_infer.jobs.progress import show_progress
 from din_infer.jobs.sources import found_in, in_file, open_parquet, reading
 from din_infer.session import available_cpus
 from din_infer.spec import Dense, Encoder, FeatureSpec
@@ -102,7 +101,7 @@ def inspect_files(
     max_rows : int, optional
         Only so many rows, from the first on.
     progress : bool
-        Show a bar on stderr when that is a terminal.
+        Show a bar on stderr when that is a terminal, else write a line a minute.
     on_note : callable
         Called with a sentence about files that are not read.
 
@@ -142,15 +141,7 @@ def inspect_files(
     absent = {role: name for role, name in named.items() if role not in present}
     rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
     inspector = _Inspector(spec, present)
-    bar = tqdm(
-        total=rows,
-        unit=" rows",
-        unit_scale=True,
-        desc="inspecting",
-        file=sys.stderr,
-        disable=None if progress else True,
-    )
-    with bar:
+    with show_progress(rows, "inspecting", progress) as bar:
         names = inspector.columns, spec.optional_columns
         for source, start, batch in _read(sources, *names, batch_size, rows):
             try:
