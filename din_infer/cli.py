@@ -34,6 +34,9 @@ examples:
   din-score model.onnx 'days/*.parquet' --out scores/ --resume
       goes on where a killed job stopped; begun in several terminals, or on several
       machines that share the folder, they share the files and none is scored twice
+  din-score model.onnx days/ --out scores/ --resume --add
+      takes up files that are new in a folder that grows. A file that failed is scored as
+      it is once repaired, with --resume alone
   din-score model.onnx requests.jsonl --out scores/ --explode --keep request_id,goods_id
       rows are requests with lists of candidates: a row for each candidate; without
       --explode, `score` is a list in the candidates' order
@@ -268,7 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="go on with the job in --out, alone or beside others; begin it if there"
-        " is none",
+        " is none; inputs that failed are taken as they are now",
     )
     again.add_argument(
         "--overwrite",
