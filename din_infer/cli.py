@@ -35,8 +35,8 @@ examples:
       goes on where a killed job stopped; begun in several terminals, or on several
       machines that share the folder, they share the files and none is scored twice
   din-score model.onnx days/ --out scores/ --resume --add
-      takes up files that are new in a folder that grows. A file that failed is scored as
-      it is once repaired, with --resume alone
+      takes up files that are new in a folder that grows; --resume alone scores files
+      that failed, once they are repaired
   din-score model.onnx requests.jsonl --out scores/ --explode --keep request_id,goods_id
       rows are requests with lists of candidates: a row for each candidate; without
       --explode, `score` is a list in the candidates' order
