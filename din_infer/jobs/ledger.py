@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -30,6 +30,7 @@ JOB_LOCK = 1 << 56  # the byte that is locked while job.json is made
 WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
 MOST_NAMES = 3  # of inputs, in a sentence
 ANEW = "Give --overwrite to begin anew."
+_Inputs = Mapping[str, Mapping[str, Any]]  # by the names of their outputs
 _OPEN: set[str] = set()
 _OPENING = Lock()
 os.register_at_fork(after_in_child=_OPEN.clear)  # those are the parent's
@@ -105,8 +106,6 @@ class Ledger:
         self._job = {"format": FORMAT, **job}
         self._add, self._same, self._note = add, same, on_note
         self.gone: set[int] = set()
-        self._listed: set[str] = set()
-        self._seen: object = None  # which job.json `_listed` is of
         self._key, self._handle = os.path.realpath(out), -1
         with _OPENING:
             if self._key in _OPEN:
@@ -198,7 +197,9 @@ class Ledger:
         if found.get("format") != FORMAT:
             rule = f"a job of format {FORMAT}, as this version writes it"
             raise InputError(rule, f"format {found.get('format')!r}", place, ANEW)
-        if not all(isinstance(i, dict) and "output" in i for i in inputs):
+        if not all(
+            isinstance(i, dict) and isinstance(i.get("output"), str) for i in inputs
+        ):
             raise InputError("a job to go on with", "damage", place, ANEW)
         wanted = json.loads(json.dumps(self._job))
         begun = {key: found.get(key) for key in wanted}
@@ -211,93 +212,80 @@ class Ledger:
         """Take up the inputs as they are now; refuses before it changes anything."""
         begun = {i["output"]: i for i in job["inputs"]}
         given = {i["output"]: i for i in self._inputs}
-        new = [name for name in given if name not in begun]
+        new = {name: given[name] for name in given if name not in begun}
         self._check_new(new, begun, given)
-        changed, moved = [], []
+        changed, moved = {}, {}
         for k, name in enumerate(self._targets):
+            entry, manifest = given[name], self._finished(name)
             if name in new:
                 continue
-            manifest = self._finished(name)
-            if manifest is None:
-                if "size" not in given[name]:
-                    continue  # not there: an error of its own
-                if _content(given[name]) != _content(begun[name]):
-                    changed.append(name)
-                elif given[name] != begun[name]:
-                    moved.append(name)
-            elif "size" not in given[name]:
+            if manifest is not None and "size" not in entry:
                 self.gone.add(k)
-            elif not self._same(k, manifest.get("input", {})):
-                rule = f"the content that {self.out / name} was scored from"
-                fix = (
-                    f"Put it back, or remove {self.out / name} to have it scored again."
-                )
-                raise InputError(rule, "another one", given[name]["path"], fix)
+            elif manifest is not None:
+                self._check_same(k, manifest.get("input"))
+            elif "size" in entry and _content(entry) != _content(begun[name]):
+                changed[name] = entry
+            elif "size" in entry and entry != begun[name]:
+                moved[name] = entry
         absent = [name for name in begun if name not in given]
-        left_out = [name for name in absent if self._finished(name) is None]
-        for name in left_out:
-            self._check_left_out(name)
-        done = [n for n in absent if n not in left_out]
-        done += [self._targets[k] for k in sorted(self.gone)]
+        left_out = {name for name in absent if self._finished(name) is None}
+        self._check_left_out(left_out)
+        done = [self._targets[k] for k in sorted(self.gone)]
+        done += [name for name in absent if name not in left_out]
         for names, what in (
             (done, "not given or not there now, and whole, so the outputs stay"),
             (changed, "taken as now, changed since the job began"),
             (new, "added to the job"),
-            (left_out, "not given now, and left out of the job"),
+            (sorted(left_out), "not given now, and left out of the job"),
         ):
             if names:
                 are = "input is" if len(names) == 1 else "inputs are"
-                self._note(f"{len(names):,} {are} {what}: {_names(names)}")
+                self._note(f"{len(names):,} {are} {what}: {_names(list(names))}")
         if not (changed or moved or new or left_out):
             return
-        kept = [begun[n] if n not in (*changed, *moved) else given[n] for n in begun]
-        kept = [entry for entry in kept if entry["output"] not in left_out]
-        kinds = {"changed": changed, "added": new, "left out": left_out}
-        changes = [
-            {"output": name, "change": kind}
-            for kind, ns in kinds.items()
-            for name in ns
+        inputs = begun | changed | moved | new
+        kept = [entry for name, entry in inputs.items() if name not in left_out]
+        kinds = {"changed": changed, "added": new, "left out": sorted(left_out)}
+        changes = job.get("changes", []) + [
+            {"output": name, "change": kind} for kind in kinds for name in kinds[kind]
         ]
-        changes = [*job.get("changes", []), *changes]
-        more = {"changes": changes} if changes else {}
-        self._write({**job, "inputs": kept + [given[n] for n in new], **more})
+        self._write({**job, "inputs": kept} | ({"changes": changes} if changes else {}))
 
-    def _check_new(
-        self,
-        new: Sequence[str],
-        begun: Mapping[str, Mapping[str, Any]],
-        given: Mapping[str, Mapping[str, Any]],
-    ) -> None:
+    def _check_same(self, k: int, then: object) -> None:
+        """Refuse another content of the input of a shard that is done."""
+        if not self._same(k, then if isinstance(then, dict) else {}):
+            target, place = self.target(k), str(self._inputs[k]["path"])
+            fix = f"Put it back, or remove {target} to have it scored again."
+            rule = f"the content that {target} was scored from"
+            raise InputError(rule, "another one", place, fix)
+
+    def _check_new(self, new: _Inputs, begun: _Inputs, given: _Inputs) -> None:
         """Refuse inputs that the job does not have, unless they are to be added."""
-        named = {
-            entry["path"]: name for name, entry in begun.items() if "path" in entry
-        }
+        named = {entry.get("path"): name for name, entry in begun.items()}
         for name in new:
-            before = named.get(given[name]["path"])
+            before = named.get(new[name]["path"])
             if before is not None and before not in given:
                 rule = f"the output {before} of this input, as when the job began"
                 fix = "Give the inputs as then, or --overwrite to begin anew."
-                raise InputError(rule, name, given[name]["path"], fix)
+                raise InputError(rule, name, str(new[name]["path"]), fix)
         if new and not self._add:
             rule = f"the inputs of the job that has begun, {len(begun):,} of them"
             fix = "Give --resume --add to take them up, or --overwrite to begin anew."
-            got = f"{len(new):,} more, {_names(new)}"
+            got = f"{len(new):,} more, {_names(list(new))}"
             raise InputError(rule, got, str(self._path), fix)
-        self._check_targets(new, overwrite=False)
+        self._check_targets(list(new), overwrite=False)
 
-    def _check_left_out(self, name: str) -> None:
-        """Refuse to leave out what another process is at, or an output not ours."""
-        if not self._lock(_byte(name), wait=False):
-            rule, got = (
-                "an input that no process works on, to leave it out",
-                "one at work",
-            )
-            raise InputError(rule, got, name, "Wait until it has ended.")
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _byte(name))
-        if (self.out / name).exists():
-            rule = "an output as its manifest says, or its input to make it again"
-            fix = "Give the input, or remove the output."
-            raise InputError(rule, "another file", str(self.out / name), fix)
+    def _check_left_out(self, names: Collection[str]) -> None:
+        """Refuse to leave out what others may be at, or where a file is not ours."""
+        if names and not self._lock(WORK_LOCK, wait=False):
+            rule = "a job that no process works on, to leave inputs out"
+            fix = "Give all inputs, or wait until it has ended."
+            raise InputError(rule, "one at work", str(self.out), fix)
+        for target in (self.out / name for name in sorted(names)):
+            if target.exists():
+                rule = "an output as its manifest says, or its input to make it again"
+                fix = "Give the input, or remove the output."
+                raise InputError(rule, "another file", str(target), fix)
 
     def _finished(self, name: str) -> dict[str, Any] | None:
         """Read the manifest of an output of that size; None where there is none."""
@@ -320,16 +308,6 @@ class Ledger:
 
     def _manifest(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.json"
-
-    def is_left_out(self, k: int) -> bool:
-        """Tell whether another process has left shard k out of the job."""
-        status = self._path.stat()
-        seen = status.st_ino, status.st_mtime_ns, status.st_size
-        if seen != self._seen:
-            job = read_object(self._path) or {}
-            self._listed = {str(i["output"]) for i in job.get("inputs", [])}
-            self._seen = seen
-        return self._targets[k] not in self._listed
 
     def claim(self, k: int, *, wait: bool = False) -> bool:
         """Take shard k for this process; False where another has it."""

@@ -231,10 +231,6 @@ class Run:
             if not self._ledger.claim(shard.k):
                 others.append(shard)
                 continue
-            if self._ledger.is_left_out(shard.k):
-                self._ledger.release(shard.k)
-                self._summary.notes.append(f"{shard.source}: left out meanwhile")
-                continue
             found = self._ledger.manifest(shard.k)
             if found is not None:
                 self._ledger.release(shard.k)
