@@ -232,8 +232,8 @@ def _look(
             raise InputError(rule, f"'{out}'", str(source))
         try:
             shard.identity = Identity.of(source.path)
-            reader, _ = job.open(source)
-            shard.num_rows = reader.num_rows
+            reader, scorer = job.open(source)
+            shard.num_rows, shard.columns = reader.num_rows, tuple(scorer.columns)
             reader.close()
         except OSError as error:
             kind = source.format.replace("parquet", "Parquet")

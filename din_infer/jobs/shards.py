@@ -16,12 +16,18 @@ from din_infer.encode import Stats
 from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
-from din_infer.jobs.ledger import Ledger, file_digest
+from din_infer.jobs.ledger import Ledger
 from din_infer.jobs.output import Output
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import open_reader
-from din_infer.jobs.sources import Identity, Source, in_file, in_path
+from din_infer.jobs.sources import (
+    Identity,
+    Source,
+    content_digest,
+    in_file,
+    in_path,
+)
 from din_infer.predictor import Predictor
 from din_infer.whole_file import writing
 
@@ -88,22 +94,25 @@ class Shard:
     error: Exception | None = None
     num_rows: int | None = None
     ready: tuple[Reader, BatchScorer] | None = None  # of what opens once only
-    sha256: str | None = None  # of all bytes of the input, once it has been read
+    columns: tuple[str, ...] = ()  # that are read
+    content: str | None = None  # the digest of what has been read
 
     def has_content(self, then: Mapping[str, Any]) -> bool:
         """Tell whether the input is as a manifest says."""
-        path, identity = self.source.path, self.identity
-        if path is None or identity is None:
+        if self.identity is None or self.error is not None:
             return False
-        return identity.has_content(path, self.source.format, then)
+        same = self.identity.is_of(then)
+        if same is None:
+            return content_digest(self.source, self.columns) == then.get("content")
+        return same
 
     def describe(self) -> dict[str, Any]:
         """Describe the input for JSON."""
         path = self.source.path
         where = "-" if path is None else os.path.abspath(path)  # noqa: PTH100
         identity = {} if self.identity is None else asdict(self.identity)
-        if self.sha256 is not None:
-            identity["sha256"] = self.sha256
+        if self.content is not None:
+            identity["content"] = self.content
         return {"path": where, **identity, "output": str(self.source.target)}
 
 
@@ -257,9 +266,8 @@ class Run:
                     read = reader.fraction()
                     for part in scorer.cut(batch, CANDIDATES):
                         yield _Event("batch", shard, part, scorer, fraction=read)
-                path = shard.source.path
-                if path is not None and shard.source.format != "parquet":
-                    shard.sha256 = file_digest(path)
+                if shard.source.path is not None:
+                    shard.content = content_digest(shard.source, scorer.columns)
                 self._check_same(shard)
             except (InputError, OSError) as error:
                 shard.error = shard.error or error

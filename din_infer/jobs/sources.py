@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.errors import InputError
-from din_infer.integrity import digest_of
 from din_infer.jobs.data_files import FORMATS, Note, find_files, format_of, ignore
 from din_infer.local_path import local_path
 
@@ -21,6 +20,7 @@ __all__ = [
     "STDIN",
     "Identity",
     "Source",
+    "content_digest",
     "find_sources",
     "found_in",
     "in_file",
@@ -30,6 +30,7 @@ __all__ = [
 
 STDIN = "-"
 PAGE_BYTES = 1 << 16  # of a column of Parquet, that are read at a time
+BLOCK_BYTES = 1 << 20
 END_BYTES = 1 << 16  # of a file's start and end, which tell it from others
 
 
@@ -46,22 +47,18 @@ class Identity:
     ends: str
     ctime_ns: int = field(compare=False)  # a link or another mode changes it, too
 
-    def has_content(self, path: Path, kind: str, then: Mapping[str, Any]) -> bool:
-        """Tell whether a file has the content that a manifest describes.
+    def is_of(self, then: Mapping[str, Any]) -> bool | None:
+        """Tell whether a file is the one that a manifest describes, wherever it lies.
 
-        Its place and time do not matter. Of Parquet, size and ends decide: no writer
-        changes values and leaves sizes and statistics as they are. Of other formats all
-        bytes do, where the file has been touched since; OSError if it cannot be read.
+        Returns None where its time has changed, and size and ends have not: all that
+        was read decides, as `content_digest` has it.
         """
         if (self.size, self.ends) != (then.get("size"), then.get("ends")):
             return False
-        if kind == "parquet" or self.size <= 2 * END_BYTES:
+        if self.size <= 2 * END_BYTES:
             return True
-        times = self.mtime_ns, self.ctime_ns
-        if times == (then.get("mtime_ns"), then.get("ctime_ns")):
-            return True
-        with path.open("rb") as file:
-            return digest_of(file, self.size) == then.get("sha256")
+        times = then.get("mtime_ns"), then.get("ctime_ns")
+        return True if times == (self.mtime_ns, self.ctime_ns) else None
 
     @classmethod
     def of(cls, path: Path) -> "Identity":
@@ -163,6 +160,44 @@ def _stdin(given: str | None, times: int) -> Source:
         fix = "Parquet cannot be read as a stream." if given else ""
         raise InputError(rule, given or "none", STDIN, fix)
     return Source(None, given, PurePath("stdin.parquet"))
+
+
+def content_digest(source: Source, columns: Iterable[str]) -> str:
+    """Compute the SHA-256 of what is read of a file that has been read to its end.
+
+    Of Parquet, that are the bytes of the columns, row group by row group; else all.
+
+    Raises
+    ------
+    OSError, InputError
+        If it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with source.open() as file:
+        for start, size in _read_parts(source, set(columns)):
+            file.seek(start)
+            while size and (block := file.read(min(size, BLOCK_BYTES))):
+                digest.update(block)
+                size -= len(block)
+    return digest.hexdigest()
+
+
+def _read_parts(source: Source, columns: set[str]) -> Iterator[tuple[int, int]]:
+    """List places and sizes of what is read of a file."""
+    path = str(source)
+    if source.format != "parquet":
+        yield 0, os.path.getsize(path)  # noqa: PTH202
+        return
+    with closing(read_footer(path)) as file:
+        schema, metadata = file.metadata.schema, file.metadata
+        tops = [schema.column(i).path.partition(".")[0] for i in range(len(schema))]
+        leaves = [i for i, top in enumerate(tops) if top in columns]
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for chunk in map(group.column, leaves if group.num_rows else ()):
+                start = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    start = min(start, chunk.dictionary_page_offset)
+                yield start, chunk.total_compressed_size
 
 
 def open_parquet(
