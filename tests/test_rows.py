@@ -9,6 +9,7 @@ import pytest
 
 from din_converter.evaluate import read_table
 from din_converter.rows import Rows, split_by_time
+from din_converter.unify import join, widen
 from din_infer import InputError, ModelError, columns
 from din_infer.spec import FeatureSpec
 from tests.test_train import click_log, log_spec
@@ -221,6 +222,56 @@ def test_shards_that_mix_types_are_the_rows_of_one_type(
     older, newest = split_by_time(files, 0.2)
     older.check(lambda _: None)
     assert older.num_rows + newest.num_rows == 300
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pa.list_,
+        pa.large_list,
+        pa.list_view,
+        pa.large_list_view,
+        lambda kind: pa.list_(kind, 2),
+    ],
+)
+@pytest.mark.parametrize("inner", [pa.string(), pa.string_view(), pa.int8()], ids=str)
+def test_lists_of_any_kind_become_the_same_lists(make: Any, inner: pa.DataType) -> None:  # noqa: ANN401
+    values = [["1", "2"], None, [None, "3"], ["4", "5"], None, ["6", None]]
+    if inner == pa.int8():
+        values = [v and [x and int(x) for x in v] for v in values]  # type: ignore[misc]
+    array = pa.array(values, make(inner))
+    under_null = array
+    if pa.types.is_list(array.type):  # what lies under a null is none of its elements
+        offsets = pa.array([0, 2, 4, 6], pa.int32())
+        whole = pa.array(["1", "2", "8", "9", "3", "4"]).cast(inner)
+        mask = pa.array([False, True, False])
+        under_null = pa.ListArray.from_arrays(offsets, whole, mask=mask)
+    for part in (array, array.slice(1, 4), array.slice(2, 0), under_null):
+        wide = widen(pa.table({"x": part}))["x"]
+        wide.validate(full=True)
+        kind = pa.int64() if inner == pa.int8() else pa.large_binary()
+        assert wide.type == pa.large_list(kind)
+        if kind == pa.large_binary():
+            wide = wide.cast(pa.large_list(pa.large_string()))
+        assert wide.to_pylist() == part.to_pylist()
+    chunks = pa.chunked_array([array, array.slice(3)])
+    assert widen(pa.table({"x": chunks}))["x"].num_chunks == 2
+    none = pa.chunked_array([], make(inner))
+    assert len(widen(pa.table({"x": none}))["x"]) == 0
+
+
+def test_large_unsigned_numbers_are_joined_as_such() -> None:
+    some = [pa.table({"x": pa.array([n], pa.uint64())}) for n in (1, 1 << 63)]
+    tables = [*some, pa.table({"x": [5]})]
+    joined = join([(str(k), widen(t)) for k, t in enumerate(tables)], {})
+    assert joined["x"].to_pylist() == [1, 1 << 63, 5]
+    assert joined.schema.field("x").type == pa.uint64()
+    tables.append(pa.table({"x": [-5]}))
+    with pytest.raises(InputError) as caught:
+        join([(str(k), widen(t)) for k, t in enumerate(tables)], {})
+    assert str(caught.value) == (
+        "expected values that can be uint64, as in other files, got int64 - at `x` of 3"
+    )
 
 
 def test_shards_of_nulls_alone_go_with_the_others(tmp_path: Path) -> None:

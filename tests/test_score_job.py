@@ -235,6 +235,30 @@ def test_columns_of_other_types_have_the_same_scores_and_are_kept(
         np.testing.assert_allclose(wanted, predictor.score(table), atol=1e-3)
 
 
+def test_kept_views_are_repeated_for_each_candidate(predictor: Predictor) -> None:
+    requests = make_requests(20)
+    [plain] = requests.combine_chunks().to_batches()
+    views, columns = [], []
+    for column in requests.schema:
+        kind = column.type
+        if kind == pa.string():
+            kind = pa.string_view()
+        elif kind == pa.list_(pa.string()):
+            kind = pa.list_(pa.string_view())
+        views.append(column.with_type(kind))
+        columns.append(pa.array(plain[column.name].to_pylist(), kind))
+    batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema(views))
+    keep = ["row", "user_id", "hist_goods_id", "goods_id"]
+    got, wanted = (
+        BatchScorer(predictor, b.schema, keep=keep, explode=True).score(b).batch
+        for b in (batch, plain)
+    )
+    assert got.to_pylist() == wanted.to_pylist()
+    assert got.schema.field("user_id").type == pa.string_view()
+    none = BatchScorer(predictor, batch.schema, keep=keep, explode=True)
+    assert none.score(batch.slice(0, 0)).batch.num_rows == 0
+
+
 def test_kept_columns_that_parquet_cannot_hold_fail_their_file(
     predictor: Predictor, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from din_infer.errors import InputError
-from din_infer.jobs.table_logs import Table, Tables
+from din_infer.jobs.table_logs import EXPORT, Table, Tables
 from din_infer.local_path import local_path
 
 __all__ = ["FORMATS", "Note", "expand", "find_files", "format_of", "ignore", "one_file"]
@@ -195,7 +195,7 @@ class _Folder:
         for real in table.live:
             if not real.startswith(root + os.sep):
                 rule = "a Delta table whose files are in its folder"
-                raise InputError(rule, real, str(place))
+                raise InputError(rule, real, str(place), EXPORT)
             yield place / os.path.relpath(real, root)
 
     def _data_files(

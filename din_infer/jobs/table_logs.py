@@ -9,7 +9,7 @@ from typing import Any
 
 from din_infer.errors import InputError
 
-__all__ = ["Table", "Tables"]
+__all__ = ["EXPORT", "Table", "Tables"]
 
 DELTA = "Delta"
 # Where each format has its log. A folder with two logs is of the first: either may lag
