@@ -90,6 +90,19 @@ def test_a_format_that_is_given_tells_names_without_a_suffix(tmp_path: Path) -> 
     assert notes == [f"{tmp_path}: 3 files are not read: 1 *.parquet, 1 *.txt, 1 empty"]
 
 
+def test_json_beside_other_data_is_a_description(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", "spec.json", "deep/meta.json.gz")
+    notes: list[str] = []
+    assert listed(tmp_path, ALL, on_note=notes.append) == ["a.parquet"]
+    assert notes == [f"{tmp_path}: 2 files are not read: 2 *.json"]
+    assert listed(tmp_path, ["jsonl"], given="jsonl") == [
+        "deep/meta.json.gz",
+        "spec.json",
+    ]
+    put(tmp_path / "spark", "part-0.json", "part-1.json", "_SUCCESS")
+    assert listed(tmp_path / "spark", ALL) == ["part-0.json", "part-1.json"]
+
+
 def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
     put(tmp_path, "a.csv", "b.csv", "c.md")
     with pytest.raises(InputError) as caught:
@@ -391,7 +404,6 @@ def change_log(table: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_delta_tables_that_the_files_alone_do_not_tell_are_refused(
     deltalake: Any,  # noqa: ANN401
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "t"
     deltalake.write_deltalake(path, pa.table({"row": [1, 2]}))
@@ -406,17 +418,21 @@ def test_delta_tables_that_the_files_alone_do_not_tell_are_refused(
 
     change_log(path, with_vectors)
     assert ids(expand([path])) == [1, 2]  # it may have some, and has none
-    found = pa.table({"filepath": ["a", "b"]})
 
-    class Reader:
-        def read_all(self) -> pa.Table:
-            return found
+    def with_one_row_less(line: dict[str, Any]) -> None:
+        if "add" in line:  # a bitmap that deletes row 1
+            line["add"]["deletionVector"] = {
+                "storageType": "i",
+                "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000005c8Xg0rr91",
+                "sizeInBytes": 34,
+                "cardinality": 1,
+            }
 
-    monkeypatch.setattr(deltalake.DeltaTable, "deletion_vectors", lambda _: Reader())
+    change_log(path, with_one_row_less)
     with pytest.raises(InputError) as caught:
         expand([path])
     assert str(caught.value) == (
-        "expected a Delta table without deletion vectors, got 2 of them - at"
+        "expected a Delta table without deletion vectors, got some - at"
         f" `{path}`. Run REORG TABLE .. APPLY (PURGE) on it. Or: Export the table to"
         " Parquet files, and give their folder."
     )

@@ -155,6 +155,11 @@ class _Folder:
     def files(self, on_note: Note) -> list[tuple[Path, PurePath]]:
         """List its data files in order of name."""
         paths = sorted(self._walk(on_note))
+        others = [path for path in paths if ".json" not in path.suffixes[-2:]]
+        if others and self._given is None and len(others) < len(paths):
+            # beside data of another name, that is a description
+            self.skipped["*.json"] += len(paths) - len(others)
+            paths = others
         found = [(path, PurePath(path.relative_to(self._top))) for path in paths]
         left = ", ".join(f"{n:,} {what}" for what, n in sorted(self.skipped.items()))
         if not found:
