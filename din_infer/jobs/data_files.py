@@ -124,15 +124,21 @@ def format_of(path: Path, given: str | None = None) -> str | None:
 
     Returns None where neither tells: `given`, or none. OSError if it cannot be read.
     """
-    name = path.name.lower()
-    plain = next((name[: -len(c)] for c in COMPRESSED if name.endswith(c)), name)
-    kind = FORMATS.get(PurePath(plain).suffix)
-    if kind is not None and (plain == name or kind in TEXT):
+    suffix, is_compressed = _suffix(path)
+    kind = FORMATS.get(suffix)
+    if kind is not None and (kind in TEXT or not is_compressed):
         return kind
     with path.open("rb") as file:
         start = file.read(8)
     kinds = (kind for magic, kind in MAGIC.items() if start.startswith(magic))
     return next(kinds, given)
+
+
+def _suffix(path: Path) -> tuple[str, bool]:
+    """Return the suffix that tells a format, and whether one of a compression follows."""
+    name = path.name.lower()
+    plain = next((name[: -len(c)] for c in COMPRESSED if name.endswith(c)), name)
+    return PurePath(plain).suffix, plain != name
 
 
 def _is_hidden(name: str) -> bool:
@@ -155,7 +161,7 @@ class _Folder:
     def files(self, on_note: Note) -> list[tuple[Path, PurePath]]:
         """List its data files in order of name."""
         paths = sorted(self._walk(on_note))
-        others = [path for path in paths if ".json" not in path.suffixes[-2:]]
+        others = [path for path in paths if _suffix(path)[0] != ".json"]
         if others and self._given is None and len(others) < len(paths):
             # beside data of another name, that is a description
             self.skipped["*.json"] += len(paths) - len(others)
