@@ -135,7 +135,7 @@ def format_of(path: Path, given: str | None = None) -> str | None:
 
 
 def _suffix(path: Path) -> tuple[str, bool]:
-    """Return the suffix that tells a format, and whether one of a compression follows."""
+    """Return the suffix that tells a format, and whether a compression follows it."""
     name = path.name.lower()
     plain = next((name[: -len(c)] for c in COMPRESSED if name.endswith(c)), name)
     return PurePath(plain).suffix, plain != name
