@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from pyspark.errors import PythonException
 from pyspark.resource import ResourceInformation
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import expr
 from pyspark.sql.types import ArrayType, FloatType, StringType
 
 from din_converter import convert
@@ -209,7 +211,7 @@ def test_a_shipped_model_needs_no_shared_path(
 def test_a_session_without_a_context_cannot_ship(model: Path, df: DataFrame) -> None:
     class Connect:
         schema = df.schema
-        sparkSession = object()
+        sparkSession = SimpleNamespace(conf={"spark.sql.session.timeZone": "UTC"})
 
     with pytest.raises(InputError) as error:
         score_dataframe(Connect(), model, ship=True)  # type: ignore[arg-type]
@@ -316,3 +318,60 @@ def test_few_models_stay_open(model: Path, monkeypatch: pytest.MonkeyPatch) -> N
     os.utime(model)  # written anew
     assert engine._open(str(model), 1, "cpu", None) is not first
     assert len(engine._MODELS) == 2
+
+
+def test_types_of_columns_that_are_not_read_do_not_matter(
+    spark: SparkSession, model: Path, table: pa.Table, scores: Scores, tmp_path: Path
+) -> None:
+    others = {
+        "at": "current_timestamp()",
+        "local": "localtimestamp()",
+        "days": "INTERVAL '3' DAY",
+        "months": "INTERVAL '2' MONTH",
+        "any": "parse_json('1')",
+        "nothing": "null",
+        "map": "map('a', INTERVAL '2' MONTH)",
+        "items": "array(named_struct('at', INTERVAL '2' MONTH))",
+        "a.b`c": "current_timestamp()",
+    }
+    df = read(spark, table, tmp_path)
+    df = df.withColumns({name: expr(text) for name, text in others.items()})
+    keep = ["row", "at", "local", "days", "a.b`c"]
+    made = score_dataframe(df, model, keep=keep)
+    kept = [df.schema[name].dataType for name in keep]
+    assert [made.schema[name].dataType for name in keep] == kept
+    first = df.select("at", "days").first()
+    rows = in_order(made)
+    close(rows, scores)
+    assert first is not None
+    assert rows[0]["days"] == first["days"]
+    assert abs((rows[0]["at"] - first["at"]).total_seconds()) < 3600
+    close(in_order(score_dataframe(df, model, keep=["row"])), scores)
+    for name, kind in (
+        ("months", "interval month"),
+        ("map", "map<string,interval month>"),
+    ):
+        with pytest.raises(InputError) as error:
+            score_dataframe(df, model, keep=[name])
+        assert str(error.value).startswith(
+            f"expected a type that Spark gives to Python workers by Arrow, got {kind}"
+        )
+        assert error.value.column == name
+
+
+def test_candidates_in_structs_may_have_times(
+    spark: SparkSession, model: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    requests, pairs = requests_of(Predictor(model).spec, table.slice(0, 30))
+    df = read(spark, requests, tmp_path)
+    df = df.withColumn(
+        "items", expr("transform(items, i -> named_struct('at', now(), 'x', i))")
+    )
+    names = requests.schema.field("items").type.value_type.names
+    fields = ", ".join(f"'{name}', i.x.{name}" for name in names)
+    df = df.withColumn(
+        "items", expr(f"transform(items, i -> named_struct('at', i.at, {fields}))")
+    )
+    rows = in_order(score_dataframe(df, model, keep=["row"]))
+    flat = [score for r in rows for score in r["score"]]
+    np.testing.assert_allclose(flat, Predictor(model).score(pairs), atol=1e-6)
