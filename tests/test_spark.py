@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyspark.errors import PythonException
 from pyspark.resource import ResourceInformation
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.functions import expr
+from pyspark.sql.functions import expr, struct
 from pyspark.sql.types import ArrayType, FloatType, StringType
 
 from din_converter import convert
@@ -36,6 +36,8 @@ pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:PySpark does not yet fully support pandas:FutureWarning"
     ),
+    # of pandas, for how MLflow compares columns
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
 ]
 ROWS = 600
 Scores = NDArray[np.float32]
@@ -87,6 +89,7 @@ def df(spark: SparkSession, table: pa.Table, tmp_path_factory: Any) -> DataFrame
 
 
 def read(spark: SparkSession, table: pa.Table, folder: Path) -> DataFrame:
+    folder.mkdir(exist_ok=True)
     for part in range(2):
         half = table.num_rows // 2
         pq.write_table(table.slice(part * half, half), folder / f"{part}.parquet")
@@ -375,3 +378,26 @@ def test_candidates_in_structs_may_have_times(
     rows = in_order(score_dataframe(df, model, keep=["row"]))
     flat = [score for r in rows for score in r["score"]]
     np.testing.assert_allclose(flat, Predictor(model).score(pairs), atol=1e-6)
+
+
+def test_a_model_of_mlflow_scores_nulls_in_lists(
+    spark: SparkSession, model: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlflow.pyfunc")
+    from mlflow.pyfunc import spark_udf
+
+    from din_infer.jobs.mlflow import save_model
+
+    save_model(tmp_path / "saved", model)
+    rows = table.to_pylist()
+    for k, row in enumerate(rows):
+        if row["hist_goods_id"] and k % 3 == 0:
+            row["hist_goods_id"][k % len(row["hist_goods_id"])] = None
+    given = pa.Table.from_pylist(rows, table.schema)
+    df = read(spark, given, tmp_path / "rows")
+    udf = spark_udf(
+        spark, str(tmp_path / "saved"), result_type="float", env_manager="local"
+    )
+    names = Predictor(model).spec.columns
+    found = df.withColumn("score", udf(struct(*names)))
+    close(in_order(found), Predictor(model).score(given))
