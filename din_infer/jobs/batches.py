@@ -191,24 +191,25 @@ class BatchScorer:
         Returns scores, how many belong to each request, and counts: of no use where
         there are errors.
         """
-        made = [np.zeros(0, np.float32)]
+        made, counts = [np.zeros(0, np.float32)], []
         if not self.is_requests:
             rows = batch.select(self._form.columns)
-            encoded = self._encoder.encode(
+            pieces = self._encoder.encode_pieces(
                 rows, self._predictor.threads, merge_repeats=True, errors=errors
             )
-            if not errors:
-                made = [self._predictor.scores_of(encoded, errors=errors)]
-            return made[0], None, [encoded.counts]
+            for encoded in pieces:
+                if not errors:
+                    made.append(self._predictor.scores_of(encoded, errors=errors))
+                counts.append(encoded.counts)
+            return np.concatenate(made), None, counts
         lengths = self._lengths(batch, errors)
-        counts = []
         # lists of different lengths cannot be flattened side by side
         for first, stop in [] if errors else _slices(lengths, MOST_CANDIDATES):
             part = batch.slice(first, stop - first)
             with renumbered(errors, partial(_move, first)) as found:
                 scores, some = self._score_part(part, lengths[first:stop], found)
-            made.append(scores)
-            counts.append(some)
+            made += scores
+            counts += some
         return np.concatenate(made), lengths, counts
 
     def _score_part(
@@ -216,7 +217,8 @@ class BatchScorer:
         batch: pa.RecordBatch,
         lengths: NDArray[np.int64],
         errors: list[InputError] | None,
-    ) -> tuple[NDArray[np.float32], Counts]:
+    ) -> tuple[list[NDArray[np.float32]], list[Counts]]:
+        """Score some requests, in pieces where lists are long."""
         predictor = self._predictor
         candidates = {name: self._flat(batch, name) for name in self._form.lists}
         owners = np.repeat(np.arange(len(lengths)), lengths)
@@ -232,14 +234,19 @@ class BatchScorer:
             is_users = error.row is None or error.column not in candidates
             return error if is_users else of_request(error)
 
+        made, counts = [], []
+        not_finite: list[InputError] | None = None if errors is None else []
         with renumbered(errors, of_column) as found:
-            encoded = self._encoder.encode_requests(
+            for encoded in self._encoder.encode_request_pieces(
                 users, candidates, owners, predictor.threads, errors=found
-            )
-        if errors:
-            return np.zeros(0, np.float32), encoded.counts
-        with renumbered(errors, of_request) as found:
-            return predictor.scores_of(encoded, errors=found), encoded.counts
+            ):
+                counts.append(encoded.counts)
+                if not found:
+                    with renumbered(not_finite, of_request) as wrong:
+                        made.append(predictor.scores_of(encoded, errors=wrong))
+        if errors is not None:
+            errors += not_finite or ()
+        return made, counts
 
     def _lists(self, batch: pa.RecordBatch, column: str) -> pa.Array:
         lists = batch.column(column)
