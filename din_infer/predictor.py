@@ -23,6 +23,7 @@ from din_infer.explain import Explanation, explained
 from din_infer.explain.raw_values import readable
 from din_infer.golden import check_golden
 from din_infer.link import link_in_place
+from din_infer.local_path import local_path
 from din_infer.model_file import Source
 from din_infer.model_format import WEIGHT_SUFFIX
 from din_infer.session import Session
@@ -109,8 +110,11 @@ class Predictor:
             "tables": tables,
             "verify": verify,
             "mmap": mmap,
-            "data_root": None if data_root is None else os.path.abspath(data_root),  # noqa: PTH100
+            "data_root": None,
         }
+        if data_root is not None:
+            root = local_path(data_root, "data_root", ModelError)
+            self._options["data_root"] = os.path.abspath(root)  # noqa: PTH100
         self._session = Session(path, **self._options)
         contract = self._session.contract
         self._place = contract.place

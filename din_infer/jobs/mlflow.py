@@ -24,6 +24,7 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema, Tenso
 from numpy.typing import NDArray
 
 from din_infer.errors import ModelError
+from din_infer.local_path import local_path
 from din_infer.model_file import ModelFile
 from din_infer.model_format import GOLDEN_KEY, MODEL_ID_KEY
 from din_infer.predictor import Predictor
@@ -95,9 +96,12 @@ def save_model(
     ------
     ModelError
         If it is no model, or has no feature spec.
+    InputError
+        If `path` is a URL.
     """
+    folder = local_path(path, "path")
     with _prepared(model, device, threads, options) as given:
-        mlflow.pyfunc.save_model(os.fspath(path), **given)
+        mlflow.pyfunc.save_model(os.fspath(folder), **given)
 
 
 def log_model(
@@ -142,7 +146,7 @@ def _prepared(
 ) -> Iterator[dict[str, Any]]:
     """Check a model, and make the arguments that MLflow saves it by."""
     known = ModelFile.read(model)
-    path = Path(model).absolute()
+    path = local_path(model, "model").absolute()
     Predictor(path, device="cpu")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "din")

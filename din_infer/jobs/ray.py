@@ -6,18 +6,18 @@
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from din_infer.errors import InputError, check_count
+from din_infer.errors import InputError, ModelError, check_count
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError, output_schema
 from din_infer.jobs.ray_blocks import plain_columns, plain_schema
 from din_infer.jobs.workers import open_model, score_batch
+from din_infer.local_path import local_path
 from din_infer.model_file import ModelFile
 
 __all__ = ["Scorer", "score_dataset"]
@@ -167,7 +167,7 @@ def score_dataset(
         got = f"num_cpus={num_cpus}, num_gpus={num_gpus}"
         raise InputError("resources of at least 0", got, "score_dataset")
     model_id = None
-    if Path(model).exists():
+    if local_path(model, "model", ModelError).exists():
         known = ModelFile.read(model)
         model_id = known.model_id
         schema = dataset.schema(fetch_if_missing=False)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
-from din_infer.jobs.sources import Source, read_footer
+from din_infer.jobs.sources import Source, read_footer, read_names, readable_names
 from din_infer.spec import FeatureSpec
 
 __all__ = ["open_reader"]
@@ -58,22 +59,32 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
 class ParquetReader(Reader):
     """Row groups of any size are read by the page, with a buffer for each column."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, metadata: pq.FileMetaData | None = None) -> None:
         self._source = source
-        self._file = read_footer(str(source))
+        self._file = read_footer(str(source), metadata)
         self.schema = self._file.schema_arrow
         self.num_rows = self._file.metadata.num_rows
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self,
+        columns: Sequence[str],
+        rows: int,
+        groups: Sequence[int] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Read batches as every reader does; of some row groups alone, if given."""
+        if groups is None:
+            groups = range(self._file.num_row_groups)
         try:
-            yield from cut(self._groups(list(columns), rows), rows)
+            yield from cut(self._groups(list(columns), rows, groups), rows)
         except (OSError, UnicodeError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
-    def _groups(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def _groups(
+        self, columns: list[str], rows: int, groups: Sequence[int]
+    ) -> Iterator[pa.RecordBatch]:
         metadata = self._file.metadata
         leaves = self._leaves(columns)
-        for group in range(metadata.num_row_groups):
+        for group in groups:
             about = metadata.row_group(group)
             if about.num_rows == 0:
                 continue
@@ -135,6 +146,8 @@ class ArrowReader(Reader):
                 self._file.seek(0)
             self._reader = pa.ipc.open_stream(self._file)
         self.schema = self._reader.schema
+        with readable_names(str(source)):
+            read_names(self.schema)
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         try:
