@@ -38,6 +38,7 @@ FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "jsonl",
+    ".json": "jsonl",
     ".ndjson": "jsonl",
 }
 TEXT = ("csv", "tsv", "jsonl")
