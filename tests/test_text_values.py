@@ -586,10 +586,31 @@ def test_tables_of_other_delimiters_and_without_headers(
 
 
 def test_a_bar_may_be_the_delimiter(score: Scorer) -> None:
-    text = 'goods_id|hist_goods_id\ng1|"[""a"", ""b""]"\ng2|c\ng3|\ng4|"a|b"\n'
+    text = 'goods_id|hist_goods_id\ng2|c\ng3|\ng4|"a|b"\n'
     got = score(text, delimiter="|")["score"].to_pylist()
-    hists = [["a", "b"], ["c"], [], ["a", "b"]]
-    assert got == score.wanted(["g1", "g2", "g3", "g4"], hists)
+    assert got == score.wanted(["g2", "g3", "g4"], [["c"], [], ["a", "b"]])
+
+
+@pytest.mark.parametrize("separator", [None, "|"])
+def test_brackets_among_other_lists_are_refused(
+    separator: str | None, score: Scorer
+) -> None:
+    text = "goods_id,hist_goods_id\ng1,a|b\ng1,c\ng1,['d']\n"
+    assert score.refusal(text, separator=separator) == (
+        "expected a list of strings with '|' between them, got \"['d']\" - at"
+        " `hist_goods_id`, row 2. Give --list-separator, which is then exact."
+    )
+
+
+def test_names_of_nothing_are_null_where_strings_are_in_quotes(score: Scorer) -> None:
+    text = "goods_id,hist_goods_id\n"
+    got = score(text + "g1,['g2']\ng1,[None]\ng1,[nan]\n")["score"].to_pylist()
+    assert got == score.wanted(["g1"] * 3, [["g2"], [None], [None]])
+    # a writer that leaves quotes out writes strings so
+    for rest in ("[nan]", "[None]", "\"[nan, 'a b']\""):
+        assert "that JSON, Python or NumPy writes" in score.refusal(
+            f"{text}g1,{rest}\n"
+        )
 
 
 ONE = "one ASCII character that is no quote and no line end, got"

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from din_infer.jobs.sources import Source
 from din_infer.jobs.text_options import SEPARATOR, TextOptions
 from din_infer.jobs.text_records import RecordCutter, cut_lines, raw_bytes
 from din_infer.jobs.text_values import (
+    are_quoted,
     find_signs,
     json_value,
     load_json,
@@ -174,6 +175,14 @@ def _unused(names: Sequence[str], name: str) -> str:
     return name
 
 
+class _Form(NamedTuple):
+    """How the first lists of a column are written."""
+
+    is_bracketed: bool
+    is_quoted: bool
+    is_joined: bool
+
+
 class Csv(_Text):
     """Lists are elements between separators, or in brackets and quotes.
 
@@ -208,7 +217,7 @@ class Csv(_Text):
                 self._texts[column] = kept.column
                 self.schema = self.schema.append(pa.field(column, pa.string()))
             self.kept.append(kept._replace(column=column))
-        self._joined = self._find_joined()
+        self._forms = self._find_forms()
 
     def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
         return self._cutter.cut(blocks)
@@ -236,21 +245,26 @@ class Csv(_Text):
         table = pa.csv.read_csv(pa.BufferReader(text), read, self._parse_options())
         self._names = table.column_names
 
-    def _find_joined(self) -> dict[str, bool]:
-        """Tell which columns of lists have the separator, by the first records.
+    def _find_forms(self) -> dict[str, _Form]:
+        """Tell which columns have lists in brackets, and which have the separator.
 
-        More of them must have it than have what may be another one instead.
+        Of the first records, most must be so: as many in brackets as others; and more
+        with the separator than with what may be another one instead.
         """
         lists = [f.name for f in self.schema if pa.types.is_list(f.type)]
         rows = self._rows_of(self._head)
         found = {}
         for name, raw in zip(lists, self._read_some(rows, 0, {}, lists), strict=True):
             text, _ = to_text(raw)
-            plain = text.filter(pc.invert(_in_brackets(text)))
+            brackets = _in_brackets(text)
+            plain = text.filter(pc.and_not(pc.not_equal(text, ""), brackets))
             has_it = pc.match_substring(plain, self._separator)
             others = pc.and_not(find_signs(plain, self._separator), has_it)
-            joined, other = (pc.sum(each).as_py() or 0 for each in (has_it, others))
-            found[name] = joined > other
+            some, joined, other = (
+                pc.sum(each).as_py() or 0 for each in (brackets, has_it, others)
+            )
+            is_quoted = are_quoted(text.filter(brackets).to_pylist())
+            found[name] = _Form(some >= len(plain), is_quoted, joined > other)
         return found
 
     def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
@@ -377,13 +391,16 @@ class Csv(_Text):
         found: dict[int, list[Any]] = {}
         wrong: dict[int, str] = {}
         between = f"with {shown(self._separator)} between them"
+        form = self._forms[name]
         for row in _places(_in_brackets(text)):
-            value = read_brackets(text[row].as_py(), inner)
-            if value is not None:
+            value = read_brackets(text[row].as_py(), inner, is_quoted=form.is_quoted)
+            if value is not None and (form.is_bracketed or not is_string):
                 found[row] = value
+            elif value is not None:
+                wrong[row] = between
             elif not (is_exact and is_string):
                 wrong[row] = "that JSON, Python or NumPy writes in brackets"
-        if is_string and not (is_exact or self._joined[name]):
+        if is_string and not (is_exact or form.is_joined):
             for row in _places(find_signs(text, self._separator)):
                 if row not in found:
                     wrong.setdefault(row, between)
@@ -399,8 +416,8 @@ class Csv(_Text):
             values, bad = to_numbers(values, inner)
             owners = np.searchsorted(np.asarray(lists.offsets), bad, side="right") - 1
             wrong |= dict.fromkeys(owners.tolist(), between)
-        for row, form in wrong.items():
-            rule = f"a list of {_MANY[inner]} {form}"
+        for row, how in wrong.items():
+            rule = f"a list of {_MANY[inner]} {how}"
             fix = "Give --list-separator, which is then exact."
             error = InputError(rule, shown(text[row].as_py()), name, fix, row=row)
             errors.setdefault(row, error)

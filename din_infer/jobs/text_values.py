@@ -4,16 +4,16 @@ import json
 import math
 import re
 from ast import literal_eval
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = [
-    "NAMES",
+    "are_quoted",
     "cast_each",
     "find_signs",
     "json_value",
@@ -25,7 +25,6 @@ __all__ = [
     "to_text",
 ]
 
-NAMES = {pa.string(): "strings", pa.int64(): "integers", pa.float64(): "numbers"}
 MOST_SHOWN = 60  # characters of a text in an error
 INT64 = range(-(1 << 63), 1 << 63)
 
@@ -38,8 +37,12 @@ _STRING = r"""'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+\""""
 _NUMBER = r"-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf)"
 _NULL = r"None|nan|NaN|null|NULL|<NA>"
 _WRAPPED = rf"np\.(?:str_|u?int\d+|float64)\((?:{_STRING}|{_NUMBER}|nan)\)"
+# what Python writes for null; and strings that DuckDB would leave without quotes
+_NAMES = ("None", "nan", "NaN", "<NA>")
+_PLAIN = r"""[^\s\[\]{}(),'"\\=:]+"""
+_UNNEEDED = re.compile(rf"np\..*|(?i:(?!'null'))'{_PLAIN}'")
 _ELEMENT = re.compile(rf"{_WRAPPED}|{_STRING}|{_NUMBER}|{_NULL}")
-_BETWEEN = re.compile(r"\s*,\s*|\s+")
+_BETWEEN = re.compile(r" *, *|[ \n]+")
 _ESCAPES = re.compile(
     r"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))*"""
 )
@@ -120,52 +123,84 @@ def find_signs(text: pa.Array, separator: str) -> pa.BooleanArray:
     return pc.match_substring_regex(rest, _SIGNS)
 
 
-def read_brackets(text: str, kind: pa.DataType) -> list[Any] | None:
+def are_quoted(texts: Iterable[str]) -> bool:
+    """Tell whether strings of lists in brackets are always in quotes.
+
+    DuckDB puts them only around those that need them.
+    """
+    found = [_parse_brackets(text) for text in texts]
+    if any(one is None for one in found):
+        return False
+    return any(one.is_quoted for one in found if one is not None)
+
+
+def read_brackets(text: str, kind: pa.DataType, *, is_quoted: bool) -> list[Any] | None:
     """Read a list in brackets, as JSON, Python or NumPy writes it; None if it is none.
 
     Strings are in quotes. Numbers between blanks are whole: NumPy rounds the others.
+    Unless `is_quoted`, `nan` and `None` may be strings.
     """
-    try:
-        found = json.loads(text, parse_float=Decimal)
-    except (ValueError, RecursionError):
-        found = _read_repr(text)
-    if not isinstance(found, list):
+    found = _parse_brackets(text)
+    if found is None:
+        return None
+    if found.has_names and kind == pa.string() and not (is_quoted or found.is_quoted):
         return None
     try:
-        return [json_value(value, kind) for value in found]
+        return [json_value(value, kind) for value in found.values]
     except ValueError:
         return None
 
 
-def _read_repr(text: str) -> list[Any] | None:
-    inside = text[1:-1].strip()
-    if not inside:
-        return []
+class _Brackets(NamedTuple):
+    """Values of a list in brackets.
+
+    `is_quoted`: quotes are around what does not need them. `has_names`: a value is
+    null that Python names so.
+    """
+
+    values: list[Any]
+    is_quoted: bool
+    has_names: bool
+
+
+def _parse_brackets(text: str) -> _Brackets | None:
+    try:
+        found = json.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return _parse_repr(text)
+    if not isinstance(found, list):
+        return None
+    is_quoted = any(isinstance(value, str) for value in found)
+    return _Brackets(found, is_quoted, has_names=False)
+
+
+def _parse_repr(text: str) -> _Brackets | None:
+    inside = text[1:-1].strip(" ")
     values: list[Any] = []
+    tokens: list[str] = []
     betweens = set()
     place = 0
-    while True:
+    while place < len(inside):
+        if values:
+            between = _BETWEEN.match(inside, place)
+            if between is None:
+                return None
+            betweens.add("," in between[0])
+            place = between.end()
         element = _ELEMENT.match(inside, place)
         if element is None:
             return None
-        token = element[0]
-        value = _read_element(token)
+        value = _read_element(element[0])
         if value is _WRONG:
             return None
         values.append(value)
+        tokens.append(element[0])
         place = element.end()
-        if place == len(inside):
-            break
-        between = _BETWEEN.match(inside, place)
-        if between is None:
-            return None
-        betweens.add("," in between[0])
-        place = between.end()
-    if len(betweens) > 1:
+    is_numpy = betweens == {False}
+    if len(betweens) > 1 or (is_numpy and any(isinstance(v, Decimal) for v in values)):
         return None
-    if betweens == {False} and any(isinstance(v, Decimal) for v in values):
-        return None
-    return values
+    is_quoted = any(_UNNEEDED.fullmatch(token) for token in tokens)
+    return _Brackets(values, is_quoted, any(token in _NAMES for token in tokens))
 
 
 _WRONG = object()
