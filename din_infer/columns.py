@@ -325,6 +325,8 @@ def require_dtype(
     rule = f"a column of {'lists of ' if is_list else ''}{_RULES[dtype]}"
     if right_shape:
         fix = ""
+    elif is_list and kind == "string":
+        fix = fix or "Split the text into lists of its elements first."
     raise InputError(rule, column.describe(), column.name, fix)
 
 

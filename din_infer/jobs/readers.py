@@ -9,9 +9,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
 from din_infer.jobs.sources import Source, read_footer, read_names, readable_names
+from din_infer.jobs.text_options import TextOptions
 from din_infer.spec import FeatureSpec
 
 __all__ = ["open_reader"]
@@ -22,7 +24,12 @@ BATCH_VALUES = 1 << 18
 MOST_ROWS = 1024
 
 
-def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Reader:
+def open_reader(
+    source: Source,
+    spec: FeatureSpec,
+    text: TextOptions | None = None,
+    keep: Sequence[str] = (),
+) -> Reader:
     """Open a source.
 
     Parameters
@@ -30,8 +37,10 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
     source : Source
     spec : FeatureSpec
         Says what the text of CSV and JSON lines means.
-    separator : str
-        Between the elements of a list, in CSV.
+    text : TextOptions, optional
+        Say how it is written.
+    keep : sequence of str
+        Columns to keep, as `find_kept` takes them.
 
     Raises
     ------
@@ -39,21 +48,25 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
         If it cannot be read.
     """
     file = None
+    text = TextOptions() if text is None else text
     try:
         if source.format == "parquet":
-            return ParquetReader(source)
-        file = source.open()
-        if source.format == "arrow":
-            return ArrowReader(source, file)
-        if source.format == "jsonl":
-            return JsonLines(source, file, spec)
-        return Csv(source, file, spec, separator)
+            reader: Reader = ParquetReader(source)
+        else:
+            file = source.open()
+            if source.format == "jsonl":
+                return JsonLines(source, file, spec, text, keep)
+            if source.format != "arrow":
+                return Csv(source, file, spec, text, keep)
+            reader = ArrowReader(source, file)
+        reader.kept = find_kept(reader.schema, keep)
     except BaseException as error:
         if file is not None:
             file.close()
         if isinstance(error, OSError | EOFError | UnicodeError | pa.ArrowException):
             raise unreadable(source, error) from None
         raise
+    return reader
 
 
 class ParquetReader(Reader):
