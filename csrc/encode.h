@@ -46,7 +46,8 @@ enum {
   DIN_HAS_NO_ID,    /* unseen, and unseen is an error */
   DIN_NOT_WHOLE,    /* a float with a fraction, or infinite */
   DIN_NOT_EXACT,    /* a float so large that integers around it are lost */
-  DIN_BEYOND_INT64, /* an uint64 of 2^63 or more */
+  DIN_BEYOND_INT64, /* a whole number that no int64 holds */
+  DIN_BEYOND_64,    /* one that no uint64 holds either, where those have a key */
   DIN_IS_MISSING,   /* a dense null, NaN or infinity without a replacement */
   DIN_WRONG_COUNT   /* a dense row of another length */
 };

@@ -70,8 +70,8 @@ cdef class Vocabulary:
         self.c.isa = _find_isa(isa)
         column.require(_READS[dtype], False)
         v = &column.chunk(0).values
-        if column.kind == "float" or column.kind == "null" and len(keys) > 0 \
-                or v.validity != NULL:
+        kind = "string" if dtype == "string" else "int"
+        if len(keys) > 0 and column.kind != kind or v.validity != NULL:
             raise InputError("strings or integers", "others", "values")
         if len(keys) > DIN_MAX_VOCAB:
             raise InputError(f"at most {DIN_MAX_VOCAB} values", len(keys), "values")
@@ -103,18 +103,20 @@ cdef class Encoder:
     cdef str rule
     cdef readonly str dtype
     cdef readonly str isa
+    cdef readonly str uuid_as  # what `require_dtype` makes of UUIDs; None: refuse them
     cdef list owners
 
     def __cinit__(
         self, str type not None, str dtype not None, *, rows, str hash="xxh64", seed=0,
         str reduce="offset", str int_as="bytes", Vocabulary vocabulary=None,
-        str unseen="error", boundaries=(), str isa=None,
+        str unseen="error", boundaries=(), str uuid_as=None, str isa=None,
     ):
         cdef _Buffer buffer
         if not 1 <= rows < 2**63:
             raise InputError("rows in [1, 2**63)", rows, "encoder")
         self.owners = [vocabulary]
         self.dtype = dtype
+        self.uuid_as = uuid_as
         self.c.type = _TYPES_OF_ENCODER[type]
         self.c.reads = _READS[dtype]
         self.c.unseen = _UNSEEN[unseen]

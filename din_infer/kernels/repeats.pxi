@@ -72,6 +72,8 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
         (<int64_t *> weights.data)[i] = first[i + 1] - first[i]
     taken.kind = column.kind
     taken.type_name = column.type_name
+    taken.fix = column.fix
+    taken.width = column.width
     taken.is_list = column.is_list
     taken.weights = weights
     taken.sum_of_weights = column.num_rows
