@@ -17,6 +17,7 @@ from din_infer.errors import DinError, InputError
 
 __all__ = [
     "Batch",
+    "find_unread",
     "floats",
     "hash_keys",
     "integers",
@@ -340,7 +341,7 @@ def require_dtype(
     right_shape = column.is_list == is_list or (kind == "null" and not column.is_list)
     if right_kind and right_shape:
         if kind == "string" and uuid_as is not None:
-            _check_uuid_text(column, uuid_as)
+            _check_uuids(column, uuid_as)
         return column
     readable = uuid_as == "bytes" or (uuid_as == "text" and column.width == UUID_BYTES)
     if kind == "fixed" and dtype == "string" and right_shape and readable:
@@ -358,17 +359,42 @@ def require_dtype(
     raise InputError(rule, column.describe(), column.name, fix)
 
 
-def _check_uuid_text(column: Column, uuid_as: str) -> None:
-    """Refuse text of UUIDs whose key would not be that of the same UUID as 16 bytes."""
-    found = column.find_uuid_text(uuid_as == "text")
+def find_unread(arrow_type: object, name: str) -> str:
+    """Name an Arrow type that no field may read, as errors do; "" where one may.
+
+    Parameters
+    ----------
+    arrow_type : object with `__arrow_c_schema__`
+        A type or a field of pyarrow, for instance.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    str
+        "extension type ray.data.arrow_pickled_object over large_binary", for instance.
+    """
+    kind, described = _kernels.describe_arrow(arrow_type, name)
+    return described if kind == "other" else ""
+
+
+def _check_uuids(column: Column, uuid_as: str) -> None:
+    """Refuse strings that are UUIDs, but no key that a column of UUIDs would have."""
+    as_text = uuid_as == "text"
+    is_binary = column.type_name in ("binary", "large_binary", "binary_view")
+    found = column.find_uuid(as_text, as_text and is_binary)
     if found is None:
         return
-    if uuid_as == "text":
-        rule, fix = "UUIDs in lower case", "Cast the column to lower case."
-    else:
+    row, value = found
+    if not as_text:
         rule = "UUIDs of 16 bytes"
         fix = 'Cast the column to UUID, or say uuid_as = "text" in the encoder.'
-    raise InputError(rule, repr(found[1]), column.name, fix, row=found[0])
+    elif len(value) == UUID_BYTES:
+        rule, fix = "UUIDs", "Cast the column to UUID, or to binary of a fixed size."
+    else:
+        rule, fix = "UUIDs in lower case", "Cast the column to lower case."
+    got = repr(value if len(value) == UUID_BYTES else value.decode())
+    raise InputError(rule, got, column.name, fix, row=row)
 
 
 def _column(batch: object, name: str) -> Column:

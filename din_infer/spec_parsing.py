@@ -178,11 +178,12 @@ def _parse_vocab(section: Section, dtype: str) -> Encoder:
 def _check_bytes(values: Iterable[Any], section: Section) -> None:
     """Raise ModelError at the text of a UUID, which equals no 16 bytes."""
     texts = from_list([v for v in values if is_text(v)], "values")
-    found = texts.find_uuid_text(False)
+    found = texts.find_uuid(False, False)
     if found is not None:
         fix = 'Say uuid_as = "text".'
         place = section.at("values")
-        raise ModelError("values that are no text of UUIDs", found[1], place, fix)
+        got = repr(found[1].decode())
+        raise ModelError("values that are no text of UUIDs", got, place, fix)
 
 
 def _check_values(values: Iterable[Any], dtype: str, section: Section) -> None:

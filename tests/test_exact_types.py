@@ -531,6 +531,14 @@ def test_text_beside_uuids_is_the_same_key_or_refused() -> None:
         f"expected UUIDs of 16 bytes, got {low!r} - at `x`, row 1."
         ' Cast the column to UUID, or say uuid_as = "text" in the encoder.'
     )
+    for column in ([b"a", ONE.bytes], pa.array([b"a", ONE.bytes])):
+        with pytest.raises(InputError) as caught:
+            uuid_spec("text").encode({"x": column})
+        assert str(caught.value) == (
+            f"expected UUIDs, got {ONE.bytes!r} - at `x`, row 1."
+            " Cast the column to UUID, or to binary of a fixed size."
+        )
+        assert uuid_spec("bytes").encode({"x": column})["x"].shape == (2,)
     plain = uuid_spec(None).encode({"x": ["a", low, high]})["x"].tolist()
     assert len(set(plain)) == 3
 
@@ -589,7 +597,7 @@ def test_the_key_is_one_of_string_fields() -> None:
     with pytest.raises(ModelError) as caught:
         uuid_spec("bytes", "vocab")
     assert str(caught.value) == (
-        f"expected values that are no text of UUIDs, got {ONE}"
+        f"expected values that are no text of UUIDs, got '{ONE}'"
         ' - at `candidate[0].encoder.values`. Say uuid_as = "text".'
     )
 
@@ -715,8 +723,8 @@ def test_tensors_of_one_dimension_are_lists(name: str) -> None:
         with pytest.raises(InputError) as caught:
             read(extended(array, name, other), "int64", is_list=True)
         assert str(caught.value) == (
-            f"expected a column of lists of integers, got lists of extension type {name}"
-            " over list - at `x`. Turn it into text, numbers or lists of them."
+            "expected a column of lists of integers, got lists of extension type"
+            f" {name} over list - at `x`. Turn it into text, numbers or lists of them."
         )
 
 

@@ -256,6 +256,14 @@ cdef class _Type:
             self.foreign = f"extension type {extension:.80} over {_name_of(text)}"
         return 0
 
+    cdef void describe(self, Column column) noexcept:
+        """Tell a column of its type."""
+        column.kind = self.leaf.kind
+        column.type_name = self.leaf.name
+        column.fix = self.leaf.fix
+        column.width = self.leaf.width
+        column.is_list = self.nesting != DIN_SCALAR
+
     cdef int32_t read_index(self, ArrowSchema *s, str name) except -1:
         cdef int32_t type_ = _Leaf(_text(s.format), name).type
         if not DIN_INT8 <= type_ <= DIN_UINT64:
@@ -395,11 +403,7 @@ cdef class _Table:
 
     cdef int pick(self, int64_t child, str name, _Type type_) except -1:
         cdef Column column = Column(name)
-        column.kind = type_.leaf.kind
-        column.type_name = type_.leaf.name
-        column.fix = type_.leaf.fix
-        column.width = type_.leaf.width
-        column.is_list = type_.nesting != DIN_SCALAR
+        type_.describe(column)
         self.columns[name] = column
         self.picked.append((child, column, type_))
         return 0
@@ -464,6 +468,28 @@ def import_arrow(source, str place not None, wanted=None):
         return _import_stream(source.__arrow_c_stream__(), place, wanted)
     schema, array = source.__arrow_c_array__()
     return _import_array(schema, array, place, wanted)
+
+
+def describe_arrow(source, str place not None):
+    """Read an Arrow type, `source` having `__arrow_c_schema__`: (kind, description).
+
+    As `Column.kind` and `Column.describe()` of a column of this type.
+
+    Raises
+    ------
+    InputError
+        If the schema is malformed.
+    """
+    capsule = source.__arrow_c_schema__()  # which owns the schema
+    cdef ArrowSchema *schema = <ArrowSchema *> PyCapsule_GetPointer(
+        capsule, "arrow_schema")
+    cdef _Type type_ = _Type()
+    column = Column(place)
+    if schema.release == NULL:
+        raise _malformed("a schema that is not released", place)
+    type_.read(schema, place)
+    type_.describe(column)
+    return column.kind, column.describe()
 
 
 def _import_array(schema_capsule, array_capsule, str place, wanted):

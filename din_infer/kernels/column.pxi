@@ -160,10 +160,11 @@ cdef class Column:
                 v.type = DIN_UUID_TEXT
         return column
 
-    def find_uuid_text(self, bint in_capitals):
+    def find_uuid(self, bint in_capitals, bint raw):
         """Find the first of strings that is the text of a UUID, 8-4-4-4-12 digits.
 
-        `in_capitals`: only such as are not in lower case. Returns (row, text), or None.
+        `in_capitals`: only such as are not in lower case; `raw`: or 16 bytes. Returns
+        (row, bytes), or None.
         """
         cdef int64_t start = 0, count = 0, first_row = 0, row, i, at
         cdef Py_ssize_t k
@@ -183,9 +184,10 @@ cdef class Column:
                     if not din_is_valid(v, at):
                         continue
                     key = din_key_at(v, v.type, at)
-                    if din_is_uuid_text(key, in_capitals):
-                        text = (<const char *> key.data)[:key.num_bytes].decode()
-                        return first_row + row, text
+                    if raw and key.num_bytes == DIN_UUID_BYTES \
+                            or din_is_uuid_text(key, in_capitals):
+                        found = (<const char *> key.data)[:key.num_bytes]
+                        return first_row + row, found
             first_row += c.num_rows
         return None
 

@@ -18,7 +18,7 @@ cdef class _Builder:
     cdef str name
     cdef int kind
     cdef int64_t row, size, num_rows, num_bytes
-    cdef bint has_null, has_null_row
+    cdef bint has_null, has_null_row, has_bytes
     cdef _Memory numbers     # entry i + 1: value i, or the end of its bytes
     cdef _Memory valid       # bitmap
     cdef _Memory bytes
@@ -177,6 +177,7 @@ cdef class _Builder:
         if isinstance(value, float):
             return self.put_float(value)
         if isinstance(value, bytes):
+            self.has_bytes = True
             return self.put_bytes(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
         if isinstance(value, np.generic) and value.dtype.kind in "biuf" \
                 and value.dtype.itemsize <= 8:
@@ -270,6 +271,8 @@ cdef class _Builder:
             c.values.type = DIN_BYTES64
             c.values.data = self.numbers.data
             c.values.bytes = self.bytes.data
+            if self.has_bytes:
+                column.type_name = "binary"
         elif self.kind == _EXACT:
             c.values.type = DIN_DECIMAL256
             c.values.scale = self.write_exact()
