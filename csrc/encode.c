@@ -351,7 +351,16 @@ static void hash_block(block *b, const din_encoder *e) {
         b->strings->bytes, offsets, b->n, e->seed, hashes);
   } else if (e->reads == DIN_READS_BYTES) {
     e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
-  } else if (e->int_as_text) {
+  } else if (e->int_as == DIN_INT_AS_BYTES4) {
+    uint8_t parts[DIN_BLOCK][4];
+    for (int64_t i = 0; i < b->n; ++i) {
+      const uint32_t low = (uint32_t)b->numbers[i];
+      for (int k = 0; k < 4; ++k) parts[i][k] = (uint8_t)(low >> 8 * k);
+      b->keys[i] = parts[i];
+      b->sizes[i] = 4;
+    }
+    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+  } else if (e->int_as == DIN_INT_AS_TEXT) {
     uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
     for (int64_t i = 0; i < b->n; ++i) {
       const int is_unsigned = b->has_wide && b->wide[i];
@@ -383,9 +392,22 @@ static void settle_unseen(block *b, const din_encoder *e, int64_t none,
   }
 }
 
+/* Stop at the first integer that 4 bytes do not hold. */
+static void check_int32(block *b) {
+  for (int64_t i = 0; i < b->n; ++i) {
+    if (b->masked && !b->valid[i]) continue;
+    const int64_t number = b->numbers[i];
+    if (number < INT32_MIN || number > INT32_MAX || (b->has_wide && b->wide[i])) {
+      b->fault = DIN_BEYOND_INT32;
+      b->bad = b->n = i;
+    }
+  }
+}
+
 static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally) {
   switch (e->type) {
     case DIN_ENCODE_HASH:
+      if (e->reads == DIN_READS_INT64 && e->int_as == DIN_INT_AS_BYTES4) check_int32(b);
       hash_block(b, e);
       break;
     case DIN_ENCODE_VOCAB:

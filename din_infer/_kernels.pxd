@@ -154,16 +154,18 @@ cdef extern from "encode.h" nogil:
     enum:
         DIN_READS_BYTES, DIN_READS_INT64, DIN_READS_FLOAT64
     enum:
+        DIN_INT_AS_BYTES, DIN_INT_AS_TEXT, DIN_INT_AS_BYTES4
+    enum:
         DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR
     enum:
         DIN_FINE, DIN_HAS_NO_ID, DIN_NOT_WHOLE, DIN_NOT_EXACT, DIN_BEYOND_INT64,
-        DIN_BEYOND_64, DIN_IS_MISSING, DIN_WRONG_COUNT
+        DIN_BEYOND_64, DIN_BEYOND_INT32, DIN_IS_MISSING, DIN_WRONG_COUNT
 
     ctypedef struct din_encoder:
         int32_t type
         int32_t reads
         int32_t unseen
-        int32_t int_as_text
+        int32_t int_as
         int32_t hash
         const din_block_isa *isa
         uint64_t seed

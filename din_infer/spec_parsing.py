@@ -44,6 +44,7 @@ FORMAT = 1
 ACTIVATIONS = ("dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none")
 OUTPUT_ACTIVATIONS = ("none", "sigmoid", "relu", "silu")
 INTERACTIONS = ("difference", "product", "outer")
+INTS_AS = ("bytes", "text", "bytes4")
 REDUCES = ("offset", "mod", "pmod", "abs")
 DICE_EPSILON = {"row_dice": 1e-3}
 LAYERS = (
@@ -146,7 +147,7 @@ def _parse_hash(section: Section, dtype: str) -> Encoder:
     rule = seed_rule(name, seed)
     if rule:
         raise ModelError(rule, seed, section.at("seed"))
-    text = section.choose("int_as", ("bytes", "text"), "bytes")
+    text = section.choose("int_as", INTS_AS, "bytes")
     uuid_as = _parse_uuid_as(section, dtype)
     return Encoder("hash", buckets, name, seed, reduce, text, uuid_as=uuid_as)
 

@@ -29,6 +29,8 @@ def as_bytes(value: Any, int_as: str) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
+    if int_as == "bytes4":
+        return int(value).to_bytes(4, "little", signed=True)
     if int_as == "bytes" and value >= 2**63:
         return int(value).to_bytes(8, "little")
     return int_as_text(value) if int_as == "text" else int_as_bytes(value)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from din_infer.jobs import spark as engine
 from din_infer.jobs.spark import score_dataframe, scorer
 from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
 from tests.models import SPECS, random_model
+from tests.reference_hash import SPARK
 
 JAVA = shutil.which("java") or os.environ.get("JAVA_HOME")
 pytestmark = [
@@ -316,3 +318,26 @@ def test_few_models_stay_open(model: Path, monkeypatch: pytest.MonkeyPatch) -> N
     os.utime(model)  # written anew
     assert engine._open(str(model), 1, "cpu", None) is not first
     assert len(engine._MODELS) == 2
+
+
+def test_the_table_of_hashes_is_what_spark_says(spark: SparkSession) -> None:
+    for kind, value, xxhash64, murmur in SPARK:
+        if value is None:
+            text = "NULL"
+        elif isinstance(value, bytes):
+            text = f"X'{value.hex()}'"
+        elif isinstance(value, str):
+            text = f"'{value}'"
+        elif kind == "DATE":
+            text = f"DATE_FROM_UNIX_DATE({value})"
+        elif kind.startswith("TIMESTAMP"):
+            text = f"TIMESTAMP_MICROS({value})"
+        elif kind == "BOOLEAN":
+            text = str(bool(value))
+        else:
+            scale = int(kind.rstrip(")").split(",")[1]) if "," in kind else 0
+            text = f"'{Decimal(value).scaleb(-scale)}'"
+        of = f"CAST({text} AS {kind})"
+        row = spark.sql(f"SELECT xxhash64({of}), hash({of})").first()
+        assert row is not None
+        assert (kind, value, *row) == (kind, value, xxhash64, murmur)

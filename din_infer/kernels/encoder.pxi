@@ -11,6 +11,9 @@ _REDUCES = {
 _READS = {
     "string": DIN_READS_BYTES, "int64": DIN_READS_INT64, "float": DIN_READS_FLOAT64,
 }
+_INTS_AS = {
+    "bytes": DIN_INT_AS_BYTES, "text": DIN_INT_AS_TEXT, "bytes4": DIN_INT_AS_BYTES4,
+}
 _TYPES_OF_ENCODER = {
     "hash": DIN_ENCODE_HASH, "vocab": DIN_ENCODE_VOCAB,
     "identity": DIN_ENCODE_IDENTITY, "bucketize": DIN_ENCODE_BUCKETIZE,
@@ -124,7 +127,7 @@ cdef class Encoder:
         self.c.isa = _find_isa(isa)
         self.isa = self.c.isa.name.decode()
         self.c.seed = seed
-        self.c.int_as_text = int_as == "text"
+        self.c.int_as = _INTS_AS[int_as]
         self.c.num_rows = rows
         self.rule = f"an id in [0, {rows})"
         if self.c.reads == DIN_READS_FLOAT64 and self.c.type != DIN_ENCODE_BUCKETIZE:

@@ -95,6 +95,8 @@ cdef object _fault(
         rule = "a 64-bit signed integer"
     elif tally.fault == DIN_BEYOND_64:
         rule = "an integer in [-2**63, 2**64)"
+    elif tally.fault == DIN_BEYOND_INT32:
+        rule = "an integer in [-2**31, 2**31)"
     elif tally.fault == DIN_IS_MISSING:
         rule = "a finite number"
         if value == "None" or value == "nan":
