@@ -11,6 +11,8 @@ class Column:
     name: str
     kind: str
     type_name: str
+    fix: str
+    width: int
     is_list: bool
     num_rows: int
     @property
@@ -19,6 +21,8 @@ class Column:
     def describe(self) -> str: ...
     def has_values(self, of_rows: bool) -> bool: ...
     def as_null(self) -> Column: ...
+    def as_strings(self, as_text: bool) -> Column: ...
+    def find_uuid(self, in_capitals: bool, raw: bool) -> tuple[int, bytes] | None: ...
     def as_untyped(self) -> Column: ...
 
 HASHES: dict[str, int]
@@ -33,6 +37,7 @@ class Vocabulary:
 class Encoder:
     dtype: str
     isa: str
+    uuid_as: str | None
     def __init__(
         self,
         type: str,
@@ -46,6 +51,7 @@ class Encoder:
         vocabulary: Vocabulary | None = None,
         unseen: str = "error",
         boundaries: Sequence[float] = (),
+        uuid_as: str | None = None,
         isa: str | None = None,
     ) -> None: ...
 
@@ -70,6 +76,7 @@ class Window:
 def import_arrow(
     source: object, place: str, wanted: AbstractSet[str] | None = None
 ) -> tuple[list[str], dict[str, Column], int]: ...
+def describe_arrow(source: object, place: str) -> tuple[str, str]: ...
 def from_numpy(array: NDArray[Any], name: str) -> Column: ...
 def from_list(values: list[Any], name: str) -> Column: ...
 def nest(values: Column, offsets: object) -> Column: ...

@@ -142,6 +142,7 @@ def _compile(encoder: Encoder, dtype: str) -> _kernels.Encoder:
         vocabulary=vocabulary,
         unseen=encoder.unseen,
         boundaries=encoder.boundaries,
+        uuid_as=encoder.uuid_as,
     )
 
 
@@ -256,7 +257,11 @@ def _scalar_step(spec: Field, encoder: _kernels.Encoder) -> _Step:
 
     def step(batch: Batch, work: _Work) -> None:
         column = require_dtype(
-            batch.columns[column_name], dtype, is_list=False, fix=fix
+            batch.columns[column_name],
+            dtype,
+            is_list=False,
+            uuid_as=encoder.uuid_as,
+            fix=fix,
         )
         work.add(name, _kernels.prepare_scalars(column, encoder, work.errors), 0, 0)
 
@@ -279,7 +284,8 @@ def _lists_step(
 
     def step(batch: Batch, work: _Work) -> None:
         columns = [
-            require_dtype(batch.columns[c], t, is_list=True) for _, c, t, _ in fields
+            require_dtype(batch.columns[c], t, is_list=True, uuid_as=e.uuid_as)
+            for _, c, t, e in fields
         ]
         window = _kernels.Window(columns[0])
         if is_narrowed:
@@ -771,12 +777,19 @@ def encode_values(
     InputError
         If a value has no id.
     """
-    column = require_dtype(to_column(values, name), dtype, is_list=False)
+    column = require_dtype(
+        to_column(values, name), dtype, is_list=False, uuid_as=encoder.uuid_as
+    )
     return _kernels.encode_scalars(column, _compile(encoder, dtype))[0]
 
 
 def hash_buckets(
-    keys: object, num_buckets: int, *, hash: str = "xxh64", seed: int = 0
+    keys: object,
+    num_buckets: int,
+    *,
+    hash: str = "xxh64",
+    seed: int = 0,
+    uuid_as: str | None = None,
 ) -> NDArray[np.int64]:
     """Turn keys into bucket ids: 1 + hash64(key, seed) % (num_buckets - 1); null: 0.
 
@@ -791,6 +804,8 @@ def hash_buckets(
         integers as 8 little-endian bytes.
     seed : int
         In [0, 2**64); below 2**32 for murmur3_32, 0 for farmhash64.
+    uuid_as : {"bytes", "text"}, optional
+        What UUIDs and fixed-size binary are hashed as; without it they are refused.
 
     Returns
     -------
@@ -821,11 +836,13 @@ def hash_buckets(
     rule = seed_rule(hash, seed)
     if rule:
         raise InputError(rule, seed, "seed")
+    if uuid_as not in (None, "bytes", "text"):
+        raise InputError("bytes or text", repr(uuid_as), "uuid_as")
     column = to_column(keys, "keys")
-    dtype = "string" if column.kind == "string" else "int64"
+    dtype = "string" if column.kind in ("string", "fixed") else "int64"
     encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, hash=hash, seed=seed)
     return _kernels.encode_scalars(
-        require_dtype(column, dtype, is_list=False), encoder
+        require_dtype(column, dtype, is_list=False, uuid_as=uuid_as), encoder
     )[0]
 
 

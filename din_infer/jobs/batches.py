@@ -252,7 +252,10 @@ class BatchScorer:
     ) -> tuple[list[NDArray[np.float32]], list[Counts]]:
         """Score some requests, in pieces where lists are long."""
         predictor = self._predictor
-        candidates = {name: self._flat(batch, name) for name in self._form.lists}
+        candidates = pa.RecordBatch.from_arrays(
+            [self._flat(batch, name) for name in self._form.lists],
+            schema=pa.schema([self._field(batch, name) for name in self._form.lists]),
+        )
         owners = np.repeat(np.arange(len(lengths)), lengths)
         users = batch.select(self._users)
 
@@ -263,7 +266,7 @@ class BatchScorer:
             return error.at(row=request, candidate=(error.row or 0) - first)
 
         def of_column(error: InputError) -> InputError:
-            is_users = error.row is None or error.column not in candidates
+            is_users = error.row is None or error.column not in self._form.lists
             return error if is_users else of_request(error)
 
         made, counts = [], []
@@ -285,6 +288,12 @@ class BatchScorer:
         if pa.types.is_fixed_size_list(lists.type):
             lists = lists.cast(pa.list_(lists.type.value_type))
         return lists
+
+    def _field(self, batch: pa.RecordBatch, name: str) -> pa.Field:
+        """Say what `_flat` gives: a field's metadata may name an extension type."""
+        column, inner = self._form.lists[name]
+        item = batch.schema.field(column).type.value_field
+        return (item if inner is None else item.type.field(inner)).with_name(name)
 
     def _flat(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         """Take a candidate column out of its lists: one value per candidate."""

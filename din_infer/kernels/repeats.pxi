@@ -105,6 +105,8 @@ cdef Column _chosen_rows(Column column, _Memory rows, int64_t num_rows):
     cdef din_column *c
     taken.kind = column.kind
     taken.type_name = column.type_name
+    taken.fix = column.fix
+    taken.width = column.width
     taken.is_list = column.is_list
     taken.owners.extend((column, rows))
     for i in range(column.num_chunks):
