@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from din_converter import convert
+from din_converter.evaluate import evaluate
+from din_converter.rows import Rows as LabeledRows
 from din_infer import FeatureSpec, InputError, Predictor, encode
 from din_infer.jobs.files import score_files
 from tests.containers import CONTAINERS
@@ -184,7 +186,9 @@ def peak_of(code: str, *arguments: object) -> int:
         from din_infer import FeatureSpec, Predictor
         from din_infer.jobs.files import score_files
         from din_infer.jobs.inspect import inspect_files
+        import din_converter.cli
         import pyarrow.parquet
+        import torch
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         {code}
         print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
@@ -199,12 +203,40 @@ def peak_of(code: str, *arguments: object) -> int:
     return int(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.usefixtures("_small_pieces")
+def test_training_reads_every_row_once_in_smaller_batches(tmp_path: Path) -> None:
+    raw = open_spec() | {"label": "label"}
+    spec = FeatureSpec.from_dict(raw)
+    rows = make_rows(100, seed=7, history=900)
+    for k, row in enumerate(rows):
+        row["label"] = k % 2
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=64)
+    read = LabeledRows.open([tmp_path / "rows.parquet"], spec)
+    read.check()
+    sizes = [len(b.labels) for b in read.batches(50)]
+    labels = np.concatenate([b.labels for b in read.batches(50)])
+    np.testing.assert_array_equal(labels, [k % 2 for k in range(100)])
+    assert len(sizes) > 2
+    assert max(sizes) <= 50
+    skipped = [len(b.labels) for b in read.batches(50, skip=2)]
+    assert skipped == sizes[2:]
+    model = random_model(raw)
+    one_by_one = [evaluate(model, table.slice(k, 1))[0] for k in range(100)]
+    for way in (table, read):
+        np.testing.assert_allclose(evaluate(model, way), one_by_one, atol=1e-6)
+
+
 WAYS = {
     "din-score": "score_files(Predictor(sys.argv[1]), sys.argv[2], sys.argv[3])",
     "din-score without operators": (
         "score_files(Predictor(sys.argv[1], fused=False), sys.argv[2], sys.argv[3])"
     ),
     "din-inspect": "inspect_files(FeatureSpec.load(sys.argv[4]), [sys.argv[2]])",
+    "din-train": (
+        "din_converter.cli.train_main([sys.argv[2], '--spec', sys.argv[4],"
+        " '--valid-fraction', '0', '--epochs', '1', '--out', sys.argv[3]])"
+    ),
     "Predictor.score": (
         "Predictor(sys.argv[1]).score(pyarrow.parquet.read_table(sys.argv[2]))"
     ),
@@ -217,6 +249,8 @@ def test_a_history_of_a_million_takes_its_own_memory_alone(
     way: str, model: Path, tmp_path: Path
 ) -> None:
     rows = make_rows(1000, seed=6, history=1_000_000)
+    for k, row in enumerate(rows):
+        row["label"] = k % 2
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     spec = open_spec() | {"label": "label"}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
