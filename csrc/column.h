@@ -25,8 +25,9 @@ enum {
 };
 
 enum {
-  DIN_NULL, /* no buffers: every element is null */
-  DIN_BOOL, /* a bitmap */
+  DIN_NULL,  /* no buffers: every element is null */
+  DIN_BOOL,  /* a bitmap */
+  DIN_BOOL8, /* a byte: true is any but 0 */
   DIN_INT8,
   DIN_INT16,
   DIN_INT32,
@@ -38,13 +39,22 @@ enum {
   DIN_FLOAT16,
   DIN_FLOAT32,
   DIN_FLOAT64,
-  DIN_BYTES32,   /* offsets int32 in data, bytes in bytes */
-  DIN_BYTES64,   /* offsets int64 in data, bytes in bytes */
-  DIN_BYTES_VIEW /* 16-byte views in data, long bytes in buffers */
+  DIN_DECIMAL32, /* integers, divided by 10^scale */
+  DIN_DECIMAL64,
+  DIN_DECIMAL128,
+  DIN_DECIMAL256,
+  DIN_BYTES32,     /* offsets int32 in data, bytes in bytes */
+  DIN_BYTES64,     /* offsets int64 in data, bytes in bytes */
+  DIN_BYTES_VIEW,  /* 16-byte views in data, long bytes in buffers */
+  DIN_BYTES_FIXED, /* `width` bytes each in data */
+  DIN_UUID_TEXT    /* 16 bytes each in data, read as their canonical text */
 };
 
 /* Bytes of a view up to which they stand in the view itself. */
 enum { DIN_VIEW_INLINE = 12 };
+
+/* Bytes of a UUID, and of its text. */
+enum { DIN_UUID_BYTES = 16, DIN_UUID_LETTERS = 36 };
 
 typedef struct {
   int32_t type;
@@ -56,6 +66,8 @@ typedef struct {
   const void *const *buffers;
   const uint8_t *buffer_sizes; /* int64 each */
   int64_t num_buffers;
+  int32_t scale; /* of decimals */
+  int32_t width; /* of DIN_BYTES_FIXED */
 } din_values;
 
 /*

@@ -30,6 +30,10 @@ static inline int din_bit(const void *bitmap, int64_t i) {
   return (((const uint8_t *)bitmap)[i >> 3] >> (i & 7)) & 1;
 }
 
+static inline int din_read_bool8(const void *buffer, int64_t i) {
+  return din_read_ui8(buffer, i) != 0;
+}
+
 static inline int din_is_valid(const din_values *v, int64_t i) {
   return v->type != DIN_NULL &&
          (v->validity == NULL || din_bit(v->validity, i + v->offset));
@@ -56,7 +60,20 @@ typedef struct {
   int64_t num_bytes;
 } din_key;
 
-/* `type` is values->type, apart so that callers can make it a constant. */
+/* Write a UUID's canonical text: 8-4-4-4-12 lower-case hexadecimal digits. */
+static inline void din_format_uuid(const uint8_t *uuid, uint8_t *text) {
+  static const char digits[] = "0123456789abcdef";
+  for (int i = 0; i < DIN_UUID_BYTES; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) *text++ = '-';
+    *text++ = (uint8_t)digits[uuid[i] >> 4];
+    *text++ = (uint8_t)digits[uuid[i] & 15];
+  }
+}
+
+/*
+ * `type` is values->type, apart so that callers can make it a constant. The key of a
+ * DIN_UUID_TEXT is its 16 bytes.
+ */
 static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
   static const uint8_t empty[1] = {0};
   const int64_t at = i + v->offset;
@@ -71,6 +88,11 @@ static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
       begin = din_read_i64(v->data, at);
       key.num_bytes = din_read_i64(v->data, at + 1) - begin;
       break;
+    case DIN_BYTES_FIXED:
+    case DIN_UUID_TEXT:
+      key.num_bytes = type == DIN_UUID_TEXT ? DIN_UUID_BYTES : v->width;
+      key.data = (const uint8_t *)v->data + at * key.num_bytes;
+      return key;
     default: {
       const uint8_t *view = (const uint8_t *)v->data + at * 16;
       key.num_bytes = din_read_i32(view, 0);
@@ -87,6 +109,26 @@ static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
     key.data = v->bytes + begin;
   }
   return key;
+}
+
+/* Whether a key is the text of a UUID; `in_capitals`: with a letter in upper case. */
+static inline int din_is_uuid_text(din_key key, int in_capitals) {
+  int has_capital = 0;
+  if (key.num_bytes != DIN_UUID_LETTERS) return 0;
+  for (int i = 0; i < DIN_UUID_LETTERS; ++i) {
+    const uint8_t letter = key.data[i];
+    if (i == 8 || i == 13 || i == 18 || i == 23) {
+      if (letter != '-') return 0;
+      continue;
+    }
+    const int is_capital = letter >= 'A' && letter <= 'F';
+    has_capital |= is_capital;
+    if (!is_capital && !(letter >= '0' && letter <= '9') &&
+        !(letter >= 'a' && letter <= 'f')) {
+      return 0;
+    }
+  }
+  return has_capital || !in_capitals;
 }
 
 /* @pre the values are of an integer type */
@@ -123,6 +165,8 @@ static inline void din_read_integers(const din_values *v, int64_t first, int64_t
   switch (v->type) {
     case DIN_BOOL:
       DIN_READ_LOOP(din_bit);
+    case DIN_BOOL8:
+      DIN_READ_LOOP(din_read_bool8);
     case DIN_INT8:
       DIN_READ_LOOP(din_read_i8);
     case DIN_INT16:

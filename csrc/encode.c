@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "column_inline.h"
+#include "decimal.h"
 
 /* Integers below these are exact in the float type; from here on neighbors collapse. */
 static const double EXACT_F16 = 2048.0;
@@ -36,7 +37,8 @@ typedef struct {
  *
  * `numbers` is `ints`, or the column itself where it lies as wanted; `strings`, from
  * `first_string` on, stands for keys and sizes when it is not NULL. `valid` holds only
- * when `masked`. A fault is met at position `bad`; what stands before it is good.
+ * when `masked`, and `wide`, an integer's way out of int64, when `has_wide`. A fault is
+ * met at position `bad`; what stands before it is good.
  */
 typedef struct {
   int64_t n;
@@ -44,6 +46,7 @@ typedef struct {
   int64_t bad;
   int32_t fault;
   int32_t masked;
+  int32_t has_wide;
   run runs[DIN_BLOCK];
   const din_values *strings;
   int64_t first_string;
@@ -54,6 +57,8 @@ typedef struct {
   double floats[DIN_BLOCK];
   int64_t ids[2 * DIN_BLOCK]; /* a row of DIN_BLOCK may begin at the last one */
   uint8_t valid[DIN_BLOCK];
+  uint8_t wide[DIN_BLOCK];
+  uint8_t texts[DIN_BLOCK][DIN_UUID_LETTERS];
 } block;
 
 /* ----------------------------------------------------------------------- reading */
@@ -105,6 +110,12 @@ static void read_float64_block(const din_values *v, int64_t first, int64_t n,
     case DIN_UINT64:
       for (int64_t i = 0; i < n; ++i) out[i] = (double)din_read_ui64(v->data, at + i);
       break;
+    case DIN_DECIMAL32:
+    case DIN_DECIMAL64:
+    case DIN_DECIMAL128:
+    case DIN_DECIMAL256:
+      for (int64_t i = 0; i < n; ++i) out[i] = din_decimal_to_double(v, first + i);
+      break;
     default:
       din_read_integers(v, first, n, integers);
       for (int64_t i = 0; i < n; ++i) out[i] = (double)integers[i];
@@ -112,22 +123,49 @@ static void read_float64_block(const din_values *v, int64_t first, int64_t n,
   }
 }
 
+static int is_decimal(const din_values *v) {
+  return v->type >= DIN_DECIMAL32 && v->type <= DIN_DECIMAL256;
+}
+
 /*
  * Read n <= DIN_BLOCK numbers as int64; returns whether valid[n] was written (else all
  * are valid). A float NaN is null. On a fault, entries before *bad are good.
+ *
+ * Where `wide` is given, a whole number beyond int64 is no fault: wide[i] is its
+ * DIN_FITS_UINT64 or DIN_FITS_NEITHER, else 0, and out[i] negative.
  */
 static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64_t *out,
-                            uint8_t *valid, int32_t *fault, int64_t *bad) {
+                            uint8_t *valid, uint8_t *wide, int32_t *fault,
+                            int64_t *bad) {
   int masked = read_validity(v, first, n, valid);
   switch (v->type) {
-    case DIN_UINT64:
+    case DIN_UINT64: {
+      int64_t signs = 0;
       din_read_integers(v, first, n, out);
+      for (int64_t i = 0; i < n; ++i) signs |= out[i];
+      if (signs >= 0) break;
+    } /* fall through */
+    case DIN_DECIMAL32:
+    case DIN_DECIMAL64:
+    case DIN_DECIMAL128:
+    case DIN_DECIMAL256:
       for (int64_t i = 0; i < n; ++i) {
-        if (out[i] < 0 && (!masked || valid[i])) {
-          *fault = DIN_BEYOND_INT64;
+        if (masked && !valid[i]) {
+          out[i] = 0;
+          continue;
+        }
+        const int32_t found = v->type != DIN_UINT64
+                                  ? din_decimal_to_int64(v, first + i, out + i)
+                              : out[i] < 0 ? DIN_FITS_UINT64
+                                           : DIN_FITS_INT64;
+        if (found == DIN_FITS_INT64) continue;
+        if (found == DIN_IS_FRACTION || wide == NULL) {
+          *fault = found == DIN_IS_FRACTION ? DIN_NOT_WHOLE : DIN_BEYOND_INT64;
           *bad = i;
           return masked;
         }
+        wide[i] = (uint8_t)found;
+        if (found == DIN_FITS_NEITHER) out[i] = -1;
       }
       break;
     case DIN_FLOAT16:
@@ -171,9 +209,11 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
 /* Where n keys lie; a null view may point anywhere, so it is not looked at. Without
  * bytes all keys are empty. */
 static void read_keys(const din_values *v, const din_block_isa *isa, int64_t first,
-                      int64_t n, const uint8_t **keys, int64_t *sizes) {
+                      int64_t n, const uint8_t **keys, int64_t *sizes,
+                      uint8_t (*texts)[DIN_UUID_LETTERS]) {
   const int64_t at = first + v->offset;
-  switch (v->bytes == NULL && v->type != DIN_BYTES_VIEW ? DIN_NULL : v->type) {
+  const int has_offsets = v->type == DIN_BYTES32 || v->type == DIN_BYTES64;
+  switch (has_offsets && v->bytes == NULL ? DIN_NULL : v->type) {
     case DIN_BYTES32:
       isa->read_keys32(v->bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
       break;
@@ -187,6 +227,19 @@ static void read_keys(const din_values *v, const din_block_isa *isa, int64_t fir
             is_null ? (din_key){EMPTY, 0} : din_key_at(v, DIN_BYTES_VIEW, first + i);
         keys[i] = key.data;
         sizes[i] = key.num_bytes;
+      }
+      break;
+    case DIN_BYTES_FIXED:
+      for (int64_t i = 0; i < n; ++i) {
+        keys[i] = (const uint8_t *)v->data + (at + i) * v->width;
+        sizes[i] = v->width;
+      }
+      break;
+    case DIN_UUID_TEXT:
+      for (int64_t i = 0; i < n; ++i) {
+        din_format_uuid((const uint8_t *)v->data + (at + i) * DIN_UUID_BYTES, texts[i]);
+        keys[i] = texts[i];
+        sizes[i] = DIN_UUID_LETTERS;
       }
       break;
     default:
@@ -219,8 +272,20 @@ static void read_plain(block *b, const din_values *v, const din_encoder *e,
     int32_t fault = DIN_FINE;
     int64_t bad = -1;
     uint8_t unused[DIN_BLOCK];
-    read_int64_block(v, first, n, b->ints + at, may_be_null ? valid : unused, &fault,
-                     &bad);
+    uint8_t *wide = NULL;
+    if ((v->type == DIN_UINT64 || is_decimal(v)) && e->type != DIN_ENCODE_BUCKETIZE) {
+      wide = memset(b->wide + at, 0, (size_t)n);
+      b->has_wide = 1;
+    }
+    read_int64_block(v, first, n, b->ints + at, may_be_null ? valid : unused, wide,
+                     &fault, &bad);
+    for (int64_t i = 0; wide != NULL && e->type == DIN_ENCODE_HASH && i < n; ++i) {
+      if (wide[i] == DIN_FITS_NEITHER) {
+        fault = DIN_BEYOND_64;
+        bad = i;
+        break;
+      }
+    }
     if (fault != DIN_FINE && b->fault == DIN_FINE) {
       b->fault = fault;
       b->bad = at + bad;
@@ -229,7 +294,7 @@ static void read_plain(block *b, const din_values *v, const din_encoder *e,
   }
   read_validity(v, first, n, valid);
   if (e->reads == DIN_READS_BYTES) {
-    read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at);
+    read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at, b->texts + at);
   } else {
     read_float64_block(v, first, n, b->floats + at);
     for (int64_t i = 0; is_float && i < n; ++i) {
@@ -286,10 +351,20 @@ static void hash_block(block *b, const din_encoder *e) {
         b->strings->bytes, offsets, b->n, e->seed, hashes);
   } else if (e->reads == DIN_READS_BYTES) {
     e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
-  } else if (e->int_as_text) {
+  } else if (e->int_as == DIN_INT_AS_BYTES4) {
+    uint8_t parts[DIN_BLOCK][4];
+    for (int64_t i = 0; i < b->n; ++i) {
+      const uint32_t low = (uint32_t)b->numbers[i];
+      for (int k = 0; k < 4; ++k) parts[i][k] = (uint8_t)(low >> 8 * k);
+      b->keys[i] = parts[i];
+      b->sizes[i] = 4;
+    }
+    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+  } else if (e->int_as == DIN_INT_AS_TEXT) {
     uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
     for (int64_t i = 0; i < b->n; ++i) {
-      const int64_t at = din_format_int64(b->numbers[i], texts[i]);
+      const int is_unsigned = b->has_wide && b->wide[i];
+      const int64_t at = din_format_int64(b->numbers[i], is_unsigned, texts[i]);
       b->keys[i] = texts[i] + at;
       b->sizes[i] = DIN_MAX_DIGITS - at;
     }
@@ -317,9 +392,22 @@ static void settle_unseen(block *b, const din_encoder *e, int64_t none,
   }
 }
 
+/* Stop at the first integer that 4 bytes do not hold. */
+static void check_int32(block *b) {
+  for (int64_t i = 0; i < b->n; ++i) {
+    if (b->masked && !b->valid[i]) continue;
+    const int64_t number = b->numbers[i];
+    if (number < INT32_MIN || number > INT32_MAX || (b->has_wide && b->wide[i])) {
+      b->fault = DIN_BEYOND_INT32;
+      b->bad = b->n = i;
+    }
+  }
+}
+
 static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally) {
   switch (e->type) {
     case DIN_ENCODE_HASH:
+      if (e->reads == DIN_READS_INT64 && e->int_as == DIN_INT_AS_BYTES4) check_int32(b);
       hash_block(b, e);
       break;
     case DIN_ENCODE_VOCAB:
@@ -327,6 +415,9 @@ static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally)
         din_find_bytes(&e->vocab, b->keys, b->sizes, b->n, b->ids);
       } else {
         din_find_ints(&e->vocab, b->numbers, b->n, b->ids);
+        for (int64_t i = 0; b->has_wide && i < b->n; ++i) {
+          b->ids[i] = b->wide[i] ? 0 : b->ids[i];
+        }
       }
       settle_unseen(b, e, 0, tally);
       break;
@@ -459,7 +550,7 @@ static void flush(const pass *p) {
     if (n < r->count) break; /* it holds the fault */
     from += n;
   }
-  b->n = b->num_runs = b->masked = 0;
+  b->n = b->num_runs = b->masked = b->has_wide = 0;
 }
 
 /* Take elements [element, element + count) of a row; ids go to `out` and behind it. */
@@ -509,7 +600,7 @@ void din_encode_scalars(const din_column *c, const din_encoder *e,
                         const din_codes *codes, int64_t first, int64_t stop,
                         int64_t *ids, din_tally *tally) {
   block b;
-  b.n = b.num_runs = b.fault = b.masked = 0;
+  b.n = b.num_runs = b.fault = b.masked = b.has_wide = 0;
   const pass p = {c, e, codes, 0, tally, &b};
   push(&p, first, first, stop - first, ids + first);
   if (tally->fault == DIN_FINE) flush(&p);
@@ -536,8 +627,9 @@ static span span_of(const din_column *c, const din_window *w, int64_t row) {
   return (span){start, count};
 }
 
-static int64_t width_of(int32_t type) {
-  switch (type) {
+static int64_t width_of(const din_values *v) {
+  switch (v->type) {
+    case DIN_BOOL8:
     case DIN_INT8:
     case DIN_UINT8:
       return 1;
@@ -548,7 +640,15 @@ static int64_t width_of(int32_t type) {
     case DIN_INT32:
     case DIN_UINT32:
     case DIN_FLOAT32:
+    case DIN_DECIMAL32:
       return 4;
+    case DIN_DECIMAL128:
+    case DIN_UUID_TEXT:
+      return 16;
+    case DIN_DECIMAL256:
+      return 32;
+    case DIN_BYTES_FIXED:
+      return v->width;
     default:
       return 8;
   }
@@ -621,7 +721,7 @@ static int is_same(const din_column *c, span one, span other) {
     same = is_same_bits(v->data, first, second, n);
   } else {
     const uint8_t *data = v->data;
-    const int64_t width = width_of(v->type);
+    const int64_t width = width_of(v);
     same =
         memcmp(data + first * width, data + second * width, (size_t)(n * width)) == 0;
   }
@@ -678,7 +778,7 @@ void din_encode_lists(const din_column *c, const din_encoder *e, const din_codes
     return;
   }
   block b;
-  b.n = b.num_runs = b.fault = b.masked = 0;
+  b.n = b.num_runs = b.fault = b.masked = b.has_wide = 0;
   const pass p = {c, e, codes, w->newest_first, tally, &b};
   const size_t row_bytes = (size_t)w->width * sizeof *padded;
   const span none = {0, 0};
@@ -754,7 +854,12 @@ static int is_pad(const din_column *c, const din_pad_value *pad, int64_t i) {
     }
   }
   if (pad->data != NULL) {
-    const din_key key = din_key_at(v, v->type, i);
+    din_key key = din_key_at(v, v->type, i);
+    uint8_t text[DIN_UUID_LETTERS];
+    if (v->type == DIN_UUID_TEXT) {
+      din_format_uuid(key.data, text);
+      key = (din_key){text, DIN_UUID_LETTERS};
+    }
     const size_t size = (size_t)key.num_bytes;
     return key.num_bytes == pad->num_bytes && memcmp(key.data, pad->data, size) == 0;
   }
@@ -762,7 +867,7 @@ static int is_pad(const din_column *c, const din_pad_value *pad, int64_t i) {
   uint8_t valid;
   int32_t fault = DIN_FINE;
   int64_t bad;
-  const int masked = read_int64_block(v, i, 1, &number, &valid, &fault, &bad);
+  const int masked = read_int64_block(v, i, 1, &number, &valid, NULL, &fault, &bad);
   return fault == DIN_FINE && (!masked || valid) && number == pad->number;
 }
 
@@ -850,7 +955,7 @@ void din_read_scalars_int64(const din_column *c, int64_t first, int64_t *out,
     int32_t fault = DIN_FINE;
     int64_t bad;
     uint8_t is_valid = 1;
-    read_int64_block(v, i, 1, out + row, &is_valid, &fault, &bad);
+    read_int64_block(v, i, 1, out + row, &is_valid, NULL, &fault, &bad);
     valid[row] = is_valid;
     if (!is_valid) out[row] = 0; /* of a null entry: anything */
     if (fault != DIN_FINE) {

@@ -24,13 +24,16 @@ enum { DIN_ENCODE_HASH, DIN_ENCODE_VOCAB, DIN_ENCODE_IDENTITY, DIN_ENCODE_BUCKET
 /* What an encoder reads: keys of bytes, int64, or float64 (bucketize only). */
 enum { DIN_READS_BYTES, DIN_READS_INT64, DIN_READS_FLOAT64 };
 
+/* What of an integer is hashed: 8 bytes, decimal text, or 4 bytes. */
+enum { DIN_INT_AS_BYTES, DIN_INT_AS_TEXT, DIN_INT_AS_BYTES4 };
+
 enum { DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR };
 
 typedef struct {
   int32_t type;
   int32_t reads;
   int32_t unseen;
-  int32_t int_as_text;
+  int32_t int_as;
   int32_t hash;
   const din_block_isa *isa;
   uint64_t seed;
@@ -46,7 +49,9 @@ enum {
   DIN_HAS_NO_ID,    /* unseen, and unseen is an error */
   DIN_NOT_WHOLE,    /* a float with a fraction, or infinite */
   DIN_NOT_EXACT,    /* a float so large that integers around it are lost */
-  DIN_BEYOND_INT64, /* an uint64 of 2^63 or more */
+  DIN_BEYOND_INT64, /* a whole number that no int64 holds */
+  DIN_BEYOND_64,    /* one that no uint64 holds either, where those have a key */
+  DIN_BEYOND_INT32, /* one that 4 bytes do not hold, where those are hashed */
   DIN_IS_MISSING,   /* a dense null, NaN or infinity without a replacement */
   DIN_WRONG_COUNT   /* a dense row of another length */
 };

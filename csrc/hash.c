@@ -16,14 +16,15 @@ void din_prepare_reduction(int32_t kind, int32_t hash, uint64_t num_buckets,
   out->wrap = (UINT64_MAX % d + 1) % d;
 }
 
-int64_t din_format_int64(int64_t key, uint8_t text[DIN_MAX_DIGITS]) {
-  uint64_t left = key < 0 ? 0 - (uint64_t)key : (uint64_t)key;
+int64_t din_format_int64(int64_t key, int is_unsigned, uint8_t text[DIN_MAX_DIGITS]) {
+  const int is_negative = key < 0 && !is_unsigned;
+  uint64_t left = is_negative ? 0 - (uint64_t)key : (uint64_t)key;
   int64_t at = DIN_MAX_DIGITS;
   do {
     text[--at] = (uint8_t)('0' + left % 10);
     left /= 10;
   } while (left > 0);
-  if (key < 0) {
+  if (is_negative) {
     text[--at] = '-';
   }
   return at;

@@ -33,7 +33,7 @@ enum {
   DIN_REDUCE_RAW     /* h itself */
 };
 
-/* Longest decimal text of an int64: a sign and 19 digits. */
+/* Longest decimal text of 64 bits: a sign and 19 digits, or 20. */
 enum { DIN_MAX_DIGITS = 20 };
 
 /*
@@ -62,7 +62,7 @@ uint64_t din_hash_long_murmur3(const uint8_t *key, int64_t num_bytes, uint64_t s
 uint64_t din_hash_long_farmhash(const uint8_t *key, int64_t num_bytes, uint64_t seed);
 
 /* Write the decimal text at the end of `text`; return where it begins. */
-int64_t din_format_int64(int64_t key, uint8_t text[DIN_MAX_DIGITS]);
+int64_t din_format_int64(int64_t key, int is_unsigned, uint8_t text[DIN_MAX_DIGITS]);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,7 @@ cdef extern from "arrow_abi.h" nogil:
     struct ArrowSchema:
         const char *format
         const char *name
+        const char *metadata
         int64_t n_children
         ArrowSchema **children
         ArrowSchema *dictionary
@@ -68,9 +69,12 @@ cdef extern from "column.h" nogil:
         DIN_SCALAR, DIN_LIST32, DIN_LIST64, DIN_LIST_VIEW32, DIN_LIST_VIEW64,
         DIN_FIXED_LIST
     enum:
-        DIN_NULL, DIN_BOOL, DIN_INT8, DIN_INT16, DIN_INT32, DIN_INT64, DIN_UINT8,
-        DIN_UINT16, DIN_UINT32, DIN_UINT64, DIN_FLOAT16, DIN_FLOAT32, DIN_FLOAT64,
-        DIN_BYTES32, DIN_BYTES64, DIN_BYTES_VIEW
+        DIN_NULL, DIN_BOOL, DIN_BOOL8, DIN_INT8, DIN_INT16, DIN_INT32, DIN_INT64,
+        DIN_UINT8, DIN_UINT16, DIN_UINT32, DIN_UINT64, DIN_FLOAT16, DIN_FLOAT32,
+        DIN_FLOAT64, DIN_DECIMAL32, DIN_DECIMAL64, DIN_DECIMAL128, DIN_DECIMAL256,
+        DIN_BYTES32, DIN_BYTES64, DIN_BYTES_VIEW, DIN_BYTES_FIXED, DIN_UUID_TEXT
+    enum:
+        DIN_UUID_BYTES
 
     ctypedef struct din_values:
         int32_t type
@@ -82,6 +86,8 @@ cdef extern from "column.h" nogil:
         const void *const *buffers
         const uint8_t *buffer_sizes
         int64_t num_buffers
+        int32_t scale
+        int32_t width
 
     ctypedef struct din_column:
         int32_t nesting
@@ -112,9 +118,11 @@ cdef extern from "column_inline.h" nogil:
         int64_t num_bytes
 
     din_key din_key_at(const din_values *, int32_t, int64_t) noexcept
+    int din_is_uuid_text(din_key, int) noexcept
     int64_t din_index_at(const din_values *, int64_t) noexcept
     int din_is_valid(const din_values *, int64_t) noexcept
     int din_bit(const uint8_t *, int64_t) noexcept
+    int32_t din_read_i32(const void *, int64_t) noexcept
     uint64_t din_read_ui64(const void *, int64_t) noexcept
     float din_read_f32(const void *, int64_t) noexcept
     double din_read_f64(const void *, int64_t) noexcept
@@ -146,16 +154,18 @@ cdef extern from "encode.h" nogil:
     enum:
         DIN_READS_BYTES, DIN_READS_INT64, DIN_READS_FLOAT64
     enum:
+        DIN_INT_AS_BYTES, DIN_INT_AS_TEXT, DIN_INT_AS_BYTES4
+    enum:
         DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR
     enum:
         DIN_FINE, DIN_HAS_NO_ID, DIN_NOT_WHOLE, DIN_NOT_EXACT, DIN_BEYOND_INT64,
-        DIN_IS_MISSING, DIN_WRONG_COUNT
+        DIN_BEYOND_64, DIN_BEYOND_INT32, DIN_IS_MISSING, DIN_WRONG_COUNT
 
     ctypedef struct din_encoder:
         int32_t type
         int32_t reads
         int32_t unseen
-        int32_t int_as_text
+        int32_t int_as
         int32_t hash
         const din_block_isa *isa
         uint64_t seed

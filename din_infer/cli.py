@@ -192,6 +192,60 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def characters(text: str) -> str:
+    r"""Read characters of a command line: as they are, ``tab``, or ``\t``, ``\x01``."""
+    if text == "tab":
+        return "\t"
+    if text == "\\t" or text.startswith("\\x"):
+        return text.encode().decode("unicode_escape")
+    return text
+
+
+def _add_text_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("text", "how CSV and JSON lines are written")
+    add = group.add_argument
+    add(
+        "--list-separator",
+        metavar="TEXT",
+        type=characters,
+        help="between the elements of a list in CSV; exact where it is given (default:"
+        " |, and lists in brackets and quotes; what looks like another is refused)",
+    )
+    add(
+        "--delimiter",
+        metavar="CHAR",
+        type=characters,
+        help="between the fields of CSV (default: a comma; of TSV a tab)",
+    )
+    add("--no-header", action="store_true", help="of CSV, whose --columns are given")
+    add(
+        "--columns",
+        metavar="COL,...",
+        default="",
+        help="of CSV without a header; of JSON lines, that may be null on every line",
+    )
+    add(
+        "--null-text",
+        metavar="TEXT",
+        action="append",
+        help="of CSV fields without quotes that are null; may be given again (default:"
+        " nothing, and \\N)",
+    )
+    add(
+        "--escape",
+        metavar="CHAR",
+        type=characters,
+        help="takes the meaning from the next character of CSV",
+    )
+    add(
+        "--quoted-empty",
+        choices=("list", "element"),
+        default="list",
+        help='what "" is in a column of lists of strings in CSV: an empty list, or one'
+        " empty string (default: %(default)s)",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build din-score's argument parser."""
     what = "Score files of any size with a converted model."
@@ -211,7 +265,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--keep",
         metavar="COL,...",
         default="",
-        help="columns to copy to the output, before `score`",
+        help="columns to copy to the output, before `score`: as they are, of CSV as"
+        " text; COL:TYPE casts to string, int64, float64, bool, date or timestamp",
     )
     add(
         "--explode",
@@ -238,12 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("parquet", "arrow", "csv", "tsv", "jsonl"),
         help="of the inputs, where their names do not tell",
     )
-    add(
-        "--list-separator",
-        metavar="CHAR",
-        default="|",
-        help="between the elements of a list in CSV (default: %(default)s)",
-    )
+    _add_text_options(parser)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     add(
         "--precision",
@@ -304,6 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _score(arguments: argparse.Namespace) -> int:
     from din_infer.jobs.files import JobError, score_files
+    from din_infer.jobs.text_options import NULL_TEXTS
     from din_infer.predictor import Predictor
     from din_infer.session import available_cpus
 
@@ -329,6 +380,12 @@ def _score(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             format=arguments.format,
             separator=arguments.list_separator,
+            delimiter=arguments.delimiter,
+            header=not arguments.no_header,
+            columns=[c for c in arguments.columns.split(",") if c],
+            null_texts=arguments.null_text or NULL_TEXTS,
+            escape=arguments.escape,
+            quoted_empty=arguments.quoted_empty,
             workers=threads,
             resume=arguments.resume,
             add=arguments.add,

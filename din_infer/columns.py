@@ -17,6 +17,7 @@ from din_infer.errors import DinError, InputError
 
 __all__ = [
     "Batch",
+    "find_unread",
     "floats",
     "hash_keys",
     "integers",
@@ -27,7 +28,11 @@ __all__ = [
 ]
 
 _RULES = {"string": "strings", "int64": "integers", "float": "numbers"}
-_KINDS = {"string": ("string",), "int64": ("int", "float"), "float": ("int", "float")}
+_NUMBERS = ("int", "float", "decimal")
+_KINDS = {"string": ("string",), "int64": _NUMBERS, "float": _NUMBERS}
+
+
+UUID_BYTES = 16
 
 
 class Batch:
@@ -170,6 +175,9 @@ def _open_frame(
 ) -> Batch:
     try:
         narrow = _select(batch, names, place, optional)
+        if names and any(map(_is_object, getattr(narrow, "dtypes", ()))):
+            series = {name: narrow[name] for name in narrow.columns}
+            return _open_dict(series, list(series), place)
         wanted = frozenset((*names, *optional))
         present, columns, rows = _kernels.import_arrow(narrow, place, wanted)
     except DinError:
@@ -215,6 +223,12 @@ def _select(
     return batch.select(wanted)
 
 
+def _is_object(dtype: object) -> bool:
+    """Tell whether a dtype is polars' Object, which says nothing as Arrow: pointers."""
+    kind = type(dtype)
+    return kind.__name__ == "Object" and kind.__module__.startswith("polars.")
+
+
 def _open_pandas(
     batch: Any,  # noqa: ANN401
     names: Sequence[str],
@@ -252,6 +266,8 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
         return _from_array(value, name)
     if isinstance(value, tuple):
         return _from_ragged(value, name)
+    if _is_object(getattr(value, "dtype", None)):
+        return _kernels.from_list(value.to_list(), name)
     if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
         try:
             return _kernels.import_arrow(value, name)[1][name]
@@ -290,7 +306,12 @@ def _from_ragged(value: tuple[Any, ...], name: str) -> Column:
 
 
 def require_dtype(
-    column: Column, dtype: str, *, is_list: bool, fix: str = ""
+    column: Column,
+    dtype: str,
+    *,
+    is_list: bool,
+    uuid_as: str | None = None,
+    fix: str = "",
 ) -> Column:
     """Return the column if a field of this dtype and shape may read it.
 
@@ -300,6 +321,8 @@ def require_dtype(
     dtype : str
         "string", "int64" or "float".
     is_list : bool
+    uuid_as : {"bytes", "text"}, optional
+        What UUIDs and fixed-size binary are read as, where strings are wanted.
     fix : str
         Added to the error when the shape is wrong.
 
@@ -317,15 +340,63 @@ def require_dtype(
     right_kind = kind == "null" or kind in _KINDS[dtype]
     right_shape = column.is_list == is_list or (kind == "null" and not column.is_list)
     if right_kind and right_shape:
+        if kind == "string" and uuid_as is not None:
+            _check_uuids(column, uuid_as)
         return column
+    readable = uuid_as == "bytes" or (uuid_as == "text" and column.width == UUID_BYTES)
+    if kind == "fixed" and dtype == "string" and right_shape and readable:
+        return column.as_strings(uuid_as == "text")
     if not column.has_values(True):
         return column.as_null()
     if right_shape and is_list and not column.has_values(False):
         return column.as_untyped()
     rule = f"a column of {'lists of ' if is_list else ''}{_RULES[dtype]}"
     if right_shape:
-        fix = ""
+        fix = column.fix
+        if kind == "fixed" and dtype == "string":
+            either = '"bytes" or "text"' if column.width == UUID_BYTES else '"bytes"'
+            fix = f"Say what the encoder reads them as: uuid_as = {either}."
+    elif is_list and kind == "string":
+        fix = fix or "Split the text into lists of its elements first."
     raise InputError(rule, column.describe(), column.name, fix)
+
+
+def find_unread(arrow_type: object, name: str) -> str:
+    """Name an Arrow type that no field may read, as errors do; "" where one may.
+
+    Parameters
+    ----------
+    arrow_type : object with `__arrow_c_schema__`
+        A type or a field of pyarrow, for instance.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    str
+        "extension type ray.data.arrow_pickled_object over large_binary", for instance.
+    """
+    kind, described = _kernels.describe_arrow(arrow_type, name)
+    return described if kind == "other" else ""
+
+
+def _check_uuids(column: Column, uuid_as: str) -> None:
+    """Refuse strings that are UUIDs, but no key that a column of UUIDs would have."""
+    as_text = uuid_as == "text"
+    is_binary = column.type_name in ("binary", "large_binary", "binary_view")
+    found = column.find_uuid(as_text, as_text and is_binary)
+    if found is None:
+        return
+    row, value = found
+    if not as_text:
+        rule = "UUIDs of 16 bytes"
+        fix = 'Cast the column to UUID, or say uuid_as = "text" in the encoder.'
+    elif len(value) == UUID_BYTES:
+        rule, fix = "UUIDs", "Cast the column to UUID, or to binary of a fixed size."
+    else:
+        rule, fix = "UUIDs in lower case", "Cast the column to lower case."
+    got = repr(value if len(value) == UUID_BYTES else value.decode())
+    raise InputError(rule, got, column.name, fix, row=row)
 
 
 def _column(batch: object, name: str) -> Column:
@@ -369,8 +440,11 @@ def hash_keys(batch: object, name: str) -> NDArray[np.int64]:
         If the column is missing or holds something else.
     """
     column = _column(batch, name)
-    dtype = "string" if column.kind == "string" else "int64"
+    dtype = "string" if column.kind in ("string", "fixed") else "int64"
+    uuid_as = None
+    if column.kind == "fixed":
+        uuid_as = "text" if column.width == UUID_BYTES else "bytes"
     encoder = _kernels.Encoder("hash", dtype, rows=2, reduce="raw")
-    return _kernels.encode_scalars(
-        require_dtype(column, dtype, is_list=False), encoder
-    )[0]
+    # all that counts is which are equal: as text, UUIDs equal those in text columns
+    read = require_dtype(column, dtype, is_list=False, uuid_as=uuid_as)
+    return _kernels.encode_scalars(read, encoder)[0]

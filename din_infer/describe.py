@@ -53,6 +53,8 @@ def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:
         optional = " (optional)" if column.name in spec.optional_columns else ""
         return f"length of {part.name}{optional}"
     what = _describe_encoder(column.encoder)
+    if column.encoder.uuid_as is not None:
+        what += f" (UUIDs as {column.encoder.uuid_as})"
     if isinstance(part, Behavior):
         kept = "all" if part.max_len == ANY_LENGTH else f"newest {part.max_len}"
         what += f", {kept} of {part.name}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from din_infer._kernels import HASHES
+from din_infer._kernels import HASHES, from_list
 from din_infer.errors import InputError, ModelError
 from din_infer.spec_parts import (
     Attention,
@@ -44,6 +44,7 @@ FORMAT = 1
 ACTIVATIONS = ("dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none")
 OUTPUT_ACTIVATIONS = ("none", "sigmoid", "relu", "silu")
 INTERACTIONS = ("difference", "product", "outer")
+INTS_AS = ("bytes", "text", "bytes4")
 REDUCES = ("offset", "mod", "pmod", "abs")
 DICE_EPSILON = {"row_dice": 1e-3}
 LAYERS = (
@@ -117,7 +118,7 @@ def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
         rule = f"dtype {' or '.join(allowed)} for a {kind} encoder"
         raise ModelError(rule, repr(dtype), section.place)
     if kind == "hash":
-        encoder = _parse_hash(section)
+        encoder = _parse_hash(section, dtype)
     elif kind == "vocab":
         encoder = _parse_vocab(section, dtype)
     elif kind == "identity":
@@ -130,7 +131,13 @@ def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
     return encoder, dtype
 
 
-def _parse_hash(section: Section) -> Encoder:
+def _parse_uuid_as(section: Section, dtype: str) -> str | None:
+    choices = ("bytes", "text")
+    found = section.choose("uuid_as", choices, None) if dtype == "string" else None
+    return None if found is None else str(found)
+
+
+def _parse_hash(section: Section, dtype: str) -> Encoder:
     buckets = section.take("buckets", "a positive whole number below 2**31")
     reduce = section.choose("reduce", REDUCES, "offset")
     if reduce == "offset" and buckets < 2:
@@ -140,8 +147,9 @@ def _parse_hash(section: Section) -> Encoder:
     rule = seed_rule(name, seed)
     if rule:
         raise ModelError(rule, seed, section.at("seed"))
-    text = section.choose("int_as", ("bytes", "text"), "bytes")
-    return Encoder("hash", buckets, name, seed, reduce, text)
+    text = section.choose("int_as", INTS_AS, "bytes")
+    uuid_as = _parse_uuid_as(section, dtype)
+    return Encoder("hash", buckets, name, seed, reduce, text, uuid_as=uuid_as)
 
 
 def _parse_vocab(section: Section, dtype: str) -> Encoder:
@@ -150,13 +158,33 @@ def _parse_vocab(section: Section, dtype: str) -> Encoder:
     # no Python per value of a long vocabulary, unless it is unusual or wrong
     if not set(map(type, values)) <= {str if dtype == "string" else int}:
         _check_values(values, dtype, section)
-    encoder = Encoder("vocab", len(values) + 2, values=tuple(values), unseen=unseen)
+    uuid_as = _parse_uuid_as(section, dtype)
+    if uuid_as == "bytes":
+        _check_bytes(values, section)
+    encoder = Encoder(
+        "vocab",
+        len(values) + 2,
+        values=tuple(values),
+        unseen=unseen,
+        uuid_as=uuid_as,
+    )
     try:
         _ = encoder.vocabulary
     except InputError as error:
         _check_values(values, dtype, section)
         raise ModelError("a vocabulary", error, section.place) from None
     return encoder
+
+
+def _check_bytes(values: Iterable[Any], section: Section) -> None:
+    """Raise ModelError at the text of a UUID, which equals no 16 bytes."""
+    texts = from_list([v for v in values if is_text(v)], "values")
+    found = texts.find_uuid(False, False)
+    if found is not None:
+        fix = 'Say uuid_as = "text".'
+        place = section.at("values")
+        got = repr(found[1].decode())
+        raise ModelError("values that are no text of UUIDs", got, place, fix)
 
 
 def _check_values(values: Iterable[Any], dtype: str, section: Section) -> None:

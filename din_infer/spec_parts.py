@@ -52,7 +52,8 @@ class Encoder:
     """How a raw value becomes an id; `rows` is the size of the table it needs.
 
     `type` is "hash", "vocab", "identity" or "bucketize"; only the members of that type
-    mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error".
+    mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error";
+    `uuid_as` "bytes", "text", or None: then strings are no UUIDs.
     """
 
     type: str
@@ -64,6 +65,7 @@ class Encoder:
     values: tuple[str, ...] | tuple[int, ...] = field(default=(), repr=False)
     unseen: str = "error"
     boundaries: tuple[float, ...] = ()
+    uuid_as: str | None = None
 
     @lazy
     def vocabulary(self) -> Vocabulary | None:

@@ -6,8 +6,10 @@ Everything here is pure Python on lists; a batch is a list of dicts, None is nul
 
 import itertools
 import math
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +29,32 @@ def as_bytes(value: Any, int_as: str) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
+    if int_as == "bytes4":
+        return int(value).to_bytes(4, "little", signed=True)
+    if int_as == "bytes" and value >= 2**63:
+        return int(value).to_bytes(8, "little")
     return int_as_text(value) if int_as == "text" else int_as_bytes(value)
+
+
+def as_string(value: Any, uuid_as: str | None) -> Any:
+    """Return what stands for a UUID, given as such or as 16 bytes of a fixed size.
+
+    A batch with the key holds no other bytes.
+    """
+    if isinstance(value, UUID):
+        return value.bytes if uuid_as == "bytes" else str(value)
+    if isinstance(value, bytes) and uuid_as == "text":
+        return str(UUID(bytes=value))
+    return value
 
 
 def clean(value: Any, dtype: str) -> Any:
     """Return the value as its dtype has it, None for missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float | Decimal) and value != value):
         return None
-    return int(value) if dtype == "int64" else value
+    if dtype == "int64":
+        return int(value)
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def is_equal(value: Any, known: str | int) -> bool:
@@ -49,6 +69,8 @@ def encode_value(value: Any, dtype: str, encoder: Encoder) -> tuple[int, bool, b
     value = clean(value, dtype)
     if value is None:
         return 0, True, False
+    if dtype == "string":
+        value = as_string(value, encoder.uuid_as)
     if encoder.type == "hash":
         h = hash_of(encoder.hash, as_bytes(value, encoder.int_as), encoder.seed)
         bits = BITS[encoder.hash]
@@ -140,6 +162,10 @@ def encode(
         for row in rows:
             lists = [row[f.column] for f in fields]
             lists = [[] if values is None else values for values in lists]
+            lists = [
+                [v if v is None else as_string(v, f.encoder.uuid_as) for v in values]
+                for f, values in zip(fields, lists, strict=True)
+            ]
             length = length_of(part, row)
             chosen, is_truncated = keep(part, lists, length)
             kept.append(chosen)

@@ -392,6 +392,96 @@ def libraries() -> dict[str, Hash]:
     }
 
 
+# ------------------------------------------------------------------------------ Spark
+
+
+def spark_xxhash64(key: bytes) -> int:
+    """Spark's xxhash64 of one column, signed; seed 42."""
+    return signed(xxh64(key, 42), 64)
+
+
+def spark_hash(key: bytes) -> int:
+    """Spark's hash of one column, signed: every byte of the tail is a block of its own.
+
+    After Murmur3_x86_32.hashUnsafeBytes of Spark.
+    """
+    h = 42
+    whole = len(key) // 4 * 4
+    blocks = [word(key, at, 4) for at in range(0, whole, 4)]
+    blocks += [signed(byte, 8) & MASK32 for byte in key[whole:]]
+    for k in blocks:
+        k = rotate(k * 0xCC9E2D51 & MASK32, 15, 32) * 0x1B873593 & MASK32
+        h = (rotate(h ^ k, 13, 32) * 5 + 0xE6546B64) & MASK32
+    h ^= len(key)
+    h = xor_shift(h, 16) * 0x85EBCA6B & MASK32
+    h = xor_shift(h, 13) * 0xC2B2AE35 & MASK32
+    return signed(xor_shift(h, 16), 32)
+
+
+def spark_key(kind: str, value: str | bytes | int) -> bytes:
+    """The bytes that Spark hashes of a value: of a DECIMAL, its unscaled value."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        return value
+    if kind in ("INT", "SMALLINT", "TINYINT", "BOOLEAN", "DATE"):
+        return value.to_bytes(4, "little", signed=True)
+    precision = int(kind[8:].split(",")[0]) if kind.startswith("DECIMAL") else 0
+    if precision > 18:
+        return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+    return int_as_bytes(value)
+
+
+# (type, value, xxhash64(value), hash(value)) as Spark 4.3 gives them; dates in days,
+# timestamps in microseconds, decimals unscaled.
+SPARK: list[tuple[str, str | bytes | int | None, int, int]] = [
+    ("STRING", "", -7444071767201028348, 142593372),
+    ("STRING", "a", -8582455328737087284, 1485273170),
+    ("STRING", "ab", 2710560539726725091, -97053317),
+    ("STRING", "abc", 1423657621850124518, 1322437556),
+    ("STRING", "abcd", -6810745876291105281, -396302900),
+    ("STRING", "abcdefg", 3761890393722740389, 2132013596),
+    ("STRING", "abcdefgh", 2470326616177429180, -804741815),
+    ("STRING", "käse", 3002123098661234315, 1268695246),
+    ("STRING", "日本🙂", -1509793614341618788, 1609841656),
+    ("STRING", "Spark", -4294468057691064905, 228093765),
+    ("STRING", "x" * 31, -1716462135722163746, 2064856624),
+    ("STRING", "x" * 32, 1299777543150008824, 185795745),
+    ("STRING", "x" * 33, -2751654916054470392, 156528433),
+    ("STRING", "x" * 100, 365730103971579591, 1899616407),
+    ("BINARY", b"\x00\xff\x80", 7869338589911211550, -2052482636),
+    ("BINARY", b"\x80\xff\xfe\xfd", 7699079898041440446, -971946739),
+    ("INT", 0, 3614696996920510707, 933211791),
+    ("INT", 1, -6698625589789238999, -559580957),
+    ("INT", -1, 2017008487422258757, -1604776387),
+    ("INT", 42, -387659249110444264, 29417773),
+    ("INT", 2147483647, 1508894993788531228, 133916647),
+    ("INT", -2147483648, 2073849959933241805, 723455942),
+    ("SMALLINT", 7, 2786828215451145335, 1079293707),
+    ("SMALLINT", -7, 4987848727247274714, -1618159745),
+    ("TINYINT", 7, 2786828215451145335, 1079293707),
+    ("TINYINT", -7, 4987848727247274714, -1618159745),
+    ("BOOLEAN", True, -6698625589789238999, -559580957),
+    ("BOOLEAN", False, 3614696996920510707, 933211791),
+    ("DATE", 18262, 2299834470729022467, -725858435),
+    ("BIGINT", 0, -5252525462095825812, -1670924195),
+    ("BIGINT", 1, -7001672635703045582, -1712319331),
+    ("BIGINT", -1, 3858142552250413010, -939490007),
+    ("BIGINT", 42, -6876166290308861218, 1316951768),
+    ("BIGINT", 9223372036854775807, -3246596055638297850, -1604625029),
+    ("BIGINT", -9223372036854775808, -8619748838626508300, -853646085),
+    ("TIMESTAMP", 1577836800000000, 7881863312764026046, -1486022740),
+    ("TIMESTAMP_NTZ", 1577836800000000, 7881863312764026046, -1486022740),
+    ("DECIMAL(4,2)", 1234, -3802813071951760351, -1028144669),
+    ("DECIMAL(18,0)", 7, -2864211556195259663, 1293116811),
+    ("DECIMAL(19,0)", 7, -2707323769083221954, 241752123),
+    ("DECIMAL(38,0)", 7, -2707323769083221954, 241752123),
+    ("STRING", None, 42, 42),
+    ("BIGINT", None, 42, 42),
+    ("INT", None, 42, 42),
+]
+
+
 # ------------------------------------------------------------------------- golden file
 
 GOLDEN = Path(__file__).with_name("golden_hashes.json")

@@ -508,6 +508,10 @@ INTEGERS = {
 }  # fmt: skip
 FLOATS = {"e": np.float16, "f": np.float32, "g": np.float64}
 TEXTS = {"u": np.int32, "U": np.int64, "z": np.int32, "Z": np.int64}
+WIDTHS = {  # bytes of an element
+    "d:9,0,32": 4, "d:18,0,64": 8, "d:38,0": 16, "d:30,-2,128": 16, "d:76,0,256": 32,
+    "w:16": 16, "w:3": 3,
+}  # fmt: skip
 ENDS = {"+l": np.int32, "+L": np.int64}
 VIEWS = {"+vl": np.int32, "+vL": np.int64}
 
@@ -557,7 +561,7 @@ class Drawn:
         return self.made(form, count, self.validity(), values)
 
     def elements(self, count: int) -> Handmade:
-        forms = [*INTEGERS, *FLOATS, *TEXTS, "vu", "vz", "b", "n"]
+        forms = [*INTEGERS, *FLOATS, *TEXTS, *WIDTHS, "vu", "vz", "b", "n"]
         form = self.data.draw(st.sampled_from(forms))
         if form == "n":
             return self.made(form, count)
@@ -576,6 +580,11 @@ class Drawn:
             words[:count, 3] = self.rng.integers(0, 60, count) * (sizes > 12)
             text = self.rng.integers(0, 256, (2, 100)).astype(np.uint8)
             return self.made(form, count, valid, words, *text, i64(100, 100))
+        if form in WIDTHS:
+            numbers = roomy(self.rng.integers(0, 99, count), np.int64)
+            raw = np.zeros((ROOM, WIDTHS[form]), dtype=np.uint8)
+            raw[:, 0] = numbers
+            return self.made(form, count, valid, raw)
         dtype = (INTEGERS | FLOATS | {"b": np.uint8})[form]
         return self.made(
             form, count, valid, roomy(self.rng.integers(0, 99, count), dtype)
@@ -668,6 +677,10 @@ def encode_all(column: _kernels.Column, data: st.DataObject) -> None:
         "identity": {"rows": 50, "unseen": "missing"},
         "bucketize": {"rows": 4, "boundaries": [1.0, 9.0]},
     }
+    if column.kind == "fixed":
+        as_text = column.width == 16 and data.draw(st.booleans())
+        column = column.as_strings(as_text)
+        column.find_uuid(as_text, as_text)
     text = column.kind == "string"
     kind = "hash" if text else data.draw(st.sampled_from(list(encoders)))
     dtype = "string" if text else "float" if kind == "bucketize" else "int64"

@@ -10,8 +10,10 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +58,32 @@ class Leaf:
     dtype: str
     legal: st.SearchStrategy[Any]
     strays: tuple[Any, ...]
+    uuid_as: tuple[str, ...] = ()  # one of which the encoder says
+
+    @property
+    def field_dtype(self) -> str:
+        """What a spec calls the dtype: "wide" values are in part beyond int64."""
+        return "int64" if self.dtype == "wide" else self.dtype
+
+
+def decimals(kind: pa.DataType, *, is_whole: bool) -> Leaf:
+    """Decimals: such that hold an int64, or any."""
+    scale, digits = kind.scale, kind.precision
+
+    def made(number: int) -> Decimal:
+        digits = tuple(map(int, str(abs(number))))
+        return Decimal((int(number < 0), digits, -scale))
+
+    most = 10**digits - 1
+    strays = tuple(map(made, (most, -most, 1)))
+    if not is_whole:
+        any_size = st.integers(0, digits).flatmap(
+            lambda n: st.integers(1 - 10**n, 10**n - 1)
+        )
+        return Leaf(kind, "float", any_size.map(made), strays)
+    most = min(most // 10**scale, 2**63 - 1)
+    whole = st.integers(-min(3, most), min(110, most)) | st.integers(-most, most)
+    return Leaf(kind, "int64", whole.map(lambda n: made(n * 10**scale)), strays)
 
 
 def integers(kind: pa.DataType) -> Leaf:
@@ -104,6 +132,50 @@ LEAVES: dict[str, Leaf] = {
     "float64": reals(pa.float64(), 64),
     "uint64 beyond int64": Leaf(
         pa.uint64(), "float", st.integers(0, 2**64 - 1), (2**64 - 1,)
+    ),
+    **{
+        f"whole {kind}": decimals(kind, is_whole=True)
+        for kind in (
+            pa.decimal32(9, 0),
+            pa.decimal32(5, 2),
+            pa.decimal64(18, 6),
+            pa.decimal128(38, 0),
+            pa.decimal128(38, 18),
+            pa.decimal256(76, 40),
+        )
+    },
+    **{
+        str(kind): decimals(kind, is_whole=False)
+        for kind in (
+            pa.decimal32(9, 9),
+            pa.decimal64(18, 2),
+            pa.decimal128(2, 1),
+            pa.decimal128(38, 18),
+            pa.decimal256(76, 0),
+            pa.decimal256(70, 35),
+        )
+    },
+    "wide uint64": Leaf(
+        pa.uint64(),
+        "wide",
+        st.integers(2**63 - 2, 2**64 - 1) | st.integers(0, 9),
+        (2**64 - 1,),
+    ),
+    "wide decimal": Leaf(
+        pa.decimal128(20, 0),
+        "wide",
+        st.integers(2**63 - 2, 2**64 - 1).map(Decimal),
+        (Decimal(10**20 - 1),),
+    ),
+    "16 bytes": Leaf(
+        pa.binary(16),
+        "string",
+        st.binary(min_size=16, max_size=16),
+        (b"\xff" * 16,),
+        ("bytes", "text"),
+    ),
+    "3 bytes": Leaf(
+        pa.binary(3), "string", st.binary(min_size=3, max_size=3), (b"abc",), ("bytes",)
     ),
 }
 
@@ -303,22 +375,33 @@ def as_text(value: Any) -> str | None:
         return None
 
 
-def known_values(pool: Values, dtype: str) -> Values:
+def known_values(pool: Values, dtype: str, uuid_as: str | None = None) -> Values:
     """The values of the pool that a spec can name."""
-    found = [reference.clean(v, dtype) for v in pool]
+    dtype = "int64" if dtype == "wide" else dtype
+    found = [None if v is None else reference.clean(v, dtype) for v in pool]
     if dtype == "string":
-        found = [as_text(v) for v in found]
+        strings = [reference.as_string(v, uuid_as) for v in found if v is not None]
+        found = [as_text(v) for v in strings if isinstance(v, str | bytes)]
+    else:
+        found = [v for v in found if v is None or -(2**63) <= v < 2**63]
     return list(dict.fromkeys(v for v in found if v is not None))
 
 
 @st.composite
-def encoders(draw: st.DrawFn, dtype: str, pool: Values) -> dict[str, Any]:
+def encoders(draw: st.DrawFn, leaf: Leaf, dtype: str, pool: Values) -> dict[str, Any]:
     kinds = {
         "string": ["hash", "vocab"],
         "int64": ["hash", "vocab", "identity", "bucketize"],
+        "wide": ["hash", "vocab", "identity"],
         "float": ["bucketize"],
     }
     kind = draw(st.sampled_from(kinds[dtype]))
+    if leaf.uuid_as:
+        uuid_as = draw(st.sampled_from(leaf.uuid_as))
+        plain = Leaf(leaf.type, dtype, leaf.legal, ())
+        known = known_values(pool, dtype, uuid_as)
+        return {**draw(encoders(plain, dtype, known)), "uuid_as": uuid_as}
+    dtype = "int64" if dtype == "wide" else dtype
     if kind == "hash":
         name = draw(st.sampled_from(list(HASHES)))
         return {
@@ -355,6 +438,9 @@ def windows(draw: st.DrawFn, dtype: str, pool: Values) -> dict[str, Any]:
     if keys["max_len"] < 1000:
         keys["padding"] = draw(st.sampled_from(["masked", "attended"]))
     pads = known_values(pool, dtype) if dtype != "float" else []
+    uuids = [v for v in pool if isinstance(v, UUID)]
+    uuids += [UUID(bytes=v) for v in pool if isinstance(v, bytes) and len(v) == 16]
+    pads += map(str, uuids)
     narrowed = draw(st.sampled_from(["no", "length", "trimmed", "dropped"]))
     if narrowed == "length":
         keys["length_column"] = "n"
@@ -369,6 +455,7 @@ def spec_of(
 ) -> FeatureSpec:
     """Make the spec of a plain `c` and `x`: a scalar, or with keys a sequence."""
     plain = {"name": "c", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+    dtype = "int64" if dtype == "wide" else dtype
     field = {"dtype": dtype, "dim": 1, "encoder": encoder}
     if keys is None:
         candidates = [plain, {"name": "x", **field}]
@@ -485,7 +572,7 @@ def check_arrow(data: st.DataObject, name: str, is_long: bool) -> None:
     dtype = leaf.dtype
     if dtype == "int64" and (keys is None or "pad_value" not in keys):
         dtype = data.draw(st.sampled_from(["int64", "int64", "float"]))
-    spec = spec_of(dtype, data.draw(encoders(dtype, pool)), keys)
+    spec = spec_of(dtype, data.draw(encoders(leaf, dtype, pool)), keys)
 
     form = data.draw(st.sampled_from(["dict", "table", "struct", "sliced struct"]))
     num_chunks = 0 if "struct" in form else data.draw(st.integers(0, 4))
@@ -520,6 +607,7 @@ def test_long_arrow_columns_give_the_inputs_of_the_reference(
 
 # -------------------------------------------------------------------------------- NumPy
 
+UUIDS = Leaf(pa.null(), "string", st.uuids(), (), ("bytes", "text"))
 NUMBERS: dict[str, tuple[Any, Leaf]] = {
     "bool": (np.bool_, LEAVES["bool"]),
     **{
@@ -550,6 +638,8 @@ TEXTS: dict[str, tuple[Any, Leaf]] = {
     "object of bytes": (object, LEAVES["binary"]),
     "object of int": (object, LEAVES["int64"]),
     "object of float": (object, LEAVES["float64"]),
+    "object of Decimal": (object, LEAVES["whole decimal128(38, 18)"]),
+    "object of UUID": (object, UUIDS),
 }  # fmt: skip
 
 
@@ -599,7 +689,7 @@ def check_numpy(data: st.DataObject, dtype: Any, leaf: Leaf, is_long: bool) -> N
     keys = None if width is None else data.draw(windows(leaf.dtype, pool))
     if keys is not None and "length_column" in keys:
         keys.pop("length_column")
-    spec = spec_of(leaf.dtype, data.draw(encoders(leaf.dtype, pool)), keys)
+    spec = spec_of(leaf.dtype, data.draw(encoders(leaf, leaf.dtype, pool)), keys)
     rows = [{"c": "a", "x": v} for v in array.tolist()]
     batch = {"c": ["a"] * len(rows), "x": array}
     check(spec, batch, rows, data.draw(st.sampled_from([1, 3])))
@@ -632,6 +722,17 @@ LISTED: dict[str, Leaf] = {
     "bool": LEAVES["bool"],
     "whole float": LEAVES["whole float64"],
     "float": LEAVES["float64"],
+    "Decimal": LEAVES["decimal128(38, 18)"],
+    "whole Decimal": LEAVES["whole decimal256(76, 40)"],
+    "Decimal and int": Leaf(
+        pa.null(),
+        "int64",
+        LEAVES["whole decimal128(38, 18)"].legal | LEAVES["int64"].legal,
+        (),
+    ),
+    "int beyond 64 bits": Leaf(pa.null(), "float", st.integers(-(2**254), 2**254), ()),
+    "int beyond int64": Leaf(pa.null(), "wide", st.integers(-9, 2**64 - 1), ()),
+    "UUID": UUIDS,
 }
 
 
@@ -671,7 +772,7 @@ def test_python_lists_give_the_inputs_of_the_reference(
     if data.draw(st.booleans()):
         lists = draw_lists(data, pool, is_long, None)
         keys = data.draw(windows(leaf.dtype, pool))
-    spec = spec_of(leaf.dtype, data.draw(encoders(leaf.dtype, pool)), keys)
+    spec = spec_of(leaf.dtype, data.draw(encoders(leaf, leaf.dtype, pool)), keys)
     lengths = [i % (len(v) + 1) if v and keys else 0 for i, v in enumerate(lists)]
     rows = [{"c": "a", "x": v, "n": n} for v, n in zip(lists, lengths, strict=True)]
     if data.draw(st.booleans()):

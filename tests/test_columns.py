@@ -153,11 +153,26 @@ print(spec.encode(batch)["hu"].tolist(), offsets[1] == 2**40)
     assert (done.returncode, done.stdout) == (0, "[[1], [2]] True\n"), done.stderr
 
 
-def test_fixed_size_binary_is_no_key() -> None:
-    """UUIDs, and the handles of opaque objects, come as such bytes."""
-    for column in (pa.array([b"ab"], pa.binary(2)), pl.Series(["a"], dtype=pl.Object)):
-        with pytest.raises(InputError, match="got fixed_size_binary - at `keys`"):
-            hash_buckets(column, 1000)
+def test_fixed_size_binary_is_no_key_by_itself() -> None:
+    with pytest.raises(InputError) as caught:
+        hash_buckets(pa.array([b"ab"], pa.binary(2)), 1000)
+    assert str(caught.value) == (
+        "expected a column of strings, got fixed_size_binary[2] - at `keys`."
+        ' Say what the encoder reads them as: uuid_as = "bytes".'
+    )
+
+
+def test_objects_of_polars_are_read_as_themselves() -> None:
+    """As Arrow they are pointers, in fixed-size binary."""
+    objects = pl.Series("x", ["a", None], dtype=pl.Object)
+    expected = hash_buckets(["a", None], 1000).tolist()
+    assert hash_buckets(objects, 1000).tolist() == expected
+    frame = pl.DataFrame([objects, pl.Series("y", [1, 2])])
+    opened = columns.open_batch(frame, ["x"], optional=["y"])
+    assert opened.columns["x"].kind == "string"
+    assert opened.columns["y"].kind == "int"
+    assert columns.open_batch(frame, ["y"]).num_rows == 2
+    assert columns.open_batch(frame, ()).num_rows == 2
 
 
 @pytest.mark.parametrize(

@@ -531,12 +531,14 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {},
         {"goods_id": np.array(["2020-01-01"], dtype="M8[D]")},
-        "expected a column of strings, got datetime64[D] - at `goods_id`",
+        "expected a column of strings, got datetime64[D] - at `goods_id`."
+        " Cast it to int64 or to text, as it was in training.",
     ),
     (
         {},
         {"goods_id": pa.array([1], pa.timestamp("s"))},
-        "expected a column of strings, got timestamp - at `goods_id`",
+        "expected a column of strings, got timestamp - at `goods_id`."
+        " Cast it to int64 or to text, as it was in training.",
     ),
     (
         {},
@@ -600,14 +602,12 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {"candidate": [IDENTITY]},
         {"cate_id": [1, 2**63]},
-        "expected a 64-bit signed integer, got 9223372036854775808"
-        " - at `cate_id`, row 1",
+        "expected an id in [0, 1000), got 9223372036854775808 - at `cate_id`, row 1",
     ),
     (
         {"candidate": [IDENTITY]},
         {"cate_id": np.array([1, 2**63], dtype=np.uint64)},
-        "expected a 64-bit signed integer, got 9223372036854775808"
-        " - at `cate_id`, row 1",
+        "expected an id in [0, 1000), got 9223372036854775808 - at `cate_id`, row 1",
     ),
     (
         {"candidate": [IDENTITY]},

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.feature_extraction import FeatureHasher
+from sklearn.utils import murmurhash3_32
 
 from din_infer import _kernels
 from din_infer.columns import to_column
@@ -46,6 +47,7 @@ from tests.reference_hash import (
     PUBLISHED,
     SECRET,
     SEEDS,
+    SPARK,
     golden,
     int_as_bytes,
     int_as_text,
@@ -53,6 +55,7 @@ from tests.reference_hash import (
     reduce,
     rotate,
     signed,
+    spark_key,
     word,
 )
 
@@ -739,6 +742,114 @@ def test_farmhash64_mod_equals_the_pages_of_tensorflow(isa: str) -> None:
     column = to_column(["Hello", "TensorFlow", "2.x"], "keys")
     options = {"rows": 3, "reduce": "mod", "isa": isa}
     assert encode(column, "farmhash64", "string", **options) == [0, 2, 2]
+
+
+# (system, what a spec says, keys, their buckets) from the pages of Keras' Hashing
+KERAS = [
+    ({"reduce": "mod"}, ["A", "B", "C", "D", "E"], [1, 0, 1, 1, 2]),
+    # with mask_value="", which is null here
+    ({"reduce": "offset"}, ["A", "B", None, "C", "D"], [1, 1, 0, 2, 2]),
+]
+
+
+@each_isa
+@pytest.mark.parametrize(("options", "keys", "buckets"), KERAS)
+def test_farmhash64_equals_the_pages_of_keras(
+    options: dict[str, Any], keys: list[str | None], buckets: list[int], isa: str
+) -> None:
+    column = to_column(keys, "keys")
+    got = encode(column, "farmhash64", "string", rows=3, isa=isa, **options)
+    assert got == buckets
+
+
+@given(st.lists(hostile.texts(), max_size=20), st.integers(0, 2**32 - 1))
+def test_murmur3_32_equals_scikit_learn(texts: list[str], seed: int) -> None:
+    got = encode(to_column(texts, "keys"), "murmur3_32", "string", seed=seed)
+    assert got == [murmurhash3_32(text, seed, positive=True) for text in texts]
+
+
+@each_isa
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1), st.data())
+def test_murmur3_32_of_4_bytes_equals_scikit_learn(
+    isa: str, values: list[int], data: st.DataObject
+) -> None:
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    column = to_column(values, "keys")
+    options = {"isa": isa, "seed": seed, "int_as": "bytes4"}
+    expected = murmurhash3_32(np.array(values, np.int32), seed, positive=True)
+    assert encode(column, "murmur3_32", "int64", **options) == expected.tolist()
+
+
+SPARK_TYPES = {  # those of which docs/spec.md says what equals them
+    "STRING": {"dtype": "string"},
+    "BINARY": {"dtype": "string"},
+    "BIGINT": {"dtype": "int64"},
+    "TIMESTAMP": {"dtype": "int64"},
+    "TIMESTAMP_NTZ": {"dtype": "int64"},
+    "DECIMAL(4,2)": {"dtype": "int64"},
+    "DECIMAL(18,0)": {"dtype": "int64"},
+    "INT": {"dtype": "int64", "int_as": "bytes4"},
+    "SMALLINT": {"dtype": "int64", "int_as": "bytes4"},
+    "TINYINT": {"dtype": "int64", "int_as": "bytes4"},
+    "BOOLEAN": {"dtype": "int64", "int_as": "bytes4"},
+    "DATE": {"dtype": "int64", "int_as": "bytes4"},
+}
+
+
+@each_isa
+@pytest.mark.parametrize(("kind", "value", "xxhash64", "murmur"), SPARK)
+def test_what_equals_spark_and_what_does_not(
+    kind: str, value: str | bytes | int | None, xxhash64: int, murmur: int, isa: str
+) -> None:
+    column = to_column([value], "keys")
+    options = {"dtype": "int64", **SPARK_TYPES.get(kind, {})}
+
+    def found(name: str, **more: int | str) -> int:
+        return encode(column, name, isa=isa, seed=42, **options, **more)[0]
+
+    if value is None:  # 42 of Spark, 0 here
+        assert (xxhash64, murmur) == (42, 42)
+        assert (found("xxh64"), found("murmur3_32")) == (0, 0)
+        return
+    assert (found("xxh64") == xxhash64) == (kind in SPARK_TYPES)
+    for n in (1000, 2**31 - 1):
+        is_equal = found("xxh64", rows=n, reduce="pmod") == xxhash64 % n
+        assert is_equal == (kind in SPARK_TYPES)
+    # the tail of a string is one block to MurmurHash3, and one per byte to Spark
+    is_equal = kind in SPARK_TYPES and len(spark_key(kind, value)) % 4 == 0
+    n = 2**31 - 1
+    assert (found("murmur3_32") == murmur % 2**32) == is_equal
+    assert (found("murmur3_32", rows=n, reduce="pmod") == murmur % n) == is_equal
+
+
+@each_isa
+@each_hash
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=600))
+def test_integers_may_be_hashed_as_4_bytes(
+    name: str, isa: str, values: list[int]
+) -> None:
+    column = to_column(values, "keys")
+    got = encode(column, name, "int64", isa=isa, int_as="bytes4")
+    keys = [value.to_bytes(4, "little", signed=True) for value in values]
+    assert got == raw(name, keys)
+
+
+@each_isa
+@pytest.mark.parametrize("place", [0, 1, 255, 256, 300])
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**63 - 1, 2**64 - 1])
+def test_integers_beyond_4_bytes_are_refused(isa: str, place: int, value: int) -> None:
+    encoder = _kernels.Encoder("hash", "int64", rows=9, int_as="bytes4", isa=isa)
+    values: list[int | None] = [*range(place), value, None, 5]
+    columns = [to_column(values, "keys")]
+    if value > 0:
+        columns.append(to_column(pa.array(values, pa.uint64()), "keys"))
+    for column in columns:
+        with pytest.raises(InputError) as caught:
+            _kernels.encode_scalars(column, encoder)
+        assert str(caught.value) == (
+            f"expected an integer in [-2**31, 2**31), got {value}"
+            f" - at `keys`, row {place}"
+        )
 
 
 # ------------------------------------------------------------------------- hash_buckets

@@ -16,16 +16,33 @@ from tests.reference_hash import (
     NUM_SEEDS,
     PUBLISHED,
     SEEDS,
+    SPARK,
     golden,
     golden_text,
     key,
     libraries,
     reduce,
     signed,
+    spark_hash,
+    spark_key,
+    spark_xxhash64,
     xxh64,
 )
 
 LIBRARIES = libraries()
+
+
+@pytest.mark.parametrize(("kind", "value", "xxhash64", "murmur"), SPARK)
+def test_the_twins_of_spark_equal_spark(
+    kind: str, value: str | bytes | int | None, xxhash64: int, murmur: int
+) -> None:
+    if value is None:
+        assert (xxhash64, murmur) == (42, 42)
+        return
+    key = spark_key(kind, value)
+    assert (spark_xxhash64(key), spark_hash(key)) == (xxhash64, murmur)
+
+
 each_hash = pytest.mark.parametrize("name", HASHES)
 
 

@@ -131,9 +131,9 @@ def test_scalars_of_users_are_one_per_run(leaf_name: str, data: st.DataObject) -
     values = [base[row] for row in rows]
     layout = layout_of(data, leaf, "scalar", 0)
     column = layout.column(values, data.draw(st.integers(0, 3)))
-    encoder = data.draw(encoders(leaf.dtype, pool))
+    encoder = data.draw(encoders(leaf, leaf.dtype, pool))
     plain = {"name": "c", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
-    field = {"name": "x", "dtype": leaf.dtype, "dim": 1, "encoder": encoder}
+    field = {"name": "x", "dtype": leaf.field_dtype, "dim": 1, "encoder": encoder}
     spec = FeatureSpec.from_dict({"format": 1, "candidate": [plain], "user": [field]})
     batch = {"c": ["a"] * len(rows), "x": column}
     expected = [{"c": "a", "x": value} for value in values]
@@ -417,7 +417,7 @@ def test_exploded_rows_give_the_inputs_of_the_reference(
     assert repr(column.to_pylist()) == repr(lists)
 
     keys = data.draw(windows(leaf.dtype, pool))
-    spec = spec_of(leaf.dtype, data.draw(encoders(leaf.dtype, pool)), keys)
+    spec = spec_of(leaf.dtype, data.draw(encoders(leaf, leaf.dtype, pool)), keys)
     rng = np.random.default_rng(data.draw(seeds))
     of_base = [int(rng.integers(len(row or []) + 1)) for row in base]
     lengths = [of_base[row] for row in rows]
@@ -450,8 +450,8 @@ def test_fields_of_one_sequence_repeat_apart(data: st.DataObject) -> None:
             spread = data.draw(st.sampled_from([copied, viewed, coded]))
             column = spread(column, rows)
             base = [base[row] for row in rows]
-        encoder = data.draw(encoders(leaf.dtype, pool))
-        fields[f"x{i}"] = {"dtype": leaf.dtype, "dim": 1, "encoder": encoder}
+        encoder = data.draw(encoders(leaf, leaf.dtype, pool))
+        fields[f"x{i}"] = {"dtype": leaf.field_dtype, "dim": 1, "encoder": encoder}
         columns[f"x{i}"] = column
         lists[f"x{i}"] = base
     spec = FeatureSpec.from_dict(

@@ -240,7 +240,8 @@ FAULTS = {
     "expected a seed in [0, 2**64), got -1 - at `user[0].encoder.seed`": _set(
         "user", 0, "encoder", "seed", -1
     ),
-    "expected one of the keys type, buckets, reduce, hash, seed, int_as, got 'bucket'"
+    "expected one of the keys type, buckets, reduce, hash, seed, int_as,"
+    " uuid_as, got 'bucket'"
     " - at `user[0].encoder`": _set("user", 0, "encoder", "bucket", 3),
     "expected dtype int64 for a identity encoder, got 'string'"
     " - at `candidate[1].encoder`": _set("candidate", 1, "dtype", "string"),

@@ -75,12 +75,14 @@ def evaluate(
     """
     if isinstance(table, Rows):
         return score_rows(model, table, batch_size, calibrated=calibrated)[1]
-    out = np.empty(table.num_rows)
+    made = [np.empty(0)]
     for start in range(0, table.num_rows, batch_size):
-        inputs = model.spec.encode(table.slice(start, batch_size))
-        scores = score(model, tensors(inputs), calibrated=calibrated)
-        out[start : start + batch_size] = scores
-    return out
+        part = table.slice(start, batch_size)
+        made += (
+            score(model, tensors(encoded.inputs), calibrated=calibrated)
+            for encoded in model.spec.encoder.encode_pieces(part)
+        )
+    return np.concatenate(made)
 
 
 def score(

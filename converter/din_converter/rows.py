@@ -196,6 +196,9 @@ class Rows:
     ) -> Iterator[Batch]:
         """Encode batches of `batch_size` rows, the last maybe fewer.
 
+        A batch that one very long list would pad to more than memory holds is cut into
+        several, as `FeatureEncoder.cut` says.
+
         Parameters
         ----------
         batch_size : int
@@ -213,14 +216,25 @@ class Rows:
             if left is not None and left.num_rows:
                 table = join([("", left), ("", table)], self._dtypes)
             whole = table.num_rows - table.num_rows % batch_size
-            for start in range(0, whole, batch_size):
+            parts = (table.slice(k, batch_size) for k in range(0, whole, batch_size))
+            for part in self._cut(parts):
                 if skip:
                     skip -= 1
                 else:
-                    yield self._encode(table.slice(start, batch_size), threads)
+                    yield self._encode(part, threads)
             left = table.slice(whole)
-        if left is not None and left.num_rows and not skip:
-            yield self._encode(left, threads)
+        if left is not None and left.num_rows:
+            for part in self._cut([left]):
+                if skip:
+                    skip -= 1
+                else:
+                    yield self._encode(part, threads)
+
+    def _cut(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Cut tables where lists are long."""
+        for table in tables:
+            for first, stop in self.spec.encoder.cut(table):
+                yield table.slice(first, stop - first)
 
     def check(self, seen: Callable[[Batch], None] | None = None) -> None:
         """Read every row once, in order, so that an error names the row it is in.
@@ -238,7 +252,7 @@ class Rows:
         """
         for piece in self.pieces:
             start = piece.start
-            for part in piece.load(self._wanted()):
+            for part in self._cut(piece.load(self._wanted())):
                 try:
                     batch = self._encode(part, 1)
                 except InputError as error:

@@ -238,7 +238,10 @@ def _kept(
 ) -> list[ExplainedSequence]:
     """List the behaviors that the model saw of each request, as yet without weights."""
     first, *_ = spec.own_fields
-    column = require_dtype(batch.columns[first.column], first.dtype, is_list=True)
+    uuid_as = first.encoder.uuid_as
+    column = require_dtype(
+        batch.columns[first.column], first.dtype, is_list=True, uuid_as=uuid_as
+    )
     window = _kernels.Window(column)
     choose_elements(spec, batch, window)
     lengths, width, _, _ = window.finish(spec.max_len, False)

@@ -4,8 +4,10 @@ What a column may hold is checked by `columns`; here it has passed.
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -79,7 +81,8 @@ def read(batch: Any, name: str) -> list[Any]:  # noqa: ANN401
     Returns
     -------
     list
-        One of str, bytes, int, float, bool, None or list of them per row.
+        One of str, bytes, int, float, bool, None or list of them per row; a decimal is
+        an int or a float, a UUID its text.
 
     Raises
     ------
@@ -115,4 +118,10 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     is_missing = type(value).__name__ in ("NAType", "NaTType") or value != value
+    if isinstance(value, Decimal) and not is_missing:
+        is_small = -(2**255) < value < 2**255
+        is_whole = is_small and value == value.to_integral_value()
+        return int(value) if is_whole else float(value)
+    if isinstance(value, UUID):
+        return str(value)
     return None if is_missing else value

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from din_infer.errors import FIELDS, InputError, check_count
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
@@ -19,6 +19,7 @@ from din_infer.jobs.ledger import Ledger
 from din_infer.jobs.progress import show_progress
 from din_infer.jobs.shards import Job, Run, Shard, Summary
 from din_infer.jobs.sources import STDIN, Identity, Source, find_sources
+from din_infer.jobs.text_options import NULL_TEXTS, TextOptions
 from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
@@ -64,7 +65,13 @@ def score_files(
     max_bad_rows: int = MAX_BAD_ROWS,
     batch_size: int = BATCH_ROWS,
     format: str | None = None,
-    separator: str = "|",
+    separator: str | None = None,
+    delimiter: str | None = None,
+    header: bool = True,
+    columns: Sequence[str] = (),
+    null_texts: Sequence[str] = NULL_TEXTS,
+    escape: str | None = None,
+    quoted_empty: Literal["list", "element"] = "list",
     workers: int | None = None,
     resume: bool = False,
     add: bool = False,
@@ -84,7 +91,8 @@ def score_files(
     out : path
         Made when it is not there; what the job has done is in its ``_din_score``.
     keep : sequence of str
-        Columns to copy to the output, before `score`.
+        Columns to copy to the output, before `score`: as they are, of CSV as text; or
+        ``"event_id:int64"``, cast to string, int64, float64, bool, date or timestamp.
     explode : bool
         Of requests with lists of candidates: write a row per candidate, not lists.
     on_error : {"fail", "skip", "null"}
@@ -97,8 +105,10 @@ def score_files(
         Rows read, scored and written at a time; fewer where rows are large.
     format : str, optional
         "parquet", "arrow", "csv", "tsv" or "jsonl", where names do not tell.
-    separator : str
-        Between the elements of lists in CSV.
+    separator : str, optional
+        Between the elements of lists in CSV: the `list_separator` of `TextOptions`.
+    delimiter, header, columns, null_texts, escape, quoted_empty
+        How text is written, as `TextOptions` describes it.
     workers : int, optional
         Batches that are scored at the same time. By default as many as CPUs, of a
         predictor of one thread; 2 of others, so that one encodes while one runs.
@@ -142,6 +152,9 @@ def score_files(
         raise InputError("resume beside add", "add alone", "add")
     if workers is None:
         workers = available_cpus() if predictor.threads == 1 else 2
+    text = TextOptions(
+        separator, delimiter, header, columns, null_texts, escape, quoted_empty
+    )
     job = Job(
         predictor,
         tuple(keep),
@@ -149,7 +162,7 @@ def score_files(
         on_error,
         max_bad_rows,
         batch_size,
-        separator,
+        text,
         format,
     )
     started = time.perf_counter()
@@ -162,6 +175,7 @@ def score_files(
 
     _check_apart(inputs, out)
     sources = find_sources(inputs, format, note)
+    text.check_formats([source.format for source in sources])
     shards = _look(job, sources, out, resume=resume)
     about = {
         "versions": {name: version(name) for name in ("din-infer", "pyarrow")},

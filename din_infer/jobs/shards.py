@@ -28,6 +28,7 @@ from din_infer.jobs.sources import (
     in_file,
     in_path,
 )
+from din_infer.jobs.text_options import TextOptions
 from din_infer.predictor import Predictor
 from din_infer.whole_file import writing
 
@@ -141,7 +142,7 @@ class Job:
     on_error: OnError
     max_bad_rows: int
     batch_size: int
-    separator: str
+    text: TextOptions
     format: str | None
 
     def options(self) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Job:
             "on_error": self.on_error,
             "max_bad_rows": self.max_bad_rows,
             "batch_size": self.batch_size,
-            "list_separator": self.separator,
+            **self.text.describe(),
             "format": self.format,
             "device": self.predictor.device.partition(":")[0],
             "fused": self.predictor.fused,
@@ -161,12 +162,12 @@ class Job:
 
     def open(self, source: Source) -> tuple[Reader, BatchScorer]:
         """Open an input, and check that it has the columns."""
-        reader = open_reader(source, self.predictor.spec, self.separator)
+        reader = open_reader(source, self.predictor.spec, self.text, self.keep)
         try:
             scorer = BatchScorer(
                 self.predictor,
                 reader.schema,
-                keep=self.keep,
+                keep=reader.kept,
                 explode=self.explode,
                 on_error=self.on_error,
                 prepare=reader.prepare,

@@ -22,10 +22,32 @@ _FORMATS = {
     "vz": (DIN_BYTES_VIEW, "string", "binary_view"),
 }
 _OTHER_FORMATS = {
-    "d": "decimal", "td": "date", "tt": "time", "ts": "timestamp", "tD": "duration",
-    "ti": "interval", "+s": "struct", "+m": "map", "+u": "union",
+    "w": "fixed_size_binary", "td": "date", "tt": "time", "ts": "timestamp",
+    "tD": "duration", "ti": "interval", "+s": "struct", "+m": "map", "+u": "union",
     "+r": "run_end_encoded",
     "+l": "list", "+L": "large_list", "+v": "list_view", "+w": "fixed_size_list",
+}
+_DECIMALS = {  # bits: type, most digits
+    32: (DIN_DECIMAL32, 9), 64: (DIN_DECIMAL64, 18), 128: (DIN_DECIMAL128, 38),
+    256: (DIN_DECIMAL256, 76),
+}
+# Extension types that mean no more than their storage does, of these formats.
+_EXTENSIONS = {
+    "arrow.uuid": ("w:16",), "arrow.json": ("u", "U", "vu"), "arrow.bool8": ("c",),
+}
+# Lists, where the tensors have one dimension.
+_TENSORS = (
+    "arrow.fixed_shape_tensor", "ray.data.arrow_tensor", "ray.data.arrow_tensor_v2",
+)
+# How to mend a type that no kernel reads.
+_CAST = "Cast it to int64 or to text, as it was in training."
+_TURN = "Turn it into text, numbers or lists of them."
+_FIXES = {
+    "td": _CAST, "tt": _CAST, "ts": _CAST, "tD": _CAST, "ti": _CAST,
+    "+r": "Decode it: pyarrow.compute.run_end_decode(column).",
+    "+s": "Make a column of each of its fields that is read.",
+    "+m": _TURN, "+u": _TURN,
+    "_p": "Cast it to Int64, Decimal or String.",
 }
 _NESTINGS = {
     "+l": DIN_LIST32, "+L": DIN_LIST64, "+vl": DIN_LIST_VIEW32, "+vL": DIN_LIST_VIEW64,
@@ -36,17 +58,78 @@ cdef str _text(const char *text):
     return "" if text == NULL else (<bytes> text).decode("utf-8", "replace")
 
 
-cdef tuple _parse_format(str text):
-    """Return (type, kind, type name) of a value format."""
-    if text in _FORMATS:
-        return _FORMATS[text]
-    if text.startswith("w:"):
-        # also how UUIDs and opaque handles arrive, whose bytes are no key
-        return -1, "other", "fixed_size_binary"
-    for key in (text[:2], text[:1]):
-        if key in _OTHER_FORMATS:
-            return -1, "other", _OTHER_FORMATS[key]
-    return -1, "other", f"Arrow format {text!r}"
+cdef tuple _read_extension(const char *metadata, str name):
+    """Return the name of an extension type, "" for none, and what is said of it."""
+    cdef int32_t count, size
+    cdef dict found = {}
+    if metadata == NULL:
+        return "", ""
+    count = din_read_i32(metadata, 0)
+    metadata += 4
+    if count < 0:
+        raise _malformed("metadata of keys and values", name)
+    for _ in range(count):
+        pair = []
+        for _ in range(2):
+            size = din_read_i32(metadata, 0)
+            if size < 0:
+                raise _malformed("metadata of keys and values", name)
+            pair.append((<bytes> metadata[4:4 + size]).decode("utf-8", "replace"))
+            metadata += 4 + size
+        found[pair[0]] = pair[1]
+    about = found.get("ARROW:extension:metadata", "")
+    return found.get("ARROW:extension:name", ""), about
+
+
+cdef bint _is_vector(str about):
+    """Tell whether a tensor type, of which `about` is said, has one dimension."""
+    import json
+    try:
+        shape = json.loads(about)
+    except (ValueError, RecursionError):  # Ray's of old is a pickle
+        return False
+    if isinstance(shape, dict):
+        shape = shape.get("shape")
+    return isinstance(shape, list) and len(shape) == 1
+
+
+cdef class _Leaf:
+    """A type of single values: its own, its kind and name, and their sizes."""
+
+    cdef int32_t type, scale, width
+    cdef str kind, name, fix
+
+    def __cinit__(self, str text not None, str column not None):
+        self.fix = ""
+        if text in _FORMATS:
+            self.type, self.kind, self.name = _FORMATS[text]
+        elif text.startswith("d:"):
+            self.kind, self.name = "decimal", "decimal"
+            self.type, self.scale = _parse_decimal(text[2:], column)
+        elif text == "_pli128":  # of polars, alike
+            self.type, self.kind, self.name = DIN_DECIMAL128, "decimal", "int128"
+        elif text[:2] == "w:" and text[2:].isdecimal() and 0 < int(text[2:]) < 2**31:
+            self.width = int(text[2:])
+            self.type, self.kind = DIN_BYTES_FIXED, "fixed"
+            self.name = f"fixed_size_binary[{self.width}]"
+        else:
+            self.type, self.kind = -1, "other"
+            self.fix = _FIXES.get(text[:2], "")
+            self.name = _OTHER_FORMATS.get(
+                text[:2], _OTHER_FORMATS.get(text[:1], f"Arrow format {text!r}"))
+
+
+cdef tuple _parse_decimal(str text, str column):
+    """Return (type, scale) of "precision,scale" or "precision,scale,bits"."""
+    try:
+        precision, scale, *rest = map(int, text.split(","))
+        bits, = rest or [128]
+        type_, most = _DECIMALS[bits]
+    except (ValueError, KeyError):
+        precision = scale = most = 0
+    if not 1 <= precision <= most or not -2**31 < scale < 2**31:
+        raise _malformed("a decimal's precision and scale", column)
+    return type_, scale
 
 
 cdef int _check_array(
@@ -69,10 +152,15 @@ cdef const uint8_t *_validity(ArrowArray *a, str name) except? NULL:
 
 
 cdef int _view_values(
-    ArrowArray *a, int32_t type_, int64_t skipped, din_values *v, str name
+    ArrowArray *a, int32_t type_, int64_t skipped, din_values *v, str name,
+    _Leaf leaf=None
 ) except -1:
     """View an array's values, the first `skipped` left out."""
     cdef int64_t min_buffers = 2
+    if leaf is not None:
+        type_ = leaf.type
+        v.scale = leaf.scale
+        v.width = leaf.width
     if type_ == DIN_NULL:
         min_buffers = 0
     elif type_ == DIN_BYTES32 or type_ == DIN_BYTES64 or type_ == DIN_BYTES_VIEW:
@@ -83,6 +171,8 @@ cdef int _view_values(
     v.offset = a.offset + skipped
     if type_ == DIN_NULL:
         return 0
+    if v.width > 0 and a.length + a.offset > INT64_MAX // v.width:
+        raise _malformed("a length and an offset that fit", name)
     v.validity = _validity(a, name)
     v.data = a.buffers[1]
     if v.length > 0 and v.data == NULL:
@@ -106,19 +196,23 @@ cdef class _Type:
 
     cdef int32_t nesting, index_type
     cdef int64_t list_size
-    cdef int32_t value_type, dictionary_type
+    cdef int32_t value_type  # of the indices, where there is a dictionary
     cdef bint has_dictionary
-    cdef str kind
-    cdef str type_name
+    cdef _Leaf leaf
+    cdef str extension  # the leaf's, "" for none
+    cdef str foreign    # an extension type that is not known, "" for none
 
     cdef int read(self, ArrowSchema *s, str name) except -1:
         self.nesting = DIN_SCALAR
         self.index_type = -1
+        self.extension = self.foreign = ""
         if s.dictionary != NULL and _is_list_format(_text(s.dictionary.format)):
             self.index_type = self.read_index(s, name)
+            self.read_extension(s, name)
             s = s.dictionary
         text = _text(s.format)
         if _is_list_format(text) and s.dictionary == NULL:
+            self.read_extension(s, name)
             if text in _NESTINGS:
                 self.nesting = _NESTINGS[text]
             else:
@@ -129,21 +223,49 @@ cdef class _Type:
             if s.n_children != 1 or s.children == NULL or s.children[0] == NULL:
                 raise _malformed("one child of a list", name)
             s = s.children[0]
-            text = _text(s.format)
+        self.read_extension(s, name)
         self.has_dictionary = s.dictionary != NULL
-        if not self.has_dictionary:
-            self.value_type, self.kind, self.type_name = _parse_format(text)
-            return 0
-        self.value_type = self.read_index(s, name)
-        self.dictionary_type, self.kind, self.type_name = (
-            _parse_format(_text(s.dictionary.format)))
-        if s.dictionary.dictionary != NULL:
-            self.kind = "other"
-            self.type_name = "dictionary of dictionary"
+        if self.has_dictionary:
+            self.value_type = self.read_index(s, name)
+            s = s.dictionary
+            self.read_extension(s, name)
+        self.leaf = _Leaf(_text(s.format), name)
+        if self.has_dictionary and s.dictionary != NULL:
+            self.leaf.kind = "other"
+            self.leaf.name = "dictionary of dictionary"
+        if self.foreign:
+            self.leaf.kind = "other"
+            self.leaf.name = self.foreign
+            self.leaf.fix = _TURN
+        elif self.extension == "arrow.uuid":
+            self.leaf.name = "uuid"
+        elif self.extension == "arrow.bool8":
+            self.leaf.type, self.leaf.name = DIN_BOOL8, "bool"
         return 0
 
+    cdef int read_extension(self, ArrowSchema *s, str name) except -1:
+        """Note an extension type; its storage may be a dictionary."""
+        extension, about = _read_extension(s.metadata, name)
+        if not extension:
+            return 0
+        text = _text(s.format if s.dictionary == NULL else s.dictionary.format)
+        if text in _EXTENSIONS.get(extension, ()):
+            self.extension = extension
+        elif not (extension in _TENSORS and _is_list_format(text)
+                  and _is_vector(about)):
+            self.foreign = f"extension type {extension:.80} over {_name_of(text)}"
+        return 0
+
+    cdef void describe(self, Column column) noexcept:
+        """Tell a column of its type."""
+        column.kind = self.leaf.kind
+        column.type_name = self.leaf.name
+        column.fix = self.leaf.fix
+        column.width = self.leaf.width
+        column.is_list = self.nesting != DIN_SCALAR
+
     cdef int32_t read_index(self, ArrowSchema *s, str name) except -1:
-        cdef int32_t type_ = _parse_format(_text(s.format))[0]
+        cdef int32_t type_ = _Leaf(_text(s.format), name).type
         if not DIN_INT8 <= type_ <= DIN_UINT64:
             raise _malformed("integer dictionary indices", name)
         return type_
@@ -151,6 +273,13 @@ cdef class _Type:
 
 cdef bint _is_list_format(str text):
     return text in _NESTINGS or text.startswith("+w:")
+
+
+cdef str _name_of(str text):
+    """Name the type of a format."""
+    if text.startswith("d:"):
+        return "decimal"
+    return _Leaf(text, "").name
 
 
 cdef int _add_arrow_chunk(
@@ -164,7 +293,7 @@ cdef int _add_arrow_chunk(
         raise _malformed("a child for every column", name)
     if num_rows < 0 or skipped < 0 or a.length < 0 or skipped > a.length - num_rows:
         raise _malformed("as many rows as the table has", name)
-    if type_.kind == "other" or num_rows == 0:
+    if type_.leaf.kind == "other" or num_rows == 0:
         column.add_rows(num_rows)
         return 0
     c = column.new_chunk()
@@ -214,17 +343,19 @@ cdef int _view_rows(
             raise _malformed("one child of a list", name)
         values = a.children[0]
         skipped = 0
-    if type_.has_dictionary and type_.dictionary_type == DIN_NULL:
+    if type_.has_dictionary and type_.leaf.type == DIN_NULL:
         _check_array(values, 0, skipped, name)
         c.values.type = DIN_NULL
         c.values.length = values.length - skipped
         return 0
-    _view_values(values, type_.value_type, skipped, &c.values, name)
-    if type_.has_dictionary:
+    if not type_.has_dictionary:
+        _view_values(values, 0, skipped, &c.values, name, type_.leaf)
+    else:
+        _view_values(values, type_.value_type, skipped, &c.values, name)
         if values.dictionary == NULL:
             raise _malformed("a dictionary", name)
         c.has_dictionary = True
-        _view_values(values.dictionary, type_.dictionary_type, 0, &c.dictionary, name)
+        _view_values(values.dictionary, 0, 0, &c.dictionary, name, type_.leaf)
     return 0
 
 
@@ -272,9 +403,7 @@ cdef class _Table:
 
     cdef int pick(self, int64_t child, str name, _Type type_) except -1:
         cdef Column column = Column(name)
-        column.kind = type_.kind
-        column.type_name = type_.type_name
-        column.is_list = type_.nesting != DIN_SCALAR
+        type_.describe(column)
         self.columns[name] = column
         self.picked.append((child, column, type_))
         return 0
@@ -339,6 +468,28 @@ def import_arrow(source, str place not None, wanted=None):
         return _import_stream(source.__arrow_c_stream__(), place, wanted)
     schema, array = source.__arrow_c_array__()
     return _import_array(schema, array, place, wanted)
+
+
+def describe_arrow(source, str place not None):
+    """Read an Arrow type, `source` having `__arrow_c_schema__`: (kind, description).
+
+    As `Column.kind` and `Column.describe()` of a column of this type.
+
+    Raises
+    ------
+    InputError
+        If the schema is malformed.
+    """
+    capsule = source.__arrow_c_schema__()  # which owns the schema
+    cdef ArrowSchema *schema = <ArrowSchema *> PyCapsule_GetPointer(
+        capsule, "arrow_schema")
+    cdef _Type type_ = _Type()
+    column = Column(place)
+    if schema.release == NULL:
+        raise _malformed("a schema that is not released", place)
+    type_.read(schema, place)
+    type_.describe(column)
+    return column.kind, column.describe()
 
 
 def _import_array(schema_capsule, array_capsule, str place, wanted):

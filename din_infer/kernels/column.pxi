@@ -3,14 +3,17 @@
 cdef class Column:
     """One column of a batch: C views of its chunks and what keeps them alive.
 
-    `kind` is "null", "string", "int", "float" or "other" (which no kernel reads);
-    `type_name` is what an error calls it. Of a column made by `take_runs`, row r counts
-    as many times as `weights` says.
+    `kind` is "null", "string", "int", "float", "decimal", "fixed" (bytes, `width` each,
+    for `as_strings`) or "other" (which no kernel reads); `type_name` is what an error
+    calls it, `fix` how to mend the type, where that is known. Of a column made by
+    `take_runs`, row r counts as many times as `weights` says.
     """
 
     cdef readonly str name
     cdef readonly str kind
     cdef readonly str type_name
+    cdef readonly str fix
+    cdef readonly int32_t width
     cdef readonly bint is_list
     cdef readonly int64_t num_rows
     cdef _Memory memory
@@ -23,6 +26,7 @@ cdef class Column:
         self.name = name
         self.kind = "null"
         self.type_name = "null"
+        self.fix = ""
         self.memory = _Memory()
         self.owners = []
 
@@ -83,13 +87,14 @@ cdef class Column:
 
     cdef int require(self, int32_t reads, bint is_list) except -1:
         """Refuse a column that the kernels would misread."""
-        kinds = (("string",), ("int", "float"), ("int", "float"))[reads]
+        numbers = ("int", "float", "decimal")
+        kinds = ("string",) if reads == DIN_READS_BYTES else numbers
         # A scalar column of nulls serves as lists too, but lists never as scalars.
         if self.kind == "null" and (is_list or not self.is_list):
             return 0
         if self.kind not in kinds or self.is_list != is_list:
             rule = "a list column" if is_list else "a scalar column"
-            rule = f"{rule} of {' or '.join(kinds)}"
+            rule = f"{rule} of {'strings' if len(kinds) == 1 else 'numbers'}"
             raise InputError(rule, self.describe(), self.name)
         return 0
 
@@ -119,18 +124,80 @@ cdef class Column:
         column.weigh_as(self)
         return column
 
-    def as_untyped(self):
-        """Return a column of the same lists, all their elements null."""
+    cdef Column alike(self):
+        """Return a column of the same chunks, whose types may then be changed."""
         cdef Column column = Column(self.name)
-        cdef din_column *c
         cdef Py_ssize_t i
         column.is_list = self.is_list
         column.num_rows = self.num_rows
         column.weigh_as(self)
         column.owners.append(self)
         for i in range(self.num_chunks):
-            c = column.new_chunk()
-            c[0] = self.chunk(i)[0]
+            column.new_chunk()[0] = self.chunk(i)[0]
+        return column
+
+    def as_strings(self, bint as_text):
+        """Return a column of kind "fixed" as strings: its bytes, or UUIDs' text.
+
+        Raises
+        ------
+        InputError
+            If the column is of another kind, or text is asked for of other than 16
+            bytes.
+        """
+        cdef Column column = self.alike()
+        cdef din_values *v
+        cdef Py_ssize_t i
+        if self.kind != "fixed" or as_text and self.width != DIN_UUID_BYTES:
+            raise InputError("16 bytes a value", self.describe(), self.name)
+        column.kind = "string"
+        column.type_name = self.type_name
+        for i in range(column.num_chunks):
+            v = &column.chunk(i).values
+            if column.chunk(i).has_dictionary:
+                v = &column.chunk(i).dictionary
+            if as_text and v.type == DIN_BYTES_FIXED:
+                v.type = DIN_UUID_TEXT
+        return column
+
+    def find_uuid(self, bint in_capitals, bint raw):
+        """Find the first of strings that is the text of a UUID, 8-4-4-4-12 digits.
+
+        `in_capitals`: only such as are not in lower case; `raw`: or 16 bytes. Returns
+        (row, bytes), or None.
+        """
+        cdef int64_t start = 0, count = 0, first_row = 0, row, i, at
+        cdef Py_ssize_t k
+        cdef din_column *c
+        cdef const din_values *v
+        cdef din_key key
+        for k in range(self.num_chunks):
+            c = self.chunk(k)
+            for row in range(c.num_rows):
+                din_row_bounds(c, row, &start, &count)
+                for i in range(start, start + count):
+                    v = &c.values
+                    at = i
+                    if din_is_valid(v, at) and c.has_dictionary:
+                        at = din_index_at(v, at)
+                        v = &c.dictionary
+                    if not din_is_valid(v, at):
+                        continue
+                    key = din_key_at(v, v.type, at)
+                    if raw and key.num_bytes == DIN_UUID_BYTES \
+                            or din_is_uuid_text(key, in_capitals):
+                        found = (<const char *> key.data)[:key.num_bytes]
+                        return first_row + row, found
+            first_row += c.num_rows
+        return None
+
+    def as_untyped(self):
+        """Return a column of the same lists, all their elements null."""
+        cdef Column column = self.alike()
+        cdef din_column *c
+        cdef Py_ssize_t i
+        for i in range(self.num_chunks):
+            c = column.chunk(i)
             c.has_dictionary = False
             c.values.type = DIN_NULL
             c.values.validity = NULL

@@ -11,6 +11,9 @@ _REDUCES = {
 _READS = {
     "string": DIN_READS_BYTES, "int64": DIN_READS_INT64, "float": DIN_READS_FLOAT64,
 }
+_INTS_AS = {
+    "bytes": DIN_INT_AS_BYTES, "text": DIN_INT_AS_TEXT, "bytes4": DIN_INT_AS_BYTES4,
+}
 _TYPES_OF_ENCODER = {
     "hash": DIN_ENCODE_HASH, "vocab": DIN_ENCODE_VOCAB,
     "identity": DIN_ENCODE_IDENTITY, "bucketize": DIN_ENCODE_BUCKETIZE,
@@ -70,8 +73,8 @@ cdef class Vocabulary:
         self.c.isa = _find_isa(isa)
         column.require(_READS[dtype], False)
         v = &column.chunk(0).values
-        if column.kind == "float" or column.kind == "null" and len(keys) > 0 \
-                or v.validity != NULL:
+        kind = "string" if dtype == "string" else "int"
+        if len(keys) > 0 and column.kind != kind or v.validity != NULL:
             raise InputError("strings or integers", "others", "values")
         if len(keys) > DIN_MAX_VOCAB:
             raise InputError(f"at most {DIN_MAX_VOCAB} values", len(keys), "values")
@@ -103,18 +106,20 @@ cdef class Encoder:
     cdef str rule
     cdef readonly str dtype
     cdef readonly str isa
+    cdef readonly str uuid_as  # what `require_dtype` makes of UUIDs; None: refuse them
     cdef list owners
 
     def __cinit__(
         self, str type not None, str dtype not None, *, rows, str hash="xxh64", seed=0,
         str reduce="offset", str int_as="bytes", Vocabulary vocabulary=None,
-        str unseen="error", boundaries=(), str isa=None,
+        str unseen="error", boundaries=(), str uuid_as=None, str isa=None,
     ):
         cdef _Buffer buffer
         if not 1 <= rows < 2**63:
             raise InputError("rows in [1, 2**63)", rows, "encoder")
         self.owners = [vocabulary]
         self.dtype = dtype
+        self.uuid_as = uuid_as
         self.c.type = _TYPES_OF_ENCODER[type]
         self.c.reads = _READS[dtype]
         self.c.unseen = _UNSEEN[unseen]
@@ -122,7 +127,7 @@ cdef class Encoder:
         self.c.isa = _find_isa(isa)
         self.isa = self.c.isa.name.decode()
         self.c.seed = seed
-        self.c.int_as_text = int_as == "text"
+        self.c.int_as = _INTS_AS[int_as]
         self.c.num_rows = rows
         self.rule = f"an id in [0, {rows})"
         if self.c.reads == DIN_READS_FLOAT64 and self.c.type != DIN_ENCODE_BUCKETIZE:

@@ -45,6 +45,9 @@ cdef object _value_at(const din_column *chunk, int64_t i):
     if v.type >= DIN_BYTES32:
         key = din_key_at(v, v.type, i)
         raw = (<const char *> key.data)[:min(key.num_bytes, 200)]
+        if v.type == DIN_UUID_TEXT:
+            from uuid import UUID
+            return str(UUID(bytes=raw))
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -59,20 +62,41 @@ cdef object _value_at(const din_column *chunk, int64_t i):
         return din_read_ui64(v.data, at)
     if v.type == DIN_BOOL:
         return bool(din_bit(<const uint8_t *> v.data, at))
+    if v.type == DIN_BOOL8:
+        return (<const uint8_t *> v.data)[at] != 0
+    if DIN_DECIMAL32 <= v.type <= DIN_DECIMAL256:
+        return _decimal_at(v, at)
     return din_index_at(v, i)
+
+
+cdef object _decimal_at(const din_values *v, int64_t at):
+    """Return a decimal, or an int where it has no scale."""
+    from decimal import Decimal
+    cdef int64_t size = 4 << (v.type - DIN_DECIMAL32)
+    raw = (<const char *> v.data)[at * size:(at + 1) * size]
+    whole = int.from_bytes(raw, "little", signed=True)
+    if v.scale == 0:
+        return whole
+    digits = tuple(map(int, str(abs(whole))))
+    return Decimal((int(whole < 0), digits, -v.scale))
 
 
 cdef object _fault(
     Column column, Py_ssize_t chunk, int64_t first_row, const din_tally *tally, str rule
 ):
     """Return the error that a tally stands for."""
-    value = repr(_value_at(column.chunk(chunk), tally.bad))
+    found = _value_at(column.chunk(chunk), tally.bad)
+    value = str(found) if column.kind == "decimal" else repr(found)
     if tally.fault == DIN_NOT_WHOLE:
         rule = "a whole number"
     elif tally.fault == DIN_NOT_EXACT:
         rule = f"a whole number that {column.type_name} holds exactly"
     elif tally.fault == DIN_BEYOND_INT64:
         rule = "a 64-bit signed integer"
+    elif tally.fault == DIN_BEYOND_64:
+        rule = "an integer in [-2**63, 2**64)"
+    elif tally.fault == DIN_BEYOND_INT32:
+        rule = "an integer in [-2**31, 2**31)"
     elif tally.fault == DIN_IS_MISSING:
         rule = "a finite number"
         if value == "None" or value == "nan":

@@ -5,9 +5,11 @@ cdef enum:
     _BYTES
     _INT
     _FLOAT
+    _EXACT  # Decimal, and integers beyond 64 bits
+    _UUID
 
-_KINDS = ("null", "string", "int", "float")
-_TYPES = ("null", "string", "int64", "float64")
+_KINDS = ("null", "string", "int", "float", "decimal", "fixed")
+_TYPES = ("null", "string", "int64", "float64", "decimal", "uuid")
 
 
 cdef class _Builder:
@@ -16,10 +18,11 @@ cdef class _Builder:
     cdef str name
     cdef int kind
     cdef int64_t row, size, num_rows, num_bytes
-    cdef bint has_null, has_null_row
+    cdef bint has_null, has_null_row, has_bytes
     cdef _Memory numbers     # entry i + 1: value i, or the end of its bytes
     cdef _Memory valid       # bitmap
     cdef _Memory bytes
+    cdef list exact          # of kind _EXACT: an int, a Decimal or None each
     cdef _Memory offsets     # this and the next: of lists alone
     cdef _Memory row_valid   # bitmap
 
@@ -49,6 +52,11 @@ cdef class _Builder:
         self.size += 1
 
     cdef int put_null(self) except -1:
+        if self.kind == _EXACT:
+            self.exact.append(None)
+        elif self.kind == _UUID:
+            self.num_bytes += DIN_UUID_BYTES
+            self.bytes.reserve(self.num_bytes)
         self.put(self.num_bytes if self.kind == _BYTES else 0, False)
         return 0
 
@@ -58,6 +66,23 @@ cdef class _Builder:
         cdef uint8_t *data
         if self.kind == _UNKNOWN:
             self.kind = kind
+            if kind == _EXACT:
+                self.exact = [None] * self.size
+            elif kind == _UUID:
+                self.num_bytes = DIN_UUID_BYTES * self.size
+                self.bytes.reserve(self.num_bytes)
+        elif self.kind == _INT and kind == _EXACT:
+            self.kind = _EXACT
+            self.exact = []
+            for i in range(self.size):
+                is_valid = self.valid.data[i >> 3] >> (i & 7) & 1
+                number = (<int64_t *> self.numbers.data)[i + 1]
+                self.exact.append(number if is_valid else None)
+        elif self.kind == _EXACT and kind == _FLOAT:
+            self.kind = _FLOAT
+            for i in range(self.size):
+                x = 0 if self.exact[i] is None else self.rounded(self.exact[i])
+                memcpy(self.numbers.data + (i + 1) * 8, &x, 8)
         elif self.kind == _INT and kind == _FLOAT:
             self.kind = _FLOAT
             for i in range(1, self.size + 1):
@@ -89,6 +114,42 @@ cdef class _Builder:
         self.put(number, True)
         return 0
 
+    cdef double rounded(self, value) except? -1:
+        """Round an exact number to a float that is no other whole number."""
+        x = float(value)
+        if abs(x) < 2**53 and x == int(x) and value != x:
+            raise self.wrong("a column of one type", f"decimal {value} beside floats")
+        return x
+
+    cdef int put_exact(self, value) except -1:
+        """Take a Decimal or an int of any size."""
+        if isinstance(value, int):
+            if not -2**255 <= value < 2**255:
+                got = f"an int of {value.bit_length()}"
+                raise self.wrong("a number of at most 256 bits", got)
+        elif value.is_nan():
+            return self.put_null()
+        elif value.is_infinite():
+            return self.put_float(float(value))
+        if self.kind == _FLOAT:
+            return self.put_float(self.rounded(value))
+        if self.kind != _EXACT:
+            self.become(_EXACT)
+        self.exact.append(value)
+        self.put(0, True)
+        return 0
+
+    cdef int put_uuid(self, bytes raw) except -1:
+        if PyBytes_GET_SIZE(raw) != DIN_UUID_BYTES:
+            raise self.wrong("a UUID of 16 bytes", len(raw))
+        if self.kind != _UUID:
+            self.become(_UUID)
+        self.bytes.reserve(self.num_bytes + DIN_UUID_BYTES)
+        memcpy(self.bytes.data + self.num_bytes, PyBytes_AS_STRING(raw), DIN_UUID_BYTES)
+        self.num_bytes += DIN_UUID_BYTES
+        self.put(0, True)
+        return 0
+
     cdef int append(self, object value) except -1:
         """Take one value; the caller has reserved its place."""
         cdef Py_ssize_t size
@@ -105,8 +166,8 @@ cdef class _Builder:
             return self.put_bytes(text, size)
         if isinstance(value, int):
             number = PyLong_AsLongLongAndOverflow(value, &overflow)
-            if overflow:
-                raise self.wrong("a 64-bit signed integer", value)
+            if overflow or self.kind == _EXACT:
+                return self.put_exact(value)
             if self.kind == _FLOAT:
                 return self.put_float(<double> number)
             if self.kind != _INT:
@@ -116,6 +177,7 @@ cdef class _Builder:
         if isinstance(value, float):
             return self.put_float(value)
         if isinstance(value, bytes):
+            self.has_bytes = True
             return self.put_bytes(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
         if isinstance(value, np.generic) and value.dtype.kind in "biuf" \
                 and value.dtype.itemsize <= 8:
@@ -126,6 +188,10 @@ cdef class _Builder:
             return self.append(bytes(value))
         if _is_pandas_missing(value):
             return self.put_null()
+        if _is_a(value, "decimal", "Decimal"):
+            return self.put_exact(value)
+        if _is_a(value, "uuid", "UUID"):
+            return self.put_uuid(value.bytes)
         if isinstance(value, (list, tuple, np.ndarray)):
             raise self.wrong("a single value", "a list")
         rule = "a string or a number"
@@ -160,6 +226,34 @@ cdef class _Builder:
         (<int64_t *> self.offsets.data)[self.num_rows] = self.size
         return 0
 
+    cdef int32_t write_exact(self) except? -1:
+        """Write the exact numbers as decimals of 256 bits; returns their scale."""
+        cdef int64_t i
+        cdef list pairs = [(0, 0) if v is None else _split(v) for v in self.exact]
+        scale = max((-power for digits, power in pairs if digits), default=0)
+        for i, (digits, power) in enumerate(pairs):
+            shift = scale + power if digits else 0
+            try:
+                if not -2**31 < scale < 2**31 or shift > 76:
+                    raise OverflowError
+                raw = (digits * 10**shift).to_bytes(32, "little", signed=True)
+            except OverflowError:
+                self.row = self.row_of(i)
+                rule = f"numbers of 256 bits, with {max(scale, 0)} decimals each"
+                raise self.wrong(rule, self.exact[i]) from None
+            self.bytes.reserve((i + 1) * 32)
+            memcpy(self.bytes.data + i * 32, PyBytes_AS_STRING(raw), 32)
+        return scale
+
+    cdef int64_t row_of(self, int64_t i):
+        """Find the row of element i."""
+        cdef int64_t row = 0
+        if self.offsets is None:
+            return i
+        while (<int64_t *> self.offsets.data)[row + 1] <= i:
+            row += 1
+        return row
+
     cdef Column finish(self, bint is_list):
         cdef Column column = Column(self.name)
         cdef din_column *c = column.new_chunk()
@@ -177,6 +271,19 @@ cdef class _Builder:
             c.values.type = DIN_BYTES64
             c.values.data = self.numbers.data
             c.values.bytes = self.bytes.data
+            if self.has_bytes:
+                column.type_name = "binary"
+        elif self.kind == _EXACT:
+            c.values.type = DIN_DECIMAL256
+            c.values.scale = self.write_exact()
+            c.values.data = self.bytes.data
+            if all(v is None or isinstance(v, int) for v in self.exact):
+                column.type_name = "int"
+            self.exact = None
+        elif self.kind == _UUID:
+            c.values.type = DIN_BYTES_FIXED
+            c.values.width = column.width = DIN_UUID_BYTES
+            c.values.data = self.bytes.data
         else:
             c.values.type = DIN_INT64 if self.kind == _INT else DIN_FLOAT64
             c.values.data = self.numbers.data + sizeof(int64_t)
@@ -193,6 +300,24 @@ cdef class _Builder:
 
 cdef bint _is_nan(object value):
     return isinstance(value, float) and value != value
+
+
+cdef bint _is_a(object value, str module, str name):
+    """Tell whether a value is of a class, without importing its module."""
+    found = sys.modules.get(module)
+    return found is not None and isinstance(value, getattr(found, name))
+
+
+cdef tuple _split(value):
+    """Return an int or a finite Decimal as (digits, power): digits * 10**power."""
+    if isinstance(value, int):
+        return int(value), 0
+    sign, digits, power = value.as_tuple()
+    text = "".join(map(str, digits)).rstrip("0")
+    power += len(digits) - len(text)
+    if len(text) > 78:  # then no 256 bits hold it, and int() may refuse its text
+        return 10**78, power
+    return (-1 if sign else 1) * int(text or "0"), power
 
 
 cdef bint _is_pandas_missing(object value):

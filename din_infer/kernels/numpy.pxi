@@ -42,6 +42,7 @@ def from_numpy(array, str name not None):
     else:
         column.kind = "other"
         column.type_name = str(array.dtype)
+        column.fix = _CAST if kind in "mM" else ""
         column.is_list = array.ndim == 2
         column.num_rows = num_rows
         return column
@@ -144,6 +145,7 @@ def nest(Column values not None, offsets):
     column.owners.extend((values, buffer))
     column.kind = values.kind
     column.type_name = values.type_name
+    column.width = values.width
     column.is_list = True
     c = column.new_chunk()
     if values.num_chunks == 1:

@@ -237,7 +237,11 @@ class _Inspector:
                 self._tables.append(TableCounts(table, names, mine[0].encoder))
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch."""
+        """Count a batch, in pieces where lists are long."""
+        for first, stop in self._ids.cut(batch):
+            self._add(batch.slice(first, stop - first))
+
+    def _add(self, batch: pa.RecordBatch) -> None:
         encoded = self._ids.encode(batch, self._threads)
         self._stats.add_all(encoded.counts)
         ids: dict[str, Any] = {**encoded.inputs}

@@ -4,6 +4,7 @@ Letters: B rows, T positions, K classes of rows (clicks and non-clicks, or all).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def key_encoder(encoder: Encoder) -> Encoder:
     """
     if encoder.type == "bucketize":
         return encoder
-    return _AS_IS if encoder.type == "identity" else _HASHED
+    if encoder.type == "identity":
+        return _AS_IS
+    return replace(_HASHED, uuid_as=encoder.uuid_as)
 
 
 def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
@@ -48,7 +51,10 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     first = spec.own_fields[0]
     lengths = [spec.length_column] if spec.length_column else []
     opened = open_batch(batch, [first.column], optional=lengths)
-    column = require_dtype(opened.columns[first.column], first.dtype, is_list=True)
+    uuid_as = first.encoder.uuid_as
+    column = require_dtype(
+        opened.columns[first.column], first.dtype, is_list=True, uuid_as=uuid_as
+    )
     window = _kernels.Window(column)
     choose_elements(spec, opened, window)
     return window.finish(2**62, False)[0]
