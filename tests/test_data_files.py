@@ -258,9 +258,10 @@ def test_columns_that_are_in_the_path_alone_are_named(
     assert caught.value.rule == "the columns user_id"
     assert (caught.value.column, caught.value.fix) == (str(path), fix)
     whole = write_as(make_table(9), folder / "a.parquet")
-    with pytest.raises(InputError) as caught:
-        score_files(Predictor(model), whole, tmp_path.parent / "out2", keep=["day"])
-    assert caught.value.fix == fix.replace("user_id", "day")
+    for keep in ("day", "day:date"):
+        with pytest.raises(InputError) as caught:
+            score_files(Predictor(model), whole, tmp_path.parent / "out2", keep=[keep])
+        assert caught.value.fix == fix.replace("user_id", "day")
     with pytest.raises(InputError) as caught:
         open_parquet(whole, ["day", "other"])
     assert caught.value.fix == fix.replace("user_id", "day")

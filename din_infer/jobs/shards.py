@@ -176,7 +176,8 @@ class Job:
             reader.close()
             if error.column != "schema":
                 raise
-            columns = (*self.predictor.spec.columns, *self.keep)
+            kept = [k.column for k in reader.kept]
+            columns = (*self.predictor.spec.columns, *kept)
             missing = [n for n in columns if n not in reader.schema.names]
             fix = error.fix or in_path(source, missing)
             raise error.at(column=str(source), fix=fix) from None
