@@ -360,8 +360,9 @@ def test_a_pickled_column_is_no_key(model: Path, table: pa.Table) -> None:
     with pytest.raises(InputError) as error:
         Predictor(model).score(block)
     assert str(error.value) == (
-        "expected a column of strings, got extension type ray.data.arrow_pickled_object"
-        " over large_binary - at `goods_id`. Turn it into text, numbers or lists of them."
+        "expected a column of strings, got extension type"
+        " ray.data.arrow_pickled_object over large_binary - at `goods_id`. Turn it into"
+        " text, numbers or lists of them."
     )
 
 
