@@ -50,7 +50,10 @@ def test_data_files_are_told_by_suffix_in_any_case_or_by_first_bytes(
 ) -> None:
     data = ["a.parquet", "B.PARQUET", "c.pq", "d.Pq", "e.snappy.parquet"]
     put(tmp_path, *data)
-    bare = ["000000_0", "part-00000", "f.parquet.gzip", "g.c000", "h/20240101_1_x"]
+    bare = ["000000_0", "part-00000", "f.parquet.GZIP", "g.c000", "h/20240101_1_x"]
+    bare.append("000000_0.snappy")
+    copies = ["a.parquet.bak", "a.parquet~", "b.parquet._COPYING_", "c.parquet.1"]
+    put(tmp_path, *copies, content=b"PAR1....")
     put(tmp_path, *bare, content=b"PAR1....")
     put(tmp_path, "encrypted", content=b"PARE....")
     put(tmp_path, "_SUCCESS", ".a.parquet.crc", "x.crc", "_metadata", "_temporary/a.pq")
@@ -64,8 +67,9 @@ def test_data_files_are_told_by_suffix_in_any_case_or_by_first_bytes(
     wanted = sorted([*data, *bare, "encrypted", "_day=1/x.parquet"])
     assert sorted(listed(tmp_path, on_note=notes.append)) == wanted
     assert notes == [
-        f"{tmp_path}: 11 files are not read: 1 *.csv, 1 *.csv.gz, 1 *.md,"
-        " 1 *.parquet.gz, 2 *.txt, 1 empty, 2 hidden, 2 without a suffix"
+        f"{tmp_path}: 15 files are not read: 1 *.1, 1 *._COPYING_, 1 *.bak, 1 *.csv,"
+        " 1 *.csv.gz, 1 *.md, 1 *.parquet.gz, 1 *.parquet~, 2 *.txt, 1 empty,"
+        " 2 hidden, 2 without a suffix"
     ]
     assert sorted(listed(tmp_path, ALL)) == sorted([*wanted, "i", "t.csv", "u.csv.gz"])
     assert listed(tmp_path, ALL) == [
@@ -108,14 +112,15 @@ def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         expand([tmp_path])
     assert str(caught.value) == (
-        "expected a folder with *.parquet, *.pq, got only 2 *.csv, 1 *.md - at"
+        "expected a folder with *.parquet, *.pq, *.parq, got only 2 *.csv, 1 *.md - at"
         f" `{tmp_path}`"
     )
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as caught:
         expand([tmp_path / "empty"])
     assert str(caught.value) == (
-        f"expected a folder with *.parquet, *.pq, got none - at `{tmp_path}/empty`"
+        "expected a folder with *.parquet, *.pq, *.parq, got none - at"
+        f" `{tmp_path}/empty`"
     )
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -15,6 +16,7 @@ __all__ = ["FORMATS", "Note", "expand", "find_files", "format_of", "ignore", "on
 FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".parq": "parquet",
     ".arrow": "arrow",
     ".arrows": "arrow",
     ".feather": "arrow",
@@ -30,6 +32,11 @@ COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 # How files begin: of Parquet, with an encrypted footer too.
 MAGIC = {b"PAR1": "parquet", b"PARE": "parquet", b"ARROW1": "arrow"}
 CHECKSUM = ".crc"
+# Suffixes that tell no format: none, a codec's, and what Spark appends. Others, as
+# those of copies and drafts, are of files that engines do not read either.
+NO_FORMAT = re.compile(
+    r"|\.(gz|gzip|bz2|zst|zstd|lz4|lzo|snappy|br|brotli|c\d+)", re.IGNORECASE
+)
 
 Note = Callable[[str], object]
 
@@ -54,9 +61,9 @@ def expand(
         are taken.
     kinds : collection of str
         Of `FORMATS`, that are wanted of folders. The name of a data file ends in a
-        suffix of these, in letters of either case; or in no known suffix, and the first
-        bytes are those of Parquet or Arrow. Left out are names that begin with "." or
-        "_", as engines leave them out, but not folders as ``_day=1``.
+        suffix of these, in letters of either case; or in none, or that of a codec, and
+        the first bytes are those of Parquet or Arrow. Left out are names that begin
+        with "." or "_", as engines leave them out, but not folders as ``_day=1``.
     on_note : callable
         Called with a sentence about each folder that has files which are not read.
 
@@ -232,7 +239,9 @@ class _Folder:
         try:
             if not suffix and path.stat().st_size == 0:
                 return "empty"
-            kind = format_of(path, None if suffix else self._given)
+            kind = FORMATS.get(suffix)
+            if kind is None and NO_FORMAT.fullmatch(suffix):
+                kind = format_of(path, None if suffix else self._given)
         except OSError as error:
             raise InputError("a file to read", error, str(path)) from None
         if kind in self._kinds:
