@@ -1106,6 +1106,36 @@ def test_processes_share_a_folder_without_doing_a_shard_twice(
     assert (out / "_din_score" / "manifest.json").exists()
 
 
+def test_inputs_are_added_to_a_job_at_work(
+    model: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    table = make_shards(tmp_path / "all", 8)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for k in range(2, 8):
+        shutil.copy(tmp_path / "all" / f"s{k:02}.parquet", folder)
+    words = (model, folder, "--out", out, "--batch-size", "10", "--json")
+    first = start(0.05, *words)
+    wait_for(lambda: (out / "s02.parquet").exists())
+    for k in range(2):  # before the others in order
+        shutil.copy(tmp_path / "all" / f"s{k:02}.parquet", folder)
+    second = start(0.05, *words, "--resume", "--add")
+    done = []
+    for process, count in ((first, 6), (second, 8)):
+        said, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        summary = json.loads(said)
+        done += summary["files"]
+        assert len(summary["files"]) + len(summary["whole"]) == count
+    assert "2 inputs are added to the job: s00.parquet, s01.parquet" in err
+    assert len(set(done)) == len(done) == 8
+    got = np.concatenate([scores_of(out / n) for n in visible(out)])
+    wanted = Predictor(model, device="cpu", threads=1).score(table)
+    np.testing.assert_array_equal(got, wanted)
+    listed = json.loads((out / "_din_score" / "manifest.json").read_text())
+    assert len(listed["shards"]) == 8
+
+
 def test_a_job_at_work_is_not_begun_anew(
     model: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
