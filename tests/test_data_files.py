@@ -58,6 +58,7 @@ def test_data_files_are_told_by_suffix_in_any_case_or_by_first_bytes(
     put(tmp_path, "encrypted", content=b"PARE....")
     put(tmp_path, "_SUCCESS", ".a.parquet.crc", "x.crc", "_metadata", "_temporary/a.pq")
     put(tmp_path, "_day=1/x.parquet")  # a partition, as engines read it
+    put(tmp_path, ".day=1/x.parquet", "_day/x.parquet")
     put(tmp_path, "README.md", "notes.txt", "b.txt", "t.csv", "u.csv.gz", "orc")
     put(tmp_path, "_x.parquet", ".y.PQ")
     put(tmp_path, "000001_0", content=b"")

@@ -152,6 +152,11 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
+def _is_open(folder: str) -> bool:
+    """Tell whether a folder is read: ``_day=1`` is one of a partition."""
+    return not _is_hidden(folder) or (folder.startswith("_") and "=" in folder)
+
+
 class _Folder:
     """A folder of inputs, walked once; links to folders are followed, after the rest.
 
@@ -203,13 +208,16 @@ class _Folder:
                     yield from self._live_files(Path(place), table)
                     folders.clear()
                     continue
-                folders[:] = sorted(f for f in folders if not _is_hidden(f) or "=" in f)
+                folders[:] = sorted(filter(_is_open, folders))
                 inner = [os.path.join(place, f) for f in folders]  # noqa: PTH118
                 starts += filter(os.path.islink, inner)
                 yield from self._data_files(Path(place), names, around)
 
     def _live_files(self, place: Path, table: Table) -> Iterator[Path]:
         root = os.path.realpath(place)
+        if "parquet" not in self._kinds:
+            self.skipped["*.parquet"] += len(table.live)
+            return
         for real in table.live:
             if not real.startswith(root + os.sep):
                 rule = "a Delta table whose files are in its folder"
