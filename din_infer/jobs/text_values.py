@@ -86,10 +86,13 @@ def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
 
     Empty text is null, and whole numbers may be written as 3.0 or 3e0.
     """
-    try:
-        return text.cast(kind), []
-    except pa.ArrowInvalid:
-        pass
+    is_hex = pc.match_substring(text, "x", ignore_case=True)  # which Arrow would read
+    if not pc.any(is_hex).as_py():
+        try:
+            return text.cast(kind), []
+        except pa.ArrowInvalid:
+            pass
+    text = pc.if_else(is_hex, "no number", text)
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
     if pa.types.is_integer(kind):
