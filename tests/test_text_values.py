@@ -767,6 +767,27 @@ def test_keys_of_requests_may_be_left_out(
     assert got[1100:] == [[w] for w in wanted]
 
 
+def test_kept_lists_of_json_are_exploded(full: Predictor, tmp_path: Path) -> None:
+    score = Scorer(full, tmp_path)
+    line = {"age": 4.0, "hist_goods_id": ["g2"], "nums": [1], "profile": [1.0, 2.0]}
+    line |= {"goods_id": ["a", "b"], "shop": [1, 2], "price": [1.0, None]}
+    text = json.dumps(line)[:-1] + ', "at": [1.50, "x"], "id": 7}\n'
+    keep = ["at", "id", "goods_id"]
+    got = score(text, "jsonl", keep=keep, explode=True).drop(["score"])
+    assert got.to_pylist() == [
+        {"at": "1.50", "id": "7", "goods_id": "a"},
+        {"at": "x", "id": "7", "goods_id": "b"},
+    ]
+    got = score(text, "jsonl", keep=keep).drop(["score"]).to_pylist()
+    assert got == [{"at": '[1.50, "x"]', "id": "7", "goods_id": ["a", "b"]}]
+    said = score.refusal(
+        text * 2 + text.replace('[1.50, "x"]', "3"), "jsonl", keep=keep, explode=True
+    )
+    assert said == "expected a list, as the first lines have, got '3' - at `at`, row 2"
+    got = score(text.replace('"x"', "2"), "jsonl", keep=["at:float64"], explode=True)
+    assert got["at"].to_pylist() == [1.5, 2.0]
+
+
 def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> None:
     text = "goods_id,hist_goods_id\ngé,g2\n"
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):

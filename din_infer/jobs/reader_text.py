@@ -28,12 +28,14 @@ from din_infer.jobs.text_options import SEPARATOR, TextOptions
 from din_infer.jobs.text_records import (
     FAULT,
     RECORD,
+    STRAY_QUOTE,
     RecordCutter,
     cut_lines,
     raw_bytes,
 )
 from din_infer.jobs.text_values import (
     are_quoted,
+    elements_of,
     find_signs,
     json_value,
     load_json,
@@ -294,7 +296,8 @@ class Csv(_Text):
             is_good = np.asarray(faults.is_null())
             for row in np.flatnonzero(~is_good):
                 reason = faults[row].as_py()
-                fix = "Give --escape if quotes are not doubled." * ("quote" in reason)
+                is_quote = reason == STRAY_QUOTE
+                fix = "Give --escape if quotes are not doubled." * is_quote
                 errors[int(row)] = self._no_row(reason, int(row), fix)
             good = np.flatnonzero(is_good)
             some: Errors = {}
@@ -458,7 +461,7 @@ class JsonLines(_Text):
     """One object on each line; a key that a line leaves out is null.
 
     Columns that the model reads have the spec's types. Others are text: strings as
-    they are, of other values the JSON.
+    they are, of other values the JSON. To `explode`, lists of them stay lists.
     """
 
     def __init__(
@@ -468,6 +471,7 @@ class JsonLines(_Text):
         spec: FeatureSpec,
         options: TextOptions,
         keep: Sequence[str],
+        explode: bool,
     ) -> None:
         self._absent: set[str] = set()
         self._decimals: set[str] = set()
@@ -495,14 +499,17 @@ class JsonLines(_Text):
         for kept in find_kept(self.schema, keep):
             column = kept.column
             if column not in types and column not in inner:
+                some = [row.get(column) for row in rows]
                 if column not in fields:
                     self._absent.add(column)
                 elif fields[column] != pa.string():
                     column = _unused(self.schema.names, f"{column} as text")
-                if column not in fields:
-                    self.schema = self.schema.append(pa.field(column, pa.string()))
-                    self._texts[column] = kept.column
+                if explode and _depth(_nested(pa.string(), some)) > 0:
+                    fields[column] = pa.list_(pa.string())
+                fields.setdefault(column, pa.string())
+                self._texts[column] = kept.column
             self.kept.append(kept._replace(column=column))
+        self.schema = pa.schema(list(fields.items()))
         self._absent -= set(options.columns)
         if is_empty:
             self._absent = set()
@@ -659,7 +666,8 @@ class JsonLines(_Text):
     ) -> dict[str, pa.Array]:
         """Take values as they are written."""
         wanted = {self._texts[name] for name in names}
-        columns: dict[str, list[str | None]] = {name: [] for name in names}
+        lists = {n for n in names if pa.types.is_list(self.schema.field(n).type)}
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for row, line in enumerate(records.to_pylist()):
             found: dict[str, str | None] = {}
             try:
@@ -667,15 +675,23 @@ class JsonLines(_Text):
                     if key in wanted:
                         if key in found:
                             raise ValueError(f"the key {key!r} twice")
-                        if value is not None:
-                            value.encode()
                         found[key] = value
             except (ValueError, RecursionError) as error:
                 errors.setdefault(row, self._no_row(error, row))
                 found = {}
             for name in names:
-                columns[name].append(found.get(self._texts[name]))
-        return {name: pa.array(values, pa.string()) for name, values in columns.items()}
+                text = found.get(self._texts[name])
+                if name in lists and text is not None:
+                    try:
+                        columns[name].append(elements_of(text))
+                    except ValueError:
+                        rule = "a list, as the first lines have"
+                        wrong = InputError(rule, shown(text), name, row=row)
+                        errors.setdefault(row, wrong)
+                        columns[name].append(None)
+                else:
+                    columns[name].append(text)
+        return {n: pa.array(v, self.schema.field(n).type) for n, v in columns.items()}
 
 
 def _check_plain(text: bytes, num_rows: int) -> None:

@@ -12,12 +12,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["FAULT", "RECORD", "RecordCutter", "cut_lines", "raw_bytes", "view_records"]
+__all__ = [
+    "FAULT",
+    "RECORD",
+    "STRAY_QUOTE",
+    "RecordCutter",
+    "cut_lines",
+    "raw_bytes",
+    "view_records",
+]
 
 # A longer record is taken for a quote that nobody closed: bounds memory.
 MOST_BYTES = 1 << 28
 QUOTE, LINE_FEED, RETURN = b'"\n\r'
 RECORD, FAULT = "record", "fault"
+STRAY_QUOTE = "a quote inside of a field"
 
 
 class RecordCutter:
@@ -106,7 +115,7 @@ class RecordCutter:
         first = np.searchsorted(marks, starts)  # mark of each record
         owners = np.searchsorted(starts, marks, side="right") - 1
         strays = self._strays(values, escaped, marks, first[owners], starts[owners])
-        found = dict.fromkeys(owners[strays].tolist(), "a quote inside of a field")
+        found = dict.fromkeys(owners[strays].tolist(), STRAY_QUOTE)
         places = np.flatnonzero(values == RETURN)
         alone = values[np.minimum(places + 1, len(values) - 1)] != LINE_FEED
         places = places[alone & ~escaped[places]]
