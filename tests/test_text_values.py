@@ -784,6 +784,9 @@ def test_kept_lists_of_json_are_exploded(full: Predictor, tmp_path: Path) -> Non
         text * 2 + text.replace('[1.50, "x"]', "3"), "jsonl", keep=keep, explode=True
     )
     assert said == "expected a list, as the first lines have, got '3' - at `at`, row 2"
+    bad = text * 2 + text.replace('"x"', '"\\ud800"')
+    said = score.refusal(bad, "jsonl", keep=keep, explode=True)
+    assert said.startswith("expected a list, as the first lines have, got ")
     got = score(text.replace('"x"', "2"), "jsonl", keep=["at:float64"], explode=True)
     assert got["at"].to_pylist() == [1.5, 2.0]
 
@@ -799,7 +802,10 @@ def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> 
                 " iconv -f UTF-16 -t UTF-8."
             )
         else:
-            assert "got NUL bytes, as of UTF-16" in said
+            wanted = "expected text in UTF-8, got NUL bytes, as of UTF-16 - at `FILE`"
+            assert said == wanted
+            line = '{"goods_id":"g"}\n'.encode(encoding)
+            assert score.refusal(line, "jsonl") == wanted
     assert score.refusal(text.encode("latin-1")) == (
         "expected text in UTF-8, got b'g\\xe9' - at `goods_id`, row 0. Convert the file"
         " to UTF-8 first."
@@ -819,10 +825,41 @@ def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> 
             " `FILE`. Write it as lines: jq -c .[], or pandas' to_json("
             "orient='records', lines=True)."
         )
-    assert score.refusal(json.dumps(rows[0], indent=2), "json") == (
-        "expected JSON lines, one object on each line, got an object on several lines -"
-        " at `FILE`. Write it as lines: jq -c ., or pandas' to_json(orient='records',"
-        " lines=True)."
+    several = json.dumps(rows[0], indent=2)
+    for text in (several, several.replace("{\n", "{"), f"{several}\n{several}"):
+        assert score.refusal(text, "json") == (
+            "expected JSON lines, one object on each line, got an object on several"
+            " lines - at `FILE`. Write it as lines: jq -c ., or pandas' to_json("
+            "orient='records', lines=True)."
+        )
+
+
+@pytest.mark.parametrize("depth", [3, 900, 100_000])
+@pytest.mark.parametrize("key", ["goods_id", "hist_goods_id", "x"])
+def test_values_inside_of_each_other_are_an_error(
+    depth: int, key: str, score: Scorer
+) -> None:
+    deep = "[" * depth + "]" * depth
+    good = {"goods_id": '"g1"', "hist_goods_id": "[]", "x": "1"}
+    lines = [good] * 3 + [good | {key: deep}] + [good] * 3
+    text = "".join(
+        "{" + ", ".join(f'"{k}": {v}' for k, v in line.items()) + "}\n"
+        for line in lines
+    )
+    for each in (text, text.splitlines()[3] + "\n" + text):
+        try:
+            got = score(each, "jsonl", keep=["x"], on_error="skip")
+        except InputError:
+            continue
+        assert got.num_rows in (6, 7, 8)
+        assert set(got["x"].to_pylist()) <= {"1", deep}
+
+
+def test_types_of_kept_columns_are_named(score: Scorer) -> None:
+    said = score.refusal("goods_id,hist_goods_id\n", keep=["goods_id:int32"])
+    assert said == (
+        "expected a type, one of string, int64, float64, bool, date, timestamp, got"
+        " 'int32' - at `goods_id:int32`"
     )
 
 

@@ -97,6 +97,9 @@ class _Text(Reader):
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             fix = "Convert it first: iconv -f UTF-16 -t UTF-8."
             raise InputError("text in UTF-8", "UTF-16", str(self._source), fix)
+        if b"\0" in start[:4]:
+            got = "NUL bytes, as of UTF-16"
+            raise InputError("text in UTF-8", got, str(self._source))
         yield start.removeprefix(codecs.BOM_UTF8)
         yield from blocks
 
@@ -248,8 +251,6 @@ class Csv(_Text):
         reason = header.column(FAULT)[0].as_py()
         if text.count(b"\r") != text.count(b"\r\n"):
             reason = "line ends that are no line feeds"
-        if b"\0" in text:
-            reason = "NUL bytes, as of UTF-16"
         if reason is not None:
             raise unreadable(self._source, ValueError(reason))
         read = pa.csv.ReadOptions(use_threads=False, block_size=len(text) + 1)
@@ -544,7 +545,7 @@ class JsonLines(_Text):
                 value = load_json(line.decode())
                 if isinstance(value, dict):
                     found.append(value)
-        if lines and not found and lines[0].strip() == b"{":
+        if lines and not found and _begins_with_object(b"".join(lines)):
             raise self._other_form("an object on several lines")
         return found
 
@@ -694,6 +695,17 @@ class JsonLines(_Text):
         return {n: pa.array(v, self.schema.field(n).type) for n, v in columns.items()}
 
 
+def _begins_with_object(text: bytes) -> bool:
+    """Tell whether text begins with an object, or with a line that only opens one."""
+    text = text.lstrip()
+    if text.partition(b"\n")[0].strip() == b"{":
+        return True
+    with suppress(ValueError, RecursionError):
+        value, _ = json.JSONDecoder().raw_decode(text.decode())
+        return isinstance(value, dict)
+    return False
+
+
 def _check_plain(text: bytes, num_rows: int) -> None:
     """Refuse lines that Arrow may take in another way: ArrowInvalid."""
     is_plain = text.startswith(b"{") and text.count(b"\n{") == num_rows - 1
@@ -756,7 +768,10 @@ def _no_value(value: object, field: pa.Field, row: int) -> InputError:
     fix = ""
     if pa.types.is_list(field.type) and isinstance(value, str):
         fix = "Write it as a JSON array of its elements."
-    got = shown(json.dumps(value, ensure_ascii=False, default=float))
+    try:
+        got = shown(json.dumps(value, ensure_ascii=False, default=float))
+    except RecursionError:
+        got = "values inside of each other too deeply"
     return InputError(_rule_of(field.type), got, field.name, fix, row=row)
 
 
@@ -790,19 +805,23 @@ def _find_fields(
             continue
         lists = [v for v in some if isinstance(v, list)]
         objects = [v for some in lists for v in some if isinstance(v, dict)]
-        inner = {n: t for n, t in _find_fields(objects, types).items() if n in types}
-        kind = pa.list_(pa.struct(list(inner.items()))) if inner else pa.string()
-        found[key] = kind
+        names = dict.fromkeys(name for each in objects for name in each)
+        inner = [
+            (n, _nested(types[n], [each.get(n) for each in objects]))
+            for n in names
+            if n in types
+        ]
+        found[key] = pa.list_(pa.struct(inner)) if inner else pa.string()
     return found
 
 
 def _nested(kind: pa.DataType, values: Sequence[Any]) -> pa.DataType:
     """Put a type into as many lists as most values are; empty lists tell little."""
 
-    def depth(value: object) -> int:
-        if not isinstance(value, list):
+    def depth(value: object, most: int = 3) -> int:
+        if most == 0 or not isinstance(value, list):
             return 0
-        return 1 + max(map(depth, value), default=0)
+        return 1 + max((depth(v, most - 1) for v in value), default=0)
 
     some = [v for v in values if v is not None and v != []] or [
         v for v in values if v == []
