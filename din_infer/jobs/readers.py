@@ -35,6 +35,7 @@ def open_reader(
     spec: FeatureSpec,
     text: TextOptions | None = None,
     keep: Sequence[str] = (),
+    explode: bool = False,
 ) -> Reader:
     """Open a source.
 
@@ -47,6 +48,8 @@ def open_reader(
         Say how it is written.
     keep : sequence of str
         Columns to keep, as `find_kept` takes them.
+    explode : bool
+        Whether kept lists that the model does not read are to be taken apart.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def open_reader(
         else:
             file = source.open()
             if source.format == "jsonl":
-                return JsonLines(source, file, spec, text, keep)
+                return JsonLines(source, file, spec, text, keep, explode)
             if source.format != "arrow":
                 return Csv(source, file, spec, text, keep)
             reader = ArrowReader(source, file)

@@ -162,7 +162,8 @@ class Job:
 
     def open(self, source: Source) -> tuple[Reader, BatchScorer]:
         """Open an input, and check that it has the columns."""
-        reader = open_reader(source, self.predictor.spec, self.text, self.keep)
+        spec = self.predictor.spec
+        reader = open_reader(source, spec, self.text, self.keep, self.explode)
         try:
             scorer = BatchScorer(
                 self.predictor,
