@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
+from din_infer.local_path import local_path
 
 __all__ = [
     "command_errors",
@@ -18,7 +18,10 @@ __all__ = [
     "explain_main",
     "inspect_main",
     "main",
+    "notes_of",
+    "path",
     "positive",
+    "read_paths",
     "verify_main",
 ]
 
@@ -31,6 +34,9 @@ examples:
   din-score model.onnx 'days/*.parquet' --out scores/ --resume
       goes on where a killed job stopped; begun in several terminals, or on several
       machines that share the folder, they share the files and none is scored twice
+  din-score model.onnx days/ --out scores/ --resume --add
+      takes up files that are new in a folder that grows; --resume alone scores files
+      that failed, once they are repaired
   din-score model.onnx requests.jsonl --out scores/ --explode --keep request_id,goods_id
       rows are requests with lists of candidates: a row for each candidate; without
       --explode, `score` is a list in the candidates' order
@@ -135,12 +141,36 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     return 1
 
 
+def notes_of(name: str) -> Callable[[str], None]:
+    """Return what prints a command's notes on stderr."""
+    return lambda note: print(f"{name}: {note}", file=sys.stderr)
+
+
 def positive(text: str) -> int:
     """Read a command-line number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def path(text: str) -> str:
+    """Take a path as it was typed; `read_paths` makes a `Path` of it."""
+    return text
+
+
+def read_paths(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> argparse.Namespace:
+    """Make a `Path` of each argument of type `path`; InputError for a URL."""
+    for action in parser._actions:
+        found = getattr(arguments, action.dest, None)
+        if action.type is path and found is not None:
+            name = (action.option_strings or [action.dest])[0]
+            many = found if isinstance(found, list) else [found]
+            made = [local_path(text, name) for text in many]
+            setattr(arguments, action.dest, made if many is found else made[0])
+    return arguments
 
 
 def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
@@ -157,8 +187,62 @@ def _add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="where the model's data file may be, too, if links lead there",
+    )
+
+
+def characters(text: str) -> str:
+    r"""Read characters of a command line: as they are, ``tab``, or ``\t``, ``\x01``."""
+    if text == "tab":
+        return "\t"
+    if text == "\\t" or text.startswith("\\x"):
+        return text.encode().decode("unicode_escape")
+    return text
+
+
+def _add_text_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("text", "how CSV and JSON lines are written")
+    add = group.add_argument
+    add(
+        "--list-separator",
+        metavar="TEXT",
+        type=characters,
+        help="between the elements of a list in CSV; exact where it is given (default:"
+        " |, and lists in brackets and quotes; what looks like another is refused)",
+    )
+    add(
+        "--delimiter",
+        metavar="CHAR",
+        type=characters,
+        help="between the fields of CSV (default: a comma; of TSV a tab)",
+    )
+    add("--no-header", action="store_true", help="of CSV, whose --columns are given")
+    add(
+        "--columns",
+        metavar="COL,...",
+        default="",
+        help="of CSV without a header; of JSON lines, that may be null on every line",
+    )
+    add(
+        "--null-text",
+        metavar="TEXT",
+        action="append",
+        help="of CSV fields without quotes that are null; may be given again (default:"
+        " nothing, and \\N)",
+    )
+    add(
+        "--escape",
+        metavar="CHAR",
+        type=characters,
+        help="takes the meaning from the next character of CSV",
+    )
+    add(
+        "--quoted-empty",
+        choices=("list", "element"),
+        default="list",
+        help='what "" is in a column of lists of strings in CSV: an empty list, or one'
+        " empty string (default: %(default)s)",
     )
 
 
@@ -167,20 +251,22 @@ def build_parser() -> argparse.ArgumentParser:
     what = "Score files of any size with a converted model."
     parser = command_parser("din-score", what, EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
+    add("model", metavar="model.onnx", type=path, help="what din-convert wrote")
     add(
         "inputs",
         metavar="INPUT",
         nargs="+",
+        type=path,
         help="Parquet, Arrow IPC, CSV or JSON lines: files, folders of them, quoted"
         " patterns; - is stdin",
     )
-    add("--out", required=True, type=Path, help="folder for the scored files")
+    add("--out", required=True, type=path, help="folder for the scored files")
     add(
         "--keep",
         metavar="COL,...",
         default="",
-        help="columns to copy to the output, before `score`",
+        help="columns to copy to the output, before `score`: as they are, of CSV as"
+        " text; COL:TYPE casts to string, int64, float64, bool, date or timestamp",
     )
     add(
         "--explode",
@@ -207,12 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("parquet", "arrow", "csv", "tsv", "jsonl"),
         help="of the inputs, where their names do not tell",
     )
-    add(
-        "--list-separator",
-        metavar="CHAR",
-        default="|",
-        help="between the elements of a list in CSV (default: %(default)s)",
-    )
+    _add_text_options(parser)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     add(
         "--precision",
@@ -240,27 +321,40 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="go on with the job in --out, alone or beside others; begin it if there"
-        " is none",
+        " is none; inputs that failed are taken as they are now",
     )
     again.add_argument(
         "--overwrite",
         action="store_true",
         help="begin anew: replace files that are there already",
     )
+    add(
+        "--add",
+        action="store_true",
+        help="with --resume: take up inputs that are new in a folder that grows",
+    )
     add("--json", action="store_true", help="print a summary as JSON on stdout")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", action="store_true", help="no progress bar or lines")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run din-score; returns the exit status."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    if given.add and not given.resume:
+        parser.error("argument --add: goes with --resume")
+
+    def run() -> int:
+        return _score(read_paths(parser, given))
+
     with _terminable():
-        return command_errors("din-score", "cpu,batch", lambda: _score(arguments))
+        return command_errors("din-score", "cpu,batch", run)
 
 
 def _score(arguments: argparse.Namespace) -> int:
     from din_infer.jobs.files import JobError, score_files
+    from din_infer.jobs.text_options import NULL_TEXTS
     from din_infer.predictor import Predictor
     from din_infer.session import available_cpus
 
@@ -286,10 +380,18 @@ def _score(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             format=arguments.format,
             separator=arguments.list_separator,
+            delimiter=arguments.delimiter,
+            header=not arguments.no_header,
+            columns=[c for c in arguments.columns.split(",") if c],
+            null_texts=arguments.null_text or NULL_TEXTS,
+            escape=arguments.escape,
+            quoted_empty=arguments.quoted_empty,
             workers=threads,
             resume=arguments.resume,
+            add=arguments.add,
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,
+            on_note=notes_of("din-score"),
         )
     except JobError as error:
         if arguments.json and error.summary is not None:
@@ -323,8 +425,8 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
     what = "Show the activation weight of every behavior of some rows."
     parser = command_parser("din-explain", what, EXPLAIN_EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="model.onnx", type=Path, help="from din-convert --explain")
-    add("input", metavar="INPUT", type=Path, help="a Parquet file")
+    add("model", metavar="model.onnx", type=path, help="from din-convert --explain")
+    add("input", metavar="INPUT", type=path, help="a Parquet file")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--row",
@@ -347,10 +449,14 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
         default=20,
         help="of --where: the first N rows (default: %(default)s)",
     )
-    add("--out", type=Path, help="weights.html, .png or .svg; without it a table")
+    add("--out", type=path, help="weights.html, .png or .svg; without it a table")
     _add_data_root(parser)
-    arguments = parser.parse_args(argv)
-    return command_errors("din-explain", "cpu,batch,plot", lambda: _explain(arguments))
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _explain(read_paths(parser, given))
+
+    return command_errors("din-explain", "cpu,batch,plot", run)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -393,16 +499,20 @@ def inspect_main(argv: Sequence[str] | None = None) -> int:
         "inputs",
         metavar="DATA",
         nargs="+",
-        type=Path,
+        type=path,
         help="Parquet files, or folders of them",
     )
-    add("--spec", required=True, type=Path, help="feature spec, .toml or .json")
+    add("--spec", required=True, type=path, help="feature spec, .toml or .json")
     add("--rows", metavar="N", type=positive, help="only the first N rows")
-    add("--plot", metavar="FILE", type=Path, help="a picture: .png, .svg or .pdf")
+    add("--plot", metavar="FILE", type=path, help="a picture: .png, .svg or .pdf")
     add("--json", action="store_true", help="print the findings as JSON on stdout")
-    add("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args(argv)
-    return command_errors("din-inspect", "batch,plot", lambda: _inspect(arguments))
+    add("--quiet", action="store_true", help="no progress bar or lines")
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _inspect(read_paths(parser, given))
+
+    return command_errors("din-inspect", "batch,plot", run)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -416,6 +526,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         arguments.inputs,
         max_rows=arguments.rows,
         progress=not arguments.quiet,
+        on_note=notes_of("din-inspect"),
     )
     if arguments.plot:
         write_picture(found, arguments.plot)
@@ -433,12 +544,16 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
     what = "Compare every byte of a model with what din-convert wrote."
     parser = command_parser("din-verify", what, VERIFY_EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="model.onnx", type=Path, help="what din-convert wrote")
+    add("model", metavar="model.onnx", type=path, help="what din-convert wrote")
     _add_data_root(parser)
     add("--json", action="store_true", help="print what was read as JSON on stdout")
     add("--quiet", action="store_true", help="no progress")
-    arguments = parser.parse_args(argv)
-    return command_errors("din-verify", "batch", lambda: _verify(arguments))
+    given = parser.parse_args(argv)
+
+    def run() -> int:
+        return _verify(read_paths(parser, given))
+
+    return command_errors("din-verify", "batch", run)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -451,8 +566,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"model_id": model.model_id, "files": files}))
         return 0
-    for path, size in files.items():
-        print(f"{size:>15,} bytes  {path}")
+    for name, size in files.items():
+        print(f"{size:>15,} bytes  {name}")
     print(f"every byte is as din-convert wrote it; model id {model.model_id}")
     return 0
 

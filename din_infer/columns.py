@@ -356,6 +356,8 @@ def require_dtype(
         if kind == "fixed" and dtype == "string":
             either = '"bytes" or "text"' if column.width == UUID_BYTES else '"bytes"'
             fix = f"Say what the encoder reads them as: uuid_as = {either}."
+    elif is_list and kind == "string":
+        fix = fix or "Split the text into lists of its elements first."
     raise InputError(rule, column.describe(), column.name, fix)
 
 

@@ -4,9 +4,10 @@ Above 400 lines: the steps, their counts, and the public functions that are one 
 Letters: B requests, N candidates, T positions, V elements of all lists together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, integers, open_batch, require_dtype, to_column
 from din_infer.encoded_requests import EncodedRequests
-from din_infer.errors import InputError, check_count, is_whole, report
+from din_infer.errors import InputError, check_count, is_whole, renumbered, report
 from din_infer.spec_parts import (
     Behavior,
     Dense,
@@ -36,6 +37,7 @@ __all__ = [
     "Stats",
     "encode_values",
     "hash_buckets",
+    "of_candidates",
     "pad",
 ]
 
@@ -50,6 +52,11 @@ ROWS_TO_MARK = 1 << 13
 # Measured: below these, one request of several rows saves less than finding them costs.
 FEWEST_ROWS_TO_MERGE = 1 << 10
 FEWEST_ROWS_PER_RUN = 3
+# A batch whose longest list would make of a column of lists more padded ids than this,
+# and than so many times its elements, is encoded in pieces: ids of 32 MiB, where one
+# long list among short ones could ask for any number.
+MOST_CELLS = 1 << 22
+MOST_PADDING = 4
 _USE_REQUESTS = "Use score_requests for lists of candidates."
 
 
@@ -149,10 +156,13 @@ class Encoded:
         One C-contiguous array per input of the spec; owned by the caller.
     counts : list of tuple
         What `Stats.add` takes, once per field.
+    candidates : int64 [N], optional
+        Of a piece of a batch: which candidates of the batch these are.
     """
 
     inputs: Inputs
     counts: Counts
+    candidates: NDArray[np.int64] | None = None
 
     @property
     def stats(self) -> Stats:
@@ -404,6 +414,12 @@ class FeatureEncoder:
         self.optional_user_columns = tuple(dict.fromkeys(optional["user"]))
         self.optional_candidate_columns = tuple(dict.fromkeys(optional["candidate"]))
         self._all_user_columns = {*self.user_columns, *self.optional_user_columns}
+        parts = [(part, next(own)) for part, own in groupby(reads, lambda c: c.part)]
+        self._lists = [
+            (part, first.name)
+            for part, first in parts
+            if isinstance(part, Behavior | MultiHot)
+        ]
         self._user_steps = steps["user"]
         self._candidate_steps = steps["candidate"]
 
@@ -440,8 +456,92 @@ class FeatureEncoder:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
+        return self._encode_table(self._open(batch), threads, merge_repeats, errors)
+
+    def encode_pieces(
+        self,
+        batch: object,
+        threads: int = 1,
+        *,
+        merge_repeats: bool = False,
+        errors: list[InputError] | None = None,
+    ) -> Iterator[Encoded]:
+        """Encode a table as `encode` does; in pieces where `cut` cuts it.
+
+        Memory is bounded by a piece, and each is padded to its own longest list.
+        """
+        opened = self._open(batch)
+        cuts = self._cut_rows(opened)
+        if len(cuts) == 1:
+            yield self._encode_table(opened, threads, merge_repeats, errors)
+            return
+        for first, stop in cuts:
+            rows = np.arange(first, stop)
+            with renumbered(errors, partial(of_candidates, rows)) as found:
+                part = _take(opened, rows)
+                made = self._encode_table(part, threads, merge_repeats, found)
+            made.candidates = rows
+            yield made
+
+    def cut(self, batch: object) -> list[tuple[int, int]]:
+        """Cut a table into rows [first, stop) whose lists can be padded side by side.
+
+        One range, unless a list is so long that the batch, padded to it, would have
+        more than `MOST_CELLS` ids a column, most of them padding. One row is never cut.
+
+        Raises
+        ------
+        InputError
+            If it lacks columns.
+        """
+        return self._cut_rows(self._open(batch))
+
+    def _open(self, batch: object) -> Batch:
         optional = (*self.optional_user_columns, *self.optional_candidate_columns)
-        opened = open_batch(batch, self.columns, optional=dict.fromkeys(optional))
+        return open_batch(batch, self.columns, optional=dict.fromkeys(optional))
+
+    def _cut_rows(self, batch: Batch) -> list[tuple[int, int]]:
+        """Cut the rows of a batch, which may have the columns of one side alone."""
+        count = batch.num_rows
+        longest = np.zeros(count, np.int64)
+        for part, name in self._lists:
+            if count * part.max_len > MOST_CELLS and name in batch.columns:
+                lengths = self._lengths(part, batch, name)
+                np.maximum(longest, lengths, out=longest)
+        cells = count * longest.max(initial=0)
+        if cells <= max(MOST_CELLS, MOST_PADDING * longest.sum()):
+            return [(0, count)]
+        cuts, first, widest = [], 0, 0
+        for row, length in enumerate(longest.tolist()):
+            widest = max(widest, length)
+            if row > first and (row + 1 - first) * widest > MOST_CELLS:
+                cuts.append((first, row))
+                first, widest = row, length
+        return [*cuts, (first, count)]
+
+    def _lengths(
+        self, part: Behavior | MultiHot, batch: Batch, name: str
+    ) -> NDArray[np.int64]:
+        """Count the elements of every list that are encoded; of wrong columns, none."""
+        column = batch.columns[name]
+        if part.padding == "attended":
+            return np.full(batch.num_rows, part.max_len)
+        if not column.is_list:
+            return np.zeros(batch.num_rows, np.int64)
+        try:
+            window = _kernels.Window(column)
+            choose_elements(part, batch, window, [])
+        except InputError:  # which encoding will raise
+            return np.zeros(batch.num_rows, np.int64)
+        return window.finish(part.max_len, False)[0]
+
+    def _encode_table(
+        self,
+        opened: Batch,
+        threads: int,
+        merge_repeats: bool,
+        errors: list[InputError] | None,
+    ) -> Encoded:
         count = opened.num_rows
         starts = self._find_runs(opened, threads) if merge_repeats else None
         if starts is None:
@@ -515,6 +615,54 @@ class FeatureEncoder:
         InputError
             Naming column, row and value, when a batch does not fit the spec.
         """
+        users, items, owners = self._open_requests(
+            requests, candidates, request_of_candidate
+        )
+        return self._encode(users, items, owners, threads, errors)
+
+    def encode_request_pieces(
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: object = None,
+        threads: int = 1,
+        *,
+        errors: list[InputError] | None = None,
+    ) -> Iterator[Encoded]:
+        """Encode requests as `encode_requests` does; in pieces where lists are long."""
+        users, items, owners = self._open_requests(
+            requests, candidates, request_of_candidate
+        )
+        cuts = self._cut_rows(users) if isinstance(users, Batch) else []
+        if len(cuts) <= 1 or not isinstance(users, Batch):
+            yield self._encode(users, items, owners, threads, errors)
+            return
+        for first, stop in cuts:
+            rows = np.arange(first, stop)
+            chosen = np.flatnonzero((owners >= first) & (owners < stop))
+
+            def move(
+                error: InputError,
+                rows: NDArray[np.int64] = rows,
+                chosen: NDArray[np.int64] = chosen,
+            ) -> InputError:
+                is_users = error.column in self._all_user_columns
+                return of_candidates(rows if is_users else chosen, error)
+
+            with renumbered(errors, move) as found:
+                made = self._encode(
+                    _take(users, rows),
+                    _take(items, chosen),
+                    owners[chosen] - first,
+                    threads,
+                    found,
+                )
+            made.candidates = chosen
+            yield made
+
+    def _open_requests(
+        self, requests: object, candidates: object, request_of_candidate: object
+    ) -> tuple[Batch | Mapping[str, NDArray[Any]], Batch, NDArray[np.int64]]:
         users: Batch | Mapping[str, NDArray[Any]]
         if isinstance(requests, EncodedRequests):
             num_requests = requests.num_requests
@@ -526,7 +674,7 @@ class FeatureEncoder:
         names, optional = self.candidate_columns, self.optional_candidate_columns
         items = open_batch(candidates, names, "candidates", optional)
         owners = _check_owners(request_of_candidate, num_requests, items.num_rows)
-        return self._encode(users, items, owners, threads, errors)
+        return users, items, owners
 
     def encode_users(
         self, requests: object, model_id: str, threads: int
@@ -569,6 +717,16 @@ class FeatureEncoder:
         work.finish(threads)
         made["request_of_candidate"] = owners
         return Encoded({name: made[name] for name in self.names}, work.counts)
+
+
+def _take(batch: Batch, rows: NDArray[np.int64]) -> Batch:
+    columns = {n: _kernels.take_rows(c, rows) for n, c in batch.columns.items()}
+    return Batch(columns, len(rows))
+
+
+def of_candidates(rows: NDArray[np.int64], error: InputError) -> InputError:
+    """Name the row of the batch, of an error of the piece that has these rows."""
+    return error if error.row is None else error.at(row=rows[error.row])
 
 
 def _count_requests(owners: object) -> int:

@@ -15,6 +15,7 @@ import din_infer.model_format as fmt
 from din_infer.errors import ModelError, sentence
 from din_infer.integrity import Record, View, digest_of, sample_of
 from din_infer.lazy import lazy
+from din_infer.local_path import local_path
 from din_infer.onnx_header import Header, Place, over_data, viewed
 from din_infer.spec import FeatureSpec
 
@@ -153,13 +154,17 @@ class ModelFile:
         ------
         ModelError
             If there is no such file, it is not a model that din-convert wrote, or of
-            another format; if its data file is missing, cut or elsewhere.
+            another format; if its data file is missing, cut or elsewhere; if a path is
+            a URL.
         """
-        path = target = content = None
+        path = target = content = root = None
+        if data_root is not None:
+            root = _folder(local_path(data_root, "data_root", ModelError))
         rule = "a model that din-convert wrote"
         if isinstance(source, str | os.PathLike):
             place = os.fsdecode(source)
-            path = Path(os.path.abspath(place))  # noqa: PTH100 - links stay
+            path = local_path(source, "model", ModelError)
+            path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay
             target = _regular_file(path, place)
         else:
             place, content = IN_MEMORY, _bytes_of(source)
@@ -178,7 +183,7 @@ class ModelFile:
             place = f"{place}: {fmt.FORMAT_KEY}"
             raise ModelError(f"format {fmt.FORMAT}", number, place, fix)
         model = cls(place, path, target, content, header=header)
-        model._find_data(_folder(data_root) if data_root is not None else None)
+        model._find_data(root)
         return model
 
     # ---- the data file ----

@@ -8,20 +8,22 @@ side.
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from din_infer.describe import describe, describe_inputs
-from din_infer.encode import Counts, Encoded, Stats
+from din_infer.encode import Counts, Encoded, Stats, of_candidates
 from din_infer.encoded import check_encoded, check_inputs
 from din_infer.encoded_requests import EncodedRequests
-from din_infer.errors import InputError, ModelError, is_whole
+from din_infer.errors import InputError, ModelError, is_whole, renumbered
 from din_infer.explain import Explanation, explained
 from din_infer.explain.raw_values import readable
 from din_infer.golden import check_golden
 from din_infer.link import link_in_place
+from din_infer.local_path import local_path
 from din_infer.model_file import Source
 from din_infer.model_format import WEIGHT_SUFFIX
 from din_infer.session import Session
@@ -108,8 +110,11 @@ class Predictor:
             "tables": tables,
             "verify": verify,
             "mmap": mmap,
-            "data_root": None if data_root is None else os.path.abspath(data_root),  # noqa: PTH100
+            "data_root": None,
         }
+        if data_root is not None:
+            root = local_path(data_root, "data_root", ModelError)
+            self._options["data_root"] = os.path.abspath(root)  # noqa: PTH100
         self._session = Session(path, **self._options)
         contract = self._session.contract
         self._place = contract.place
@@ -225,10 +230,10 @@ class Predictor:
         """
         if isinstance(requests, EncodedRequests):
             requests.inputs_of(self.model_id)
-        encoded = self.spec.encoder.encode_requests(
+        pieces = self.spec.encoder.encode_request_pieces(
             requests, candidates, request_of_candidate, self.threads
         )
-        return self._score(encoded, raw, batch_size)
+        return self._score(pieces, raw, batch_size)
 
     def encode_request(self, requests: object) -> EncodedRequests:
         """Encode the user's side once, to score many lists of candidates for it.
@@ -327,7 +332,11 @@ class Predictor:
             As `score`.
         """
         (logits,) = self._outputs(encoded.inputs, ["logit"], batch_size)
-        link_in_place(self.spec, logits, raw, errors)
+        if encoded.candidates is None:
+            link_in_place(self.spec, logits, raw, errors)
+            return logits
+        with renumbered(errors, partial(of_candidates, encoded.candidates)) as found:
+            link_in_place(self.spec, logits, raw, found)
         return logits
 
     def count(self, counts: Counts) -> None:
@@ -335,14 +344,28 @@ class Predictor:
         with self._lock:
             self._stats.add_all(counts)
 
-    def _encode(self, batch: object) -> Encoded:
-        return self.spec.encoder.encode(batch, self.threads, merge_repeats=True)
+    def _encode(self, batch: object) -> Iterator[Encoded]:
+        encoder = self.spec.encoder
+        return encoder.encode_pieces(batch, self.threads, merge_repeats=True)
 
     def _score(
-        self, encoded: Encoded, raw: bool = False, batch_size: int | None = None
+        self,
+        pieces: Iterable[Encoded],
+        raw: bool = False,
+        batch_size: int | None = None,
     ) -> NDArray[np.float32]:
-        scores = self.scores_of(encoded, raw=raw, batch_size=batch_size)
-        self.count(encoded.counts)
+        made, counts, chosen = [], [], []
+        for encoded in pieces:
+            made.append(self.scores_of(encoded, raw=raw, batch_size=batch_size))
+            counts.append(encoded.counts)
+            chosen.append(encoded.candidates)
+        for of_piece in counts:
+            self.count(of_piece)
+        if len(made) == 1:
+            return made[0]
+        scores = np.concatenate(made)
+        for rows, some in zip(chosen, made, strict=True):
+            scores[rows] = some
         return scores
 
     def score_encoded(
@@ -392,11 +415,11 @@ class Predictor:
 
         On CUDA the next batch is encoded while the card works on this one.
         """
-        encoded: Iterator[Encoded] = map(self._encode, batches)
+        encoded: Iterator[Iterable[Encoded]] = map(self._encode, batches)
         if self.device != "cpu":
             from din_infer.jobs.pipeline import ahead
 
-            encoded = ahead(encoded, depth=1)
+            encoded = ahead(map(list, encoded), depth=1)
         for batch in encoded:
             yield self._score(batch)
 

@@ -23,6 +23,9 @@ __all__ = ["run_in_slices", "slices_by_length", "slices_in_order"]
 # A card takes more candidates to fill.
 FUSED_BATCH_SIZE = {"cpu": 1024, "cuda": 32768}
 DEFAULT_BATCH_SIZE = {"cpu": 256, "cuda": 4096}
+# Of a run of the functions, which compute every cell of [N, T]: more are cut, to single
+# candidates if need be. A cell takes some KiB: 4 D floats, and each layer's.
+MOST_CELLS = 1 << 18
 RUNS_AHEAD = 2  # of the one whose scores are awaited
 Inputs = Mapping[str, NDArray[Any]]
 Chosen = slice | NDArray[np.int64]
@@ -54,7 +57,8 @@ def run_in_slices(
         batch_size = sizes[session.device.partition(":")[0]]
     check_count(batch_size, "batch_size")
     count = len(inputs["request_of_candidate"])
-    if count <= batch_size:
+    cells = max(a.size for a in inputs.values())
+    if count <= batch_size and (session.fused or cells <= MOST_CELLS):
         return session.run(inputs, names)
     widths = {  # of the weights of a sequence: T
         s.name + WEIGHT_SUFFIX: inputs[s.own_fields[0].name].shape[1:]
@@ -107,11 +111,18 @@ def slices_by_length(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slic
     request = inputs["request_of_candidate"]
     masked = [s for s in spec.behavior if s.padding == "masked"]
     order = np.arange(len(request))
+    lengths = np.zeros(len(request), np.int64)
     if masked:
-        lengths = sum(inputs[s.lengths] for s in masked)
-        order = np.lexsort((request, np.asarray(lengths)[request]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+        lengths = np.asarray(sum(inputs[s.lengths] for s in masked))[request]
+        order = np.lexsort((request, lengths))
+    stop = 0
+    while stop < len(order):
+        start, stop = stop, min(stop + batch_size, len(order))
+        while (
+            stop > start + 1 and (stop - start) * lengths[order[stop - 1]] > MOST_CELLS
+        ):
+            stop = (start + stop + 1) // 2
+        chosen = order[start:stop]
         used, owners = np.unique(request[chosen], return_inverse=True)
         part = _take(spec, inputs, used, chosen, owners.astype(np.int64))
         for i in spec.inputs:

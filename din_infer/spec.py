@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from din_infer.encode import FeatureEncoder
 from din_infer.errors import ModelError
 from din_infer.lazy import lazy
+from din_infer.local_path import local_path
 from din_infer.spec_parsing import ACTIVATIONS, parse_spec
 from din_infer.spec_parts import (
     ANY_LENGTH,
@@ -107,7 +108,7 @@ class FeatureSpec:
         ModelError
             If the file cannot be read or says something the format does not allow.
         """
-        path = Path(path)
+        path = local_path(path, "spec", ModelError)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

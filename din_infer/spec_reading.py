@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from din_infer.errors import ModelError
+from din_infer.local_path import local_path
 
 __all__ = [
     "RESERVED",
@@ -180,7 +181,8 @@ def copy(value: Any) -> Any:  # noqa: ANN401
 
 
 def _read_lines(section: Section, key: str, folder: Path) -> list[str]:
-    path = folder / section.take(key, "a string")
+    name = section.take(key, "a string")
+    path = folder / local_path(name, section.at(key), ModelError)
     try:
         # not splitlines: a value may hold any of Unicode's other line breaks
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from din_infer.errors import DinError, InputError
+from din_infer.local_path import local_path
 
 try:
     import fcntl
@@ -61,10 +62,12 @@ class WholeFile:
     ------
     OSError
         From here and `finish`, if the system refuses.
+    InputError
+        If the target is a URL.
     """
 
     def __init__(self, target: str | os.PathLike[str], mode: str = "wb") -> None:
-        self._target = Path(target)
+        self._target = local_path(target, "path")
         remove_leftovers(self._target)
         made = mode.replace("w", "x")
         encoding = None if "b" in mode else "utf-8"

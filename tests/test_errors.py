@@ -133,7 +133,8 @@ def _imports_re(tree: ast.AST) -> bool:
 
 
 READING = ("find", "replace", "partition", "split", "startswith", "removeprefix")
-# What these read: messages of torch, YAML, ONNX Runtime, CUDA; names of files, fields.
+# What these read: messages of torch, YAML, ONNX Runtime, CUDA; names of files, fields;
+# data as text.
 READERS = {
     "checkpoint.py",
     "device.py",
@@ -143,7 +144,10 @@ READERS = {
     "prune.py",
     "pt2.py",
     "pt2_program.py",
+    "reader_text.py",
     "session.py",
+    "text_records.py",
+    "text_values.py",
     "whole_file.py",
 }
 

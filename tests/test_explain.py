@@ -36,6 +36,7 @@ from din_infer.explain import (
 from din_infer.explain import plot as explain_plot
 from din_infer.explain.raw_values import readable
 from din_infer.formatting import number, shorten, width
+from din_infer.jobs.explain import explain_file, find_rows
 from din_infer.spec import FeatureSpec
 from tests import reference
 from tests.containers import CONTAINERS, as_chunked_arrow, as_dict, as_rows
@@ -979,6 +980,38 @@ def test_rows_of_a_file_are_printed_as_a_table(
         b for b in lines if not b.startswith("row ")
     ]
     assert say()[1] == say("--row", "0")[1]
+
+
+def test_rows_of_any_physical_types_are_found_and_explained(
+    paper: Predictor, events: Path, rows: Rows, tmp_path: Path
+) -> None:
+    table = pq.read_table(events)
+    kinds = {
+        "string": pa.string_view(),
+        "list<element: string>": pa.large_list(pa.string_view()),
+    }
+    views = [f.with_type(kinds.get(str(f.type), f.type)) for f in table.schema]
+    other = table.set_column(
+        table.column_names.index("name"), "name", table["name"].cast(pa.string())
+    )
+    columns = [
+        pa.array(
+            other[f.name].to_pylist(), f.type if f.name != "name" else pa.string_view()
+        )
+        for f in views
+    ]
+    path = tmp_path / "views.parquet"
+    made = pa.table(columns, names=table.column_names)
+    assert pa.string_view() in made.schema.types
+    pq.write_table(made, path, row_group_size=7)
+    found = find_rows(path, [("name", "u3"), ("day", "1")], 20)
+    assert found == [11, 15, 19]
+    order = [19, 2, 19, 11]
+    got = explain_file(paper, path, order)
+    wanted = paper.explain([rows[k] for k in order])
+    assert [row.number for row in got] == order
+    for a, b in zip(got, wanted, strict=True):
+        assert a.score == b.score
 
 
 @pytest.mark.parametrize("suffix", [".html", ".png", ".svg"])

@@ -1096,7 +1096,7 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
         ),
         (
             "{0}/empty --spec {0}/spec.json",
-            "expected a folder with *.parquet, got none - at `{0}/empty`",
+            "expected a folder with *.parquet, *.pq, got none - at `{0}/empty`",
         ),
         (
             "{0}/data.parquet --spec {0}/none.toml",

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext
 
 from din_infer import InputError, Predictor
-from din_infer.jobs.ray import Scorer, score_dataset
+from din_infer.jobs.ray import Scorer, _pool, score_dataset
+from tests import hostile
 from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
 
 # Ray deprecates settings of its own, which it reads itself.
@@ -259,3 +260,175 @@ def test_threads_are_the_cpus_of_the_actor(model: Path) -> None:
     assert threads(2) == 2
     assert threads(0.5) == 1
     assert threads(1, threads=3) == 3
+
+
+NAN = float("nan")
+# What makes Ray pickle a column, by name; each is read beside ordinary rows.
+PICKLED: dict[str, list[dict[str, Any]]] = {
+    "a NaN beside strings": [{"goods_id": "g1"}, {"goods_id": NAN}],
+    "NaN in lists": [{"hist_goods_id": ["g1", NAN]}, {"hist_goods_id": [NAN]}],
+    "a missing list": [{"tags": NAN}, {"tags": ["a", None]}, {"tags": None}],
+    "arrays of objects": [
+        {"hist_goods_id": np.array(["g1", None], object)},
+        {"hist_goods_id": np.array([], object)},
+        {"hist_goods_id": None},
+    ],
+    "bytes beside a NaN": [{"goods_id": b"g1"}, {"goods_id": NAN}],
+    "pandas.NA": [{"goods_id": pd.NA}, {"goods_id": "a\0"}],
+    "numbers of NumPy": [{"age": np.float32(1.5)}, {"age": pd.NA}, {"age": NAN}],
+    "lists of integers": [{"hist_cate_id": [1, None]}, {"hist_cate_id": NAN}],
+    "hostile text": [{"goods_id": text} for text in (NAN, *hostile.VALUES)],
+}
+
+
+def block_of(rows: list[dict[str, Any]]) -> pa.Table:
+    (block,) = ray.get(ray.data.from_items(rows, override_num_blocks=1).to_arrow_refs())
+    return block
+
+
+@pytest.mark.parametrize("case", PICKLED)
+def test_pickled_values_are_scored_as_what_they_are(
+    case: str, model: Path, table: pa.Table
+) -> None:
+    plain = table.drop(["row"]).slice(3, 60).to_pylist()
+    changes = PICKLED[case]
+    rows = [row | changes[k % len(changes)] for k, row in enumerate(plain)]
+    if any("hist_goods_id" in c for c in changes):
+        for row in rows:  # parallel lists of one length
+            row["hist_cate_id"] = [1] * _length(row["hist_goods_id"])
+            row["action"] = ["buy"] * _length(row["hist_goods_id"])
+    if any("hist_cate_id" in c for c in changes):
+        for row in rows:
+            row["hist_goods_id"] = ["g"] * _length(row["hist_cate_id"])
+            row["action"] = ["buy"] * _length(row["hist_cate_id"])
+    block = block_of(rows)
+    (name,) = changes[0]
+    assert "pickled" in str(block.schema.field(name).type)
+    wanted = Predictor(model).score(rows)
+    made = Scorer(str(model), threads=1, keep=[name])(block)
+    np.testing.assert_array_equal(made["score"], wanted)
+
+
+def _length(value: Any) -> int:  # noqa: ANN401
+    return 0 if value is None or isinstance(value, float) else len(value)
+
+
+def test_pickled_candidates_of_requests(model: Path, table: pa.Table) -> None:
+    requests, pairs = requests_of(Predictor(model).spec, table.slice(3, 20))
+    rows, wanted = requests.to_pylist(), pairs.to_pylist()
+    lost = wanted[0]["goods_id"]
+    for row in (*(i for r in rows for i in r["items"]), *wanted):
+        row["goods_id"] = NAN if row["goods_id"] == lost else row["goods_id"]
+    scores = Predictor(model).score(wanted)
+    block = block_of(rows)
+    assert "pickled" in str(block.schema.field("items").type)
+    made = Scorer(str(model), threads=1)(block)["score"].to_pylist()
+    np.testing.assert_array_equal([s for some in made for s in some], scores)
+    # candidates in parallel lists
+    lists = [
+        r | {n: [i[n] for i in r["items"]] for n in wanted[0] if n not in r}
+        for r in rows
+    ]
+    block = block_of([{k: v for k, v in r.items() if k != "items"} for r in lists])
+    assert "pickled" in str(block.schema.field("goods_id").type)
+    made = Scorer(str(model), threads=1)(block)["score"].to_pylist()
+    np.testing.assert_array_equal([s for some in made for s in some], scores)
+
+
+def test_a_dataset_of_pickles_is_scored(model: Path, table: pa.Table) -> None:
+    rows = table.to_pylist()
+    for row in rows[::7]:
+        row["goods_id"] = NAN
+    rows[5]["other"] = {"any": [NAN, "x"]}
+    data = ray.data.from_items(rows, override_num_blocks=2)
+    made = in_order(score_dataset(data, model, keep=["row", "goods_id"]))
+    np.testing.assert_allclose(made["score"], Predictor(model).score(rows), atol=1e-6)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("/tmp/din-infer-evil",)
+
+
+class _Own:
+    pass
+
+
+def test_only_plain_values_are_unpickled(model: Path, table: pa.Table) -> None:
+    rows = table.slice(3, 4).to_pylist()
+    block = block_of([r | {"other": _Own(), "goods_id": NAN} for r in rows] + rows[:1])
+    made = Scorer(str(model), threads=1, keep=["other"])(block)  # kept as it is
+    assert made["other"].to_pylist()[4] is None
+    for value, got in ((_Own(), "_Own"), (_Evil(), "posix.mkdir")):
+        bad = block_of([*rows, rows[0] | {"goods_id": value}])
+        with pytest.raises(InputError) as error:
+            Scorer(str(model), threads=1)(bad)
+        assert (
+            error.value.rule == "plain Python or NumPy values in Ray's pickled objects"
+        )
+        assert got in str(error.value.got)
+        assert (error.value.column, error.value.row) == ("goods_id", 4)
+    assert not Path("/tmp/din-infer-evil").exists()
+    with pytest.raises(InputError) as error:
+        Scorer(str(model), threads=1)(block_of([*rows, rows[0] | {"goods_id": 7}]))
+    assert str(error.value) == (
+        "expected strings, or lists of them, got 7 - at `goods_id`, row 4"
+    )
+
+
+def test_tensors_of_more_axes_and_of_text_are_refused(
+    model: Path, table: pa.Table
+) -> None:
+    rows = table.slice(3, 2).to_pylist()
+    for name, value in (
+        ("profile", np.ones((2, 2))),
+        ("hist_cate_id", np.ones((2, 2), int)),
+        ("tags", np.array(["ab", "c"])),
+    ):
+        block = block_of([r | {name: value} for r in rows])
+        assert "Tensor" in str(block.schema.field(name).type)
+        with pytest.raises(InputError) as error:
+            Scorer(str(model), threads=1)(block)
+        assert error.value.column == name
+
+
+def test_other_batches_than_arrow_are_refused(model: Path, table: pa.Table) -> None:
+    for batch in (table.to_pandas(), {"goods_id": np.array(["a"])}):
+        with pytest.raises(InputError) as error:
+            Scorer(str(model), threads=1)(batch)  # type: ignore[arg-type]
+        assert str(error.value) == (
+            f"expected a pyarrow.Table, got {type(batch).__name__} - at `batch`. Give"
+            ' batch_format="pyarrow" to map_batches.'
+        )
+
+
+def test_a_pool_leaves_a_cpu_to_reading(
+    model: Path, table: pa.Table, scores: Scores, tmp_path: Path
+) -> None:
+    for part in range(2):
+        pq.write_table(table.slice(part * 300, 300), tmp_path / f"{part}.parquet")
+    data = ray.data.read_parquet(str(tmp_path))
+    made = score_dataset(data, model, keep=["row"], concurrency=2, num_cpus=3)
+    np.testing.assert_allclose(in_order(made)["score"], scores, atol=1e-6)
+
+    def sizes(*given: Any) -> tuple[float, float]:  # noqa: ANN401
+        pool = _pool(*given)
+        return pool.min_size, pool.max_size
+
+    assert sizes(6, 1) == (5, 6)
+    assert sizes(5, 1) == (5, 5)
+    assert sizes((1, 9), 1) == (1, 9)
+    assert sizes((6, 9), 1) == (5, 9)
+    assert sizes(None, 5) == (1, float("inf"))
+    assert sizes(100, 0) == (100, 100)
+    for cpus in (5.5, 6, 8):
+        with pytest.warns(UserWarning, match="an actor takes") as told:
+            assert sizes(1, cpus) == (1, 1)
+        assert str(told[0].message) == (
+            f"an actor takes {cpus:g} of the cluster's 6 CPUs, and reading needs one"
+            " more: unless the cluster grows, the job will wait for ever. Give fewer"
+            " num_cpus; threads may be more."
+        )
+    for given in (0, -1, (0, 2), (3, 2), 1.5):
+        with pytest.raises(InputError, match="concurrency"):
+            _pool(given, 1)  # type: ignore[arg-type]

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from din_converter.evaluate import read_table
 from din_converter.rows import Rows, split_by_time
-from din_infer import InputError, ModelError
+from din_infer import InputError, ModelError, columns
 from din_infer.spec import FeatureSpec
 from tests.test_train import click_log, log_spec
 
@@ -123,13 +125,209 @@ def test_times_of_different_units_are_the_same_times(tmp_path: Path) -> None:
     assert [p.kept for p in newest.pieces] == [0, 0, 0, 100]
 
 
-def test_columns_of_different_types_are_refused(tmp_path: Path) -> None:
-    table = click_log(100)
+def test_columns_of_two_kinds_are_refused_by_file_and_column(tmp_path: Path) -> None:
+    table = numbered(100)
     pq.write_table(table, tmp_path / "a.parquet")
-    flags = pa.array(np.asarray(table["label"], np.bool_))
-    pq.write_table(table.set_column(3, "label", flags), tmp_path / "b.parquet")
-    with pytest.raises(InputError, match="expected columns of the same type in all"):
+    users = pa.array(range(100))
+    pq.write_table(table.set_column(0, "user_id", users), tmp_path / "b.parquet")
+    with pytest.raises(InputError) as caught:
         list(Rows.open([tmp_path], SPEC).windows(1000))
+    assert str(caught.value) == (
+        "expected values that can be large_binary, as in other files, got int64 - at"
+        f" `user_id` of {tmp_path}/b.parquet"
+    )
+
+
+def of_kind(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Make an array that pyarrow has no converter for."""
+    if pa.types.is_list(kind) and pa.types.is_dictionary(kind.value_type):
+        lists = pa.array(values)
+        inner = lists.flatten().dictionary_encode()
+        return pa.ListArray.from_arrays(lists.offsets, inner)
+    return (
+        pa.array(values).cast(kind)
+        if pa.types.is_dictionary(kind)
+        else pa.array(values, kind)
+    )
+
+
+STRINGS = [
+    pa.large_string(),
+    pa.string_view(),
+    pa.binary(),
+    pa.large_binary(),
+    pa.binary_view(),
+    pa.dictionary(pa.int32(), pa.string()),
+]
+MIXES: list[tuple[str, pa.DataType]] = [
+    *(("goods_id", kind) for kind in STRINGS),
+    *(("user_id", kind) for kind in STRINGS),
+    *(("hist", pa.list_(kind)) for kind in STRINGS),
+    *(("hist", pa.large_list(kind)) for kind in STRINGS[:5]),
+    ("hist", pa.list_view(pa.string())),
+    ("hist", pa.large_list_view(pa.string_view())),
+    ("label", pa.bool_()),
+    ("label", pa.int64()),
+    ("label", pa.uint64()),
+    ("label", pa.float16()),
+    ("label", pa.float64()),
+    ("time", pa.int32()),
+    ("time", pa.float32()),
+    ("weight", pa.float32()),
+    ("weight", pa.int16()),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), MIXES, ids=str)
+def test_shards_that_mix_types_are_the_rows_of_one_type(
+    name: str, kind: pa.DataType, tmp_path: Path
+) -> None:
+    table = numbered(300)
+    if pa.types.is_floating(kind):
+        name_at = table.column_names.index(name)
+        table = table.set_column(name_at, name, table[name].cast(pa.float64()))
+    whole = next(iter(Rows.of_table(table, SPEC, "log").batches(300)))
+    values = table[name].to_pylist()
+    if pa.types.is_integer(kind):
+        values = list(map(int, values))
+    elif pa.types.is_boolean(kind):
+        values = list(map(bool, values))
+    elif pa.types.is_float16(kind):
+        values = list(map(np.float16, values))
+    place = table.column_names.index(name)
+    other = table.set_column(place, name, of_kind(values, kind))
+    for k in range(3):
+        part = (table, other, table)[k].slice(100 * k, 100)
+        pq.write_table(part, tmp_path / f"{k}.parquet", row_group_size=30)
+    files = Rows.open([tmp_path], SPEC)
+    for rows in (Rows.of_table(other, SPEC, "log"), files):
+        for rng in (None, np.random.default_rng(0)):
+            batches = list(rows.batches(64, window=150, rng=rng))
+            at = np.concatenate([b.weights for b in batches]).astype(int)  # type: ignore[misc]
+            assert sorted(at) == list(range(300))
+            labels = np.concatenate([b.labels for b in batches])
+            assert np.array_equal(labels, whole.labels[at])
+            groups = np.concatenate([b.groups for b in batches])  # type: ignore[misc]
+            assert np.array_equal(groups, whole.groups[at])  # type: ignore[index]
+            for key in ("goods_id", "h.lengths"):
+                ids = np.concatenate([b.inputs[key] for b in batches])
+                assert np.array_equal(ids, whole.inputs[key][at])
+            start = 0
+            for batch in batches:
+                ids = batch.inputs["hist"]
+                mine = at[start : start + len(ids)]
+                start += len(ids)
+                assert np.array_equal(ids, whole.inputs["hist"][mine, : ids.shape[1]])
+    older, newest = split_by_time(files, 0.2)
+    older.check(lambda _: None)
+    assert older.num_rows + newest.num_rows == 300
+
+
+def test_shards_of_nulls_alone_go_with_the_others(tmp_path: Path) -> None:
+    table = numbered(90)
+    for name, kinds in (
+        ("hist", [pa.null(), pa.list_(pa.null())]),
+        ("goods_id", [pa.null()]),
+    ):
+        for kind in kinds:
+            place = table.column_names.index(name)
+            nulls = table.set_column(place, name, pa.nulls(90, kind))
+            wanted = SPEC.encode(pa.concat_tables([nulls.cast(table.schema), table]))
+            for k, part in enumerate((nulls, table)):
+                pq.write_table(part, tmp_path / f"{k}.parquet")
+            [batch] = Rows.open([tmp_path], SPEC).batches(180)
+            for key, ids in wanted.items():
+                assert np.array_equal(batch.inputs[key], ids), key
+
+
+def integer_spec() -> FeatureSpec:
+    raw = SPEC.to_dict()
+    raw["candidate"][0]["dtype"] = "int64"
+    return FeatureSpec.from_dict(raw)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.int32(), pa.uint8(), pa.uint64(), pa.float64(), pa.float32()],
+    ids=str,
+)
+def test_whole_numbers_of_any_type_are_the_same_ids(
+    kind: pa.DataType, tmp_path: Path
+) -> None:
+    spec, rng = integer_spec(), np.random.default_rng(0)
+    table = numbered(100)
+    goods = pa.array([None, *rng.integers(0, 200, 99).tolist()], pa.int64())
+    lists = pa.array([[None, 7, k] for k in range(100)], pa.list_(pa.int64()))
+    table = table.set_column(1, "goods_id", goods).set_column(2, "hist", lists)
+    other = table.set_column(1, "goods_id", goods.cast(kind))
+    other = other.set_column(2, "hist", lists.cast(pa.list_(kind)))
+    for k, part in enumerate((table, other, table)):
+        pq.write_table(part, tmp_path / f"{k}.parquet")
+    rows = Rows.open([tmp_path], spec)
+    rows.check()
+    [batch] = rows.batches(300)
+    wanted = spec.encode(pa.concat_tables([table] * 3))
+    for key, ids in wanted.items():
+        assert np.array_equal(batch.inputs[key], ids), key
+
+
+def test_fractions_among_whole_numbers_are_refused(tmp_path: Path) -> None:
+    spec, table = integer_spec(), numbered(10)
+    lists = pa.array([[1]] * 10)
+    for k, goods in enumerate((pa.array(range(10)), pa.array([0.5] * 10))):
+        part = table.set_column(1, "goods_id", goods).set_column(2, "hist", lists)
+        pq.write_table(part, tmp_path / f"{k}.parquet")
+    rows = Rows.open([tmp_path], spec)
+    with pytest.raises(InputError) as caught:
+        rows.check()
+    assert str(caught.value).endswith(f"at `goods_id`, row 0 of {tmp_path}/1.parquet")
+    with pytest.raises(InputError, match="values that can be int64, as in other"):
+        list(rows.windows(100))
+
+
+def test_decimals_go_with_other_numbers(tmp_path: Path) -> None:
+    table = numbered(90)
+    at = table.column_names.index("weight")
+    texts = [f"{k}.{k:03}" for k in range(90)]
+    weights = pa.array(list(map(Decimal, texts)), pa.decimal128(20, 3))
+    exact = table.set_column(at, "weight", weights)
+    try:
+        columns.floats(exact, "weight")
+    except InputError:
+        pytest.skip("the encoder takes no decimals")
+    pq.write_table(exact, tmp_path / "0.parquet")
+    floats = table.set_column(at, "weight", pa.array(list(map(float, texts))))
+    pq.write_table(floats, tmp_path / "1.parquet")
+    [batch] = Rows.open([tmp_path], SPEC).batches(180)
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [np.float32(float(t)) for t in texts] * 2
+
+
+def test_windows_are_bounded_whatever_the_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("din_converter.rows.PIECE_ROWS", 500)
+    pq.write_table(numbered(5000), tmp_path / "a.parquet", row_group_size=5000)
+    rows = Rows.open([tmp_path], SPEC)
+    assert len(rows.pieces) == 1
+    sizes = [t.num_rows for t in rows.windows(700, np.random.default_rng(0))]
+    assert sum(sizes) == 5000
+    assert sizes == [1000] * 5
+    first = next(iter(rows.windows(700, np.random.default_rng(0))))
+    assert not np.array_equal(first["weight"], np.arange(first.num_rows))
+
+
+def test_a_table_of_a_file_has_wide_types(tmp_path: Path) -> None:
+    table = numbered(9000)
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet", SPEC)
+    assert found.num_rows == 9000
+    assert found.schema.field("hist").type == pa.large_list(pa.large_binary())
+    wanted = SPEC.encode(table)
+    for key, ids in SPEC.encode(found).items():
+        assert np.array_equal(ids, wanted[key])
+    pq.write_table(table.slice(0, 0), tmp_path / "b.parquet")
+    assert read_table(tmp_path / "b.parquet", SPEC).num_rows == 0
 
 
 @pytest.mark.parametrize("split", [False, True])

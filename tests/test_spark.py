@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pyspark.errors import PythonException
 from pyspark.resource import ResourceInformation
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import expr, struct
 from pyspark.sql.types import ArrayType, FloatType, StringType
 
 from din_converter import convert
@@ -36,6 +38,8 @@ pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:PySpark does not yet fully support pandas:FutureWarning"
     ),
+    # of pandas, for how MLflow compares columns
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
 ]
 ROWS = 600
 Scores = NDArray[np.float32]
@@ -87,6 +91,7 @@ def df(spark: SparkSession, table: pa.Table, tmp_path_factory: Any) -> DataFrame
 
 
 def read(spark: SparkSession, table: pa.Table, folder: Path) -> DataFrame:
+    folder.mkdir(exist_ok=True)
     for part in range(2):
         half = table.num_rows // 2
         pq.write_table(table.slice(part * half, half), folder / f"{part}.parquet")
@@ -211,7 +216,7 @@ def test_a_shipped_model_needs_no_shared_path(
 def test_a_session_without_a_context_cannot_ship(model: Path, df: DataFrame) -> None:
     class Connect:
         schema = df.schema
-        sparkSession = object()
+        sparkSession = SimpleNamespace(conf={"spark.sql.session.timeZone": "UTC"})
 
     with pytest.raises(InputError) as error:
         score_dataframe(Connect(), model, ship=True)  # type: ignore[arg-type]
@@ -318,6 +323,86 @@ def test_few_models_stay_open(model: Path, monkeypatch: pytest.MonkeyPatch) -> N
     os.utime(model)  # written anew
     assert engine._open(str(model), 1, "cpu", None) is not first
     assert len(engine._MODELS) == 2
+
+
+def test_types_of_columns_that_are_not_read_do_not_matter(
+    spark: SparkSession, model: Path, table: pa.Table, scores: Scores, tmp_path: Path
+) -> None:
+    others = {
+        "at": "current_timestamp()",
+        "local": "localtimestamp()",
+        "days": "INTERVAL '3' DAY",
+        "months": "INTERVAL '2' MONTH",
+        "any": "parse_json('1')",
+        "nothing": "null",
+        "map": "map('a', INTERVAL '2' MONTH)",
+        "items": "array(named_struct('at', INTERVAL '2' MONTH))",
+        "a.b`c": "current_timestamp()",
+    }
+    df = read(spark, table, tmp_path)
+    df = df.withColumns({name: expr(text) for name, text in others.items()})
+    keep = ["row", "at", "local", "days", "a.b`c"]
+    made = score_dataframe(df, model, keep=keep)
+    kept = [df.schema[name].dataType for name in keep]
+    assert [made.schema[name].dataType for name in keep] == kept
+    first = df.select("at", "days").first()
+    rows = in_order(made)
+    close(rows, scores)
+    assert first is not None
+    assert rows[0]["days"] == first["days"]
+    assert abs((rows[0]["at"] - first["at"]).total_seconds()) < 3600
+    close(in_order(score_dataframe(df, model, keep=["row"])), scores)
+    for name, kind in (
+        ("months", "interval month"),
+        ("map", "map<string,interval month>"),
+    ):
+        with pytest.raises(InputError) as error:
+            score_dataframe(df, model, keep=[name])
+        assert str(error.value) == (
+            "expected a type that Spark gives to Python workers by Arrow, got"
+            f" {kind} - at `{name}`"
+        )
+
+
+def test_candidates_in_structs_may_have_times(
+    spark: SparkSession, model: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    requests, pairs = requests_of(Predictor(model).spec, table.slice(0, 30))
+    df = read(spark, requests, tmp_path)
+    df = df.withColumn(
+        "items", expr("transform(items, i -> named_struct('at', now(), 'x', i))")
+    )
+    names = requests.schema.field("items").type.value_type.names
+    fields = ", ".join(f"'{name}', i.x.{name}" for name in names)
+    df = df.withColumn(
+        "items", expr(f"transform(items, i -> named_struct('at', i.at, {fields}))")
+    )
+    rows = in_order(score_dataframe(df, model, keep=["row"]))
+    flat = [score for r in rows for score in r["score"]]
+    np.testing.assert_allclose(flat, Predictor(model).score(pairs), atol=1e-6)
+
+
+def test_a_model_of_mlflow_scores_nulls_in_lists(
+    spark: SparkSession, model: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlflow.pyfunc")
+    from mlflow.pyfunc import spark_udf
+
+    from din_infer.jobs.mlflow import save_model
+
+    save_model(tmp_path / "saved", model)
+    rows = table.to_pylist()
+    for k, row in enumerate(rows):
+        if row["hist_goods_id"] and k % 3 == 0:
+            row["hist_goods_id"][k % len(row["hist_goods_id"])] = None
+    given = pa.Table.from_pylist(rows, table.schema)
+    df = read(spark, given, tmp_path / "rows")
+    udf = spark_udf(
+        spark, str(tmp_path / "saved"), result_type="float", env_manager="local"
+    )
+    names = Predictor(model).spec.columns
+    found = df.withColumn("score", udf(struct(*names)))
+    close(in_order(found), Predictor(model).score(given))
 
 
 def test_the_table_of_hashes_is_what_spark_says(spark: SparkSession) -> None:

@@ -179,6 +179,45 @@ def test_runs_are_taken_once() -> None:
         )
 
 
+@pytest.mark.parametrize("rows", [[-1], [3], [0, 0], [2, 1], [0, 2**62]])
+@pytest.mark.parametrize("values", [[1, 2, 3], [[1], [2], []], [None] * 3])
+def test_rows_that_are_taken_rise_inside_the_column(
+    values: list[object], rows: list[int]
+) -> None:
+    column = _kernels.from_list(values, "x")
+    with pytest.raises(InputError) as caught:
+        _kernels.take_rows(column, np.array(rows, np.int64))
+    assert str(caught.value) == (
+        f"expected rows that rise inside 3, got {rows[-1]} - at `x`"
+    )
+    runs = _kernels.take_runs(column, np.array([0, 2]))
+    with pytest.raises(InputError) as caught:
+        _kernels.take_rows(runs, np.array([0]))
+    assert str(caught.value) == (
+        "expected a column whose rows count once, got runs - at `x`"
+    )
+
+
+def test_rows_are_taken_over_chunks() -> None:
+    for values in (["a", "b", "c", "d", None], [["a"], [], ["b", "c"], None, ["d"]]):
+        chunks = pa.chunked_array([values[:2], values[2:3], [], values[3:]])
+        column = _kernels.import_arrow(chunks, "x")[1]["x"]
+        encoder = _kernels.Encoder("hash", "string", rows=99)
+        for rows in ([0, 3, 4], [2], [], [1, 2, 3], [0, 1, 2, 3, 4]):
+            taken = _kernels.take_rows(column, np.array(rows, np.int64))
+            wanted = _kernels.from_list([values[r] for r in rows], "x")
+            assert (taken.num_rows, taken.num_counted) == (len(rows), len(rows))
+            if column.is_list and rows:
+                windows = _kernels.Window(taken), _kernels.Window(wanted)
+                got = [w.finish(9, False)[0].tolist() for w in windows]
+            elif not column.is_list:
+                got = [
+                    _kernels.encode_scalars(c, encoder)[0].tolist()
+                    for c in (taken, wanted)
+                ]
+            assert got[0] == got[1]
+
+
 def test_runs_of_columns_that_no_kernel_reads_and_of_no_rows() -> None:
     odd = _kernels.import_arrow(pa.array([1, 1], pa.timestamp("s")), "x")[1]["x"]
     same = np.ones(2, np.uint8)

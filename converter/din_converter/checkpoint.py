@@ -11,6 +11,7 @@ import torch
 
 from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.errors import ModelError
+from din_infer.local_path import local_path
 from din_infer.spec import FeatureSpec
 from din_infer.whole_file import WholeFile
 
@@ -55,7 +56,7 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
     -----
     `torch.load(weights_only=True)`, with no fallback: no code in the file runs.
     """
-    path = Path(path)
+    path = local_path(path, "model", ModelError)
     content = _read(path)
     if content["format"] != FORMAT:
         raise ModelError(f"format {FORMAT}", repr(content["format"]), f"{path}: format")

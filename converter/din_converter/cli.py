@@ -12,7 +12,14 @@ from typing import Any
 
 from din_converter.settings import Settings
 from din_converter.train_options import add_options, read_config, write_config
-from din_infer.cli import command_errors, command_parser, positive
+from din_infer.cli import (
+    command_errors,
+    command_parser,
+    notes_of,
+    path,
+    positive,
+    read_paths,
+)
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
@@ -85,13 +92,14 @@ def train_main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
 
     def run() -> int:
-        arguments = given
+        arguments = read_paths(parser, given)
         if given.config:
             # Read as if typed: the same checks. What is typed wins.
             typed = vars(parser.parse_args(read_config(given.config, parser)))
             parser.set_defaults(**{k: v for k, v in typed.items() if k != "data"})
             arguments = parser.parse_args(words)
             arguments.data = arguments.data or typed["data"]
+            arguments = read_paths(parser, arguments)
         needed = {
             "DATA": arguments.data,
             "--spec": arguments.spec,
@@ -130,8 +138,11 @@ def _train(arguments: argparse.Namespace) -> int:
         rule = "a folder, or one to be made in an existing folder"
         raise InputError(rule, arguments.run, "--run")
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
-    rows = Rows.open(arguments.data, spec)
-    valid = Rows.open(arguments.valid, spec) if arguments.valid else None
+    note = notes_of("din-train")
+    rows = Rows.open(arguments.data, spec, on_note=note)
+    valid = None
+    if arguments.valid:
+        valid = Rows.open(arguments.valid, spec, on_note=note)
     given = vars(arguments) | {"progress": not arguments.quiet}
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
     sources = {
@@ -212,11 +223,11 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     add(
         "model",
         metavar="MODEL",
-        type=Path,
+        type=path,
         help="what din-train wrote, a torch.export program (.pt2), or a checkpoint of"
         " the library --from names",
     )
-    add("--out", required=True, type=Path, help="the .onnx to write")
+    add("--out", required=True, type=path, help="the .onnx to write")
     add("--explain", action="store_true", help="add activation weights as outputs")
     add(
         "--embedding-dtype",
@@ -227,7 +238,7 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     add(
         "--valid",
         metavar="FILE.parquet",
-        type=Path,
+        type=path,
         help="labeled rows on which to measure the AUC before and after rounding to"
         " fp16; without them, on generated rows and labels",
     )
@@ -250,15 +261,15 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     add(
         "--description",
         metavar="FILE.json",
-        type=Path,
+        type=path,
         help="deepctr-torch: its columns; torch-rechub: its features",
     )
-    add("--feature-map", metavar="FILE.json", type=Path, help="fuxictr (required)")
-    add("--model-config", metavar="FILE.yaml", type=Path, help="fuxictr (required)")
+    add("--feature-map", metavar="FILE.json", type=path, help="fuxictr (required)")
+    add("--model-config", metavar="FILE.yaml", type=path, help="fuxictr (required)")
     add(
         "--feature-vocab",
         metavar="FILE.json",
-        type=Path,
+        type=path,
         help="fuxictr: score raw values instead of ids",
     )
     add("--experiment", metavar="ID", help="fuxictr: which one of --model-config")
@@ -280,6 +291,7 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> int:
+        read_paths(parser, arguments)
         from din_converter.export import convert
 
         options = {k: v for k, v in vars(arguments).items() if k not in NOT_OPTIONS}

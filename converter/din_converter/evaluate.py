@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from din_converter.model import ClickModel
 from din_converter.rows import Rows
+from din_converter.unify import join, widen
 from din_infer import metrics
+from din_infer.jobs.data_files import one_file
 from din_infer.jobs.pipeline import ahead
-from din_infer.jobs.sources import found_in, open_parquet
+from din_infer.jobs.readers import ParquetReader
+from din_infer.jobs.sources import Source, found_in, open_parquet
 from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = [
@@ -33,7 +36,7 @@ EVALUATION_ROWS = 4096
 
 
 def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
-    """Read the columns that training needs from a Parquet file.
+    """Read the columns that training needs from a Parquet file, as `widen` has them.
 
     Raises
     ------
@@ -42,9 +45,13 @@ def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
     """
     roles = (spec.label, spec.group, spec.time, spec.weight)
     wanted = list(dict.fromkeys([*spec.columns, *(r for r in roles if r)]))
+    path = one_file(path)
     with open_parquet(path, wanted, spec.optional_columns) as file:
         names = found_in(file, wanted, spec.optional_columns)
-        return file.read(columns=names).combine_chunks()
+        parts = [widen(file.schema_arrow.empty_table().select(names))]
+    with closing(ParquetReader(Source(path, "parquet", PurePath(path.name)))) as reader:
+        parts += map(widen, reader.batches(names, EVALUATION_ROWS))
+    return join([(str(path), part) for part in parts], {}).combine_chunks()
 
 
 def tensors(
@@ -68,12 +75,14 @@ def evaluate(
     """
     if isinstance(table, Rows):
         return score_rows(model, table, batch_size, calibrated=calibrated)[1]
-    out = np.empty(table.num_rows)
+    made = [np.empty(0)]
     for start in range(0, table.num_rows, batch_size):
-        inputs = model.spec.encode(table.slice(start, batch_size))
-        scores = score(model, tensors(inputs), calibrated=calibrated)
-        out[start : start + batch_size] = scores
-    return out
+        part = table.slice(start, batch_size)
+        made += (
+            score(model, tensors(encoded.inputs), calibrated=calibrated)
+            for encoded in model.spec.encoder.encode_pieces(part)
+        )
+    return np.concatenate(made)
 
 
 def score(

@@ -37,8 +37,9 @@ from din_converter.verify import (
 )
 from din_converter.weights import check_single, digest_of_model, write_single
 from din_converter.weights import place as place_weights
-from din_infer.errors import ConversionError
+from din_infer.errors import ConversionError, InputError, ModelError
 from din_infer.integrity import sealed
+from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec
@@ -138,7 +139,8 @@ def convert(
         If `model` is a path and not such a checkpoint, or `valid` is given and the spec
         names no label.
     InputError
-        If `valid` cannot be read, is empty or does not fit the spec.
+        If `valid` cannot be read, is empty or does not fit the spec; or a path is a
+        URL.
     ConversionError
         If a checkpoint does not fit its description or cannot be reproduced exactly; a
         module cannot be exported; a weight is not finite or, for fp16, a table's value
@@ -152,7 +154,16 @@ def convert(
     `Predictor.score_encoded` or any ONNX Runtime. No pickled code is run, whatever the
     file.
     """
-    path = Path(path)
+    path = local_path(path, "out")
+    files = {
+        "description": description,
+        "feature_map": feature_map,
+        "model_config": model_config,
+        "feature_vocab": feature_vocab,
+    }
+    for name, file in {"model": model, **files, "valid": valid}.items():
+        if isinstance(file, str | os.PathLike):
+            local_path(file, name, ModelError if name == "model" else InputError)
     _check_out(path)
     place = _Place(path, single_file=single_file, prune=prune)
     if embedding_dtype not in ("fp32", "fp16"):
@@ -161,10 +172,7 @@ def convert(
         rule = "no validation rows, since fp32 tables are not rounded"
         raise ConversionError(rule, "some", "valid")
     given = {
-        "description": description,
-        "feature_map": feature_map,
-        "model_config": model_config,
-        "feature_vocab": feature_vocab,
+        **files,
         "experiment": experiment,
         "max_len": max_len,
         "user_fields": tuple(user_fields) or None,

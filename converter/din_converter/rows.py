@@ -1,23 +1,27 @@
 """Labeled rows as training reads them: in pieces, in any order, never all at once.
 
 A piece is a row group of a Parquet file, or a part of a table. An epoch reads the
-pieces in random order, gathers a window of them, and cuts batches from the shuffled
-window; so memory holds a few windows, however long the data is.
+pieces in random order, by the batch, gathers a window, and cuts batches from the
+shuffled window; so memory holds a few windows, however long data and row groups are.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from din_converter.unify import join, widen
 from din_infer import columns
 from din_infer.errors import InputError, ModelError
-from din_infer.jobs.sources import expand, in_file, open_parquet, reading
+from din_infer.jobs.data_files import Note, expand, ignore
+from din_infer.jobs.readers import ParquetReader
+from din_infer.jobs.sources import Source, in_file, open_parquet
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
@@ -34,7 +38,7 @@ class Piece:
     start: int
     num_rows: int
     kept: int
-    load: Callable[[Sequence[str]], pa.Table]
+    load: Callable[[Sequence[str]], Iterator[pa.Table]]  # rows in order, in parts
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,19 @@ class Rows:
     ) -> None:
         self.spec = spec
         self.pieces = tuple(pieces)
+        # of a column that two parts read, whole numbers go before others
+        reads = sorted(spec.reads, key=lambda c: c.dtype != "float")
+        roles = dict.fromkeys((r for r in (spec.label, spec.weight) if r), "float")
+        self._dtypes = roles | {c.name: c.dtype for c in reads}
         self._before, self._since = before, since
 
     @classmethod
     def of_table(cls, table: pa.Table, spec: FeatureSpec, name: str) -> "Rows":
         """Take the rows of a table in memory; errors call it `name`."""
 
-        def load(start: int, names: Sequence[str]) -> pa.Table:
+        def load(start: int, names: Sequence[str]) -> Iterator[pa.Table]:
             part = table.slice(start, PIECE_ROWS)
-            return part.select([n for n in names if n in table.column_names])
+            yield part.select([n for n in names if n in table.column_names])
 
         pieces = []
         for start in range(0, table.num_rows, PIECE_ROWS):
@@ -86,8 +94,21 @@ class Rows:
         return cls(spec, pieces)
 
     @classmethod
-    def open(cls, paths: Iterable[str | Path], spec: FeatureSpec) -> "Rows":
+    def open(
+        cls,
+        paths: Iterable[str | Path],
+        spec: FeatureSpec,
+        *,
+        on_note: Note = ignore,
+    ) -> "Rows":
         """Take the rows of Parquet files, or folders of them; only footers are read.
+
+        Parameters
+        ----------
+        paths : iterable of path
+            As `expand` takes them, and `on_note`.
+        spec : FeatureSpec
+        on_note : callable
 
         Raises
         ------
@@ -98,7 +119,7 @@ class Rows:
         wanted = list(dict.fromkeys([*spec.columns, *_roles(spec)]))
         pieces = []
         first: tuple[str, list[str]] | None = None
-        for path in expand(list(paths)):
+        for path in expand(list(paths), on_note=on_note):
             with open_parquet(path, wanted, spec.optional_columns) as file:
                 metadata = file.metadata
                 names = file.schema_arrow.names
@@ -142,17 +163,27 @@ class Rows:
         pieces = [p for p in self.pieces if p.kept]
         if rng is not None:
             pieces = [pieces[i] for i in rng.permutation(len(pieces))]
-        waiting: list[pa.Table] = []
-        for k, piece in enumerate(pieces):
-            waiting.append(self._load(piece))
-            if sum(t.num_rows for t in waiting) >= num_rows or k == len(pieces) - 1:
-                table = _join(waiting)
-                waiting = []
-                if rng is not None:
-                    # joined first: taking from many chunks is slow
-                    table = table.combine_chunks()
-                    table = table.take(pa.array(rng.permutation(table.num_rows)))
-                yield table
+        waiting: list[tuple[str, pa.Table]] = []
+        count = 0
+        for piece in pieces:
+            for part in self._load(piece):
+                waiting.append((piece.source, part))
+                count += part.num_rows
+                if count >= num_rows:
+                    yield self._window(waiting, rng)
+                    waiting, count = [], 0
+        if count:
+            yield self._window(waiting, rng)
+
+    def _window(
+        self, parts: Sequence[tuple[str, pa.Table]], rng: np.random.Generator | None
+    ) -> pa.Table:
+        table = join(parts, self._dtypes)
+        if rng is None:
+            return table
+        # one chunk first: taking from many is slow
+        table = table.combine_chunks()
+        return table.take(pa.array(rng.permutation(table.num_rows)))
 
     def batches(
         self,
@@ -164,6 +195,9 @@ class Rows:
         threads: int = 1,
     ) -> Iterator[Batch]:
         """Encode batches of `batch_size` rows, the last maybe fewer.
+
+        A batch that one very long list would pad to more than memory holds is cut into
+        several, as `FeatureEncoder.cut` says.
 
         Parameters
         ----------
@@ -180,16 +214,27 @@ class Rows:
         left: pa.Table | None = None
         for table in self.windows(max(window, batch_size), rng):
             if left is not None and left.num_rows:
-                table = _join([left, table])
+                table = join([("", left), ("", table)], self._dtypes)
             whole = table.num_rows - table.num_rows % batch_size
-            for start in range(0, whole, batch_size):
+            parts = (table.slice(k, batch_size) for k in range(0, whole, batch_size))
+            for part in self._cut(parts):
                 if skip:
                     skip -= 1
                 else:
-                    yield self._encode(table.slice(start, batch_size), threads)
+                    yield self._encode(part, threads)
             left = table.slice(whole)
-        if left is not None and left.num_rows and not skip:
-            yield self._encode(left, threads)
+        if left is not None and left.num_rows:
+            for part in self._cut([left]):
+                if skip:
+                    skip -= 1
+                else:
+                    yield self._encode(part, threads)
+
+    def _cut(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Cut tables where lists are long."""
+        for table in tables:
+            for first, stop in self.spec.encoder.cut(table):
+                yield table.slice(first, stop - first)
 
     def check(self, seen: Callable[[Batch], None] | None = None) -> None:
         """Read every row once, in order, so that an error names the row it is in.
@@ -206,17 +251,17 @@ class Rows:
             negative or missing.
         """
         for piece in self.pieces:
-            table = piece.load(self._wanted())
-            for start in range(0, piece.num_rows, PIECE_ROWS):
-                part = table.slice(start, PIECE_ROWS)
+            start = piece.start
+            for part in self._cut(piece.load(self._wanted())):
                 try:
                     batch = self._encode(part, 1)
                 except InputError as error:
-                    raise in_file(error, piece.start + start, piece.source) from None
+                    raise in_file(error, start, piece.source) from None
+                start += part.num_rows
                 if seen is not None:
                     inside = self._inside(part)
                     if not inside.all():
-                        batch = self._encode(part.filter(pa.array(inside)), 1)
+                        batch = self._encode(_filter(widen(part), inside), 1)
                     seen(batch)
 
     def times(self) -> Iterator[tuple[Piece, NDArray[np.float64]]]:
@@ -229,7 +274,8 @@ class Rows:
         """
         name = self.spec.time or ""
         for piece in self.pieces:
-            time = _read_times(piece.load([name]), name)
+            parts = [_read_times(part, name) for part in piece.load([name])]
+            time = np.concatenate(parts)
             if np.isnan(time).any():
                 row = int(np.argmax(np.isnan(time)))
                 fault = InputError("a time", "null", name, row=row)
@@ -241,11 +287,18 @@ class Rows:
         names = [*spec.columns, *spec.optional_columns, *_roles(spec)]
         return list(dict.fromkeys(names))
 
-    def _load(self, piece: Piece) -> pa.Table:
-        table = piece.load(self._wanted())
-        if piece.kept == piece.num_rows:
-            return table
-        return table.filter(pa.array(self._inside(table)))
+    def _load(self, piece: Piece) -> Iterator[pa.Table]:
+        for part in piece.load(self._wanted()):
+            table = widen(part)
+            if piece.kept < piece.num_rows:
+                table = _filter(table, self._inside(part))
+            name = self.spec.time or ""
+            if name in table.column_names and pa.types.is_temporal(table[name].type):
+                # one file may have another unit than the next
+                times = pa.array(_read_times(table, name))
+                place = table.column_names.index(name)
+                table = table.set_column(place, name, times)
+            yield table
 
     def _inside(self, table: pa.Table) -> NDArray[np.bool_]:
         inside = np.ones(table.num_rows, np.bool_)
@@ -346,18 +399,15 @@ def _roles(spec: FeatureSpec) -> list[str]:
     return [r for r in (spec.label, spec.weight, spec.group, spec.time) if r]
 
 
-def _join(tables: list[pa.Table]) -> pa.Table:
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        rule = "columns of the same type in all files"
-        raise InputError(
-            rule, str(error).splitlines()[0], "the training rows"
-        ) from None
+def _filter(table: pa.Table, inside: NDArray[np.bool_]) -> pa.Table:
+    return table if inside.all() else table.filter(pa.array(inside))
 
 
 def _load_group(
     path: Path, metadata: pq.FileMetaData, group: int, names: Sequence[str]
-) -> pa.Table:
-    with reading(path), pq.ParquetFile(path, metadata=metadata) as file:
-        return file.read_row_group(group, columns=list(names))
+) -> Iterator[pa.Table]:
+    source = Source(path, "parquet", PurePath(path.name))
+    with closing(ParquetReader(source, metadata)) as reader:
+        found = [n for n in names if n in reader.schema.names]
+        for batch in reader.batches(found, PIECE_ROWS, [group]):
+            yield pa.Table.from_batches([batch])

@@ -18,6 +18,7 @@ import torch
 
 from din_converter.epochs import Trained
 from din_infer.errors import InputError
+from din_infer.local_path import local_path
 from din_infer.whole_file import WholeFile, remove_leftovers
 
 __all__ = ["RunFolder", "plot_curve", "read_events"]
@@ -40,7 +41,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = local_path(path, "run")
         self.config = dict(config)
         self._log: Any = None
         self._board: Any = None

@@ -5,7 +5,6 @@ definition of a feature. A thread makes batches while steps are computed.
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +16,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from tqdm import tqdm
 
 from din_converter.epochs import Epoch, Trained, better
 from din_converter.evaluate import (
@@ -35,6 +33,7 @@ from din_converter.run import RunFolder
 from din_converter.settings import CHOICES, Settings
 from din_infer.errors import DeviceError, InputError, ModelError
 from din_infer.jobs.pipeline import ahead
+from din_infer.jobs.progress import show_progress
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
@@ -210,15 +209,12 @@ class _Training:
             )
         )
         self.model.train()
-        bar = tqdm(
-            total=self.rows.num_rows,
+        bar = show_progress(
+            self.rows.num_rows,
+            f"epoch {number}",
+            settings.progress,
             initial=done * settings.batch_size,
-            desc=f"epoch {number}",
-            unit=" rows",
-            unit_scale=True,
             leave=False,
-            file=sys.stderr,
-            disable=None if settings.progress else True,
         )
         every = max(1, self.steps_per_epoch // LOGS_PER_EPOCH)
         with bar, closing(batches):  # type: ignore[type-var]

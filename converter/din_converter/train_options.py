@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from din_converter.settings import CHOICES, Settings
-from din_infer.cli import positive
+from din_infer.cli import path, positive
 from din_infer.errors import InputError
+from din_infer.local_path import local_path
 from din_infer.spec import ACTIVATIONS
 from din_infer.whole_file import write_whole
 
@@ -46,14 +47,14 @@ _seed = _number(int, lambda v: 0 <= v < 2**63, "in [0, 2**63)")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add everything that din-train takes; defaults are those of `Settings`."""
     add = parser.add_argument
-    add("data", metavar="DATA", nargs="*", type=Path, help="Parquet files, or folders")
-    add("--config", metavar="FILE.toml", type=Path, help="options, by their long names")
-    add("--spec", type=Path, help="feature spec, .toml or .json (required)")
-    add("--out", type=Path, help="the model to write, e.g. model.pt (required)")
-    add("--run", metavar="DIR", type=Path, help="run folder (default: model.run)")
+    add("data", metavar="DATA", nargs="*", type=path, help="Parquet files, or folders")
+    add("--config", metavar="FILE.toml", type=path, help="options, by their long names")
+    add("--spec", type=path, help="feature spec, .toml or .json (required)")
+    add("--out", type=path, help="the model to write, e.g. model.pt (required)")
+    add("--run", metavar="DIR", type=path, help="run folder (default: model.run)")
     add("--resume", action="store_true", help="go on with a run that was interrupted")
     add("--overwrite", action="store_true", help="start again over such a run")
-    add("--warm-start", metavar="MODEL", type=Path, help="start from this model.pt")
+    add("--warm-start", metavar="MODEL", type=path, help="start from this model.pt")
 
     def setting(name: str, what: str, **options: object) -> None:
         default = getattr(Settings, name[2:].replace("-", "_"))
@@ -62,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("rows")
     what = "validation rows: Parquet files, or folders"
-    group.add_argument("--valid", metavar="FILE", nargs="+", type=Path, help=what)
+    group.add_argument("--valid", metavar="FILE", nargs="+", type=path, help=what)
     what = "without --valid: hold out the newest part F of the rows, by the spec's"
     what += " `time` column; 0 trains without validation"
     setting("--valid-fraction", what, metavar="F", type=_fraction)
@@ -105,7 +106,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     setting("--device", "cpu, cuda, cuda:1")
     what = "save at least this often for --resume, and after every epoch"
     setting("--checkpoint-minutes", what, metavar="M", type=_strength)
-    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    group.add_argument("--quiet", action="store_true", help="no progress bar or lines")
 
 
 def read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
@@ -126,7 +127,9 @@ def read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         many = value if isinstance(value, list) else [value]
         if any(isinstance(v, dict | list) for v in many):
             raise InputError("one value, or a list", repr(value), place)
-        texts = [str(path.parent / str(v)) if key in PATHS else str(v) for v in many]
+        if key in PATHS:
+            many = [path.parent / local_path(str(v), place) for v in many]
+        texts = list(map(str, many))
         action = actions[key]
         if key == "data":
             data = texts

@@ -20,12 +20,16 @@ from din_infer.encode import Counts, Stats
 from din_infer.errors import InputError, renumbered, report
 from din_infer.jobs.forms import (
     SCORE,
+    Kept,
     OnError,
+    as_kept,
+    cast_type,
     find_form,
     output_schema,
     parallel_lists,
 )
 from din_infer.jobs.reader import one_batch
+from din_infer.jobs.text_values import cast_each, shown
 from din_infer.predictor import Predictor
 
 __all__ = ["BatchScorer", "Scored"]
@@ -67,8 +71,8 @@ class BatchScorer:
         score. Errors of whole columns always raise.
     prepare : callable
         Makes of a batch that `score` is given one that has `schema`: parses its text.
-        Its second argument is a list, which takes the errors of rows that are left
-        out, or None: the first error raises.
+        Its second argument is a list, which takes the errors of rows, of which null is
+        what could not be parsed, or None: the first error raises.
 
     Raises
     ------
@@ -90,7 +94,7 @@ class BatchScorer:
         predictor: Predictor,
         schema: pa.Schema,
         *,
-        keep: Sequence[str] = (),
+        keep: Sequence[str | Kept] = (),
         explode: bool = False,
         on_error: OnError = "fail",
         prepare: Prepare = lambda batch, _: batch,
@@ -101,14 +105,23 @@ class BatchScorer:
         spec = predictor.spec
         self.schema = output_schema(spec, schema, keep, explode, on_error)
         self._form = find_form(spec, schema)
-        outer = [n if n in schema.names else self._form.lists[n][0] for n in keep]
+        kept = as_kept(keep)
+        lists = self._form.lists
+        outer = [
+            k.column if k.column in schema.names else lists[k.column][0] for k in kept
+        ]
         self.columns = list(dict.fromkeys([*self._form.columns, *outer]))
         self.is_requests = self._form.is_requests
         self._predictor = predictor
         self._encoder = spec.encoder
-        self._keep, self._explode = list(keep), explode
+        self._keep, self._explode = kept, explode
         self._on_error, self._prepare = on_error, prepare
-        self._parallel = parallel_lists(spec, schema, self._form, keep)
+        self._parallel = parallel_lists(spec, schema, self._form, kept)
+        self._kinds = {
+            k.name: cast_type(schema.field(k.column).type, k.kind, k.name)
+            for k in kept
+            if k.kind is not None
+        }
         users = (*spec.encoder.user_columns, *spec.encoder.optional_user_columns)
         self._users = [n for n in dict.fromkeys(users) if n in schema.names]
 
@@ -134,37 +147,55 @@ class BatchScorer:
             and `on_error` is "fail"; where a column does not fit in any case.
         """
         errors: list[InputError] | None = None if self._on_error == "fail" else []
-        ready = self._prepare(batch, errors)
-        lost = sorted(e.row for e in errors or () if e.row is not None)
-        places = np.delete(np.arange(batch.num_rows), lost)  # where rows of `ready` are
-        good = np.arange(ready.num_rows)
-        left = ready
+        ready = self._cast(self._prepare(batch, errors), errors)
+        wrong = {e.row: e for e in reversed(errors or ()) if e.row is not None}
+        good = np.delete(np.arange(ready.num_rows), list(wrong))
+        left = _take(ready, good) if wrong else ready
         while True:
             found: list[InputError] | None = None if errors is None else []
             scores, lengths, counts = self._attempt(left, found)
             if not found or errors is None:
                 break
-            wrong = {e.row: e for e in reversed(found) if e.row is not None}
-            errors += [e.at(row=places[good[row]]) for row, e in wrong.items()]
-            good = np.delete(good, list(wrong))
+            more = {e.row: e for e in reversed(found) if e.row is not None}
+            wrong |= {int(good[k]): e.at(row=good[k]) for k, e in more.items()}
+            good = np.delete(good, list(more))
             left = _take(ready, good)
-        for some in counts if len(good) or not errors else ():
+        for some in counts if len(good) or not wrong else ():
             self._predictor.count(some)
             if stats is not None:
                 stats.add_all(some)
-        if not errors:
+        if not wrong:
             return Scored(self._output(ready, scores, lengths))
-        errors.sort(key=lambda error: error.row or 0)
+        rows = [wrong[row] for row in sorted(wrong)]
         if self._on_error == "skip":
-            return Scored(self._output(left, scores, lengths), errors)
+            return Scored(self._output(left, scores, lengths), rows)
         is_good = np.zeros(ready.num_rows, bool)
         is_good[good] = True
         if lengths is None:
             scores = _scatter(scores, is_good)
         else:
             lengths = _scatter(lengths, is_good)
-        out = self._output(ready, scores, lengths, is_good)
-        return Scored(self._with_lost(out, lost), errors)
+        return Scored(self._output(ready, scores, lengths, is_good), rows)
+
+    def _cast(
+        self, batch: pa.RecordBatch, errors: list[InputError] | None
+    ) -> pa.RecordBatch:
+        """Add kept columns in the types that were asked for, under the names of both.
+
+        A value that cannot be cast is an error of its row, and null.
+        """
+        for name, column, kind in self._keep:
+            if kind is None:
+                continue
+            values = batch.column(column)
+            made, bad = cast_each(values, self._kinds[name])
+            for row in bad:
+                got = shown(values[row].as_py())
+                report(
+                    InputError(f"a value of type {kind}", got, name, row=row), errors
+                )
+            batch = batch.append_column(_name_of(column, kind), made)
+        return batch
 
     def cut(self, batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
         """Cut a batch of requests, by their candidates: `most`, or one request, each.
@@ -177,8 +208,9 @@ class BatchScorer:
             return
         if self._explode and batch.num_rows:
             # what is repeated for each candidate is counted in bytes too
-            again = [n for n in self._keep if n in batch.schema.names]
-            size = sum(batch.column(n).nbytes for n in again if n not in self._parallel)
+            again = [k.column for k in self._keep if k.name not in self._parallel]
+            names = batch.schema.names
+            size = sum(batch.column(n).nbytes for n in again if n in names)
             most = max(1, min(most, MOST_BYTES * batch.num_rows // max(1, size)))
         for first, stop in _slices(_lengths_of(batch.column(column)), most):
             yield batch.slice(first, stop - first)
@@ -191,24 +223,25 @@ class BatchScorer:
         Returns scores, how many belong to each request, and counts: of no use where
         there are errors.
         """
-        made = [np.zeros(0, np.float32)]
+        made, counts = [np.zeros(0, np.float32)], []
         if not self.is_requests:
             rows = batch.select(self._form.columns)
-            encoded = self._encoder.encode(
+            pieces = self._encoder.encode_pieces(
                 rows, self._predictor.threads, merge_repeats=True, errors=errors
             )
-            if not errors:
-                made = [self._predictor.scores_of(encoded, errors=errors)]
-            return made[0], None, [encoded.counts]
+            for encoded in pieces:
+                if not errors:
+                    made.append(self._predictor.scores_of(encoded, errors=errors))
+                counts.append(encoded.counts)
+            return np.concatenate(made), None, counts
         lengths = self._lengths(batch, errors)
-        counts = []
         # lists of different lengths cannot be flattened side by side
         for first, stop in [] if errors else _slices(lengths, MOST_CANDIDATES):
             part = batch.slice(first, stop - first)
             with renumbered(errors, partial(_move, first)) as found:
                 scores, some = self._score_part(part, lengths[first:stop], found)
-            made.append(scores)
-            counts.append(some)
+            made += scores
+            counts += some
         return np.concatenate(made), lengths, counts
 
     def _score_part(
@@ -216,7 +249,8 @@ class BatchScorer:
         batch: pa.RecordBatch,
         lengths: NDArray[np.int64],
         errors: list[InputError] | None,
-    ) -> tuple[NDArray[np.float32], Counts]:
+    ) -> tuple[list[NDArray[np.float32]], list[Counts]]:
+        """Score some requests, in pieces where lists are long."""
         predictor = self._predictor
         candidates = pa.RecordBatch.from_arrays(
             [self._flat(batch, name) for name in self._form.lists],
@@ -235,14 +269,19 @@ class BatchScorer:
             is_users = error.row is None or error.column not in self._form.lists
             return error if is_users else of_request(error)
 
+        made, counts = [], []
+        not_finite: list[InputError] | None = None if errors is None else []
         with renumbered(errors, of_column) as found:
-            encoded = self._encoder.encode_requests(
+            for encoded in self._encoder.encode_request_pieces(
                 users, candidates, owners, predictor.threads, errors=found
-            )
-        if errors:
-            return np.zeros(0, np.float32), encoded.counts
-        with renumbered(errors, of_request) as found:
-            return predictor.scores_of(encoded, errors=found), encoded.counts
+            ):
+                counts.append(encoded.counts)
+                if not found:
+                    with renumbered(not_finite, of_request) as wrong:
+                        made.append(predictor.scores_of(encoded, errors=wrong))
+        if errors is not None:
+            errors += not_finite or ()
+        return made, counts
 
     def _lists(self, batch: pa.RecordBatch, column: str) -> pa.Array:
         lists = batch.column(column)
@@ -282,20 +321,24 @@ class BatchScorer:
                 report(InputError(rule, mine[row], column, row=int(row)), errors)
         return np.zeros(0, np.int64) if lengths is None else lengths
 
-    def _kept(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+    def _kept(self, batch: pa.RecordBatch, kept: Kept) -> pa.Array:
         """Return a kept column; of a field of structs, its lists."""
-        if name in batch.schema.names:
-            return batch.column(name)
-        lengths = _lengths_of(batch.column(self._form.lists[name][0]))
-        return pa.ListArray.from_arrays(_offsets(lengths), self._flat(batch, name))
+        column = _name_of(kept.column, kept.kind)
+        if column in batch.schema.names:
+            return batch.column(column)
+        lengths = _lengths_of(batch.column(self._form.lists[column][0]))
+        return pa.ListArray.from_arrays(_offsets(lengths), self._flat(batch, column))
 
-    def _exploded(self, batch: pa.RecordBatch, name: str, owners: pa.Array) -> pa.Array:
+    def _exploded(
+        self, batch: pa.RecordBatch, kept: Kept, owners: pa.Array
+    ) -> pa.Array:
         """Return a kept column with a value for each candidate."""
-        if name not in batch.schema.names:
-            return self._flat(batch, name)
-        if name in self._parallel:
-            return self._lists(batch, name).flatten()
-        return batch.column(name).take(owners)
+        column = _name_of(kept.column, kept.kind)
+        if column not in batch.schema.names:
+            return self._flat(batch, column)
+        if kept.name in self._parallel:
+            return self._lists(batch, column).flatten()
+        return batch.column(column).take(owners)
 
     def _output(
         self,
@@ -306,14 +349,14 @@ class BatchScorer:
     ) -> pa.RecordBatch:
         """Put kept columns and scores together; rows that are not good have null."""
         if lengths is None:
-            columns = [batch.column(name) for name in self._keep]
+            columns = [self._kept(batch, k) for k in self._keep]
             columns.append(_arrow(scores, pa.float32(), is_good))
         elif self._explode:
             owners = _arrow(np.repeat(np.arange(len(lengths)), lengths), pa.int64())
-            columns = [self._exploded(batch, name, owners) for name in self._keep]
+            columns = [self._exploded(batch, k, owners) for k in self._keep]
             columns.append(_arrow(scores, pa.float32()))
         else:
-            columns = [self._kept(batch, name) for name in self._keep]
+            columns = [self._kept(batch, k) for k in self._keep]
             kind = self.schema.field(SCORE).type
             buffers = [_bits(is_good), _offsets(lengths).buffers()[1]]
             values = [_arrow(scores, pa.float32())]
@@ -321,18 +364,10 @@ class BatchScorer:
             columns.append(made)
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
-    def _with_lost(self, batch: pa.RecordBatch, lost: Sequence[int]) -> pa.RecordBatch:
-        """Put a row of nulls in where a line could not be parsed."""
-        if not lost:
-            return batch
-        nulls = [pa.nulls(1, f.type) for f in self.schema]
-        row_of_nulls = pa.RecordBatch.from_arrays(nulls, schema=self.schema)
-        parts, start = [], 0
-        for k, row in enumerate(lost):
-            parts += [batch.slice(start, row - k - start), row_of_nulls]
-            start = row - k
-        parts.append(batch.slice(start))
-        return one_batch(pa.Table.from_batches(parts, self.schema))
+
+def _name_of(column: str, kind: pa.DataType | None) -> str:
+    """Name a column in a batch: one that was cast is there beside what it was."""
+    return column if kind is None else f"{column}\0{kind}"
 
 
 def _move(start: int, error: InputError) -> InputError:

@@ -1,17 +1,20 @@
 """Explain rows of a Parquet file: only the row groups that hold them are read."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from din_infer.errors import InputError, check_suffix
 from din_infer.explain import Explanation
-from din_infer.jobs.sources import found_in, open_parquet, reading
+from din_infer.jobs import BATCH_ROWS
+from din_infer.jobs.data_files import one_file
+from din_infer.jobs.readers import ParquetReader
+from din_infer.jobs.sources import Source, found_in, open_parquet
 from din_infer.predictor import Predictor
 from din_infer.whole_file import WholeFile, writing
 
@@ -43,30 +46,40 @@ def find_rows(
     InputError
         If the file, a column or a value cannot be read, or no row is so.
     """
+    source = one_file(source)
     columns = [name for name, _ in where]
     found: list[int] = []
-    with open_parquet(source, columns) as file:
-        start = 0
-        for group in range(file.num_row_groups):
-            with reading(source):
-                table = file.read_row_group(group, list(dict.fromkeys(columns)))
-            holds = np.ones(table.num_rows, dtype=bool)
-            for name, value in where:
-                holds &= _equals(table[name], name, value)
-            found += (start + np.flatnonzero(holds)).tolist()
-            start += table.num_rows
-            if len(found) >= limit:
-                break
+    open_parquet(source, columns).close()
+    start = 0
+    for batch in _batches(source, list(dict.fromkeys(columns))):
+        holds = np.ones(batch.num_rows, dtype=bool)
+        for name, value in where:
+            holds &= _equals(batch[name], name, value)
+        found += (start + np.flatnonzero(holds)).tolist()
+        start += batch.num_rows
+        if len(found) >= limit:
+            break
     if not found:
         rule = "a row where " + " and ".join(f"{name}={value}" for name, value in where)
         raise InputError(rule, "none", str(source))
     return found[:limit]
 
 
-def _equals(column: pa.ChunkedArray, name: str, value: str) -> np.ndarray:
+def _batches(
+    source: Path, columns: list[str], groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Read batches of bounded size, of some row groups alone if given."""
+    file = Source(source, "parquet", PurePath(source.name))
+    with closing(ParquetReader(file)) as reader:
+        yield from reader.batches(columns, BATCH_ROWS, groups)
+
+
+def _equals(column: pa.Array, name: str, value: str) -> np.ndarray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_string_view(kind):  # which pyarrow does not compare
+        kind = pa.large_string()
     try:
         wanted = pa.scalar(value).cast(kind)
         same = pc.fill_null(pc.equal(column.cast(kind), wanted), False)
@@ -102,6 +115,7 @@ def explain_file(
     InputError
         If the file cannot be read, has no such row, or a row does not fit the spec.
     """
+    source = one_file(source)
     spec = predictor.spec
     with open_parquet(source, spec.columns, spec.optional_columns) as file:
         columns = found_in(file, spec.columns, spec.optional_columns)
@@ -109,12 +123,13 @@ def explain_file(
         for row in rows:
             if not 0 <= row < num_rows:
                 raise InputError(f"a row in [0, {num_rows}) of {source}", row, "--row")
-        rising = sorted(set(rows))
-        parts = list(_parts(source, file, columns, rising))
-        table = pa.concat_tables(parts or [file.schema_arrow.empty_table()])
-    order = np.searchsorted(rising, rows)
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        metadata = file.metadata
+        sizes = [metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+    found = dict(_rows(source, columns, sizes, set(rows)))
+    table = pa.Table.from_batches([found[row] for row in rows], schema)
     try:
-        explanation = predictor.explain(table.take(pa.array(order, pa.int64())))
+        explanation = predictor.explain(table)
     except InputError as error:
         at = None if error.row is None else rows[error.row]
         raise error.at(row=at, source=str(source)) from None
@@ -123,19 +138,20 @@ def explain_file(
     return Explanation(numbered, explanation.model_id)
 
 
-def _parts(
-    source: str | Path, file: pq.ParquetFile, columns: list[str], rows: list[int]
-) -> Iterator[pa.Table]:
-    """Read what the row groups hold of `rows`, which rise."""
+def _rows(
+    source: Path, columns: list[str], sizes: Sequence[int], rows: set[int]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Read rows, each as a batch: of the row groups alone that hold some."""
     start = 0
-    for group in range(file.num_row_groups):
-        stop = start + file.metadata.row_group(group).num_rows
-        mine = [row - start for row in rows if start <= row < stop]
-        if mine:
-            with reading(source):
-                table = file.read_row_group(group, columns)
-            yield table.take(pa.array(mine, pa.int64()))
-        start = stop
+    for group, size in enumerate(sizes):
+        mine = {row for row in rows if start <= row < start + size}
+        at = start
+        for batch in _batches(source, columns, [group]) if mine else ():
+            stop = at + batch.num_rows
+            for row in [row for row in mine if at <= row < stop]:
+                yield row, batch.slice(row - at, 1)
+            at = stop
+        start += size
 
 
 def write(explanation: Explanation, out: str | Path) -> None:

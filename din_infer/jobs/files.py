@@ -4,22 +4,23 @@ One output per input, with the kept columns and a float32 column `score`, rows i
 """
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import Any, Literal
 
 from din_infer.errors import FIELDS, InputError, check_count
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
+from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
+from din_infer.jobs.progress import show_progress
 from din_infer.jobs.shards import Job, Run, Shard, Summary
-from din_infer.jobs.sources import Identity, Source, find_sources
+from din_infer.jobs.sources import STDIN, Identity, Source, find_sources
+from din_infer.jobs.text_options import NULL_TEXTS, TextOptions
+from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
 from din_infer.whole_file import writing
@@ -64,11 +65,19 @@ def score_files(
     max_bad_rows: int = MAX_BAD_ROWS,
     batch_size: int = BATCH_ROWS,
     format: str | None = None,
-    separator: str = "|",
+    separator: str | None = None,
+    delimiter: str | None = None,
+    header: bool = True,
+    columns: Sequence[str] = (),
+    null_texts: Sequence[str] = NULL_TEXTS,
+    escape: str | None = None,
+    quoted_empty: Literal["list", "element"] = "list",
     workers: int | None = None,
     resume: bool = False,
+    add: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    on_note: Note = ignore,
 ) -> Summary:
     """Score every input file into the folder `out`, under its own name.
 
@@ -82,7 +91,8 @@ def score_files(
     out : path
         Made when it is not there; what the job has done is in its ``_din_score``.
     keep : sequence of str
-        Columns to copy to the output, before `score`.
+        Columns to copy to the output, before `score`: as they are, of CSV as text; or
+        ``"event_id:int64"``, cast to string, int64, float64, bool, date or timestamp.
     explode : bool
         Of requests with lists of candidates: write a row per candidate, not lists.
     on_error : {"fail", "skip", "null"}
@@ -95,18 +105,25 @@ def score_files(
         Rows read, scored and written at a time; fewer where rows are large.
     format : str, optional
         "parquet", "arrow", "csv", "tsv" or "jsonl", where names do not tell.
-    separator : str
-        Between the elements of lists in CSV.
+    separator : str, optional
+        Between the elements of lists in CSV: the `list_separator` of `TextOptions`.
+    delimiter, header, columns, null_texts, escape, quoted_empty
+        How text is written, as `TextOptions` describes it.
     workers : int, optional
         Batches that are scored at the same time. By default as many as CPUs, of a
         predictor of one thread; 2 of others, so that one encodes while one runs.
     resume : bool
         Go on with a job that was begun, alone or beside other processes; begin it where
-        it was not. What is whole is not made again.
+        it was not. What is whole is not made again, and its inputs must have the same
+        content; other inputs are taken as they are now, or left out if not given.
+    add : bool
+        With `resume`: take up inputs that the job does not have yet.
     overwrite : bool
         Begin anew, and replace outputs that exist; without it they are an InputError.
     progress : bool
-        Show a bar on stderr when that is a terminal.
+        Show a bar on stderr when that is a terminal, else write a line a minute.
+    on_note : callable
+        Called at once with each sentence that `Summary.notes` collects.
 
     Raises
     ------
@@ -124,13 +141,20 @@ def score_files(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
+    inputs = [i if str(i) == STDIN else local_path(i, "inputs") for i in inputs]
+    out = local_path(out, "out")
     check_count(batch_size, "batch_size")
     check_count(max_bad_rows, "max_bad_rows", 0)
     check_count(1 if workers is None else workers, "workers")
     if resume and overwrite:
         raise InputError("resume or overwrite", "both", "resume")
+    if add and not resume:
+        raise InputError("resume beside add", "add alone", "add")
     if workers is None:
         workers = available_cpus() if predictor.threads == 1 else 2
+    text = TextOptions(
+        separator, delimiter, header, columns, null_texts, escape, quoted_empty
+    )
     job = Job(
         predictor,
         tuple(keep),
@@ -138,28 +162,44 @@ def score_files(
         on_error,
         max_bad_rows,
         batch_size,
-        separator,
+        text,
         format,
     )
     started = time.perf_counter()
     threads = predictor.threads if predictor.threads > 1 else workers
     summary = Summary(predictor.model_id, predictor.device, threads)
-    _check_apart(inputs, Path(out))
-    shards = _look(job, find_sources(inputs, format), Path(out), resume=resume)
+
+    def note(text: str) -> None:
+        summary.notes.append(text)
+        on_note(text)
+
+    _check_apart(inputs, out)
+    sources = find_sources(inputs, format, note)
+    text.check_formats([source.format for source in sources])
+    shards = _look(job, sources, out, resume=resume)
     about = {
         "versions": {name: version(name) for name in ("din-infer", "pyarrow")},
         "model_id": predictor.model_id,
         "options": job.options(),
-        "inputs": [s.describe() for s in shards],
     }
-    targets = [s.source.target for s in shards]
     with (
-        writing("the scores", Path(out)),
+        writing("the scores", out),
         closing(
-            Ledger(Path(out), about, targets, resume=resume, overwrite=overwrite)
+            Ledger(
+                out,
+                about,
+                [s.describe() for s in shards],
+                resume=resume,
+                add=add,
+                overwrite=overwrite,
+                same=lambda k, then: shards[k].has_content(then),
+                on_note=note,
+            )
         ) as ledger,
         _bar(shards, progress) as bar,
     ):
+        for k in ledger.gone:
+            shards[k].error = None
         run = Run(job, ledger, summary, bar, workers)
         run.score_all(shards)
         if not summary.failed:
@@ -206,8 +246,8 @@ def _look(
             raise InputError(rule, f"'{out}'", str(source))
         try:
             shard.identity = Identity.of(source.path)
-            reader, _ = job.open(source)
-            shard.num_rows = reader.num_rows
+            reader, scorer = job.open(source)
+            shard.num_rows, shard.columns = reader.num_rows, tuple(scorer.columns)
             reader.close()
         except OSError as error:
             kind = source.format.replace("parquet", "Parquet")
@@ -223,11 +263,4 @@ def _look(
 def _bar(shards: Sequence[Shard], progress: bool) -> Any:  # noqa: ANN401
     known = [s.num_rows for s in shards if s.error is None]
     total = None if None in known else sum(n for n in known if n is not None)
-    return tqdm(
-        total=total,
-        unit=" rows",
-        unit_scale=True,
-        desc="scoring",
-        file=sys.stderr,
-        disable=None if progress else True,
-    )
+    return show_progress(total, "scoring", progress)

@@ -2,17 +2,77 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
-__all__ = ["SCORE", "Form", "OnError", "find_form", "output_schema", "parallel_lists"]
+__all__ = [
+    "KINDS",
+    "SCORE",
+    "Form",
+    "Kept",
+    "OnError",
+    "as_kept",
+    "cast_type",
+    "find_form",
+    "find_kept",
+    "output_schema",
+    "parallel_lists",
+]
 
 OnError = Literal["fail", "skip", "null"]
 SCORE = "score"
+# what a kept column may be asked for as
+KINDS = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+}
+
+
+class Kept(NamedTuple):
+    """A column to keep: its name, the table's column, and the type of its values.
+
+    Without a type, they have the table's.
+    """
+
+    name: str
+    column: str
+    kind: pa.DataType | None = None
+
+
+def find_kept(schema: pa.Schema, keep: Sequence[str]) -> list[Kept]:
+    """Read which columns to keep: `NAME`, or `NAME:TYPE` where no column is called so.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Of the table.
+    keep : sequence of str
+        The types are those of `KINDS`.
+    """
+    inner = [f.type.value_type for f in schema if _is_list(f.type)]
+    structs = [kind for kind in inner if pa.types.is_struct(kind)]
+    names = {*schema.names, *(field.name for kind in structs for field in kind)}
+    found = []
+    for given in keep:
+        name, colon, kind = given.rpartition(":")
+        if given in names or not colon or kind not in KINDS:
+            found.append(Kept(given, given))
+        else:
+            found.append(Kept(name, name, KINDS[kind]))
+    return found
+
+
+def as_kept(keep: Sequence[str | Kept]) -> list[Kept]:
+    """Take plain names as columns of a table."""
+    return [Kept(k, k) if isinstance(k, str) else k for k in keep]
 
 
 @dataclass(frozen=True)
@@ -59,6 +119,9 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
     reads = [c for c in spec.reads if c.side == "candidate"]
     depths = {c.name: int(c.is_list) for c in sorted(reads, key=lambda c: c.is_length)}
     names = schema.names
+    twice = [n for n in dict.fromkeys(c.name for c in spec.reads) if names.count(n) > 1]
+    if twice:
+        raise InputError("each column once", ", ".join(twice), "schema")
     own = {n: _depth(schema.field(n).type) > d for n, d in depths.items() if n in names}
     plain = [name for name, is_deeper in own.items() if not is_deeper]
     lists: dict[str, tuple[str, str | None]] = {n: (n, None) for n in own if own[n]}
@@ -92,25 +155,45 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
     return Form(lists, columns)
 
 
-def _check_keep(schema: pa.Schema, form: Form, keep: Sequence[str]) -> None:
-    if SCORE in keep:
+def _check_keep(schema: pa.Schema, form: Form, keep: Sequence[Kept]) -> None:
+    names = [k.name for k in keep]
+    if SCORE in names:
         rule = f"kept columns other than `{SCORE}`, which the output adds"
         raise InputError(rule, f"'{SCORE}'", "keep")
-    if len(set(keep)) != len(keep):
-        raise InputError("each kept column once", ", ".join(keep), "keep")
-    lost = [n for n in keep if n not in schema.names and n not in form.lists]
+    if len(set(names)) != len(names):
+        raise InputError("each kept column once", ", ".join(names), "keep")
+    lost = [k for k in keep if k.column not in {*schema.names, *form.lists}]
     if lost:
-        rule = "the columns " + ", ".join(lost)
+        rule = "the columns " + ", ".join(k.name for k in lost)
         raise InputError(rule, "only " + ", ".join(schema.names), "schema")
-    twice = [n for n in keep if schema.names.count(n) > 1]
+    twice = [k.name for k in keep if schema.names.count(k.column) > 1]
     if twice:
         raise InputError("each column once", ", ".join(twice), "schema")
+
+
+def cast_type(found: pa.DataType, kind: pa.DataType, name: str) -> pa.DataType:
+    """Return the type that values of a type become, inside their lists too.
+
+    Raises
+    ------
+    InputError
+        If Arrow knows no such cast.
+    """
+    wanted = kind
+    if _is_list(found):
+        wanted = pa.list_(cast_type(found.value_type, kind, name))
+    try:
+        pa.nulls(0, found).cast(wanted)
+    except pa.ArrowException:
+        rule = f"a column that can be cast to {kind}"
+        raise InputError(rule, found, name) from None
+    return wanted
 
 
 def output_schema(
     spec: FeatureSpec,
     schema: pa.Schema,
-    keep: Sequence[str] = (),
+    keep: Sequence[str | Kept] = (),
     explode: bool = False,
     on_error: OnError = "fail",
 ) -> pa.Schema:
@@ -121,7 +204,7 @@ def output_schema(
     spec : FeatureSpec
     schema : pyarrow.Schema
         Of the table.
-    keep : sequence of str
+    keep : sequence of str or Kept
         Columns to copy, in this order. With `explode`, a kept list column that is not
         the user's is taken to have an element for each candidate.
     explode : bool
@@ -135,7 +218,8 @@ def output_schema(
         If the table lacks columns, or columns contradict each other.
     """
     form = find_form(spec, schema)
-    _check_keep(schema, form, keep)
+    kept = as_kept(keep)
+    _check_keep(schema, form, kept)
     if explode and not form.is_requests:
         got = "one candidate on each row"
         raise InputError("lists of candidates to explode", got, "schema")
@@ -143,15 +227,24 @@ def output_schema(
         rule = "fail or skip beside explode: a bad request has no candidates to list"
         raise InputError(rule, "'null'", "on_error")
     fields = []
-    for name in keep:
-        if name not in schema.names:
-            column, inner = form.lists[name]
-            kind = schema.field(column).type.value_type.field(inner).type
-            fields.append(pa.field(name, kind if explode else pa.list_(kind)))
-        elif explode and name in parallel_lists(spec, schema, form, keep):
-            fields.append(pa.field(name, schema.field(name).type.value_type))
-        else:
-            fields.append(schema.field(name))
+    parallel = parallel_lists(spec, schema, form, kept)
+    for name, column, wanted in kept:
+        if column not in schema.names:
+            outer, inner = form.lists[column]
+            kind = schema.field(outer).type.value_type.field(inner).type
+            kind = kind if explode else pa.list_(kind)
+            if wanted is not None:
+                rule = f"a column of the table to be cast to {wanted}"
+                raise InputError(rule, f"a field of `{outer}`", name)
+            fields.append(pa.field(name, kind))
+            continue
+        field = schema.field(column).with_name(name)
+        if wanted is not None:
+            field = field.with_type(cast_type(field.type, wanted, name))
+            field = field.with_nullable(True)
+        if explode and name in parallel:
+            field = pa.field(name, field.type.value_type)
+        fields.append(field)
     kind = pa.float32()
     if form.is_requests and not explode:
         kind = pa.list_(pa.field("element", kind, nullable=False))
@@ -159,9 +252,11 @@ def output_schema(
 
 
 def parallel_lists(
-    spec: FeatureSpec, schema: pa.Schema, form: Form, keep: Sequence[str]
+    spec: FeatureSpec, schema: pa.Schema, form: Form, keep: Sequence[Kept]
 ) -> list[str]:
     """List the kept columns that have an element for each candidate."""
     users = {*spec.encoder.user_columns, *spec.encoder.optional_user_columns}
-    own = [n for n in keep if n in schema.names and n not in users and form.is_requests]
-    return [name for name in own if _is_list(schema.field(name).type)]
+    own = [k for k in keep if k.column in schema.names and k.column not in users]
+    if not form.is_requests:
+        return []
+    return [k.name for k in own if _is_list(schema.field(k.column).type)]

@@ -3,12 +3,16 @@
 ``_din_score/job.json`` says what the job is: model, options, inputs. A shard is done
 when its manifest is there, which is written after its output has its name. Locks tell
 processes that work on one job apart; they go with the process, however it ends.
+
+A shard is known by the name of its output, in every process and for ever. Its input may
+be repaired or left out until it is done; inputs are added where that is asked for.
 """
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,9 +25,12 @@ from din_infer.whole_file import remove_leftovers, write_whole
 __all__ = ["FOLDER", "Ledger", "file_digest"]
 
 FOLDER = "_din_score"
-FORMAT = 1
-JOB_LOCK = 1 << 40  # the byte that is locked while job.json is made
+FORMAT = 2
+JOB_LOCK = 1 << 56  # the byte that is locked while job.json is made
 WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
+MOST_NAMES = 3  # of inputs, in a sentence
+ANEW = "Give --overwrite to begin anew."
+_Inputs = Mapping[str, Mapping[str, Any]]  # by the names of their outputs
 _OPEN: set[str] = set()
 _OPENING = Lock()
 os.register_at_fork(after_in_child=_OPEN.clear)  # those are the parent's
@@ -52,33 +59,53 @@ class Ledger:
     out : path
         The folder of the outputs.
     job : dict
-        All that the outputs depend on, for JSON.
-    targets : sequence of PurePath
-        The outputs, under `out`; their order is the same in every process.
+        All that the outputs depend on beside the inputs, for JSON.
+    inputs : sequence of dict
+        The shards of this process: each with "output", its name under `out`, "path",
+        and what tells the file from another; "size" is missing where there is no file.
     resume : bool
         Go on with the same job where there is one; without it, one is an error.
+    add : bool
+        With `resume`: take up inputs that the job does not have yet.
     overwrite : bool
         Begin anew where there is one.
+    same : callable
+        Tells, of a shard and what its manifest says of its input, whether the input has
+        the same content.
+    on_note : callable
+        Takes a sentence about each kind of change.
+
+    Attributes
+    ----------
+    gone : set of int
+        Shards of this process that are done and whose input is not there any more.
 
     Raises
     ------
     InputError
-        If there is a job already, or with `resume` another one, or an output that no
-        job has made.
+        If there is a job already, or with `resume` another one; if an input is new, or
+        that of a shard which is done has changed; or for an output that no job has
+        made.
     """
 
     def __init__(
         self,
         out: Path,
         job: Mapping[str, Any],
-        targets: Sequence[PurePath],
+        inputs: Sequence[Mapping[str, Any]],
         *,
-        resume: bool,
-        overwrite: bool,
+        resume: bool = False,
+        add: bool = False,
+        overwrite: bool = False,
+        same: Callable[[int, Mapping[str, Any]], bool] = lambda _, __: True,
+        on_note: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.out, self.folder = out, out / FOLDER
-        self._targets = list(targets)
+        self._targets = [str(i["output"]) for i in inputs]
+        self._inputs = [dict(i) for i in inputs]
         self._job = {"format": FORMAT, **job}
+        self._add, self._same, self._note = add, same, on_note
+        self.gone: set[int] = set()
         self._key, self._handle = os.path.realpath(out), -1
         with _OPENING:
             if self._key in _OPEN:
@@ -98,7 +125,8 @@ class Ledger:
             self.close()
             raise
         # what others do from now on need not be read again to be believed
-        self._old = {k for k in range(len(targets)) if self._manifest(k).is_file()}
+        targets = enumerate(self._targets)
+        self._old = {k for k, name in targets if self._manifest(name).is_file()}
 
     def close(self) -> None:
         """Let go of all locks."""
@@ -108,22 +136,29 @@ class Ledger:
         _OPEN.discard(self._key)
 
     def _begin(self, *, resume: bool, overwrite: bool) -> None:
-        path = self.folder / "job.json"
+        path = self._path
         if path.exists():
             if resume:
-                self._compare(read_object(path))
+                self._go_on(self._compare(read_object(path)))
                 return
             if not overwrite:
                 rule, got = "a folder without a job", "one that has begun"
                 fix = "Give --resume to go on with it, or --overwrite to begin anew."
                 raise InputError(rule, got, str(self.out), fix)
             self._remove_job(read_object(path))
-        self._check_targets(overwrite=overwrite)
-        for k in range(len(self._targets)):
-            self._manifest(k).unlink(missing_ok=True)
+        self._check_targets(self._targets, overwrite=overwrite)
+        for k, name in enumerate(self._targets):
+            self._manifest(name).unlink(missing_ok=True)
             self.bad_rows(k).unlink(missing_ok=True)
+        self._write({**self._job, "inputs": self._inputs})
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "job.json"
+
+    def _write(self, job: Mapping[str, Any]) -> None:
         (self.folder / "manifest.json").unlink(missing_ok=True)
-        write_whole(path, json.dumps(self._job, indent=1))
+        write_whole(self._path, json.dumps(job, indent=1))
 
     def _remove_job(self, old: dict[str, Any] | None) -> None:
         """Remove all that another job has made, so that none of it is taken for ours.
@@ -145,24 +180,121 @@ class Ledger:
                 (self.folder / "shards" / f"{target}.json").unlink(missing_ok=True)
                 (self.folder / "bad" / f"{target}.jsonl").unlink(missing_ok=True)
 
-    def _check_targets(self, *, overwrite: bool) -> None:
-        for target in map(self.target, range(len(self._targets))):
+    def _check_targets(self, names: Sequence[str], *, overwrite: bool) -> None:
+        for target in (self.out / name for name in names):
             if target.is_dir():
                 raise InputError("a file, or nothing", "a folder", str(target))
             if target.exists() and not overwrite:
                 got, fix = "one that is", "Give --overwrite to replace it."
                 raise InputError("a file that is not there yet", got, str(target), fix)
 
-    def _compare(self, found: dict[str, Any] | None) -> None:
+    def _compare(self, found: dict[str, Any] | None) -> dict[str, Any]:
         """Refuse a job that differs from the one that has begun; says in what."""
-        place = str(self.folder / "job.json")
-        fix = "Give --overwrite to begin anew."
-        if found is None:
-            raise InputError("a job to go on with", "damage", place, fix)
+        place = str(self._path)
+        inputs = (found or {}).get("inputs")
+        if found is None or not isinstance(inputs, list):
+            raise InputError("a job to go on with", "damage", place, ANEW)
+        if found.get("format") != FORMAT:
+            rule = f"a job of format {FORMAT}, as this version writes it"
+            raise InputError(rule, f"format {found.get('format')!r}", place, ANEW)
+        if not all(
+            isinstance(i, dict) and isinstance(i.get("output"), str) for i in inputs
+        ):
+            raise InputError("a job to go on with", "damage", place, ANEW)
         wanted = json.loads(json.dumps(self._job))
-        for what, now, then in _differences(wanted, found, ""):
+        begun = {key: found.get(key) for key in wanted}
+        for what, now, then in _differences(wanted, begun, ""):
             rule = f"{what} as when the job began, {_short(then)}"
-            raise InputError(rule, _short(now), place, fix)
+            raise InputError(rule, _short(now), place, ANEW)
+        return found
+
+    def _go_on(self, job: dict[str, Any]) -> None:
+        """Take up the inputs as they are now; refuses before it changes anything."""
+        begun = {i["output"]: i for i in job["inputs"]}
+        given = {i["output"]: i for i in self._inputs}
+        new = {name: given[name] for name in given if name not in begun}
+        self._check_new(new, begun, given)
+        changed, moved = {}, {}
+        for k, name in enumerate(self._targets):
+            entry, manifest = given[name], self._finished(name)
+            if name in new:
+                continue
+            if manifest is not None and "size" not in entry:
+                self.gone.add(k)
+            elif manifest is not None:
+                self._check_same(k, manifest.get("input"))
+            elif "size" in entry and _content(entry) != _content(begun[name]):
+                changed[name] = entry
+            elif "size" in entry and entry != begun[name]:
+                moved[name] = entry
+        absent = [name for name in begun if name not in given]
+        left_out = {name for name in absent if self._finished(name) is None}
+        self._check_left_out(left_out)
+        done = [self._targets[k] for k in sorted(self.gone)]
+        done += [name for name in absent if name not in left_out]
+        for names, what in (
+            (done, "not given or not there now, and whole, so the outputs stay"),
+            (changed, "taken as now, changed since the job began"),
+            (new, "added to the job"),
+            (sorted(left_out), "not given now, and left out of the job"),
+        ):
+            if names:
+                are = "input is" if len(names) == 1 else "inputs are"
+                self._note(f"{len(names):,} {are} {what}: {_names(list(names))}")
+        if not (changed or moved or new or left_out):
+            return
+        inputs = begun | changed | moved | new
+        kept = [entry for name, entry in inputs.items() if name not in left_out]
+        kinds = {"changed": changed, "added": new, "left out": sorted(left_out)}
+        changes = job.get("changes", []) + [
+            {"output": name, "change": kind} for kind in kinds for name in kinds[kind]
+        ]
+        self._write({**job, "inputs": kept} | ({"changes": changes} if changes else {}))
+
+    def _check_same(self, k: int, then: object) -> None:
+        """Refuse another content of the input of a shard that is done."""
+        if not self._same(k, then if isinstance(then, dict) else {}):
+            target, place = self.target(k), str(self._inputs[k]["path"])
+            fix = f"Put it back, or remove {target} to have it scored again."
+            rule = f"the content that {target} was scored from"
+            raise InputError(rule, "another one", place, fix)
+
+    def _check_new(self, new: _Inputs, begun: _Inputs, given: _Inputs) -> None:
+        """Refuse inputs that the job does not have, unless they are to be added."""
+        named = {entry.get("path"): name for name, entry in begun.items()}
+        for name in new:
+            before = named.get(new[name]["path"])
+            if before is not None and before not in given:
+                rule = f"the output {before} of this input, as when the job began"
+                fix = "Give the inputs as then, or --overwrite to begin anew."
+                raise InputError(rule, name, str(new[name]["path"]), fix)
+        if new and not self._add:
+            rule = f"the inputs of the job that has begun, {len(begun):,} of them"
+            fix = "Give --resume --add to take them up, or --overwrite to begin anew."
+            got = f"{len(new):,} more, {_names(list(new))}"
+            raise InputError(rule, got, str(self._path), fix)
+        self._check_targets(list(new), overwrite=False)
+
+    def _check_left_out(self, names: Collection[str]) -> None:
+        """Refuse to leave out what others may be at, or where a file is not ours."""
+        if names and not self._lock(WORK_LOCK, wait=False):
+            rule = "a job that no process works on, to leave inputs out"
+            fix = "Give all inputs, or wait until it has ended."
+            raise InputError(rule, "one at work", str(self.out), fix)
+        for target in (self.out / name for name in sorted(names)):
+            if target.exists():
+                rule = "an output as its manifest says, or its input to make it again"
+                fix = "Give the input, or remove the output."
+                raise InputError(rule, "another file", str(target), fix)
+
+    def _finished(self, name: str) -> dict[str, Any] | None:
+        """Read the manifest of an output of that size; None where there is none."""
+        found = read_object(self._manifest(name))
+        try:
+            same = (self.out / name).stat().st_size == (found or {}).get("size")
+        except OSError:
+            return None
+        return found if same else None
 
     # --------------------------------------------------------------------- shards
 
@@ -174,16 +306,16 @@ class Ledger:
         """Name the file that lists the bad rows of shard k."""
         return self.folder / "bad" / f"{self._targets[k]}.jsonl"
 
-    def _manifest(self, k: int) -> Path:
-        return self.folder / "shards" / f"{self._targets[k]}.json"
+    def _manifest(self, name: str) -> Path:
+        return self.folder / "shards" / f"{name}.json"
 
     def claim(self, k: int, *, wait: bool = False) -> bool:
         """Take shard k for this process; False where another has it."""
-        return self._lock(k, wait=wait)
+        return self._lock(_byte(self._targets[k]), wait=wait)
 
     def release(self, k: int) -> None:
         """Let others have shard k."""
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, k)
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _byte(self._targets[k]))
 
     def manifest(self, k: int) -> dict[str, Any] | None:
         """Read the manifest of shard k; None unless its output is what that says.
@@ -191,39 +323,42 @@ class Ledger:
         An output from before this process began is read and its checksum compared; of
         one that another process has made since, the size.
         """
-        found = read_object(self._manifest(k))
-        if found is None:
-            return None
-        target = self.target(k)
+        found = self._finished(self._targets[k])
         try:
-            same = target.stat().st_size == found.get("size")
-            if same and k in self._old:
-                same = file_digest(target) == found.get("sha256")
+            if found is not None and k in self._old:
+                if file_digest(self.target(k)) != found.get("sha256"):
+                    return None
+                self._old.discard(k)
         except OSError:
             return None
-        if same:
-            self._old.discard(k)
-        return found if same else None
+        return found
 
     def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
         """Say that shard k is whole: the last thing that is done for it."""
-        path = self._manifest(k)
+        path = self._manifest(self._targets[k])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(manifest, indent=1))
 
     def forget(self, k: int) -> None:
         """Take back that shard k is whole, and remove what was left of it."""
-        for path in (self._manifest(k), self.target(k), self.bad_rows(k)):
+        manifest = self._manifest(self._targets[k])
+        for path in (manifest, self.target(k), self.bad_rows(k)):
             path.unlink(missing_ok=True)
             remove_leftovers(path)
 
     def finish_job(self) -> bool:
-        """Write ``manifest.json`` of the whole job, if all shards are whole."""
-        shards = [read_object(self._manifest(k)) for k in range(len(self._targets))]
-        if any(s is None for s in shards):
-            return False
-        whole = {**self._job, "shards": shards}
-        write_whole(self.folder / "manifest.json", json.dumps(whole, indent=1))
+        """Write ``manifest.json`` of the whole job, if all shards are whole.
+
+        Those that other processes have added are among them.
+        """
+        with self._locked(JOB_LOCK):
+            job = read_object(self._path) or {}
+            names = [str(i["output"]) for i in job.get("inputs", [])]
+            shards = [read_object(self._manifest(name)) for name in names]
+            if any(s is None for s in shards):
+                return False
+            whole = {**job, "shards": shards}
+            write_whole(self.folder / "manifest.json", json.dumps(whole, indent=1))
         return True
 
     # ---------------------------------------------------------------------- locks
@@ -243,6 +378,19 @@ class Ledger:
             yield
         finally:
             fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+
+
+def _byte(name: str) -> int:
+    """Choose the byte of the lock file that stands for an output, by its name."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big")
+
+
+def _content(entry: Mapping[str, Any]) -> tuple[object, object]:
+    return entry.get("size"), entry.get("ends")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join([*names[:MOST_NAMES], *["..."] * (len(names) > MOST_NAMES)])
 
 
 def _differences(

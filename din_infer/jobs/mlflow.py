@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -17,12 +18,13 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
 from din_infer.errors import ModelError
+from din_infer.local_path import local_path
 from din_infer.model_file import ModelFile
 from din_infer.model_format import GOLDEN_KEY, MODEL_ID_KEY
 from din_infer.predictor import Predictor
@@ -30,14 +32,22 @@ from din_infer.spec import FeatureSpec
 
 __all__ = ["log_model", "save_model", "signature"]
 
-TYPES = {"string": DataType.string, "int64": DataType.long, "float": DataType.double}
+# Of a model that was saved before `signature` left the type of lists open.
+REWRITES = (
+    "{}: the saved signature declares the type of lists; MLflow then rewrites nulls in"
+    " lists before the model sees them, and scores may be wrong. Save the model again"
+    " by din_infer.jobs.mlflow.save_model."
+)
+TYPES = {"string": DataType.string, "float": DataType.double}
 
 
 def signature(spec: FeatureSpec) -> ModelSignature:
     """Say the columns of a spec in MLflow's types, and that a score comes out.
 
-    Lists are not required, so that MLflow takes null ones, which are empty to the
-    model; a table without such a column is still refused, by the model.
+    Lists and whole numbers are of any type, and so not required: MLflow passes on what
+    it is given. Of a declared type it would rewrite nulls in lists, and cut fractions
+    off numbers in JSON. A table without such a column, or with other values, is refused
+    by the model.
 
     Parameters
     ----------
@@ -50,8 +60,8 @@ def signature(spec: FeatureSpec) -> ModelSignature:
     """
     columns: dict[str, ColSpec] = {}
     for c in sorted(spec.reads, key=lambda c: c.is_length):
-        kind = Array(TYPES[c.dtype]) if c.is_list else TYPES[c.dtype]
-        required = not c.is_list and c.name not in spec.optional_columns
+        kind = AnyType() if c.is_list else TYPES.get(c.dtype, AnyType())
+        required = kind != AnyType() and c.name not in spec.optional_columns
         columns.setdefault(c.name, ColSpec(kind, c.name, required=required))
     names = (*spec.columns, *spec.optional_columns)
     inputs = Schema([columns[name] for name in names])
@@ -86,9 +96,12 @@ def save_model(
     ------
     ModelError
         If it is no model, or has no feature spec.
+    InputError
+        If `path` is a URL.
     """
+    folder = local_path(path, "path")
     with _prepared(model, device, threads, options) as given:
-        mlflow.pyfunc.save_model(os.fspath(path), **given)
+        mlflow.pyfunc.save_model(os.fspath(folder), **given)
 
 
 def log_model(
@@ -133,7 +146,7 @@ def _prepared(
 ) -> Iterator[dict[str, Any]]:
     """Check a model, and make the arguments that MLflow saves it by."""
     known = ModelFile.read(model)
-    path = Path(model).absolute()
+    path = local_path(model, "model").absolute()
     Predictor(path, device="cpu")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "din")
@@ -182,7 +195,13 @@ def _load_pyfunc(
     found = sorted(Path(data_path).glob("*.onnx"))
     if len(found) != 1:
         raise ModelError("one .onnx in the saved model", len(found), data_path)
-    return _Scores(Predictor(found[0], **(model_config or {})))
+    predictor = Predictor(found[0], **(model_config or {}))
+    saved = next(p for p in Path(data_path).parents if (p / "MLmodel").is_file())
+    given = Model.load(saved).get_input_schema()
+    kinds = given.input_types() if given else []
+    if any(isinstance(kind, Array) for kind in kinds):
+        warnings.warn(REWRITES.format(saved), stacklevel=2)
+    return _Scores(predictor)
 
 
 class _Scores:

@@ -4,25 +4,29 @@
 """
 
 import os
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from din_infer.errors import InputError
+from din_infer.errors import InputError, ModelError, check_count
 from din_infer.jobs.batches import BatchScorer
 from din_infer.jobs.forms import OnError, output_schema
+from din_infer.jobs.ray_blocks import plain_columns, plain_schema
 from din_infer.jobs.workers import open_model, score_batch
+from din_infer.local_path import local_path
 from din_infer.model_file import ModelFile
 
 __all__ = ["Scorer", "score_dataset"]
 
-# Where Ray's type for arrays of various lengths has their values.
-DATA = "data"
+WAITS = (
+    "an actor takes {1:g} of the cluster's {0:g} CPUs, and reading needs one more:"
+    " unless the cluster grows, the job will wait for ever. Give fewer num_cpus;"
+    " threads may be more."
+)
 
 
 class Scorer:
@@ -78,8 +82,10 @@ class Scorer:
         InputError
             Naming column and row, where the batch does not fit the spec.
         """
-        columns = [_plain(column) for column in table.columns]
-        table = pa.Table.from_arrays(columns, names=table.column_names)
+        if not isinstance(table, pa.Table):
+            fix = 'Give batch_format="pyarrow" to map_batches.'
+            raise InputError("a pyarrow.Table", type(table).__name__, "batch", fix)
+        table = plain_columns(table, self._predictor.spec)
         # blocks may differ: where all lists are empty, their values have no type
         if self._scorer is None or table.schema != self._schema:
             self._schema = table.schema
@@ -89,27 +95,6 @@ class Scorer:
         narrow = table.select(self._scorer.columns).combine_chunks()
         scored = [score_batch(self._scorer, b, self._keep) for b in narrow.to_batches()]
         return pa.Table.from_batches(scored, self._scorer.schema)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Take the lists out of Ray's own types: it makes tensors of NumPy arrays."""
-    kind = _plain_type(column.type)
-    if kind == column.type:
-        return column
-    chunks = [c.storage for c in column.chunks]
-    if kind != column.type.storage_type:
-        chunks = [pc.struct_field(c, DATA) for c in chunks]
-    return pa.chunked_array(chunks, kind)
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if not isinstance(kind, pa.ExtensionType):
-        return kind
-    stored = kind.storage_type
-    # arrays of various lengths: their values, and a shape that says nothing more
-    if pa.types.is_struct(stored) and getattr(kind, "ndim", 0) == 1:
-        return stored.field(DATA).type
-    return stored
 
 
 def _granted_cpus() -> int:
@@ -148,7 +133,8 @@ def score_dataset(
         Rows scored at a time.
     concurrency : int or (int, int), optional
         Actors; or the fewest and the most. By default one, and as many more as the
-        cluster has room for.
+        cluster has room for. Actors that would take every CPU of the cluster, so that
+        nothing could be read, are begun when there is room.
     num_cpus : float
         CPUs of each actor, and threads of its Predictor.
     num_gpus : float
@@ -170,18 +156,24 @@ def score_dataset(
         errors, with those of `Scorer` as the cause.
     ModelError
         If `model` is here and is no model.
+
+    Warns
+    -----
+    UserWarning
+        If one actor takes every CPU of the cluster, as it is now: unless it grows,
+        reading will wait for ever.
     """
     if num_gpus < 0 or num_cpus < 0:
         got = f"num_cpus={num_cpus}, num_gpus={num_gpus}"
         raise InputError("resources of at least 0", got, "score_dataset")
     model_id = None
-    if Path(model).exists():
+    if local_path(model, "model", ModelError).exists():
         known = ModelFile.read(model)
         model_id = known.model_id
         schema = dataset.schema(fetch_if_missing=False)
         base = None if schema is None else schema.base_schema
-        if isinstance(base, pa.Schema):
-            plain = pa.schema([f.with_type(_plain_type(f.type)) for f in base])
+        plain = plain_schema(base) if isinstance(base, pa.Schema) else None
+        if plain is not None:
             output_schema(known.spec, plain, keep, explode, on_error)
     return dataset.map_batches(
         Scorer,
@@ -196,15 +188,26 @@ def score_dataset(
         },
         batch_format="pyarrow",
         batch_size=batch_size,
-        compute=_pool(concurrency),
+        compute=_pool(concurrency, num_cpus),
         num_cpus=num_cpus,
         num_gpus=num_gpus or None,
         **options,
     )
 
 
-def _pool(concurrency: int | tuple[int, int] | None) -> ActorPoolStrategy:
-    if isinstance(concurrency, tuple):
-        fewest, most = concurrency
-        return ActorPoolStrategy(min_size=fewest, max_size=most)
-    return ActorPoolStrategy(size=concurrency)
+def _pool(
+    concurrency: int | tuple[int, int] | None, num_cpus: float
+) -> ActorPoolStrategy:
+    """Make a pool that leaves a CPU to the tasks that read, as the cluster is now."""
+    fewest, most = 1, None
+    if concurrency is not None:
+        many = concurrency if isinstance(concurrency, tuple) else (concurrency,) * 2
+        fewest, most = many
+    check_count(fewest, "concurrency")
+    check_count(fewest if most is None else most, "concurrency", fewest)
+    there = ray.cluster_resources().get("CPU", 0)
+    if num_cpus and 0 < there < fewest * num_cpus + 1:  # Ray reads in tasks of one CPU
+        fewest = max(1, int((there - 1) // num_cpus))
+        if there < num_cpus + 1:
+            warnings.warn(WAITS.format(there, num_cpus), stacklevel=3)
+    return ActorPoolStrategy(min_size=fewest, max_size=most)

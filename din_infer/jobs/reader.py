@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from din_infer.errors import InputError
+from din_infer.jobs.forms import Kept
 from din_infer.jobs.sources import Source
 
 __all__ = ["BATCH_BYTES", "Reader", "cut", "one_batch", "unreadable"]
@@ -22,10 +23,13 @@ class Reader:
         Of the table, once `prepare` has made it of a batch.
     num_rows : int or None
         None where only reading tells.
+    kept : list of Kept
+        Where the columns to keep are, that it was opened with.
     """
 
     schema: pa.Schema
     num_rows: int | None = None
+    kept: list[Kept]
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Read batches of `rows` rows, or fewer where they are large.
@@ -46,7 +50,7 @@ class Reader:
     ) -> pa.RecordBatch:
         """Make of a batch, or a slice of it, one with the columns; here, itself.
 
-        Rows that cannot be parsed are left out where `errors` takes their errors.
+        Where `errors` takes the errors of rows, null is what cannot be parsed of them.
 
         Raises
         ------

@@ -1,43 +1,67 @@
 """Read text as a table: CSV, and JSON lines.
 
-Text is cut into lines here and parsed by `prepare`, which may run in another thread:
-there a bad line is found as any bad row is.
+Text is cut into records here and parsed by `prepare`, which may run in another thread:
+there a bad record is found as any bad row is. What a text means depends on the record
+and on the first ones of its file, never on where batches are cut.
 """
 
 import codecs
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
 from din_infer.errors import InputError
+from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
+from din_infer.jobs.text_options import SEPARATOR, TextOptions
+from din_infer.jobs.text_records import RecordCutter, cut_lines, raw_bytes
+from din_infer.jobs.text_values import (
+    are_quoted,
+    find_signs,
+    json_value,
+    load_json,
+    member,
+    read_brackets,
+    shown,
+    texts_of,
+    to_numbers,
+    to_text,
+)
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Csv", "JsonLines"]
 
 BLOCK_BYTES = 1 << 20
 LINE = "line"
-SOME_LINES = 1000  # which tell the types of columns that the spec does not name
+# which tell the forms of a file's columns
+HEAD_RECORDS, HEAD_BYTES = 1000, 1 << 20
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+
+Errors = dict[int, InputError]
 
 
 class _Text(Reader):
-    """Lines of text: batches hold them as they are, `prepare` parses."""
+    """Records of text: batches hold them as they are, `prepare` parses."""
 
     def __init__(self, source: Source, file: BinaryIO) -> None:
         self._source, self._raw = source, file
         self._size = 0 if source.path is None else source.path.stat().st_size
         self._read_bytes = 0
         self._columns: list[str] = []
-        self._lists = self._lines()
-        self._head = next(self._lists, [])
+        self._rest = self._cut(self._utf8())
+        self._first: list[pa.LargeBinaryArray] = []
+        self._head = self._read_head()
 
     def _blocks(self) -> Iterator[bytes]:
         """Read blocks, decompressed where the file's name says so."""
@@ -52,92 +76,75 @@ class _Text(Reader):
                 self._read_bytes = self._raw.tell()
             yield block
 
-    def _lines(self) -> Iterator[list[bytes]]:
-        """Cut blocks into lines; blank ones are none."""
-        rest: list[bytes] = []
-        for block in self._blocks():
-            rest.append(block)
-            if b"\n" in block:
-                *whole, last = b"".join(rest).split(b"\n")
-                rest = [last]
-                yield [line for line in whole if line.strip()]
-        yield [line for line in (b"".join(rest),) if line.strip()]
+    def _utf8(self) -> Iterator[bytes]:
+        """Read blocks without a byte order mark; refuse the one of other encodings."""
+        blocks = self._blocks()
+        start = b""
+        for block in blocks:
+            start += block
+            if len(start) >= len(codecs.BOM_UTF8):
+                break
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            fix = "Convert it first: iconv -f UTF-16 -t UTF-8."
+            raise InputError("text in UTF-8", "UTF-16", str(self._source), fix)
+        yield start.removeprefix(codecs.BOM_UTF8)
+        yield from blocks
+
+    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+        """Cut blocks into records."""
+        raise NotImplementedError
+
+    def _read_head(self) -> pa.LargeBinaryArray:
+        """Read the first records, however the blocks were cut."""
+        count = size = 0
+        for records in self._rest:
+            self._first.append(records)
+            count += len(records)
+            size += records.nbytes
+            if count > HEAD_RECORDS or size > HEAD_BYTES:
+                break
+        head = pa.concat_arrays([pa.array([], pa.large_binary()), *self._first])
+        _, starts = raw_bytes(head)
+        return head[: min(HEAD_RECORDS, int((starts[:-1] < HEAD_BYTES).sum()))]
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         self._columns = list(columns)
-        lists = chain([self._head], self._lists)
+        first, self._first = self._first, []
+        some = map(self._rows_of, chain(first, self._rest))
         try:
-            arrays = (pa.array(lines, pa.large_binary()) for lines in lists)
-            yield from cut((pa.record_batch({LINE: a}) for a in arrays), rows)
+            yield from cut((pa.record_batch({LINE: a}) for a in some), rows)
         except (OSError, EOFError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
+
+    def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+        """Leave out the records that are no rows."""
+        raise NotImplementedError
 
     def prepare(
         self, batch: pa.RecordBatch, errors: list[InputError] | None = None
     ) -> pa.RecordBatch:
-        lines = batch.column(0).to_pylist()
-        found: list[InputError] = []
-        parts = self._parse_some(lines, 0, found)
+        found: Errors = {}
+        columns = self._parse(batch.column(0), found)
         if errors is not None:
-            errors += found
+            errors += found.values()
         elif found:
-            raise found[0]
-        elif len(parts) > 1:
-            raise self._no_row("lines that do not go together", 0)
-        if len(parts) == 1:
-            return parts[0]
+            raise found[min(found)]
         schema = pa.schema([self.schema.field(name) for name in self._columns])
-        return one_batch(pa.Table.from_batches(parts, schema))
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def _parse_some(
-        self, lines: list[bytes], start: int, errors: list[InputError]
-    ) -> list[pa.RecordBatch]:
-        """Parse lines that begin at row `start`; where one is bad, in halves."""
-        try:
-            return [self._parse(lines)]
-        except pa.ArrowException as error:
-            if len(lines) == 1:
-                errors.append(self._no_row(str(error).splitlines()[0], start))
-                return []
-        half = len(lines) // 2
-        return [
-            *self._parse_some(lines[:half], start, errors),
-            *self._parse_some(lines[half:], start + half, errors),
-        ]
-
-    def _no_row(self, reason: str, row: int) -> InputError:
-        return InputError(f"a row of {self._source.format}", reason, LINE, row=row)
-
-    def _sound(self, read: Callable[[list[bytes]], pa.Table]) -> list[bytes]:
-        """Take the first lines that can be parsed: they tell the types of columns."""
-        lines = self._head[:SOME_LINES]
-        try:
-            if read(lines).num_rows == len(lines):
-                return lines
-        except pa.ArrowException:
-            pass
-        sound = []
-        for line in lines:
-            with suppress(pa.ArrowException):
-                if read([line]).num_rows == 1:
-                    sound.append(line)
-        return sound
-
-    def _parse(self, lines: list[bytes]) -> pa.RecordBatch:
-        """Parse lines; ArrowException if they are no rows of the schema."""
+    def _parse(self, records: pa.LargeBinaryArray, errors: Errors) -> list[pa.Array]:
+        """Parse the columns that are read; null is what has an error of its row."""
         raise NotImplementedError
+
+    def _no_row(self, reason: object, row: int, fix: str = "") -> InputError:
+        rule = f"a row of {self._source.format}"
+        return InputError(rule, reason, LINE, fix, row=row)
 
     def fraction(self) -> float | None:
         return min(1.0, self._read_bytes / self._size) if self._size else None
 
     def close(self) -> None:
         self._raw.close()
-
-
-def _only(table: pa.Table, num_rows: int) -> pa.RecordBatch:
-    if table.num_rows != num_rows:
-        raise pa.ArrowInvalid(f"{table.num_rows} rows on {num_rows} lines")
-    return one_batch(table)
 
 
 def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
@@ -149,112 +156,567 @@ def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
     return found
 
 
-class Csv(_Text):
-    """Lists are elements between separators; nothing between commas is null.
+_ONE = {pa.string(): "text", pa.int64(): "an integer", pa.float64(): "a number"}
+_MANY = {pa.string(): "strings", pa.int64(): "integers", pa.float64(): "numbers"}
 
-    An empty text in quotes is one empty string, in a column of strings or of lists.
+
+def _rule_of(kind: pa.DataType) -> str:
+    """Say what a value of a type is."""
+    if pa.types.is_list(kind):
+        inner = kind.value_type
+        return f"a list of {_MANY.get(inner, 'objects or lists')}"
+    return _ONE[kind]
+
+
+def _unused(names: Sequence[str], name: str) -> str:
+    """Make a name that no column has."""
+    while name in names:
+        name += "'"
+    return name
+
+
+class _Form(NamedTuple):
+    """How the first lists of a column are written."""
+
+    is_bracketed: bool
+    is_quoted: bool
+    is_joined: bool
+
+
+class Csv(_Text):
+    """Lists are elements between separators, or in brackets and quotes.
+
+    What is kept is text as it is written, also of columns that the model reads.
     """
 
     def __init__(
-        self, source: Source, file: BinaryIO, spec: FeatureSpec, separator: str
+        self,
+        source: Source,
+        file: BinaryIO,
+        spec: FeatureSpec,
+        options: TextOptions,
+        keep: Sequence[str],
     ) -> None:
+        self._options = options
+        self._delimiter = options.delimiter_of(source.format)
+        self._separator = options.list_separator or SEPARATOR
+        self._cutter = RecordCutter(self._delimiter, options.escape)
+        self._names = list(options.columns)
         super().__init__(source, file)
-        self._separator = separator
-        self._delimiter = "\t" if source.format == "tsv" else ","
-        if not self._head:
-            raise unreadable(source, EOFError("no line of column names"))
-        self._header = self._head[0].removeprefix(codecs.BOM_UTF8)
-        if b"\r" in self._header.rstrip(b"\r"):
-            raise unreadable(source, ValueError("line ends that are no line feeds"))
-        self._head = self._head[1:]
+        if options.header:
+            self._take_header()
         types = _text_types(spec)
-        self._lists_of = {n: t for n, t in types.items() if pa.types.is_list(t)}
-        self._types = {**types, **dict.fromkeys(self._lists_of, pa.string())}
-        # the other columns are what their first lines say
-        lines = self._sound(lambda some: self._read_table(some, []))
-        found = self._read_table(lines, []).schema
-        self._types |= {f.name: _settle(f.type, None) for f in found}
-        wanted = self._types | self._lists_of
-        self.schema = pa.schema([f.with_type(wanted[f.name]) for f in found])
+        kinds = [pa.field(n, types.get(n, pa.string())) for n in self._names]
+        self.schema = pa.schema(kinds)
+        self._texts = {}  # columns of text, by their names here
+        self.kept = []
+        for kept in find_kept(self.schema, keep):
+            column = kept.column
+            if types.get(column, pa.string()) != pa.string():
+                column = _unused(self.schema.names, f"{column} as text")
+                self._texts[column] = kept.column
+                self.schema = self.schema.append(pa.field(column, pa.string()))
+            self.kept.append(kept._replace(column=column))
+        self._forms = self._find_forms()
 
-    def _read_table(self, lines: list[bytes], columns: list[str]) -> pa.Table:
+    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+        return self._cutter.cut(blocks)
+
+    def _take_header(self) -> None:
+        """Take the names out of the first record that is not empty."""
+        while True:
+            if not self._first:
+                raise unreadable(self._source, EOFError("no line of column names"))
+            header, self._first[0] = self._first[0][:1], self._first[0][1:]
+            self._head = self._head[1:]
+            if len(self._first[0]) == 0:
+                self._first.pop(0)
+            if len(header) and header[0].as_py() not in (b"\n", b"\r\n"):
+                break
+        reasons = self._cutter.malformed(header)
+        text, _ = raw_bytes(header)
+        if text.count(b"\r") != text.count(b"\r\n"):
+            reasons = {0: "line ends that are no line feeds"}
+        if b"\0" in text:
+            reasons = {0: "NUL bytes, as of UTF-16"}
+        for reason in reasons.values():
+            raise unreadable(self._source, ValueError(reason))
+        read = pa.csv.ReadOptions(use_threads=False, block_size=len(text) + 1)
+        table = pa.csv.read_csv(pa.BufferReader(text), read, self._parse_options())
+        self._names = table.column_names
+
+    def _find_forms(self) -> dict[str, _Form]:
+        """Tell which columns have lists in brackets, and which have the separator.
+
+        Of the first records, most must be so: as many in brackets as others; and more
+        with the separator than with what may be another one instead.
+        """
+        lists = [f.name for f in self.schema if pa.types.is_list(f.type)]
+        rows = self._rows_of(self._head)
+        found = {}
+        for name, raw in zip(lists, self._read_some(rows, 0, {}, lists), strict=True):
+            text, _ = to_text(raw)
+            brackets = _in_brackets(text)
+            plain = text.filter(pc.and_not(pc.not_equal(text, ""), brackets))
+            has_it = pc.match_substring(plain, self._separator)
+            others = pc.and_not(find_signs(plain, self._separator), has_it)
+            some, joined, other = (
+                pc.sum(each).as_py() or 0 for each in (brackets, has_it, others)
+            )
+            is_quoted = are_quoted(text.filter(brackets).to_pylist())
+            found[name] = _Form(some >= len(plain), is_quoted, joined > other)
+        return found
+
+    def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+        """Leave out empty lines, which are null where there is one column alone."""
+        if len(self._names) < 2:
+            return records
+        lengths = pc.binary_length(records)
+        if pc.min(lengths).as_py() not in (1, 2):
+            return records
+        empty = pc.is_in(records, pa.array([b"\n", b"\r\n"], pa.large_binary()))
+        return records.filter(pc.invert(empty))
+
+    def _parse(self, records: pa.LargeBinaryArray, errors: Errors) -> list[pa.Array]:
+        own = [self._texts.get(name, name) for name in self._columns]
+        malformed = self._cutter.malformed(records)
+        if not malformed:
+            arrays = self._read_some(records, 0, errors, own)
+        else:
+            for row, reason in malformed.items():
+                fix = "Give --escape if quotes are not doubled." * ("quote" in reason)
+                errors[row] = self._no_row(reason, row, fix)
+            good = np.delete(np.arange(len(records)), list(malformed))
+            some: Errors = {}
+            arrays = self._read_some(records.take(pa.array(good)), 0, some, own)
+            errors |= {int(good[k]): e.at(row=good[k]) for k, e in some.items()}
+            places = np.searchsorted(good, np.arange(len(records)))
+            lost = np.isin(np.arange(len(records)), list(malformed))
+            arrays = [a.take(pa.array(places, mask=lost)) for a in arrays]
+        columns = zip(self._columns, arrays, strict=True)
+        return [self._convert(name, raw, errors) for name, raw in columns]
+
+    def _parse_options(self) -> pa.csv.ParseOptions:
+        return pa.csv.ParseOptions(
+            delimiter=self._delimiter,
+            escape_char=self._options.escape or False,
+            newlines_in_values=True,
+            ignore_empty_lines=False,
+        )
+
+    def _read_some(
+        self,
+        records: pa.LargeBinaryArray,
+        start: int,
+        errors: Errors,
+        names: list[str],
+    ) -> list[pa.Array]:
+        """Read fields as bytes; where records, from `start` on, are bad, in halves."""
+        try:
+            return self._read(records, names)
+        except pa.ArrowException as error:
+            if len(records) == 1:
+                errors[start] = self._no_row(str(error).splitlines()[0], start)
+                return [pa.nulls(1, pa.binary()) for _ in names]
+        half = len(records) // 2
+        first = self._read_some(records[:half], start, errors, names)
+        second = self._read_some(records[half:], start + half, errors, names)
+        return [pa.concat_arrays(pair) for pair in zip(first, second, strict=True)]
+
+    def _read(self, records: pa.LargeBinaryArray, names: list[str]) -> list[pa.Array]:
+        nulls = list(self._options.null_texts)
+        escape = self._options.escape
+        for text in self._options.null_texts:
+            if escape is not None and text.startswith(escape):
+                records = self._cutter.hide_escape(records, text)
+                nulls = [*nulls, "\0" + text[1:]]
+        data, _ = raw_bytes(records)
+        if data.startswith(codecs.BOM_UTF8):
+            data = codecs.BOM_UTF8 + data  # of which one is dropped
+        if len(data) == 0:
+            return [pa.array([], pa.binary()) for _ in names]
+        places = [str(self._names.index(name)) for name in names]
+        read = pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=len(data) + 1,
+            column_names=[str(k) for k in range(len(self._names))],
+        )
         convert = pa.csv.ConvertOptions(
-            column_types=self._types,
-            include_columns=columns,
-            null_values=[""],
+            column_types=dict.fromkeys(places, pa.binary()),
+            include_columns=list(dict.fromkeys(places)),
+            null_values=nulls,
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
+            check_utf8=False,
         )
-        text = b"\n".join([self._header, *lines, b""])
-        read = pa.csv.ReadOptions(use_threads=False, block_size=len(text) + 1)
-        parse = pa.csv.ParseOptions(delimiter=self._delimiter)
-        return pa.csv.read_csv(pa.BufferReader(text), read, parse, convert)
+        options = self._parse_options()
+        table = pa.csv.read_csv(pa.BufferReader(data), read, options, convert)
+        if table.num_rows != len(records):
+            raise pa.ArrowInvalid(f"{table.num_rows} rows in {len(records)} records")
+        batch = one_batch(table)
+        return [batch.column(place) for place in places]
 
-    def _parse(self, lines: list[bytes]) -> pa.RecordBatch:
-        batch = _only(self._read_table(lines, self._columns), len(lines))
-        columns = []
-        for name in self._columns:
-            column = batch.column(name)
-            if name in self._lists_of:
-                column = self._split(column, self._lists_of[name])
-            columns.append(column)
-        return pa.RecordBatch.from_arrays(columns, names=self._columns)
+    def _convert(self, name: str, raw: pa.Array, errors: Errors) -> pa.Array:
+        """Make of bytes the values of a column; report those that are none."""
+        text, bad = to_text(raw)
+        for row in bad:
+            got, fix = shown(raw[row].as_py()), "Convert the file to UTF-8 first."
+            error = InputError("text in UTF-8", got, name, fix, row=row)
+            errors.setdefault(row, error)
+        kind = self.schema.field(self.schema.names.index(name)).type
+        if pa.types.is_list(kind):
+            return self._split(name, text, kind, errors)
+        if kind == pa.string():
+            return text
+        numbers, bad = to_numbers(text, kind)
+        for row in bad:
+            got = shown(text[row].as_py())
+            errors.setdefault(row, InputError(_ONE[kind], got, name, row=row))
+        return numbers
 
-    def _split(self, column: Any, kind: pa.DataType) -> Any:  # noqa: ANN401
-        """Split text into lists; what is empty is null where it can be no number."""
-        if kind.value_type == pa.string():
-            return pc.split_pattern(column, self._separator)
-        some = pc.if_else(pc.equal(column, ""), None, column)
-        lists = pc.split_pattern(some, self._separator)
-        values = pc.if_else(pc.equal(lists.values, ""), None, lists.values)
-        values = values.cast(kind.value_type)
-        return pa.ListArray.from_arrays(lists.offsets, values, mask=lists.is_null())
+    def _split(
+        self, name: str, text: pa.Array, kind: pa.DataType, errors: Errors
+    ) -> pa.Array:
+        """Make lists of text; report what is none, or may have another form."""
+        inner = kind.value_type
+        is_string = inner == pa.string()
+        is_exact = self._options.list_separator is not None
+        is_empty = pc.equal(text, "")
+        # a dense field has no empty list
+        is_null = pc.is_null(
+            pc.if_else(is_empty, None, text) if inner == pa.float64() else text
+        )
+        if not is_string or self._options.quoted_empty == "list":
+            text = pc.if_else(is_empty, None, text)
+        found: dict[int, list[Any]] = {}
+        wrong: dict[int, str] = {}
+        between = f"with {shown(self._separator)} between them"
+        form = self._forms[name]
+        for row in _places(_in_brackets(text)):
+            value = read_brackets(text[row].as_py(), inner, is_quoted=form.is_quoted)
+            if value is not None and (form.is_bracketed or not is_string):
+                found[row] = value
+            elif value is not None:
+                wrong[row] = between
+            elif not (is_exact and is_string):
+                wrong[row] = "that JSON, Python or NumPy writes in brackets"
+        if is_string and not (is_exact or form.is_joined):
+            for row in _places(find_signs(text, self._separator)):
+                if row not in found:
+                    wrong.setdefault(row, between)
+        rest = text
+        if lost := [*found, *wrong]:
+            rest = pc.if_else(np.isin(np.arange(len(text)), lost), None, text)
+        lists = pc.split_pattern(rest, self._separator)
+        values = lists.values
+        nulls = [t for t in self._options.null_texts if t]
+        if any(pc.any(pc.match_substring(rest, t)).as_py() for t in nulls):
+            values = pc.if_else(pc.is_in(values, pa.array(nulls)), None, values)
+        if not is_string:
+            values, bad = to_numbers(values, inner)
+            owners = np.searchsorted(np.asarray(lists.offsets), bad, side="right") - 1
+            wrong |= dict.fromkeys(owners.tolist(), between)
+        for row, how in wrong.items():
+            rule = f"a list of {_MANY[inner]} {how}"
+            fix = "Give --list-separator, which is then exact."
+            error = InputError(rule, shown(text[row].as_py()), name, fix, row=row)
+            errors.setdefault(row, error)
+        lists = pa.ListArray.from_arrays(lists.offsets, values, mask=is_null)
+        if not found:
+            return lists
+        places = np.arange(len(text))
+        places[list(found)] = len(text) + np.arange(len(found))
+        others = pa.array(list(found.values()), kind)
+        return pa.concat_arrays([lists.cast(kind), others]).take(pa.array(places))
+
+
+def _in_brackets(text: pa.Array) -> pa.BooleanArray:
+    return pc.and_(pc.starts_with(text, "["), pc.ends_with(text, "]"))
+
+
+def _places(chosen: pa.BooleanArray) -> list[int]:
+    """List where values are true."""
+    if not pc.any(chosen).as_py():
+        return []
+    found: list[int] = pc.indices_nonzero(chosen).to_pylist()
+    return found
 
 
 class JsonLines(_Text):
-    """One object on each line; types are the spec's, and what the first lines say."""
+    """One object on each line; a key that a line leaves out is null.
 
-    def __init__(self, source: Source, file: BinaryIO, spec: FeatureSpec) -> None:
+    Columns that the model reads have the spec's types. Others are text: strings as
+    they are, of other values the JSON.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        file: BinaryIO,
+        spec: FeatureSpec,
+        options: TextOptions,
+        keep: Sequence[str],
+    ) -> None:
+        self._absent: set[str] = set()
         super().__init__(source, file)
         types = _text_types(spec)
-        if not self._head:
-            self.schema = pa.schema(list(types.items()))
-            return
-        lines = self._sound(lambda some: self._read_table(some, None))
-        found = self._read_table(lines, None).schema
-        self.schema = pa.schema([_settle_field(f, types) for f in found])
+        self._encoder = spec.encoder
+        rows = self._find_objects()
+        is_empty = len(self._rows_of(self._head)) == 0
+        fields = types.copy() if is_empty else _find_fields(rows, types)
+        self._absent = self._add_absent(fields, types)
+        self._late = {
+            name: types[name]
+            for name in (
+                *spec.encoder.optional_user_columns,
+                *spec.encoder.optional_candidate_columns,
+            )
+            if name not in fields
+        }
+        self.schema = pa.schema(list(fields.items()))
+        self._texts = {
+            n: n for n, t in fields.items() if n not in types and t == pa.string()
+        }
+        self.kept = []
+        inner = [n for t in fields.values() for n in _inner(t)]
+        for kept in find_kept(self.schema, keep):
+            column = kept.column
+            if column not in types and column not in inner:
+                if column not in fields:
+                    self._absent.add(column)
+                elif fields[column] != pa.string():
+                    column = _unused(self.schema.names, f"{column} as text")
+                if column not in fields:
+                    self.schema = self.schema.append(pa.field(column, pa.string()))
+                    self._texts[column] = kept.column
+            self.kept.append(kept._replace(column=column))
+        self._absent -= set(options.columns)
+        if is_empty:
+            self._absent = set()
 
-    def _read_table(self, lines: list[bytes], schema: pa.Schema | None) -> pa.Table:
-        if not all(line.lstrip().startswith(b"{") for line in lines):
-            message = "a line that is no object"
-            raise pa.ArrowInvalid(message)  # pyarrow would end the process
-        text = b"\n".join([*lines, b""])
-        read = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
-        how = "infer" if schema is None else "ignore"
-        parse = pa.json.ParseOptions(schema, unexpected_field_behavior=how)
-        return pa.json.read_json(pa.BufferReader(text), read, parse)
+    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+        return cut_lines(self._refuse_array(blocks))
 
-    def _parse(self, lines: list[bytes]) -> pa.RecordBatch:
-        schema = pa.schema([self.schema.field(name) for name in self._columns])
-        if not lines:
-            return pa.RecordBatch.from_pylist([], schema=schema)
-        return _only(self._read_table(lines, schema), len(lines)).select(self._columns)
+    def _refuse_array(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        start = b""
+        for block in blocks:
+            start += block
+            if start.strip():
+                break
+        if start.lstrip().startswith(b"["):
+            raise self._other_form("a JSON array")
+        yield start
+        yield from blocks
+
+    def _other_form(self, got: str) -> InputError:
+        rule = "JSON lines, one object on each line"
+        fix = "Write it as lines: jq -c .[], or pandas' to_json(orient='records',"
+        if got != "a JSON array":
+            fix = "Write it as lines: jq -c ., or pandas' to_json(orient='records',"
+        return InputError(rule, got, str(self._source), f"{fix} lines=True).")
+
+    def _find_objects(self) -> list[dict[str, Any]]:
+        """Parse the first lines; leave out those that are no objects."""
+        lines = self._rows_of(self._head).to_pylist()
+        found = []
+        for line in lines:
+            with suppress(ValueError):
+                value = load_json(line.decode())
+                if isinstance(value, dict):
+                    found.append(value)
+        if lines and not found and lines[0].strip() == b"{":
+            raise self._other_form("an object on several lines")
+        return found
+
+    def _add_absent(
+        self, fields: dict[str, pa.DataType], types: dict[str, pa.DataType]
+    ) -> set[str]:
+        """Add the model's columns that the first lines do not have; return them."""
+        encoder = self._encoder
+        structs = [n for n, t in fields.items() if _inner(t)]
+        inside = {n for s in structs for n in _inner(fields[s])}
+        wanted = (*encoder.user_columns, *encoder.candidate_columns)
+        missing = [n for n in dict.fromkeys(wanted) if n not in {*fields, *inside}]
+        own = [n for n in encoder.candidate_columns if n in fields]
+        is_deeper = any(_depth(fields[n]) > _depth(types[n]) for n in own)
+        for name in missing:
+            if name not in encoder.candidate_columns:
+                fields[name] = types[name]
+            elif structs:
+                kind = fields[structs[0]].value_type
+                more = [*kind, pa.field(name, types[name])]
+                fields[structs[0]] = pa.list_(pa.struct(more))
+            else:
+                fields[name] = pa.list_(types[name]) if is_deeper else types[name]
+        return set(missing)
+
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Read batches; at the end, refuse a file that lacks a column on every line."""
+        yield from super().batches(columns, rows)
+        if self._absent:
+            names = ", ".join(sorted(self._absent))
+            rule = f"lines that have the keys {names}"
+            fix = "Name by --columns what is null on every line."
+            raise InputError(rule, "none", str(self._source), fix)
+
+    def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+        """Leave out blank lines; note which keys are there."""
+        text, starts = raw_bytes(records)
+        for name in list(self._absent):
+            forms = (json.dumps(name, ensure_ascii=e) for e in (False, True))
+            if any(form.encode() in text for form in forms):
+                self._absent.remove(name)
+        values = np.frombuffer(text, np.uint8)
+        odd = np.flatnonzero(values[starts[:-1]] != ord("{"))
+        blank = [k for k in odd if not records[int(k)].as_py().strip()]
+        if not blank:
+            return records
+        return records.take(pa.array(np.delete(np.arange(len(records)), blank)))
+
+    def _parse(self, records: pa.LargeBinaryArray, errors: Errors) -> list[pa.Array]:
+        kinds = {f.name: f.type for f in self.schema}
+        read = {n: kinds[n] for n in self._columns if n not in self._texts} | self._late
+        schema = pa.schema(list(read.items()))
+        text, _ = raw_bytes(records)
+        try:
+            arrays = _read_json(text, len(records), schema)
+        except pa.ArrowException:
+            arrays = self._read_slowly(records, schema, errors)
+        made = dict(zip(read, arrays, strict=True))
+        for name in self._late:
+            for row in np.flatnonzero(made[name].is_valid()):
+                first = f"the first {len(self._head):,} lines"
+                rule = f"a column that {first} have, or none"
+                error = InputError(rule, "it later", name, row=row)
+                errors.setdefault(int(row), error)
+        texts = [n for n in self._columns if n in self._texts]
+        if texts:
+            made |= self._read_texts(records, texts, errors)
+        return [made[name] for name in self._columns]
+
+    def _read_slowly(
+        self, records: pa.LargeBinaryArray, schema: pa.Schema, errors: Errors
+    ) -> list[pa.Array]:
+        """Read lines one by one, to name what is wrong; 3.0 is a whole number."""
+        columns: list[list[Any]] = [[] for _ in schema]
+        for row, line in enumerate(records.to_pylist()):
+            value: Mapping[str, Any] = {}
+            try:
+                value = load_json(line.decode())
+                if not isinstance(value, dict):
+                    raise ValueError("a line that is no object")
+            except ValueError as error:
+                errors.setdefault(row, self._no_row(error, row))
+                value = {}
+            for field, column in zip(schema, columns, strict=True):
+                try:
+                    column.append(json_value(member(value, field.name), field.type))
+                except ValueError:
+                    errors.setdefault(row, _no_value(value[field.name], field, row))
+                    column.append(None)
+        found = zip(columns, schema, strict=True)
+        return [pa.array(column, field.type) for column, field in found]
+
+    def _read_texts(
+        self, records: pa.LargeBinaryArray, names: list[str], errors: Errors
+    ) -> dict[str, pa.Array]:
+        """Take values as they are written."""
+        wanted = {self._texts[name] for name in names}
+        columns: dict[str, list[str | None]] = {name: [] for name in names}
+        for row, line in enumerate(records.to_pylist()):
+            found: dict[str, str | None] = {}
+            try:
+                for key, value in texts_of(line.decode()):
+                    if key in wanted:
+                        if key in found:
+                            raise ValueError(f"the key {key!r} twice")
+                        if value is not None:
+                            value.encode()
+                        found[key] = value
+            except (ValueError, RecursionError) as error:
+                errors.setdefault(row, self._no_row(error, row))
+                found = {}
+            for name in names:
+                columns[name].append(found.get(self._texts[name]))
+        return {name: pa.array(values, pa.string()) for name, values in columns.items()}
 
 
-def _settle_field(column: pa.Field, types: Mapping[str, pa.DataType]) -> pa.Field:
-    """Take the spec's type for a column, or for what is in its lists of structs."""
-    kind = column.type
-    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
-        inner = [_settle_field(f, types) for f in kind.value_type]
-        return column.with_type(pa.list_(pa.struct(inner)))
-    return column.with_type(_settle(kind, types.get(column.name)))
+def _read_json(text: bytes, num_rows: int, schema: pa.Schema) -> list[pa.Array]:
+    """Read lines by Arrow; ArrowInvalid if it would take one in another way."""
+    is_plain = text.startswith(b"{") and text.count(b"\n{") == num_rows - 1
+    # Arrow takes Inf for a number, and NUL for the end of the text
+    if not is_plain or b"\0" in text or re.search(rb"[:\[,]\s*-?Inf(?!inity)", text):
+        raise pa.ArrowInvalid("lines for the slow reader")
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        raise pa.ArrowInvalid("bytes that are no UTF-8") from None
+    read = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    parse = pa.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+    table = pa.json.read_json(pa.BufferReader(text), read, parse)
+    if table.num_rows != num_rows:
+        raise pa.ArrowInvalid(f"{table.num_rows} rows on {num_rows} lines")
+    batch = one_batch(table)
+    return [batch.column(name) for name in schema.names]
 
 
-def _settle(found: pa.DataType, wanted: pa.DataType | None) -> pa.DataType:
-    """Take the wanted type for the values, at the depth of lists that was found."""
-    if wanted is None:
-        return pa.string() if found == pa.null() else found
-    if pa.types.is_list(found) or pa.types.is_list(wanted):
-        inner = [k.value_type if pa.types.is_list(k) else k for k in (found, wanted)]
-        return pa.list_(_settle(*inner))
-    return wanted
+def _no_value(value: object, field: pa.Field, row: int) -> InputError:
+    fix = ""
+    if pa.types.is_list(field.type) and isinstance(value, str):
+        fix = "Write it as a JSON array of its elements."
+    got = shown(json.dumps(value, ensure_ascii=False, default=float))
+    return InputError(_rule_of(field.type), got, field.name, fix, row=row)
+
+
+def _inner(kind: pa.DataType) -> list[str]:
+    """List the fields of a list of objects."""
+    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)):
+        return []
+    return [field.name for field in kind.value_type]
+
+
+def _depth(kind: pa.DataType) -> int:
+    return 1 + _depth(kind.value_type) if pa.types.is_list(kind) else 0
+
+
+def _find_fields(
+    rows: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
+) -> dict[str, pa.DataType]:
+    """Find the keys of objects, and the type of each one's values.
+
+    The values' type is the spec's, in as many lists as most values are. What the spec
+    does not name is text, or a list of objects with what it names.
+    """
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for key, value in row.items():
+            values.setdefault(key, []).append(value)
+    found = {}
+    for key, some in values.items():
+        if key in types:
+            found[key] = _nested(types[key], some)
+            continue
+        lists = [v for v in some if isinstance(v, list)]
+        objects = [v for some in lists for v in some if isinstance(v, dict)]
+        inner = {n: t for n, t in _find_fields(objects, types).items() if n in types}
+        kind = pa.list_(pa.struct(list(inner.items()))) if inner else pa.string()
+        found[key] = kind
+    return found
+
+
+def _nested(kind: pa.DataType, values: Sequence[Any]) -> pa.DataType:
+    """Put a type into as many lists as most values are; empty lists tell little."""
+
+    def depth(value: object) -> int:
+        if not isinstance(value, list):
+            return 0
+        return 1 + max(map(depth, value), default=0)
+
+    some = [v for v in values if v is not None and v != []] or [
+        v for v in values if v == []
+    ]
+    counts = Counter(map(depth, some))
+    most = max(counts, key=lambda d: (counts[d], d), default=0)
+    while _depth(kind) < most:
+        kind = pa.list_(kind)
+    return kind

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
-from din_infer.jobs.sources import Source, read_footer
+from din_infer.jobs.sources import Source, read_footer, read_names, readable_names
+from din_infer.jobs.text_options import TextOptions
 from din_infer.spec import FeatureSpec
 
 __all__ = ["open_reader"]
@@ -21,7 +24,12 @@ BATCH_VALUES = 1 << 18
 MOST_ROWS = 1024
 
 
-def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Reader:
+def open_reader(
+    source: Source,
+    spec: FeatureSpec,
+    text: TextOptions | None = None,
+    keep: Sequence[str] = (),
+) -> Reader:
     """Open a source.
 
     Parameters
@@ -29,8 +37,10 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
     source : Source
     spec : FeatureSpec
         Says what the text of CSV and JSON lines means.
-    separator : str
-        Between the elements of a list, in CSV.
+    text : TextOptions, optional
+        Say how it is written.
+    keep : sequence of str
+        Columns to keep, as `find_kept` takes them.
 
     Raises
     ------
@@ -38,65 +48,100 @@ def open_reader(source: Source, spec: FeatureSpec, separator: str = "|") -> Read
         If it cannot be read.
     """
     file = None
+    text = TextOptions() if text is None else text
     try:
         if source.format == "parquet":
-            return ParquetReader(source)
-        file = source.open()
-        if source.format == "arrow":
-            return ArrowReader(source, file)
-        if source.format == "jsonl":
-            return JsonLines(source, file, spec)
-        return Csv(source, file, spec, separator)
+            reader: Reader = ParquetReader(source)
+        else:
+            file = source.open()
+            if source.format == "jsonl":
+                return JsonLines(source, file, spec, text, keep)
+            if source.format != "arrow":
+                return Csv(source, file, spec, text, keep)
+            reader = ArrowReader(source, file)
+        reader.kept = find_kept(reader.schema, keep)
     except BaseException as error:
         if file is not None:
             file.close()
         if isinstance(error, OSError | EOFError | UnicodeError | pa.ArrowException):
             raise unreadable(source, error) from None
         raise
+    return reader
 
 
 class ParquetReader(Reader):
     """Row groups of any size are read by the page, with a buffer for each column."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, metadata: pq.FileMetaData | None = None) -> None:
         self._source = source
-        self._file = read_footer(str(source))
+        self._file = read_footer(str(source), metadata)
         self.schema = self._file.schema_arrow
         self.num_rows = self._file.metadata.num_rows
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self,
+        columns: Sequence[str],
+        rows: int,
+        groups: Sequence[int] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Read batches as every reader does; of some row groups alone, if given."""
+        if groups is None:
+            groups = range(self._file.num_row_groups)
         try:
-            yield from cut(self._groups(list(columns), rows), rows)
+            yield from cut(self._groups(list(columns), rows, groups), rows)
         except (OSError, UnicodeError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
-    def _groups(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def _groups(
+        self, columns: list[str], rows: int, groups: Sequence[int]
+    ) -> Iterator[pa.RecordBatch]:
         metadata = self._file.metadata
-        all_leaves = map(metadata.schema.column, range(len(metadata.schema)))
-        tops = [leaf.path.partition(".")[0] for leaf in all_leaves]
-        leaves = [i for i, top in enumerate(tops) if top in columns]
-        for group in range(metadata.num_row_groups):
+        leaves = self._leaves(columns)
+        for group in groups:
             about = metadata.row_group(group)
             if about.num_rows == 0:
                 continue
             # `column` ends the process where metadata is damaged; reading raises
-            next(self._read(group, columns, 1), None)
+            next(self._read(group, leaves, 1), None)
             values = sum(about.column(i).num_values for i in leaves)
             # values are counted, not bytes: encodings hide how large they become
             fitting = BATCH_VALUES * about.num_rows // max(1, values)
             most = max(1, min(rows, fitting, MOST_ROWS))
-            yield from self._read(group, columns, most)
+            yield from self._read(group, leaves, most)
+
+    def _leaves(self, columns: Sequence[str]) -> list[int]:
+        """List the stored columns of some columns, and none of any other.
+
+        By name, pyarrow would take `a.b` too where `a` is asked for: it may be
+        encrypted, of which the metadata ends the process.
+        """
+        found: list[int] = []
+        start = 0
+        for field in self.schema:
+            stop = start + _count_leaves(field.type)
+            found += range(start, stop) if field.name in columns else ()
+            start = stop
+        return found
 
     def _read(
-        self, group: int, columns: list[str], rows: int
+        self, group: int, leaves: list[int], rows: int
     ) -> Iterator[pa.RecordBatch]:
-        batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
-            rows, row_groups=[group], columns=columns, use_threads=False
+        batches: Iterator[pa.RecordBatch] = self._file.reader.iter_batches(
+            rows, row_groups=[group], column_indices=leaves, use_threads=False
         )
         return batches
 
     def close(self) -> None:
         self._file.close()
+
+
+def _count_leaves(kind: pa.DataType) -> int:
+    """Count the columns that Parquet stores for a type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _count_leaves(kind.storage_type)
+    if pa.types.is_dictionary(kind) or not pa.types.is_nested(kind):
+        return 1
+    return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
 
 
 class ArrowReader(Reader):
@@ -114,6 +159,8 @@ class ArrowReader(Reader):
                 self._file.seek(0)
             self._reader = pa.ipc.open_stream(self._file)
         self.schema = self._reader.schema
+        with readable_names(str(source)):
+            read_names(self.schema)
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         try:

@@ -5,7 +5,7 @@ read (a thread) ─► prepare, encode, run (worker threads, in order) ─► wr
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -21,7 +21,14 @@ from din_infer.jobs.output import Output
 from din_infer.jobs.pipeline import ahead, in_order
 from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import open_reader
-from din_infer.jobs.sources import Identity, Source, in_file
+from din_infer.jobs.sources import (
+    Identity,
+    Source,
+    content_digest,
+    in_file,
+    in_path,
+)
+from din_infer.jobs.text_options import TextOptions
 from din_infer.predictor import Predictor
 from din_infer.whole_file import writing
 
@@ -37,7 +44,8 @@ class Summary:
 
     `rows`, `bad_rows`, `seconds` and `fields` count what this process scored; `files`
     are the outputs it wrote, `whole` those that were whole before or that other
-    processes wrote, `failed` maps inputs to why they have no output.
+    processes wrote, `failed` maps inputs to why they have no output, `notes` say which
+    files of folders are not read, and what has changed since a resumed job began.
     """
 
     model_id: str
@@ -50,6 +58,7 @@ class Summary:
     whole: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     fields: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rows_per_second(self) -> float:
@@ -86,12 +95,25 @@ class Shard:
     error: Exception | None = None
     num_rows: int | None = None
     ready: tuple[Reader, BatchScorer] | None = None  # of what opens once only
+    columns: tuple[str, ...] = ()  # that are read
+    content: str | None = None  # the digest of what has been read
+
+    def has_content(self, then: Mapping[str, Any]) -> bool:
+        """Tell whether the input is as a manifest says."""
+        if self.identity is None or self.error is not None:
+            return False
+        same = self.identity.is_of(then)
+        if same is None:
+            return content_digest(self.source, self.columns) == then.get("content")
+        return same
 
     def describe(self) -> dict[str, Any]:
         """Describe the input for JSON."""
         path = self.source.path
         where = "-" if path is None else os.path.abspath(path)  # noqa: PTH100
         identity = {} if self.identity is None else asdict(self.identity)
+        if self.content is not None:
+            identity["content"] = self.content
         return {"path": where, **identity, "output": str(self.source.target)}
 
 
@@ -120,7 +142,7 @@ class Job:
     on_error: OnError
     max_bad_rows: int
     batch_size: int
-    separator: str
+    text: TextOptions
     format: str | None
 
     def options(self) -> dict[str, Any]:
@@ -131,7 +153,7 @@ class Job:
             "on_error": self.on_error,
             "max_bad_rows": self.max_bad_rows,
             "batch_size": self.batch_size,
-            "list_separator": self.separator,
+            **self.text.describe(),
             "format": self.format,
             "device": self.predictor.device.partition(":")[0],
             "fused": self.predictor.fused,
@@ -140,20 +162,24 @@ class Job:
 
     def open(self, source: Source) -> tuple[Reader, BatchScorer]:
         """Open an input, and check that it has the columns."""
-        reader = open_reader(source, self.predictor.spec, self.separator)
+        reader = open_reader(source, self.predictor.spec, self.text, self.keep)
         try:
             scorer = BatchScorer(
                 self.predictor,
                 reader.schema,
-                keep=self.keep,
+                keep=reader.kept,
                 explode=self.explode,
                 on_error=self.on_error,
                 prepare=reader.prepare,
             )
         except InputError as error:
             reader.close()
-            where = str(source) if error.column == "schema" else error.column
-            raise error.at(column=where) from None
+            if error.column != "schema":
+                raise
+            columns = (*self.predictor.spec.columns, *self.keep)
+            missing = [n for n in columns if n not in reader.schema.names]
+            fix = error.fix or in_path(source, missing)
+            raise error.at(column=str(source), fix=fix) from None
         return reader, scorer
 
 
@@ -192,6 +218,7 @@ class Run:
             left = others
             if left and len(left) == before:
                 self._bar.set_postfix_str(f"{len(left)} in other processes")
+                self._bar.update(0)
                 time.sleep(WAIT_S)
         self._summary.fields = self._stats.to_dict()
 
@@ -240,6 +267,8 @@ class Run:
                     read = reader.fraction()
                     for part in scorer.cut(batch, CANDIDATES):
                         yield _Event("batch", shard, part, scorer, fraction=read)
+                if shard.source.path is not None:
+                    shard.content = content_digest(shard.source, scorer.columns)
                 self._check_same(shard)
             except (InputError, OSError) as error:
                 shard.error = shard.error or error

@@ -1,26 +1,26 @@
-"""The files of a job: which they are, whether they are still the same, Parquet."""
+"""The inputs of a job: where they are, whether they are still the same, Parquet."""
 
-import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.errors import InputError
+from din_infer.jobs.data_files import FORMATS, Note, find_files, format_of, ignore
+from din_infer.local_path import local_path
 
 __all__ = [
-    "FORMATS",
     "STDIN",
     "Identity",
     "Source",
-    "expand",
+    "content_digest",
     "find_sources",
     "found_in",
     "in_file",
@@ -28,22 +28,9 @@ __all__ = [
     "reading",
 ]
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".arrows": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-TEXT = ("csv", "tsv", "jsonl")
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 STDIN = "-"
 PAGE_BYTES = 1 << 16  # of a column of Parquet, that are read at a time
+BLOCK_BYTES = 1 << 20
 END_BYTES = 1 << 16  # of a file's start and end, which tell it from others
 
 
@@ -52,12 +39,26 @@ class Identity:
     """What tells a file from what might stand in its place later.
 
     `ends` is the SHA-256 of its first and last 64 KiB: of Parquet, the footer with the
-    places and statistics of all pages is there.
+    places, sizes and statistics of all column chunks is there.
     """
 
     size: int
     mtime_ns: int
     ends: str
+    ctime_ns: int = field(compare=False)  # a link or another mode changes it, too
+
+    def is_of(self, then: Mapping[str, Any]) -> bool | None:
+        """Tell whether a file is the one that a manifest describes, wherever it lies.
+
+        Returns None where its time has changed, and size and ends have not: all that
+        was read decides, as `content_digest` has it.
+        """
+        if (self.size, self.ends) != (then.get("size"), then.get("ends")):
+            return False
+        if self.size <= 2 * END_BYTES:
+            return True
+        times = then.get("mtime_ns"), then.get("ctime_ns")
+        return True if times == (self.mtime_ns, self.ctime_ns) else None
 
     @classmethod
     def of(cls, path: Path) -> "Identity":
@@ -67,7 +68,8 @@ class Identity:
             digest = hashlib.sha256(file.read(END_BYTES))
             file.seek(max(0, status.st_size - END_BYTES))
             digest.update(file.read(END_BYTES))
-        return cls(status.st_size, status.st_mtime_ns, digest.hexdigest())
+        ends = digest.hexdigest()
+        return cls(status.st_size, status.st_mtime_ns, ends, status.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -88,88 +90,10 @@ class Source:
         return self.path.open("rb")
 
 
-def expand(
-    inputs: Sequence[str | Path], suffixes: Iterable[str] = (".parquet",)
-) -> Iterator[Path]:
-    """List the files, and those of folders and globs in order of name.
-
-    Parameters
-    ----------
-    inputs : sequence of path
-        Files; folders, whose files of these suffixes are taken, of folders in them too;
-        or patterns such as ``shards/*.parquet``. Files and folders whose names begin
-        with "." or "_" are left out of folders, as engines leave them out.
-    suffixes : iterable of str
-
-    Raises
-    ------
-    InputError
-        If a folder has none, or a pattern matches none.
-    """
-    for path, _ in _expand(inputs, tuple(suffixes)):
-        yield path
-
-
-def _expand(
-    inputs: Sequence[str | Path], suffixes: tuple[str, ...]
-) -> Iterator[tuple[Path, PurePath]]:
-    """List files, and each one's name inside what was given."""
-    for item in map(Path, inputs):
-        if item.is_dir():
-            found = sorted(_inside(item, suffixes))
-            if not found:
-                plain = ", *".join(s for s in suffixes if not s.endswith(COMPRESSED))
-                raise InputError(f"a folder with *{plain}", "none", str(item))
-            yield from ((path, path.relative_to(item)) for path in found)
-        elif not item.exists() and glob.has_magic(str(item)):
-            # a pattern may be absolute, which Path.glob refuses
-            names = glob.glob(str(item), recursive=True)  # noqa: PTH207
-            if not names:
-                raise InputError("files of this pattern", "none", str(item))
-            for match in map(Path, sorted(names)):
-                if match.is_dir():
-                    yield from _expand([match], suffixes)
-                else:
-                    yield match, PurePath(match.name)
-        else:
-            yield item, PurePath(item.name)
-
-
-def _inside(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    for path, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith((".", "_"))]
-        for name in files:
-            if name.endswith(suffixes) and not name.startswith((".", "_")):
-                yield Path(path) / name
-
-
-def format_of(path: Path, given: str | None) -> str:
-    """Tell the format of a file by its name or its first bytes, unless it is given.
-
-    Raises
-    ------
-    InputError
-        If it cannot be told, or there is no such file.
-    """
-    if given is not None:
-        return given
-    suffixes = [s for s in path.suffixes if s not in COMPRESSED]
-    if suffixes and suffixes[-1] in FORMATS:
-        return FORMATS[suffixes[-1]]
-    try:
-        with path.open("rb") as file:
-            start = file.read(6)
-    except OSError as error:
-        raise InputError("a file to read", error, str(path)) from None
-    for magic, kind in ((b"PAR1", "parquet"), (b"ARROW1", "arrow")):
-        if start.startswith(magic):
-            return kind
-    rule = "a name that ends in " + ", ".join(FORMATS)
-    raise InputError(rule, path.name, str(path), "Give --format.")
-
-
 def find_sources(
-    inputs: Sequence[str | Path], given: str | None = None
+    inputs: Sequence[str | Path],
+    given: str | None = None,
+    on_note: Note = ignore,
 ) -> list[Source]:
     """List the inputs of a job, and where their scores go.
 
@@ -179,6 +103,8 @@ def find_sources(
         As `expand` takes them, of all formats; ``-`` is stdin.
     given : str, optional
         The format of all of them: "parquet", "arrow", "csv", "tsv" or "jsonl".
+    on_note : callable
+        As of `expand`.
 
     Returns
     -------
@@ -190,28 +116,19 @@ def find_sources(
     Raises
     ------
     InputError
-        If a folder or a pattern has no files, or a file is there twice.
+        As `expand`; or if a file's format cannot be told.
     """
     wanted = [i for i in inputs if str(i) != STDIN]
-    suffixes = tuple(
-        suffix + end
-        for suffix, kind in FORMATS.items()
-        for end in ("", *(COMPRESSED if kind in TEXT else ()))
-        if given in (None, kind)
-    )
-    pairs = list(_expand(wanted, suffixes))
-    paths = [path for path, _ in pairs]
-    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
-    for path, times in Counter(whole).items():
-        if times > 1:
-            raise InputError("each input once", "it twice", str(path))
+    kinds = set(FORMATS.values()) if given is None else {given}
+    pairs = find_files(wanted, kinds, given=given, on_note=on_note)
     names = [name for _, name in pairs]
     if len(set(names)) < len(names):
+        whole = [Path(os.path.abspath(path)) for path, _ in pairs]  # noqa: PTH100
         top = os.path.commonpath([path.parent for path in whole])
         names = [PurePath(path.relative_to(top)) for path in whole]
     found = []
-    for path, name in zip(paths, names, strict=True):
-        kind = format_of(path, given)
+    for (path, _), name in zip(pairs, names, strict=True):
+        kind = given or _told(path)
         # folders of engines have files without a suffix
         target = name if kind == "parquet" else name.with_name(name.name + ".parquet")
         found.append(Source(path, kind, target))
@@ -224,6 +141,17 @@ def find_sources(
     return found
 
 
+def _told(path: Path) -> str:
+    try:
+        kind = format_of(path)
+    except OSError as error:
+        raise InputError("a file to read", error, str(path)) from None
+    if kind is None:
+        rule = "a name that ends in " + ", ".join(FORMATS)
+        raise InputError(rule, path.name, str(path), "Give --format.")
+    return kind
+
+
 def _stdin(given: str | None, times: int) -> Source:
     if times > 1:
         raise InputError("each input once", "it twice", STDIN)
@@ -232,6 +160,44 @@ def _stdin(given: str | None, times: int) -> Source:
         fix = "Parquet cannot be read as a stream." if given else ""
         raise InputError(rule, given or "none", STDIN, fix)
     return Source(None, given, PurePath("stdin.parquet"))
+
+
+def content_digest(source: Source, columns: Iterable[str]) -> str:
+    """Compute the SHA-256 of what is read of a file that has been read to its end.
+
+    Of Parquet, that are the bytes of the columns, row group by row group; else all.
+
+    Raises
+    ------
+    OSError, InputError
+        If it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with source.open() as file:
+        for start, size in _read_parts(source, set(columns)):
+            file.seek(start)
+            while size and (block := file.read(min(size, BLOCK_BYTES))):
+                digest.update(block)
+                size -= len(block)
+    return digest.hexdigest()
+
+
+def _read_parts(source: Source, columns: set[str]) -> Iterator[tuple[int, int]]:
+    """List places and sizes of what is read of a file."""
+    path = str(source)
+    if source.format != "parquet":
+        yield 0, os.path.getsize(path)  # noqa: PTH202
+        return
+    with closing(read_footer(path)) as file:
+        schema, metadata = file.metadata.schema, file.metadata
+        tops = [schema.column(i).path.partition(".")[0] for i in range(len(schema))]
+        leaves = [i for i, top in enumerate(tops) if top in columns]
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for chunk in map(group.column, leaves if group.num_rows else ()):
+                start = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    start = min(start, chunk.dictionary_page_offset)
+                yield start, chunk.total_compressed_size
 
 
 def open_parquet(
@@ -244,7 +210,7 @@ def open_parquet(
     InputError
         If it is not a readable Parquet file, or lacks some: all are named.
     """
-    file = read_footer(path)
+    file = read_footer(local_path(path, "inputs"))
     names = file.schema_arrow.names
     wanted = list(wanted)
     twice = [c for c in (*wanted, *optional) if names.count(c) > 1]
@@ -255,12 +221,26 @@ def open_parquet(
     if missing:
         file.close()
         rule = "the columns " + ", ".join(missing)
-        raise InputError(rule, "only " + ", ".join(names), str(path))
+        got, fix = "only " + ", ".join(names), in_path(path, missing)
+        raise InputError(rule, got, str(path), fix)
     return file
 
 
-def read_footer(path: str | Path) -> pq.ParquetFile:
+def in_path(source: str | Path | Source, missing: Iterable[str]) -> str:
+    """Say which missing columns are in a path alone, as ``day=2026-01-01``; else ""."""
+    keys = [part.partition("=")[0] for part in Path(str(source)).parts if "=" in part]
+    found = [name for name in missing if name in keys]
+    if not found:
+        return ""
+    return f"{', '.join(found)}: in the path alone. Write the values into the files."
+
+
+def read_footer(
+    path: str | Path, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
     """Open a Parquet file, to be read by the page: row groups may be of any size.
+
+    `metadata` is its footer, where that has been read.
 
     Raises
     ------
@@ -268,10 +248,41 @@ def read_footer(path: str | Path) -> pq.ParquetFile:
         If it is not readable.
     """
     try:
-        return pq.ParquetFile(path, buffer_size=PAGE_BYTES, pre_buffer=False)
-    except (OSError, UnicodeError, pa.ArrowException) as error:
+        with readable_names(str(path)):
+            file = pq.ParquetFile(
+                path, metadata=metadata, buffer_size=PAGE_BYTES, pre_buffer=False
+            )
+            read_names(file.schema_arrow)
+            return file
+    except (OSError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
         raise InputError(rule, str(error).splitlines()[0], str(path)) from None
+
+
+@contextmanager
+def readable_names(where: str) -> Iterator[None]:
+    """Turn the error of a name that is not UTF-8 into an `InputError`."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        got, fix = repr(error.object), "Write the file anew with other names."
+        raise InputError("column names in UTF-8", got, where, fix) from None
+
+
+def read_names(fields: Iterable[pa.Field]) -> None:
+    """Read the names of fields and of those inside; UnicodeDecodeError for bad ones."""
+    for column in fields:
+        column.name  # noqa: B018 - decoded here
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        kind = getattr(kind, "storage_type", kind)
+        if pa.types.is_struct(kind) or pa.types.is_union(kind):
+            read_names(kind.field(i) for i in range(kind.num_fields))
+        elif pa.types.is_map(kind):
+            read_names((kind.key_field, kind.item_field))
+        elif hasattr(kind, "value_field"):
+            read_names((kind.value_field,))
 
 
 @contextmanager

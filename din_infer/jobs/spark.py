@@ -7,13 +7,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyspark import SparkContext, SparkFiles, TaskContext
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
-from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
-from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
+from pyspark.sql.functions import col
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_type
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    FloatType,
+    StructField,
+    StructType,
+)
 
 from din_infer.errors import InputError
 from din_infer.jobs.batches import BatchScorer
@@ -21,6 +31,7 @@ from din_infer.jobs.forms import OnError, find_form, output_schema
 from din_infer.jobs.workers import open_model, score_batch
 from din_infer.model_file import ModelFile
 from din_infer.predictor import Predictor
+from din_infer.spec import FeatureSpec
 
 __all__ = ["score_dataframe", "scorer"]
 
@@ -116,13 +127,14 @@ def score_dataframe(
     Raises
     ------
     InputError
-        If `df` lacks columns; with `ship`, if its session is Spark Connect's. While the
-        job runs, Spark raises its own errors, which say what happened in the worker.
+        If `df` lacks columns, or Arrow has no type for one; with `ship`, if its session
+        is Spark Connect's. While the job runs, Spark raises its own errors, which say
+        what happened in the worker.
     ModelError
         If the driver cannot read the model.
     """
     known = ModelFile.read(model)
-    schema = to_arrow_schema(df.schema)
+    schema = _arrow_schema(df, known.spec, keep)
     wanted = output_schema(known.spec, schema, keep, explode, on_error)
     form = find_form(known.spec, schema)
     outer = [n if n in schema.names else form.lists[n][0] for n in keep]
@@ -138,8 +150,50 @@ def score_dataframe(
         shipped=ship,
         model_id=known.model_id,
     )
-    narrow = df.select(*("`" + name.replace("`", "``") + "`" for name in columns))
-    return narrow.mapInArrow(score, _result_type(df.schema, schema, wanted))
+
+    def of_columns(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return score(batch.rename_columns(columns) for batch in batches)
+
+    # mapInArrow takes no names with dots or back-ticks
+    quoted = ("`" + name.replace("`", "``") + "`" for name in columns)
+    narrow = df.select(*(col(name).alias(f"_{k}") for k, name in enumerate(quoted)))
+    return narrow.mapInArrow(of_columns, _result_type(df.schema, schema, wanted))
+
+
+def _arrow_schema(df: DataFrame, spec: FeatureSpec, keep: Sequence[str]) -> pa.Schema:
+    """Say what types the workers will see; null for columns that are not read.
+
+    Raises
+    ------
+    InputError
+        If Arrow has no type for a column that is read.
+    """
+    names = {column.name for column in spec.reads}
+    options: dict[str, Any] = {}
+    if "timezone" in signature(to_arrow_type).parameters:  # from Spark 4.3
+        options["timezone"] = df.sparkSession.conf.get("spark.sql.session.timeZone")
+
+    def is_read(field: StructField) -> bool:
+        return field.name in names or field.name in keep or _holds(field.dataType)
+
+    def _holds(kind: DataType) -> bool:
+        """Whether these are lists of structs with columns of candidates."""
+        structs = kind.elementType if isinstance(kind, ArrayType) else None
+        return isinstance(structs, StructType) and not names.isdisjoint(structs.names)
+
+    fields = []
+    for field in df.schema:
+        kind, nullable = pa.null(), True
+        if is_read(field):
+            nullable = field.nullable
+            try:
+                kind = to_arrow_type(field.dataType, **options)
+            except PySparkException as error:
+                got = field.dataType.simpleString()
+                rule = "a type that Spark gives to Python workers by Arrow"
+                raise InputError(rule, got, field.name) from error
+        fields.append(pa.field(field.name, kind, nullable))
+    return pa.schema(fields)
 
 
 def _result_type(given: StructType, schema: pa.Schema, wanted: pa.Schema) -> StructType:

@@ -3,12 +3,12 @@
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from din_infer.errors import InputError, ModelError
 from din_infer.jobs.batches import BatchScorer
+from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 
 __all__ = ["open_model", "score_batch"]
@@ -43,7 +43,7 @@ def open_model(
     DeviceError
         As `Predictor`.
     """
-    if not Path(path).is_file():
+    if not local_path(path, "model", ModelError).is_file():
         fix = (
             "Every worker opens the model, and the .data file beside it, by this path:"
             " put both where all machines see them."

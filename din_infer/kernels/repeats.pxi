@@ -48,18 +48,15 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
         If `starts` do not begin at row 0 and rise inside the column, or it was made by
         this function itself.
     """
-    cdef Column taken = Column(column.name)
     cdef int64_t num_runs = starts.shape[0]
     cdef _Memory rows = _Memory((num_runs + 1) * sizeof(int64_t))
     cdef _Memory weights = _Memory(num_runs * sizeof(int64_t))
-    cdef int64_t start = 0  # of the chunk
-    cdef int64_t run = 0, n, i
-    cdef int64_t *first
-    cdef din_column *c
+    cdef int64_t i
+    cdef int64_t *first = <int64_t *> rows.data
+    cdef Column taken
     if column.weights is not None:
         rule = "a column whose rows count once"
         raise InputError(rule, "runs of another", column.name)
-    first = <int64_t *> rows.data
     for i in range(num_runs):
         first[i] = starts[i]
     first[num_runs] = column.num_rows
@@ -70,26 +67,60 @@ def take_runs(Column column not None, const int64_t[::1] starts not None):
             rule = f"runs that rise inside {column.num_rows} rows"
             raise InputError(rule, first[i], column.name, within=f"run {i}")
         (<int64_t *> weights.data)[i] = first[i + 1] - first[i]
+    taken = _chosen_rows(column, rows, num_runs)
+    taken.weights = weights
+    taken.sum_of_weights = column.num_rows
+    return taken
+
+
+def take_rows(Column column not None, const int64_t[::1] rows not None):
+    """View some rows, which rise; no element is copied.
+
+    Raises
+    ------
+    InputError
+        If `rows` do not rise inside the column, or it was made by `take_runs`.
+    """
+    cdef int64_t num_rows = rows.shape[0]
+    cdef _Memory chosen = _Memory((num_rows + 1) * sizeof(int64_t))
+    cdef int64_t i, least = 0
+    if column.weights is not None:
+        raise InputError("a column whose rows count once", "runs", column.name)
+    for i in range(num_rows):
+        if not least <= rows[i] < column.num_rows:
+            rule = f"rows that rise inside {column.num_rows}"
+            raise InputError(rule, rows[i], column.name)
+        (<int64_t *> chosen.data)[i] = rows[i]
+        least = rows[i] + 1
+    return _chosen_rows(column, chosen, num_rows)
+
+
+cdef Column _chosen_rows(Column column, _Memory rows, int64_t num_rows):
+    """View rows that rise inside the column; the numbers are changed and kept."""
+    cdef Column taken = Column(column.name)
+    cdef int64_t *first = <int64_t *> rows.data
+    cdef int64_t start = 0  # of the chunk
+    cdef int64_t row = 0, n
+    cdef Py_ssize_t i
+    cdef din_column *c
     taken.kind = column.kind
     taken.type_name = column.type_name
     taken.fix = column.fix
     taken.width = column.width
     taken.is_list = column.is_list
-    taken.weights = weights
-    taken.sum_of_weights = column.num_rows
     taken.owners.extend((column, rows))
     for i in range(column.num_chunks):
         n = 0
-        while run + n < num_runs and first[run + n] - start < column.chunk(i).num_rows:
-            first[run + n] -= start
+        while row + n < num_rows and first[row + n] - start < column.chunk(i).num_rows:
+            first[row + n] -= start
             n += 1
         if n > 0:
             c = taken.new_chunk()
             c[0] = column.chunk(i)[0]
-            _take_rows(taken, c, &first[run], n)
-        run += n
+            _take_rows(taken, c, &first[row], n)
+        row += n
         start += column.chunk(i).num_rows
-    taken.num_rows = num_runs
+    taken.num_rows = num_rows
     return taken
 
 

@@ -5,7 +5,6 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
 from din_infer.errors import InputError, check_count, check_suffix
+from din_infer.jobs.data_files import Note, expand, ignore
 from din_infer.jobs.inspect.facts import FieldCounts, Findings, Labels, Users, share
 from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
 from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
-from din_infer.jobs.sources import expand, found_in, in_file, open_parquet, reading
+from din_infer.jobs.progress import show_progress
+from din_infer.jobs.sources import found_in, in_file, open_parquet, reading
 from din_infer.session import available_cpus
 from din_infer.spec import Dense, Encoder, FeatureSpec
 from din_infer.whole_file import WholeFile, writing
@@ -86,6 +86,7 @@ def inspect_files(
     batch_size: int = 8192,
     max_rows: int | None = None,
     progress: bool = True,
+    on_note: Note = ignore,
 ) -> Inspection:
     """Measure how the rows of Parquet files fit a spec.
 
@@ -94,13 +95,15 @@ def inspect_files(
     spec : FeatureSpec
         Its features must be in the data; label, group and time are used where they are.
     inputs : path, or sequence of path
-        Parquet files, or folders whose ``*.parquet`` are taken in order of name.
+        Parquet files, folders or patterns, as `expand` takes them.
     batch_size : int
         Rows read and counted at a time.
     max_rows : int, optional
         Only so many rows, from the first on.
     progress : bool
-        Show a bar on stderr when that is a terminal.
+        Show a bar on stderr when that is a terminal, else write a line a minute.
+    on_note : callable
+        Called with a sentence about files that are not read.
 
     Returns
     -------
@@ -129,7 +132,7 @@ def inspect_files(
     check_count(batch_size, "batch_size")
     if max_rows is not None:
         check_count(max_rows, "max_rows")
-    sources = list(expand(inputs))
+    sources = expand(inputs, on_note=on_note)
     if not sources:
         raise InputError("at least one file", "none", "inputs")
     roles = {"label": spec.label, "group": spec.group, "time": spec.time}
@@ -138,15 +141,7 @@ def inspect_files(
     absent = {role: name for role, name in named.items() if role not in present}
     rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
     inspector = _Inspector(spec, present)
-    bar = tqdm(
-        total=rows,
-        unit=" rows",
-        unit_scale=True,
-        desc="inspecting",
-        file=sys.stderr,
-        disable=None if progress else True,
-    )
-    with bar:
+    with show_progress(rows, "inspecting", progress) as bar:
         names = inspector.columns, spec.optional_columns
         for source, start, batch in _read(sources, *names, batch_size, rows):
             try:
@@ -242,7 +237,11 @@ class _Inspector:
                 self._tables.append(TableCounts(table, names, mine[0].encoder))
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch."""
+        """Count a batch, in pieces where lists are long."""
+        for first, stop in self._ids.cut(batch):
+            self._add(batch.slice(first, stop - first))
+
+    def _add(self, batch: pa.RecordBatch) -> None:
         encoded = self._ids.encode(batch, self._threads)
         self._stats.add_all(encoded.counts)
         ids: dict[str, Any] = {**encoded.inputs}

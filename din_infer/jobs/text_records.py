@@ -1,0 +1,214 @@
+"""Cut CSV into records, whose quotes may hold line breaks.
+
+The format is RFC 4180: quotes begin and end a field, and stand doubled inside. With an
+escape, the character behind it has no meaning, inside and outside of quotes.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+__all__ = ["RecordCutter", "cut_lines", "raw_bytes", "view_records"]
+
+# A longer record is taken for a quote that nobody closed: bounds memory.
+MOST_BYTES = 1 << 28
+QUOTE, LINE_FEED, RETURN = b'"\n\r'
+
+
+class RecordCutter:
+    """Cuts blocks of bytes into records; each has its line end.
+
+    Parameters
+    ----------
+    delimiter : str
+    escape : str or None
+    """
+
+    def __init__(self, delimiter: str, escape: str | None) -> None:
+        self._delimiter = ord(delimiter)
+        self._escape = None if escape is None else ord(escape)
+        d, e = re.escape(delimiter), re.escape(escape or "")
+        inside = rf'(?:[^"{e}]|""|{e}[\s\S])*+' if e else '(?:[^"]|"")*+'
+        outside = rf"(?:[^{d}\n{e}]|{e}[\s\S])*+" if e else rf"[^{d}\n]*+"
+        field = rf'(?:"{inside}"|(?!")){outside}[{d}\n]'
+        self._field = re.compile(field.encode())
+
+    def cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+        """Cut a stream into records.
+
+        Yields
+        ------
+        pyarrow.LargeBinaryArray
+            Views of the blocks.
+
+        Raises
+        ------
+        EOFError
+            Naming the line, where a quote is not closed or a record has no end.
+        """
+        return _cut(blocks, self._ends)
+
+    def _ends(self, text: bytes) -> NDArray[np.int64]:
+        """Find where records end: behind each line feed that is not in quotes."""
+        values = np.frombuffer(text, np.uint8)
+        newlines = np.flatnonzero(values == LINE_FEED)
+        if b'"' not in text and not self._has_escape(text):
+            return newlines + 1
+        escaped = self._escaped(values, text)
+        marks = _marks(values, escaped)
+        newlines = newlines[~escaped[newlines]]
+        if self._strays(values, escaped, marks, 0, 0).any():
+            ends, start = [], 0
+            for field in self._field.finditer(text):
+                if field.start() != start:
+                    break
+                start = field.end()
+                if text[start - 1] == LINE_FEED:
+                    ends.append(start)
+            return np.array(ends, np.int64)
+        ends_one = np.searchsorted(marks, newlines) % 2 == 0
+        found: NDArray[np.int64] = newlines[ends_one] + 1
+        return found
+
+    def malformed(self, records: pa.LargeBinaryArray) -> dict[int, str]:
+        """Find records that are not RFC 4180, and say why."""
+        text, starts = raw_bytes(records)
+        has_returns = text.count(b"\r") != text.count(b"\r\n")
+        if b'"' not in text and not has_returns:
+            return {}
+        values = np.frombuffer(text, np.uint8)
+        escaped = self._escaped(values, text)
+        marks = _marks(values, escaped)
+        first = np.searchsorted(marks, starts)  # mark of each record
+        owners = np.searchsorted(starts, marks, side="right") - 1
+        strays = self._strays(values, escaped, marks, first[owners], starts[owners])
+        found = dict.fromkeys(owners[strays].tolist(), "a quote inside of a field")
+        if has_returns:
+            places = np.flatnonzero(values == RETURN)
+            alone = values[np.minimum(places + 1, len(values) - 1)] != LINE_FEED
+            places = places[alone & ~escaped[places]]
+            of = np.searchsorted(starts, places, side="right") - 1
+            plain = (np.searchsorted(marks, places) - first[of]) % 2 == 0
+            reason = "a carriage return that ends no line"
+            found |= dict.fromkeys(of[plain].tolist(), reason)
+        return found
+
+    def hide_escape(
+        self, records: pa.LargeBinaryArray, field: str
+    ) -> pa.LargeBinaryArray:
+        """Put a NUL for the escape that begins a field, where it is `field` alone."""
+        text, starts = raw_bytes(records)
+        if field.encode() not in text:
+            return records
+        values = np.frombuffer(text, np.uint8).copy()
+        escaped = self._escaped(values, text)
+        marks = _marks(values, escaped)
+        first = np.searchsorted(marks, starts)
+        edge = re.escape(bytes([self._delimiter]))
+        pattern = rb"(?<![^\n%b])%b(?=%b|\r?\n)"
+        found = re.finditer(pattern % (edge, re.escape(field.encode()), edge), text)
+        places = np.array([m.start() for m in found], np.int64)
+        places = places[~escaped[places - 1]]
+        owners = np.searchsorted(starts, places, side="right") - 1
+        is_plain = (np.searchsorted(marks, places) - first[owners]) % 2 == 0
+        values[places[is_plain]] = 0
+        return view_records(values.tobytes(), starts)
+
+    def _has_escape(self, text: bytes) -> bool:
+        return self._escape is not None and bytes([self._escape]) in text
+
+    def _escaped(self, values: NDArray[np.uint8], text: bytes) -> NDArray[np.bool_]:
+        """Tell which bytes stand behind an escape that is not escaped itself."""
+        found = np.zeros(len(values) + 1, bool)
+        if self._has_escape(text):
+            places = np.flatnonzero(values == self._escape)
+            cuts = np.flatnonzero(np.diff(places) != 1) + 1
+            begins = places[np.append(0, cuts)]
+            ends = places[np.append(cuts - 1, -1)] + 1
+            found[ends[(ends - begins) % 2 == 1]] = True
+        return found[:-1]
+
+    def _strays(
+        self,
+        values: NDArray[np.uint8],
+        escaped: NDArray[np.bool_],
+        marks: NDArray[np.int64],
+        first: NDArray[np.int64] | int,
+        starts: NDArray[np.int64] | int,
+    ) -> NDArray[np.bool_]:
+        """Tell which quotes neither begin nor end a field, nor are doubled in one.
+
+        `first` is the number of the first mark in each mark's record, `starts` where
+        that record starts.
+        """
+        opens = (np.arange(len(marks)) - first) % 2 == 0
+        before = values[np.maximum(marks - 1, 0)]
+        after = values[np.minimum(marks + 1, len(values) - 1)]
+        is_doubled = np.diff(marks, prepend=-2) == 1
+        begins = (before == self._delimiter) | (before == LINE_FEED)
+        begins &= ~escaped[np.maximum(marks - 1, 0)]
+        begins |= (marks == starts) | is_doubled
+        ends = (after == self._delimiter) | (after == LINE_FEED) | (after == RETURN)
+        ends |= (marks == len(values) - 1) | np.append(is_doubled[1:], values=False)
+        found: NDArray[np.bool_] = np.where(opens, ~begins, ~ends[: len(marks)])
+        return found
+
+
+def _marks(values: NDArray[np.uint8], escaped: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Find the quotes that are not escaped."""
+    quotes = np.flatnonzero(values == QUOTE)
+    return quotes[~escaped[quotes]]
+
+
+def cut_lines(blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+    """Cut a stream into lines, as `RecordCutter.cut` does into records."""
+    return _cut(blocks, lambda t: np.flatnonzero(np.frombuffer(t, np.uint8) == 10) + 1)
+
+
+def _cut(
+    blocks: Iterator[bytes], find_ends: Callable[[bytes], NDArray[np.int64]]
+) -> Iterator[pa.LargeBinaryArray]:
+    waiting: list[bytes] = []
+    size, enough, line = 0, 0, 1
+    for block in blocks:
+        waiting.append(block)
+        size += len(block)
+        if size < enough:
+            continue
+        text = b"".join(waiting)
+        ends = find_ends(text)
+        if len(ends):
+            yield view_records(text, np.append(0, ends))
+            line += text.count(b"\n", 0, ends[-1])
+            text = text[ends[-1] :]
+        waiting, size = [text], len(text)
+        enough = 2 * size  # a long record is not searched again for every block
+        if size > MOST_BYTES:
+            most = f"more than {MOST_BYTES:,} bytes"
+            raise EOFError(f"{most} in the record that begins in line {line}")
+    text = b"".join(waiting)
+    if text and not text.endswith(b"\n"):
+        text += b"\n"
+    ends = find_ends(text)
+    if len(ends):
+        yield view_records(text, np.append(0, ends))
+    if text[ends[-1] if len(ends) else 0 :]:
+        line += text.count(b"\n", 0, ends[-1] if len(ends) else 0)
+        raise EOFError(f"an open quote in the record that begins in line {line}")
+
+
+def view_records(text: bytes, offsets: NDArray[np.int64]) -> pa.LargeBinaryArray:
+    """View parts of bytes that lie side by side."""
+    buffers = [None, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+
+
+def raw_bytes(records: pa.LargeBinaryArray) -> tuple[bytes, NDArray[np.int64]]:
+    """Copy the bytes of records that lie side by side, and say where each starts."""
+    _, offsets, data = records.buffers()
+    places = np.frombuffer(offsets, np.int64)[records.offset :][: len(records) + 1]
+    first, last = int(places[0]), int(places[-1])
+    return data.slice(first, last - first).to_pybytes(), places - first

@@ -1,0 +1,48 @@
+"""Paths of this machine; URLs are refused by their own name."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from din_infer.errors import DinError, InputError
+
+__all__ = ["local_path"]
+
+# A scheme of RFC 3986 with two letters or more, since one is a drive of Windows; one
+# slash is enough: "dbfs:/x", and what pathlib makes of "s3://bucket".
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/.*)?", re.DOTALL)
+
+
+def local_path(
+    path: str | os.PathLike[str], column: str, error: type[DinError] = InputError
+) -> Path:
+    """Make a `Path`, unless it names an object store or another server.
+
+    Parameters
+    ----------
+    path : path
+        ``scheme://..`` and ``scheme:/..`` are URLs. A folder here that has such a name
+        is given as ``./s3:/..``, or as an absolute path.
+    column : str
+        What the error calls it: an option or a parameter.
+    error : type
+        Raised for a URL.
+
+    Raises
+    ------
+    DinError
+        Of the class `error`; nothing has been read or made.
+    """
+    text = os.fsdecode(path)
+    found = _URL.fullmatch(text)
+    if found is None:
+        made = Path(text)  # which drops "./"
+        return made.absolute() if _URL.fullmatch(str(made)) else made
+    plain = re.sub("^//(localhost)?(?=/)", "", found[2] or "")
+    if found[1].lower() == "file" and not plain.startswith("//"):
+        fix = f"Give {unquote(plain) or 'the path itself'}."
+    else:
+        fix = "Copy it here, or mount it, and give that path."
+        fix += f" A folder here of this name is ./{text}."
+    raise error("a path on this machine", text, column, fix)
