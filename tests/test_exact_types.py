@@ -14,6 +14,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import duckdb
 import numpy as np
@@ -25,7 +26,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from din_infer import _kernels, columns
+from din_infer import _kernels, columns, encode
 from din_infer.encode import hash_buckets
 from din_infer.errors import InputError, ModelError
 from din_infer.spec import FeatureSpec
@@ -582,6 +583,25 @@ def test_uuids_in_histories_are_padded_and_cut() -> None:
         assert found["g"].tolist() == [1, 2, 0]
 
 
+def test_long_histories_of_uuids_are_cut_as_their_text_is() -> None:
+    nil = uuid.UUID(int=0)
+    encoder = {"type": "hash", "buckets": 99, "uuid_as": "text"}
+    history = {"name": "h", "max_len": 999, "pad_value": str(nil), "fields": {"x": "g"}}
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [{"name": "g", "dim": 1, "encoder": encoder}],
+            "behavior": [history],
+        }
+    )
+    lists = [[ONE, nil], [ONE] * 200, [nil] * 300, *[[ONE]] * 20]
+    texts = [list(map(str, row)) for row in lists]
+    with mock.patch.object(encode, "MOST_CELLS", 400):
+        found = spec.encoder.cut({"g": ["a"] * 23, "x": lists})
+        assert found == spec.encoder.cut({"g": ["a"] * 23, "x": texts})
+    assert len(found) > 1
+
+
 def test_the_key_is_one_of_string_fields() -> None:
     for encoder in (
         {"type": "identity", "buckets": 9, "uuid_as": "text"},
@@ -726,6 +746,21 @@ def test_tensors_of_one_dimension_are_lists(name: str) -> None:
             "expected a column of lists of integers, got lists of extension type"
             f" {name} over list - at `x`. Turn it into text, numbers or lists of them."
         )
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_of_fixed_size_binary_are_no_lists(name: str) -> None:
+    """Ray has NumPy's text so, four bytes a letter."""
+    array = pa.array([[b"a" * 16]], pa.list_(pa.binary(16)))
+    table = extended(array, name, TENSORS[name]([1]))
+    column = columns.open_batch(table, ["x"]).columns["x"]
+    with pytest.raises(InputError) as caught:
+        columns.require_dtype(column, "string", is_list=True, uuid_as="bytes")
+    assert str(caught.value) == (
+        "expected a column of lists of strings, got lists of extension type"
+        f" {name} of fixed_size_binary[16] - at `x`."
+        " Turn it into text, numbers or lists of them."
+    )
 
 
 def test_tensors_of_pyarrow() -> None:
