@@ -57,6 +57,15 @@ def ids_of(spec: FeatureSpec, column: Any) -> list[Any]:
     return found
 
 
+def said(call: Callable[..., Any], *arguments: Any) -> str:
+    """What a call raises, without its traceback: that would keep handmade arrays."""
+    try:
+        call(*arguments)
+    except InputError as error:
+        return str(error)
+    pytest.fail("no error")
+
+
 def refusal(spec: FeatureSpec, column: Any) -> str:
     with pytest.raises(InputError) as caught:
         spec.encode({"c": [1] * len(column), "x": column})
@@ -431,9 +440,10 @@ def test_integers_beyond_int64_without_an_id_are_refused(name: str) -> None:
     assert refusal(spec, column) == f"expected a value of the vocabulary, {got}"
     spec = spec_of({"type": "identity", "buckets": 9})
     assert refusal(spec, column) == f"expected an id in [0, 9), {got}"
-    with pytest.raises(InputError) as caught:
-        columns.integers(column, "x")
-    assert str(caught.value) == f"expected a 64-bit signed integer, {got}"
+    assert (
+        said(columns.integers, column, "x")
+        == f"expected a 64-bit signed integer, {got}"
+    )
 
 
 def test_integers_beyond_64_bits_have_no_bytes() -> None:
@@ -856,17 +866,15 @@ NONSENSE = [
 @pytest.mark.parametrize("form", NONSENSE)
 def test_nonsense_of_decimals_is_refused(form: str) -> None:
     array = Handmade(form, 1, None, np.zeros(4, np.int64))
-    with pytest.raises(InputError) as caught:
-        _kernels.import_arrow(array, "x")
-    assert str(caught.value) == DECIMAL
+    assert said(_kernels.import_arrow, array, "x") == DECIMAL
 
 
 def test_fixed_sizes_that_do_not_fit_are_refused() -> None:
     for form, length in (("w:2147483647", 2**40), ("w:100", 2**57)):
         array = Handmade(form, length, None, np.zeros(4, np.int64))
-        with pytest.raises(InputError) as caught:
-            _kernels.import_arrow(array, "x")
-        assert str(caught.value) == malformed("a length and an offset that fit")
+        assert said(_kernels.import_arrow, array, "x") == malformed(
+            "a length and an offset that fit"
+        )
     for form in ("w:0", "w:-1", "w:x", "w:2147483648", "w:"):
         column = _kernels.import_arrow(Handmade(form, 1, None, None), "x")[1]["x"]
         assert (column.kind, column.type_name) == ("other", "fixed_size_binary")
@@ -874,12 +882,12 @@ def test_fixed_sizes_that_do_not_fit_are_refused() -> None:
 
 def test_decimals_without_buffers_are_refused() -> None:
     for form in ("d:9,0", "d:9,0,32", "w:16"):
-        with pytest.raises(InputError) as caught:
-            _kernels.import_arrow(Handmade(form, 1, None, None), "x")
-        assert str(caught.value) == malformed("a data buffer")
-        with pytest.raises(InputError) as caught:
-            _kernels.import_arrow(Handmade(form, 1, None), "x")
-        assert str(caught.value) == malformed("2 buffers")
+        assert said(
+            _kernels.import_arrow, Handmade(form, 1, None, None), "x"
+        ) == malformed("a data buffer")
+        assert said(_kernels.import_arrow, Handmade(form, 1, None), "x") == malformed(
+            "2 buffers"
+        )
 
 
 def test_metadata_that_is_no_list_of_pairs_is_refused() -> None:
@@ -887,6 +895,6 @@ def test_metadata_that_is_no_list_of_pairs_is_refused() -> None:
         array = Handmade("l", 1, None, np.zeros(1, np.int64))
         raw = np.array(words, dtype=np.int32)
         array.schema.metadata = raw.tobytes() + b"\0" * 8
-        with pytest.raises(InputError) as caught:
-            _kernels.import_arrow(array, "x")
-        assert str(caught.value) == malformed("metadata of keys and values")
+        assert said(_kernels.import_arrow, array, "x") == malformed(
+            "metadata of keys and values"
+        )
