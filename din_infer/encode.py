@@ -4,11 +4,11 @@ Above 400 lines: the steps, their counts, and the public functions that are one 
 Letters: B requests, N candidates, T positions, V elements of all lists together.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, starmap
 from typing import Any
 
 import numpy as np
@@ -465,7 +465,7 @@ class FeatureEncoder:
         *,
         merge_repeats: bool = False,
         errors: list[InputError] | None = None,
-    ) -> Iterator[Encoded]:
+    ) -> Iterable[Encoded]:
         """Encode a table as `encode` does; in pieces where `cut` cuts it.
 
         Memory is bounded by a piece, and each is padded to its own longest list.
@@ -473,15 +473,17 @@ class FeatureEncoder:
         opened = self._open(batch)
         cuts = self._cut_rows(opened)
         if len(cuts) == 1:
-            yield self._encode_table(opened, threads, merge_repeats, errors)
-            return
-        for first, stop in cuts:
+            return [self._encode_table(opened, threads, merge_repeats, errors)]
+
+        def piece(first: int, stop: int) -> Encoded:
             rows = np.arange(first, stop)
             with renumbered(errors, partial(of_candidates, rows)) as found:
                 part = _take(opened, rows)
                 made = self._encode_table(part, threads, merge_repeats, found)
             made.candidates = rows
-            yield made
+            return made
+
+        return starmap(piece, cuts)
 
     def cut(self, batch: object) -> list[tuple[int, int]]:
         """Cut a table into rows [first, stop) whose lists can be padded side by side.
@@ -503,10 +505,15 @@ class FeatureEncoder:
     def _cut_rows(self, batch: Batch) -> list[tuple[int, int]]:
         """Cut the rows of a batch, which may have the columns of one side alone."""
         count = batch.num_rows
+        if count < 2:
+            return [(0, count)]
+        lists = [(p, r) for p, r in self._lists if count * p.max_len > MOST_CELLS]
+        if not lists:
+            return [(0, count)]
         longest = np.zeros(count, np.int64)
-        for part, first_read in self._lists:
-            if count * part.max_len > MOST_CELLS and first_read.name in batch.columns:
-                lengths = self._lengths(part, batch, first_read)
+        for part, read in lists:
+            if read.name in batch.columns:
+                lengths = self._lengths(part, batch, read)
                 np.maximum(longest, lengths, out=longest)
         cells = count * longest.max(initial=0)
         if cells <= max(MOST_CELLS, MOST_PADDING * longest.sum()):
@@ -630,37 +637,34 @@ class FeatureEncoder:
         threads: int = 1,
         *,
         errors: list[InputError] | None = None,
-    ) -> Iterator[Encoded]:
+    ) -> Iterable[Encoded]:
         """Encode requests as `encode_requests` does; in pieces where lists are long."""
         users, items, owners = self._open_requests(
             requests, candidates, request_of_candidate
         )
-        cuts = self._cut_rows(users) if isinstance(users, Batch) else []
-        if len(cuts) <= 1 or not isinstance(users, Batch):
-            yield self._encode(users, items, owners, threads, errors)
-            return
-        for first, stop in cuts:
+        if not isinstance(users, Batch):
+            return [self._encode(users, items, owners, threads, errors)]
+        batch = users
+        cuts = self._cut_rows(batch)
+        if len(cuts) == 1:
+            return [self._encode(batch, items, owners, threads, errors)]
+
+        def piece(first: int, stop: int) -> Encoded:
             rows = np.arange(first, stop)
             chosen = np.flatnonzero((owners >= first) & (owners < stop))
 
-            def move(
-                error: InputError,
-                rows: NDArray[np.int64] = rows,
-                chosen: NDArray[np.int64] = chosen,
-            ) -> InputError:
+            def move(error: InputError) -> InputError:
                 is_users = error.column in self._all_user_columns
                 return of_candidates(rows if is_users else chosen, error)
 
             with renumbered(errors, move) as found:
-                made = self._encode(
-                    _take(users, rows),
-                    _take(items, chosen),
-                    owners[chosen] - first,
-                    threads,
-                    found,
-                )
+                some, own = _take(batch, rows), _take(items, chosen)
+                of_some = owners[chosen] - first
+                made = self._encode(some, own, of_some, threads, found)
             made.candidates = chosen
-            yield made
+            return made
+
+        return starmap(piece, cuts)
 
     def _open_requests(
         self, requests: object, candidates: object, request_of_candidate: object

@@ -354,6 +354,18 @@ class _Own:
     pass
 
 
+def test_a_pickled_column_is_no_key(model: Path, table: pa.Table) -> None:
+    rows = table.drop(["row"]).slice(3, 2).to_pylist()
+    block = block_of([rows[0] | {"goods_id": NAN}, rows[1]])
+    with pytest.raises(InputError) as error:
+        Predictor(model).score(block)
+    assert str(error.value) == (
+        "expected a column of strings, got extension type"
+        " ray.data.arrow_pickled_object over large_binary - at `goods_id`. Turn it into"
+        " text, numbers or lists of them."
+    )
+
+
 def test_only_plain_values_are_unpickled(model: Path, table: pa.Table) -> None:
     rows = table.slice(3, 4).to_pylist()
     block = block_of([r | {"other": _Own(), "goods_id": NAN} for r in rows] + rows[:1])

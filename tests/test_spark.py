@@ -26,6 +26,7 @@ from pyspark.sql.types import ArrayType, FloatType, StringType
 from din_converter import convert
 from din_infer import InputError, ModelError, Predictor
 from din_infer.jobs import spark as engine
+from din_infer.jobs.files import score_files
 from din_infer.jobs.spark import score_dataframe, scorer
 from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
 from tests.models import SPECS, random_model
@@ -426,3 +427,18 @@ def test_the_table_of_hashes_is_what_spark_says(spark: SparkSession) -> None:
         row = spark.sql(f"SELECT xxhash64({of}), hash({of})").first()
         assert row is not None
         assert (kind, value, *row) == (kind, value, xxhash64, murmur)
+
+
+def test_files_that_spark_writes_are_scored(
+    df: DataFrame, model: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    predictor = Predictor(model, threads=1)
+    scores = dict(enumerate(predictor.score(table).tolist()))
+    for how in ("parquet", "json"):
+        getattr(df.write, how)(str(tmp_path / how))
+        out = tmp_path / f"{how} scored"
+        made = score_files(predictor, tmp_path / how, out, keep=["row:int64"])
+        parts = [pq.read_table(f) for f in made.files]
+        got = {r["row"]: r["score"] for part in parts for r in part.to_pylist()}
+        assert got == scores
+        assert made.notes == []
