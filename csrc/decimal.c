@@ -96,7 +96,7 @@ static int is_narrow(const din_values *v, int64_t i, int64_t *out) {
   }
 }
 
-int32_t din_decimal_to_int64(const din_values *v, int64_t i, int64_t *out) {
+static int32_t to_int64(const din_values *v, int64_t i, int64_t *out) {
   int64_t narrow;
   if (is_narrow(v, i, &narrow) && v->scale >= 0 && v->scale <= MAX_TENS) {
     *out = narrow / TENS[v->scale];
@@ -124,7 +124,27 @@ int32_t din_decimal_to_int64(const din_values *v, int64_t i, int64_t *out) {
   return x.is_negative || magnitude < limit ? DIN_FITS_INT64 : DIN_FITS_UINT64;
 }
 
-double din_decimal_to_double(const din_values *v, int64_t i) {
+int64_t din_read_exact(const din_values *v, int64_t first, int64_t n,
+                       const uint8_t *valid, int64_t *out, uint8_t *wide,
+                       int32_t *found) {
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = 0;
+    if (valid != NULL && !valid[i]) continue;
+    if (v->type == DIN_UINT64) {
+      out[i] = din_read_i64(v->data, first + i + v->offset);
+      *found = out[i] < 0 ? DIN_FITS_UINT64 : DIN_FITS_INT64;
+    } else {
+      *found = to_int64(v, first + i, out + i);
+    }
+    if (*found == DIN_FITS_INT64) continue;
+    if (*found == DIN_IS_FRACTION || wide == NULL) return i;
+    wide[i] = (uint8_t)*found;
+    if (*found == DIN_FITS_NEITHER) out[i] = -1;
+  }
+  return n;
+}
+
+static double to_double(const din_values *v, int64_t i) {
   const int64_t limit = (int64_t)1 << 53;
   int64_t narrow;
   if (is_narrow(v, i, &narrow) && -limit <= narrow && narrow <= limit &&
@@ -144,4 +164,8 @@ double din_decimal_to_double(const din_values *v, int64_t i) {
   } while (!is_zero(&x));
   if (x.is_negative) text[--at] = '-';
   return strtod(text + at, NULL);
+}
+
+void din_round_decimals(const din_values *v, int64_t first, int64_t n, double *out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = to_double(v, first + i);
 }

@@ -114,7 +114,7 @@ static void read_float64_block(const din_values *v, int64_t first, int64_t n,
     case DIN_DECIMAL64:
     case DIN_DECIMAL128:
     case DIN_DECIMAL256:
-      for (int64_t i = 0; i < n; ++i) out[i] = din_decimal_to_double(v, first + i);
+      din_round_decimals(v, first, n, out);
       break;
     default:
       din_read_integers(v, first, n, integers);
@@ -148,26 +148,15 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
     case DIN_DECIMAL32:
     case DIN_DECIMAL64:
     case DIN_DECIMAL128:
-    case DIN_DECIMAL256:
-      for (int64_t i = 0; i < n; ++i) {
-        if (masked && !valid[i]) {
-          out[i] = 0;
-          continue;
-        }
-        const int32_t found = v->type != DIN_UINT64
-                                  ? din_decimal_to_int64(v, first + i, out + i)
-                              : out[i] < 0 ? DIN_FITS_UINT64
-                                           : DIN_FITS_INT64;
-        if (found == DIN_FITS_INT64) continue;
-        if (found == DIN_IS_FRACTION || wide == NULL) {
-          *fault = found == DIN_IS_FRACTION ? DIN_NOT_WHOLE : DIN_BEYOND_INT64;
-          *bad = i;
-          return masked;
-        }
-        wide[i] = (uint8_t)found;
-        if (found == DIN_FITS_NEITHER) out[i] = -1;
+    case DIN_DECIMAL256: {
+      int32_t found = DIN_FITS_INT64;
+      const uint8_t *which = masked ? valid : NULL;
+      const int64_t stop = din_read_exact(v, first, n, which, out, wide, &found);
+      if (stop < n) {
+        *fault = found == DIN_IS_FRACTION ? DIN_NOT_WHOLE : DIN_BEYOND_INT64;
+        *bad = stop;
       }
-      break;
+    } break;
     case DIN_FLOAT16:
     case DIN_FLOAT32:
     case DIN_FLOAT64: {
@@ -392,8 +381,11 @@ static void settle_unseen(block *b, const din_encoder *e, int64_t none,
   }
 }
 
-/* Stop at the first integer that 4 bytes do not hold. */
-static void check_int32(block *b) {
+/*
+ * Stop at the first integer that 4 bytes do not hold. Inlined, it would cost the loops
+ * beside it a third: identity 1.8 ns an element, not 1.3.
+ */
+static __attribute__((noinline)) void check_int32(block *b) {
   for (int64_t i = 0; i < b->n; ++i) {
     if (b->masked && !b->valid[i]) continue;
     const int64_t number = b->numbers[i];

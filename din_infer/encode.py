@@ -416,7 +416,7 @@ class FeatureEncoder:
         self._all_user_columns = {*self.user_columns, *self.optional_user_columns}
         parts = [(part, next(own)) for part, own in groupby(reads, lambda c: c.part)]
         self._lists = [
-            (part, first.name)
+            (part, first)
             for part, first in parts
             if isinstance(part, Behavior | MultiHot)
         ]
@@ -507,13 +507,13 @@ class FeatureEncoder:
         count = batch.num_rows
         if count < 2:
             return [(0, count)]
-        lists = [(p, n) for p, n in self._lists if count * p.max_len > MOST_CELLS]
+        lists = [(p, r) for p, r in self._lists if count * p.max_len > MOST_CELLS]
         if not lists:
             return [(0, count)]
         longest = np.zeros(count, np.int64)
-        for part, name in lists:
-            if name in batch.columns:
-                lengths = self._lengths(part, batch, name)
+        for part, read in lists:
+            if read.name in batch.columns:
+                lengths = self._lengths(part, batch, read)
                 np.maximum(longest, lengths, out=longest)
         cells = count * longest.max(initial=0)
         if cells <= max(MOST_CELLS, MOST_PADDING * longest.sum()):
@@ -527,15 +527,17 @@ class FeatureEncoder:
         return [*cuts, (first, count)]
 
     def _lengths(
-        self, part: Behavior | MultiHot, batch: Batch, name: str
+        self, part: Behavior | MultiHot, batch: Batch, read: ReadColumn
     ) -> NDArray[np.int64]:
         """Count the elements of every list that are encoded; of wrong columns, none."""
-        column = batch.columns[name]
+        column = batch.columns[read.name]
         if part.padding == "attended":
             return np.full(batch.num_rows, part.max_len)
         if not column.is_list:
             return np.zeros(batch.num_rows, np.int64)
+        uuid_as = None if read.encoder is None else read.encoder.uuid_as
         try:
+            column = require_dtype(column, read.dtype, is_list=True, uuid_as=uuid_as)
             window = _kernels.Window(column)
             choose_elements(part, batch, window, [])
         except InputError:  # which encoding will raise

@@ -622,7 +622,8 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {"behavior": [HISTORY]},
         {"goods_id": ["a"], "x": ["a"], "y": [["a"]]},
-        "expected a column of lists of strings, got string - at `x`",
+        "expected a column of lists of strings, got string - at `x`."
+        " Split the text into lists of its elements first.",
     ),
     (
         {"behavior": [HISTORY]},

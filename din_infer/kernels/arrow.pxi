@@ -200,12 +200,13 @@ cdef class _Type:
     cdef bint has_dictionary
     cdef _Leaf leaf
     cdef str extension  # the leaf's, "" for none
+    cdef str tensor     # the list's, "" for none
     cdef str foreign    # an extension type that is not known, "" for none
 
     cdef int read(self, ArrowSchema *s, str name) except -1:
         self.nesting = DIN_SCALAR
         self.index_type = -1
-        self.extension = self.foreign = ""
+        self.extension = self.tensor = self.foreign = ""
         if s.dictionary != NULL and _is_list_format(_text(s.dictionary.format)):
             self.index_type = self.read_index(s, name)
             self.read_extension(s, name)
@@ -233,6 +234,8 @@ cdef class _Type:
         if self.has_dictionary and s.dictionary != NULL:
             self.leaf.kind = "other"
             self.leaf.name = "dictionary of dictionary"
+        if self.tensor and self.leaf.kind == "fixed":  # text of NumPy, for one
+            self.foreign = f"extension type {self.tensor} of {self.leaf.name}"
         if self.foreign:
             self.leaf.kind = "other"
             self.leaf.name = self.foreign
@@ -251,8 +254,9 @@ cdef class _Type:
         text = _text(s.format if s.dictionary == NULL else s.dictionary.format)
         if text in _EXTENSIONS.get(extension, ()):
             self.extension = extension
-        elif not (extension in _TENSORS and _is_list_format(text)
-                  and _is_vector(about)):
+        elif extension in _TENSORS and _is_list_format(text) and _is_vector(about):
+            self.tensor = extension
+        else:
             self.foreign = f"extension type {extension:.80} over {_name_of(text)}"
         return 0
 
