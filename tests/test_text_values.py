@@ -743,6 +743,15 @@ def test_keys_that_are_left_out_are_null(score: Scorer) -> None:
     assert got["score"].to_pylist() == [wanted[0]] * 3
 
 
+def test_keys_elsewhere_are_not_the_columns(score: Scorer) -> None:
+    line = '{"goods_id":"g1","hist_goods_id":[],"x":"id","y":{"id":1},"z":[{"id":2}]}\n'
+    said = score.refusal(line * 3, "jsonl", keep=["id"])
+    assert said == (
+        "expected lines that have the keys id, got none - at `FILE`. Name by --columns"
+        " what is null on every line."
+    )
+
+
 @pytest.mark.parametrize("shape", ["lists", "structs"])
 def test_keys_of_requests_may_be_left_out(
     shape: str, full: Predictor, tmp_path: Path

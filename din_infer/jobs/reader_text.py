@@ -475,10 +475,12 @@ class JsonLines(_Text):
         explode: bool,
     ) -> None:
         self._absent: set[str] = set()
+        self._inside: tuple[str, ...] = ()  # keys that may be in lists of objects
         self._decimals: set[str] = set()
         super().__init__(source, file)
         types = _text_types(spec)
         self._encoder = spec.encoder
+        self._inside = spec.encoder.candidate_columns
         rows = self._find_objects()
         is_empty = self._rows_of(self._head).num_rows == 0
         fields = types.copy() if is_empty else _find_fields(rows, types)
@@ -585,9 +587,13 @@ class JsonLines(_Text):
         lines = records.column(RECORD)
         text, starts = raw_bytes(lines)
         for name in list(self._absent):
-            forms = (json.dumps(name, ensure_ascii=e) for e in (False, True))
-            if any(form.encode() in text for form in forms):
-                self._absent.remove(name)
+            forms = [json.dumps(name, ensure_ascii=e).encode() for e in (False, True)]
+            if any(form in text for form in forms):
+                some = (
+                    line for line in lines.to_pylist() if any(f in line for f in forms)
+                )
+                if any(_has_key(line, name, self._inside) for line in some):
+                    self._absent.remove(name)
         values = np.frombuffer(text, np.uint8)
         odd = np.flatnonzero(values[starts[:-1]] != ord("{"))
         blank = [k for k in odd if not lines[int(k)].as_py().strip()]
@@ -693,6 +699,19 @@ class JsonLines(_Text):
                 else:
                     columns[name].append(text)
         return {n: pa.array(v, self.schema.field(n).type) for n, v in columns.items()}
+
+
+def _has_key(line: bytes, name: str, inside: Container[str]) -> bool:
+    """Tell whether an object has a key; one `inside` may be in its lists of objects."""
+    try:
+        value = load_json(line.decode())
+    except ValueError:
+        return True  # as far as can be told: the line has an error of its own
+    objects = [value]
+    if name in inside and isinstance(value, dict):
+        lists = [v for v in value.values() if isinstance(v, list)]
+        objects += [each for some in lists for each in some]
+    return any(isinstance(each, dict) and name in each for each in objects)
 
 
 def _begins_with_object(text: bytes) -> bool:
