@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
+from din_infer.whole_file import remove_unfinished
 
 __all__ = [
     "command_errors",
@@ -132,12 +133,12 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
             raise
         fix = f'Run: pip install "din-infer[{extras}]"'
         print(f"{name}: needs the package {error.name}. {fix}", file=sys.stderr)
-    except TerminatedError:
-        print(f"{name}: terminated", file=sys.stderr)
-        return 143
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        remove_unfinished()
+        is_terminated = isinstance(error, TerminatedError)
+        word = "terminated" if is_terminated else "interrupted"
+        print(f"{name}: {word}", file=sys.stderr)
+        return 143 if is_terminated else 130
     return 1
 
 

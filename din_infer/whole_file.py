@@ -35,9 +35,14 @@ __all__ = [
     "draft_folder",
     "move_into_place",
     "remove_leftovers",
+    "remove_unfinished",
     "write_whole",
     "writing",
 ]
+
+_UNFINISHED: set[Path] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_UNFINISHED.clear)  # those are the parent's
 
 
 class WholeFile:
@@ -74,6 +79,7 @@ class WholeFile:
         while True:
             name = f"{_stem(target)}{os.getpid()}.{os.urandom(4).hex()}.tmp"
             self.path = self._target.with_name(name)
+            _UNFINISHED.add(self.path)
             self.file: IO[Any] = self.path.open(made, encoding=encoding)
             with suppress(OSError, AttributeError):  # a system without locks
                 fcntl.flock(self.file, fcntl.LOCK_EX)
@@ -93,6 +99,7 @@ class WholeFile:
         """Close and remove the file; does nothing after `finish`."""
         with suppress(OSError):
             _remove(self.path)
+            _UNFINISHED.discard(self.path)
         with suppress(OSError):  # what is buffered cannot be written
             self.file.close()
 
@@ -104,6 +111,17 @@ class WholeFile:
             self.finish()
         else:
             self.abort()
+
+
+def remove_unfinished() -> None:
+    """Remove the files of this process that are not finished, as it ends.
+
+    A signal may come between the making of a file and the block that would remove it.
+    """
+    for path in tuple(_UNFINISHED):
+        with suppress(OSError):
+            _remove(path)
+    _UNFINISHED.clear()
 
 
 def write_whole(target: Path, content: str | bytes) -> None:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from din_converter import convert, save
 from din_converter.run import RunFolder, plot_curve
 from din_converter.train import Epoch, Trained
+from din_infer.cli import command_errors
 from din_infer.errors import ConversionError, InputError
 from din_infer.jobs import explain, inspect
 from din_infer.whole_file import (
@@ -347,3 +348,17 @@ def test_writers_of_results_leave_what_was_there_or_a_whole_file(
     with pytest.raises(error, match="No space left on device"):
         write(tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+def test_a_signal_between_making_and_writing_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_whole(tmp_path / "old.txt", "old")
+
+    def run() -> int:
+        WholeFile(tmp_path / "new.txt")  # a signal comes before it is kept
+        raise KeyboardInterrupt
+
+    assert command_errors("din-score", "cpu", run) == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["old.txt"]
+    assert capsys.readouterr().err == "din-score: interrupted\n"
