@@ -213,7 +213,7 @@ def test_outputs_and_inputs_are_never_lost(
     assert (
         score_main([model, str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1
     )
-    assert "expected a folder with *.parquet, *.pq, *.arrow" in say()[1]
+    assert "expected a folder with *.parquet, *.pq, *.parq, *.arrow" in say()[1]
     assert score_main([model, test, "--out", test]) == 1
     assert "expected a place where the scores can be written" in say()[1]
     assert score_main([model, test, "--out", "/proc/x"]) == 1

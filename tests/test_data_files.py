@@ -50,11 +50,15 @@ def test_data_files_are_told_by_suffix_in_any_case_or_by_first_bytes(
 ) -> None:
     data = ["a.parquet", "B.PARQUET", "c.pq", "d.Pq", "e.snappy.parquet"]
     put(tmp_path, *data)
-    bare = ["000000_0", "part-00000", "f.parquet.gzip", "g.c000", "h/20240101_1_x"]
+    bare = ["000000_0", "part-00000", "f.parquet.GZIP", "g.c000", "h/20240101_1_x"]
+    bare.append("000000_0.snappy")
+    copies = ["a.parquet.bak", "a.parquet~", "b.parquet._COPYING_", "c.parquet.1"]
+    put(tmp_path, *copies, content=b"PAR1....")
     put(tmp_path, *bare, content=b"PAR1....")
     put(tmp_path, "encrypted", content=b"PARE....")
     put(tmp_path, "_SUCCESS", ".a.parquet.crc", "x.crc", "_metadata", "_temporary/a.pq")
     put(tmp_path, "_day=1/x.parquet")  # a partition, as engines read it
+    put(tmp_path, ".day=1/x.parquet", "_day/x.parquet")
     put(tmp_path, "README.md", "notes.txt", "b.txt", "t.csv", "u.csv.gz", "orc")
     put(tmp_path, "_x.parquet", ".y.PQ")
     put(tmp_path, "000001_0", content=b"")
@@ -64,8 +68,9 @@ def test_data_files_are_told_by_suffix_in_any_case_or_by_first_bytes(
     wanted = sorted([*data, *bare, "encrypted", "_day=1/x.parquet"])
     assert sorted(listed(tmp_path, on_note=notes.append)) == wanted
     assert notes == [
-        f"{tmp_path}: 11 files are not read: 1 *.csv, 1 *.csv.gz, 1 *.md,"
-        " 1 *.parquet.gz, 2 *.txt, 1 empty, 2 hidden, 2 without a suffix"
+        f"{tmp_path}: 15 files are not read: 1 *.1, 1 *._COPYING_, 1 *.bak, 1 *.csv,"
+        " 1 *.csv.gz, 1 *.md, 1 *.parquet.gz, 1 *.parquet~, 2 *.txt, 1 empty,"
+        " 2 hidden, 2 without a suffix"
     ]
     assert sorted(listed(tmp_path, ALL)) == sorted([*wanted, "i", "t.csv", "u.csv.gz"])
     assert listed(tmp_path, ALL) == [
@@ -90,19 +95,33 @@ def test_a_format_that_is_given_tells_names_without_a_suffix(tmp_path: Path) -> 
     assert notes == [f"{tmp_path}: 3 files are not read: 1 *.parquet, 1 *.txt, 1 empty"]
 
 
+def test_json_beside_other_data_is_a_description(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", "spec.json", "deep/meta.json.gz")
+    notes: list[str] = []
+    assert listed(tmp_path, ALL, on_note=notes.append) == ["a.parquet"]
+    assert notes == [f"{tmp_path}: 2 files are not read: 2 *.json"]
+    assert listed(tmp_path, ["jsonl"], given="jsonl") == [
+        "deep/meta.json.gz",
+        "spec.json",
+    ]
+    put(tmp_path / "spark", "part-0.json", "part-1.json", "_SUCCESS")
+    assert listed(tmp_path / "spark", ALL) == ["part-0.json", "part-1.json"]
+
+
 def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
     put(tmp_path, "a.csv", "b.csv", "c.md")
     with pytest.raises(InputError) as caught:
         expand([tmp_path])
     assert str(caught.value) == (
-        "expected a folder with *.parquet, *.pq, got only 2 *.csv, 1 *.md - at"
+        "expected a folder with *.parquet, *.pq, *.parq, got only 2 *.csv, 1 *.md - at"
         f" `{tmp_path}`"
     )
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as caught:
         expand([tmp_path / "empty"])
     assert str(caught.value) == (
-        f"expected a folder with *.parquet, *.pq, got none - at `{tmp_path}/empty`"
+        "expected a folder with *.parquet, *.pq, *.parq, got none - at"
+        f" `{tmp_path}/empty`"
     )
 
 
@@ -245,9 +264,10 @@ def test_columns_that_are_in_the_path_alone_are_named(
     assert caught.value.rule == "the columns user_id"
     assert (caught.value.column, caught.value.fix) == (str(path), fix)
     whole = write_as(make_table(9), folder / "a.parquet")
-    with pytest.raises(InputError) as caught:
-        score_files(Predictor(model), whole, tmp_path.parent / "out2", keep=["day"])
-    assert caught.value.fix == fix.replace("user_id", "day")
+    for keep in ("day", "day:date"):
+        with pytest.raises(InputError) as caught:
+            score_files(Predictor(model), whole, tmp_path.parent / "out2", keep=[keep])
+        assert caught.value.fix == fix.replace("user_id", "day")
     with pytest.raises(InputError) as caught:
         open_parquet(whole, ["day", "other"])
     assert caught.value.fix == fix.replace("user_id", "day")
@@ -391,7 +411,6 @@ def change_log(table: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_delta_tables_that_the_files_alone_do_not_tell_are_refused(
     deltalake: Any,  # noqa: ANN401
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "t"
     deltalake.write_deltalake(path, pa.table({"row": [1, 2]}))
@@ -406,17 +425,21 @@ def test_delta_tables_that_the_files_alone_do_not_tell_are_refused(
 
     change_log(path, with_vectors)
     assert ids(expand([path])) == [1, 2]  # it may have some, and has none
-    found = pa.table({"filepath": ["a", "b"]})
 
-    class Reader:
-        def read_all(self) -> pa.Table:
-            return found
+    def with_one_row_less(line: dict[str, Any]) -> None:
+        if "add" in line:  # a bitmap that deletes row 1
+            line["add"]["deletionVector"] = {
+                "storageType": "i",
+                "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000005c8Xg0rr91",
+                "sizeInBytes": 34,
+                "cardinality": 1,
+            }
 
-    monkeypatch.setattr(deltalake.DeltaTable, "deletion_vectors", lambda _: Reader())
+    change_log(path, with_one_row_less)
     with pytest.raises(InputError) as caught:
         expand([path])
     assert str(caught.value) == (
-        "expected a Delta table without deletion vectors, got 2 of them - at"
+        "expected a Delta table without deletion vectors, got some - at"
         f" `{path}`. Run REORG TABLE .. APPLY (PURGE) on it. Or: Export the table to"
         " Parquet files, and give their folder."
     )

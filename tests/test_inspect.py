@@ -1078,7 +1078,7 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
     out, err = say()
     found = inspect(FeatureSpec.load(tiny / "spec.json"), tiny)
     assert json.loads(out) == json.loads(json.dumps(found.to_dict()))
-    assert err == ""
+    assert err == f"din-inspect: {tiny}: 1 file is not read: 1 *.json\n"
     picture = (tiny / "fit.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert inspect_main(words.split()) == 0
@@ -1096,7 +1096,7 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
         ),
         (
             "{0}/empty --spec {0}/spec.json",
-            "expected a folder with *.parquet, *.pq, got none - at `{0}/empty`",
+            "expected a folder with *.parquet, *.pq, *.parq, got none - at `{0}/empty`",
         ),
         (
             "{0}/data.parquet --spec {0}/none.toml",

@@ -13,9 +13,9 @@ from din_converter.rows import Rows
 from din_converter.run import RunFolder
 from din_infer import FeatureSpec, InputError, ModelError, Predictor
 from din_infer.cli import explain_main, inspect_main, main, verify_main
-from din_infer.jobs.explain import explain_file, find_rows
+from din_infer.jobs.explain import explain_file, find_rows, write
 from din_infer.jobs.files import score_files
-from din_infer.jobs.inspect import inspect_files
+from din_infer.jobs.inspect import inspect_files, write_picture
 from din_infer.local_path import local_path
 from din_infer.model_file import ModelFile
 from din_infer.whole_file import write_whole
@@ -111,6 +111,8 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "convert": lambda m: convert(STORE, m.parent / "x.onnx"),
     "convert out": lambda _: convert("model.pt", STORE),
     "convert valid": lambda m: convert("model.pt", m.parent / "x.onnx", valid=STORE),
+    "write": lambda _: write(None, STORE),  # type: ignore[arg-type]
+    "write_picture": lambda _: write_picture(None, STORE),  # type: ignore[arg-type]
     "write_whole": lambda _: write_whole(Path(STORE), "text"),
 }
 

@@ -40,8 +40,16 @@ def predictor(model: Path) -> Predictor:
 def make_shards(
     folder: Path, count: int, rows: int = 20, suffix: str = "parquet"
 ) -> None:
-    table = make_table(count * rows, seed=7).drop(["interests"])
-    table = table.append_column("interests", [[["a", "b"]] * len(table)])
+    table = make_table(count * rows, seed=7)
+    lists: dict[str, list[Any]] = {  # that CSV can hold
+        "interests": ["a", "b"],
+        "hist_goods_id": ["g1", "g2"],
+        "hist_cate_id": [1, 2],
+        "action": ["a", "b"],
+    }
+    for name, values in lists.items():
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array([values] * len(table)))
     for k in range(count):
         write_as(table.slice(k * rows, rows), folder / f"s{k:03}.{suffix}")
 

@@ -241,6 +241,30 @@ def test_columns_of_other_types_have_the_same_scores_and_are_kept(
         np.testing.assert_allclose(wanted, predictor.score(table), atol=1e-3)
 
 
+def test_kept_views_are_repeated_for_each_candidate(predictor: Predictor) -> None:
+    requests = make_requests(20)
+    [plain] = requests.combine_chunks().to_batches()
+    views, columns = [], []
+    for column in requests.schema:
+        kind = column.type
+        if kind == pa.string():
+            kind = pa.string_view()
+        elif kind == pa.list_(pa.string()):
+            kind = pa.list_(pa.string_view())
+        views.append(column.with_type(kind))
+        columns.append(pa.array(plain[column.name].to_pylist(), kind))
+    batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema(views))
+    keep = ["row", "user_id", "hist_goods_id", "goods_id"]
+    got, wanted = (
+        BatchScorer(predictor, b.schema, keep=keep, explode=True).score(b).batch
+        for b in (batch, plain)
+    )
+    assert got.to_pylist() == wanted.to_pylist()
+    assert got.schema.field("user_id").type == pa.string_view()
+    none = BatchScorer(predictor, batch.schema, keep=keep, explode=True)
+    assert none.score(batch.slice(0, 0)).batch.num_rows == 0
+
+
 def test_kept_columns_that_parquet_cannot_hold_fail_their_file(
     predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -1080,6 +1104,36 @@ def test_processes_share_a_folder_without_doing_a_shard_twice(
     wanted = Predictor(model, device="cpu", threads=1).score(table)
     np.testing.assert_array_equal(got, wanted)
     assert (out / "_din_score" / "manifest.json").exists()
+
+
+def test_inputs_are_added_to_a_job_at_work(
+    model: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    table = make_shards(tmp_path / "all", 8)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for k in range(2, 8):
+        shutil.copy(tmp_path / "all" / f"s{k:02}.parquet", folder)
+    words = (model, folder, "--out", out, "--batch-size", "10", "--json")
+    first = start(0.05, *words)
+    wait_for(lambda: (out / "s02.parquet").exists())
+    for k in range(2):  # before the others in order
+        shutil.copy(tmp_path / "all" / f"s{k:02}.parquet", folder)
+    second = start(0.05, *words, "--resume", "--add")
+    done = []
+    for process, count in ((first, 6), (second, 8)):
+        said, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        summary = json.loads(said)
+        done += summary["files"]
+        assert len(summary["files"]) + len(summary["whole"]) == count
+    assert "2 inputs are added to the job: s00.parquet, s01.parquet" in err
+    assert len(set(done)) == len(done) == 8
+    got = np.concatenate([scores_of(out / n) for n in visible(out)])
+    wanted = Predictor(model, device="cpu", threads=1).score(table)
+    np.testing.assert_array_equal(got, wanted)
+    listed = json.loads((out / "_din_score" / "manifest.json").read_text())
+    assert len(listed["shards"]) == 8
 
 
 def test_a_job_at_work_is_not_begun_anew(

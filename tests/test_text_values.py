@@ -525,7 +525,7 @@ def test_records_are_cut_as_by_hand(
     reason = ""
     try:
         for records in RecordCutter(delimiter, escape).cut(blocks):
-            got += records.to_pylist()
+            got += records.column(0).to_pylist()
     except EOFError as error:
         reason = str(error)
     assert got == wanted
@@ -707,7 +707,18 @@ def test_whole_numbers_may_be_written_as_decimal_ones(
     start += '"age":null,"price":null,"shop":'
     objects = [f"{start}{text}}}\n" for text, _ in good]
     assert score("".join(objects), "jsonl")["score"].to_pylist() == wanted
-    for bad in ("3.5", "1e400", "9223372036854775808"):
+    # a column that Arrow reads as numbers, beside one whose integers are too large
+    mixed = [f"{start.replace('4.0', str(2**60 + 1))}3.0}}\n"] * 5
+    columns = {n: pa.array([r[n] for r in values[:1]], k) for n, k in KINDS.items()}
+    columns["nums"] = pa.array([[2**60 + 1, 5]])
+    assert score("".join(mixed), "jsonl", batch_size=2)["score"].to_pylist() == (
+        full.score(columns).tolist() * 5
+    )
+    for bad in ("3.5", "1e400", "9223372036854775808", "0x1F"):
+        if bad == "0x1F":
+            said = score.refusal(header + f"g1,{bad},,g2,,,\n")
+            assert said == "expected an integer, got '0x1F' - at `shop`, row 0"
+            continue
         said = score.refusal(header + f"g1,{bad},,g2,,,\n")
         assert said == f"expected an integer, got '{bad}' - at `shop`, row 0"
         said = score.refusal("".join([*objects, f"{start}{bad}}}\n"]), "jsonl")
@@ -756,6 +767,30 @@ def test_keys_of_requests_may_be_left_out(
     assert got[1100:] == [[w] for w in wanted]
 
 
+def test_kept_lists_of_json_are_exploded(full: Predictor, tmp_path: Path) -> None:
+    score = Scorer(full, tmp_path)
+    line = {"age": 4.0, "hist_goods_id": ["g2"], "nums": [1], "profile": [1.0, 2.0]}
+    line |= {"goods_id": ["a", "b"], "shop": [1, 2], "price": [1.0, None]}
+    text = json.dumps(line)[:-1] + ', "at": [1.50, "x"], "id": 7}\n'
+    keep = ["at", "id", "goods_id"]
+    got = score(text, "jsonl", keep=keep, explode=True).drop(["score"])
+    assert got.to_pylist() == [
+        {"at": "1.50", "id": "7", "goods_id": "a"},
+        {"at": "x", "id": "7", "goods_id": "b"},
+    ]
+    got = score(text, "jsonl", keep=keep).drop(["score"]).to_pylist()
+    assert got == [{"at": '[1.50, "x"]', "id": "7", "goods_id": ["a", "b"]}]
+    said = score.refusal(
+        text * 2 + text.replace('[1.50, "x"]', "3"), "jsonl", keep=keep, explode=True
+    )
+    assert said == "expected a list, as the first lines have, got '3' - at `at`, row 2"
+    bad = text * 2 + text.replace('"x"', '"\\ud800"')
+    said = score.refusal(bad, "jsonl", keep=keep, explode=True)
+    assert said.startswith("expected a list, as the first lines have, got ")
+    got = score(text.replace('"x"', "2"), "jsonl", keep=["at:float64"], explode=True)
+    assert got["at"].to_pylist() == [1.5, 2.0]
+
+
 def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> None:
     text = "goods_id,hist_goods_id\ngé,g2\n"
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
@@ -767,7 +802,10 @@ def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> 
                 " iconv -f UTF-16 -t UTF-8."
             )
         else:
-            assert "got NUL bytes, as of UTF-16" in said
+            wanted = "expected text in UTF-8, got NUL bytes, as of UTF-16 - at `FILE`"
+            assert said == wanted
+            line = '{"goods_id":"g"}\n'.encode(encoding)
+            assert score.refusal(line, "jsonl") == wanted
     assert score.refusal(text.encode("latin-1")) == (
         "expected text in UTF-8, got b'g\\xe9' - at `goods_id`, row 0. Convert the file"
         " to UTF-8 first."
@@ -787,10 +825,41 @@ def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> 
             " `FILE`. Write it as lines: jq -c .[], or pandas' to_json("
             "orient='records', lines=True)."
         )
-    assert score.refusal(json.dumps(rows[0], indent=2), "json") == (
-        "expected JSON lines, one object on each line, got an object on several lines -"
-        " at `FILE`. Write it as lines: jq -c ., or pandas' to_json(orient='records',"
-        " lines=True)."
+    several = json.dumps(rows[0], indent=2)
+    for text in (several, several.replace("{\n", "{"), f"{several}\n{several}"):
+        assert score.refusal(text, "json") == (
+            "expected JSON lines, one object on each line, got an object on several"
+            " lines - at `FILE`. Write it as lines: jq -c ., or pandas' to_json("
+            "orient='records', lines=True)."
+        )
+
+
+@pytest.mark.parametrize("depth", [3, 900, 100_000])
+@pytest.mark.parametrize("key", ["goods_id", "hist_goods_id", "x"])
+def test_values_inside_of_each_other_are_an_error(
+    depth: int, key: str, score: Scorer
+) -> None:
+    deep = "[" * depth + "]" * depth
+    good = {"goods_id": '"g1"', "hist_goods_id": "[]", "x": "1"}
+    lines = [good] * 3 + [good | {key: deep}] + [good] * 3
+    text = "".join(
+        "{" + ", ".join(f'"{k}": {v}' for k, v in line.items()) + "}\n"
+        for line in lines
+    )
+    for each in (text, text.splitlines()[3] + "\n" + text):
+        try:
+            got = score(each, "jsonl", keep=["x"], on_error="skip")
+        except InputError:
+            continue
+        assert got.num_rows in (6, 7, 8)
+        assert set(got["x"].to_pylist()) <= {"1", deep}
+
+
+def test_types_of_kept_columns_are_named(score: Scorer) -> None:
+    said = score.refusal("goods_id,hist_goods_id\n", keep=["goods_id:int32"])
+    assert said == (
+        "expected a type, one of string, int64, float64, bool, date, timestamp, got"
+        " 'int32' - at `goods_id:int32`"
     )
 
 
@@ -800,6 +869,16 @@ def test_a_mark_of_byte_order_inside_a_file_is_text(score: Scorer) -> None:
     got = score(text, keep=["goods_id"], batch_size=1)
     assert got["goods_id"].to_pylist() == goods
     assert got["score"].to_pylist() == score.wanted(goods, [["h"]] * 6)
+
+
+def test_files_without_rows(score: Scorer) -> None:
+    assert score("goods_id,hist_goods_id").num_rows == 0
+    assert score("", header=False, columns=["goods_id", "hist_goods_id"]).num_rows == 0
+    assert score("", "jsonl", keep=["event_id"]).column_names == ["event_id", "score"]
+    assert score.refusal("") == (
+        "expected a CSV file that can be read to its end, got no line of column names -"
+        " at `FILE`"
+    )
 
 
 def test_folders_of_json_are_read(small: Predictor, tmp_path: Path) -> None:

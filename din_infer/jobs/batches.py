@@ -338,7 +338,7 @@ class BatchScorer:
             return self._flat(batch, column)
         if kept.name in self._parallel:
             return self._lists(batch, column).flatten()
-        return batch.column(column).take(owners)
+        return _repeat(batch.column(column), owners)
 
     def _output(
         self,
@@ -380,6 +380,15 @@ def _take(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.RecordBatch:
     runs = np.split(rows, cuts)
     parts = [batch.slice(run[0], len(run)) for run in runs if len(run) > 0]
     return one_batch(pa.Table.from_batches(parts, batch.schema))
+
+
+def _repeat(column: pa.Array, rows: pa.Array) -> pa.Array:
+    """Copy rows, some of them again."""
+    try:
+        return column.take(rows)
+    except pa.ArrowNotImplementedError:  # of views: slower
+        parts = [column.slice(row, 1) for row in rows.to_pylist()]
+        return pa.concat_arrays(parts or [column.slice(0, 0)])
 
 
 def _scatter(values: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[Any]:

@@ -2,12 +2,13 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from din_infer.errors import InputError
-from din_infer.jobs.table_logs import Table, Tables
+from din_infer.jobs.table_logs import EXPORT, Table, Tables
 from din_infer.local_path import local_path
 
 __all__ = ["FORMATS", "Note", "expand", "find_files", "format_of", "ignore", "one_file"]
@@ -15,6 +16,7 @@ __all__ = ["FORMATS", "Note", "expand", "find_files", "format_of", "ignore", "on
 FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".parq": "parquet",
     ".arrow": "arrow",
     ".arrows": "arrow",
     ".feather": "arrow",
@@ -30,6 +32,11 @@ COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 # How files begin: of Parquet, with an encrypted footer too.
 MAGIC = {b"PAR1": "parquet", b"PARE": "parquet", b"ARROW1": "arrow"}
 CHECKSUM = ".crc"
+# Suffixes that tell no format: none, a codec's, and what Spark appends. Others, as
+# those of copies and drafts, are of files that engines do not read either.
+NO_FORMAT = re.compile(
+    r"|\.(gz|gzip|bz2|zst|zstd|lz4|lzo|snappy|br|brotli|c\d+)", re.IGNORECASE
+)
 
 Note = Callable[[str], object]
 
@@ -54,9 +61,9 @@ def expand(
         are taken.
     kinds : collection of str
         Of `FORMATS`, that are wanted of folders. The name of a data file ends in a
-        suffix of these, in letters of either case; or in no known suffix, and the first
-        bytes are those of Parquet or Arrow. Left out are names that begin with "." or
-        "_", as engines leave them out, but not folders as ``_day=1``.
+        suffix of these, in letters of either case; or in none, or that of a codec, and
+        the first bytes are those of Parquet or Arrow. Left out are names that begin
+        with "." or "_", as engines leave them out, but not folders as ``_day=1``.
     on_note : callable
         Called with a sentence about each folder that has files which are not read.
 
@@ -124,10 +131,9 @@ def format_of(path: Path, given: str | None = None) -> str | None:
 
     Returns None where neither tells: `given`, or none. OSError if it cannot be read.
     """
-    name = path.name.lower()
-    plain = next((name[: -len(c)] for c in COMPRESSED if name.endswith(c)), name)
-    kind = FORMATS.get(PurePath(plain).suffix)
-    if kind is not None and (plain == name or kind in TEXT):
+    suffix, is_compressed = _suffix(path)
+    kind = FORMATS.get(suffix)
+    if kind is not None and (kind in TEXT or not is_compressed):
         return kind
     with path.open("rb") as file:
         start = file.read(8)
@@ -135,8 +141,20 @@ def format_of(path: Path, given: str | None = None) -> str | None:
     return next(kinds, given)
 
 
+def _suffix(path: Path) -> tuple[str, bool]:
+    """Return the suffix that tells a format, and whether a compression follows it."""
+    name = path.name.lower()
+    plain = next((name[: -len(c)] for c in COMPRESSED if name.endswith(c)), name)
+    return PurePath(plain).suffix, plain != name
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
+
+
+def _is_open(folder: str) -> bool:
+    """Tell whether a folder is read: ``_day=1`` is one of a partition."""
+    return not _is_hidden(folder) or (folder.startswith("_") and "=" in folder)
 
 
 class _Folder:
@@ -155,6 +173,11 @@ class _Folder:
     def files(self, on_note: Note) -> list[tuple[Path, PurePath]]:
         """List its data files in order of name."""
         paths = sorted(self._walk(on_note))
+        others = [path for path in paths if _suffix(path)[0] != ".json"]
+        if others and self._given is None and len(others) < len(paths):
+            # beside data of another name, that is a description
+            self.skipped["*.json"] += len(paths) - len(others)
+            paths = others
         found = [(path, PurePath(path.relative_to(self._top))) for path in paths]
         left = ", ".join(f"{n:,} {what}" for what, n in sorted(self.skipped.items()))
         if not found:
@@ -185,17 +208,20 @@ class _Folder:
                     yield from self._live_files(Path(place), table)
                     folders.clear()
                     continue
-                folders[:] = sorted(f for f in folders if not _is_hidden(f) or "=" in f)
+                folders[:] = sorted(filter(_is_open, folders))
                 inner = [os.path.join(place, f) for f in folders]  # noqa: PTH118
                 starts += filter(os.path.islink, inner)
                 yield from self._data_files(Path(place), names, around)
 
     def _live_files(self, place: Path, table: Table) -> Iterator[Path]:
         root = os.path.realpath(place)
+        if "parquet" not in self._kinds:
+            self.skipped["*.parquet"] += len(table.live)
+            return
         for real in table.live:
             if not real.startswith(root + os.sep):
                 rule = "a Delta table whose files are in its folder"
-                raise InputError(rule, real, str(place))
+                raise InputError(rule, real, str(place), EXPORT)
             yield place / os.path.relpath(real, root)
 
     def _data_files(
@@ -221,7 +247,9 @@ class _Folder:
         try:
             if not suffix and path.stat().st_size == 0:
                 return "empty"
-            kind = format_of(path, None if suffix else self._given)
+            kind = FORMATS.get(suffix)
+            if kind is None and NO_FORMAT.fullmatch(suffix):
+                kind = format_of(path, None if suffix else self._given)
         except OSError as error:
             raise InputError("a file to read", error, str(path)) from None
         if kind in self._kinds:

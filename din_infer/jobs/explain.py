@@ -15,6 +15,7 @@ from din_infer.jobs import BATCH_ROWS
 from din_infer.jobs.data_files import one_file
 from din_infer.jobs.readers import ParquetReader
 from din_infer.jobs.sources import Source, found_in, open_parquet
+from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.whole_file import WholeFile, writing
 
@@ -164,7 +165,7 @@ def write(explanation: Explanation, out: str | Path) -> None:
     ModuleNotFoundError
         If a picture is asked for without matplotlib.
     """
-    out = Path(out)
+    out = local_path(out, "--out")
     check_suffix(out, SUFFIXES, "--out")
     with writing("the explanation", out), WholeFile(out) as file:
         if out.suffix == ".html":

@@ -56,15 +56,23 @@ def find_kept(schema: pa.Schema, keep: Sequence[str]) -> list[Kept]:
         Of the table.
     keep : sequence of str
         The types are those of `KINDS`.
+
+    Raises
+    ------
+    InputError
+        If a column's type is none of them.
     """
     inner = [f.type.value_type for f in schema if _is_list(f.type)]
     structs = [kind for kind in inner if pa.types.is_struct(kind)]
     names = {*schema.names, *(field.name for kind in structs for field in kind)}
     found = []
     for given in keep:
-        name, colon, kind = given.rpartition(":")
-        if given in names or not colon or kind not in KINDS:
+        name, _, kind = given.rpartition(":")
+        if given in names or (kind not in KINDS and name not in names):
             found.append(Kept(given, given))
+        elif kind not in KINDS:
+            rule = "a type, one of " + ", ".join(KINDS)
+            raise InputError(rule, f"'{kind}'", given)
         else:
             found.append(Kept(name, name, KINDS[kind]))
     return found

@@ -9,7 +9,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
@@ -25,9 +25,17 @@ from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
 from din_infer.jobs.text_options import SEPARATOR, TextOptions
-from din_infer.jobs.text_records import RecordCutter, cut_lines, raw_bytes
+from din_infer.jobs.text_records import (
+    FAULT,
+    RECORD,
+    STRAY_QUOTE,
+    RecordCutter,
+    cut_lines,
+    raw_bytes,
+)
 from din_infer.jobs.text_values import (
     are_quoted,
+    elements_of,
     find_signs,
     json_value,
     load_json,
@@ -48,6 +56,8 @@ LINE = "line"
 HEAD_RECORDS, HEAD_BYTES = 1000, 1 << 20
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
+MOST_EXACT = 1 << 53  # of integers that are read as floats, which are below it
+
 Errors = dict[int, InputError]
 
 
@@ -60,7 +70,7 @@ class _Text(Reader):
         self._read_bytes = 0
         self._columns: list[str] = []
         self._rest = self._cut(self._utf8())
-        self._first: list[pa.LargeBinaryArray] = []
+        self._first: list[pa.RecordBatch] = []
         self._head = self._read_head()
 
     def _blocks(self) -> Iterator[bytes]:
@@ -87,36 +97,40 @@ class _Text(Reader):
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             fix = "Convert it first: iconv -f UTF-16 -t UTF-8."
             raise InputError("text in UTF-8", "UTF-16", str(self._source), fix)
+        if b"\0" in start[:4]:
+            got = "NUL bytes, as of UTF-16"
+            raise InputError("text in UTF-8", got, str(self._source))
         yield start.removeprefix(codecs.BOM_UTF8)
         yield from blocks
 
-    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         """Cut blocks into records."""
         raise NotImplementedError
 
-    def _read_head(self) -> pa.LargeBinaryArray:
+    def _read_head(self) -> pa.RecordBatch:
         """Read the first records, however the blocks were cut."""
         count = size = 0
         for records in self._rest:
             self._first.append(records)
-            count += len(records)
-            size += records.nbytes
+            count += records.num_rows
+            size += len(raw_bytes(records.column(0))[0])
             if count > HEAD_RECORDS or size > HEAD_BYTES:
                 break
-        head = pa.concat_arrays([pa.array([], pa.large_binary()), *self._first])
-        _, starts = raw_bytes(head)
+        if not self._first:
+            return pa.record_batch({RECORD: pa.array([], pa.large_binary())})
+        head = one_batch(pa.Table.from_batches(self._first))
+        _, starts = raw_bytes(head.column(0))
         return head[: min(HEAD_RECORDS, int((starts[:-1] < HEAD_BYTES).sum()))]
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         self._columns = list(columns)
         first, self._first = self._first, []
-        some = map(self._rows_of, chain(first, self._rest))
         try:
-            yield from cut((pa.record_batch({LINE: a}) for a in some), rows)
+            yield from cut(map(self._rows_of, chain(first, self._rest)), rows)
         except (OSError, EOFError, pa.ArrowException) as error:
             raise unreadable(self._source, error) from None
 
-    def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    def _rows_of(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Leave out the records that are no rows."""
         raise NotImplementedError
 
@@ -124,7 +138,7 @@ class _Text(Reader):
         self, batch: pa.RecordBatch, errors: list[InputError] | None = None
     ) -> pa.RecordBatch:
         found: Errors = {}
-        columns = self._parse(batch.column(0), found)
+        columns = self._parse(batch, found)
         if errors is not None:
             errors += found.values()
         elif found:
@@ -132,7 +146,7 @@ class _Text(Reader):
         schema = pa.schema([self.schema.field(name) for name in self._columns])
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def _parse(self, records: pa.LargeBinaryArray, errors: Errors) -> list[pa.Array]:
+    def _parse(self, batch: pa.RecordBatch, errors: Errors) -> list[pa.Array]:
         """Parse the columns that are read; null is what has an error of its row."""
         raise NotImplementedError
 
@@ -219,7 +233,7 @@ class Csv(_Text):
             self.kept.append(kept._replace(column=column))
         self._forms = self._find_forms()
 
-    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         return self._cutter.cut(blocks)
 
     def _take_header(self) -> None:
@@ -229,17 +243,15 @@ class Csv(_Text):
                 raise unreadable(self._source, EOFError("no line of column names"))
             header, self._first[0] = self._first[0][:1], self._first[0][1:]
             self._head = self._head[1:]
-            if len(self._first[0]) == 0:
+            if self._first[0].num_rows == 0:
                 self._first.pop(0)
-            if len(header) and header[0].as_py() not in (b"\n", b"\r\n"):
+            text, _ = raw_bytes(header.column(RECORD))
+            if text not in (b"\n", b"\r\n"):
                 break
-        reasons = self._cutter.malformed(header)
-        text, _ = raw_bytes(header)
+        reason = header.column(FAULT)[0].as_py()
         if text.count(b"\r") != text.count(b"\r\n"):
-            reasons = {0: "line ends that are no line feeds"}
-        if b"\0" in text:
-            reasons = {0: "NUL bytes, as of UTF-16"}
-        for reason in reasons.values():
+            reason = "line ends that are no line feeds"
+        if reason is not None:
             raise unreadable(self._source, ValueError(reason))
         read = pa.csv.ReadOptions(use_threads=False, block_size=len(text) + 1)
         table = pa.csv.read_csv(pa.BufferReader(text), read, self._parse_options())
@@ -252,7 +264,7 @@ class Csv(_Text):
         with the separator than with what may be another one instead.
         """
         lists = [f.name for f in self.schema if pa.types.is_list(f.type)]
-        rows = self._rows_of(self._head)
+        rows = self._rows_of(self._head).column(RECORD)
         found = {}
         for name, raw in zip(lists, self._read_some(rows, 0, {}, lists), strict=True):
             text, _ = to_text(raw)
@@ -267,32 +279,33 @@ class Csv(_Text):
             found[name] = _Form(some >= len(plain), is_quoted, joined > other)
         return found
 
-    def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    def _rows_of(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Leave out empty lines, which are null where there is one column alone."""
-        if len(self._names) < 2:
+        column = records.column(RECORD)
+        lengths = pc.min(pc.binary_length(column)).as_py()
+        if len(self._names) < 2 or lengths not in (1, 2):
             return records
-        lengths = pc.binary_length(records)
-        if pc.min(lengths).as_py() not in (1, 2):
-            return records
-        empty = pc.is_in(records, pa.array([b"\n", b"\r\n"], pa.large_binary()))
+        empty = pc.is_in(column, pa.array([b"\n", b"\r\n"], pa.large_binary()))
         return records.filter(pc.invert(empty))
 
-    def _parse(self, records: pa.LargeBinaryArray, errors: Errors) -> list[pa.Array]:
+    def _parse(self, batch: pa.RecordBatch, errors: Errors) -> list[pa.Array]:
         own = [self._texts.get(name, name) for name in self._columns]
-        malformed = self._cutter.malformed(records)
-        if not malformed:
+        records, faults = batch.column(RECORD), batch.column(FAULT)
+        if faults.null_count == len(faults):
             arrays = self._read_some(records, 0, errors, own)
         else:
-            for row, reason in malformed.items():
-                fix = "Give --escape if quotes are not doubled." * ("quote" in reason)
-                errors[row] = self._no_row(reason, row, fix)
-            good = np.delete(np.arange(len(records)), list(malformed))
+            is_good = np.asarray(faults.is_null())
+            for row in np.flatnonzero(~is_good):
+                reason = faults[row].as_py()
+                is_quote = reason == STRAY_QUOTE
+                fix = "Give --escape if quotes are not doubled." * is_quote
+                errors[int(row)] = self._no_row(reason, int(row), fix)
+            good = np.flatnonzero(is_good)
             some: Errors = {}
             arrays = self._read_some(records.take(pa.array(good)), 0, some, own)
             errors |= {int(good[k]): e.at(row=good[k]) for k, e in some.items()}
-            places = np.searchsorted(good, np.arange(len(records)))
-            lost = np.isin(np.arange(len(records)), list(malformed))
-            arrays = [a.take(pa.array(places, mask=lost)) for a in arrays]
+            places = pa.array(np.cumsum(is_good) - 1, mask=~is_good)
+            arrays = [a.take(places) for a in arrays]
         columns = zip(self._columns, arrays, strict=True)
         return [self._convert(name, raw, errors) for name, raw in columns]
 
@@ -381,13 +394,13 @@ class Csv(_Text):
         inner = kind.value_type
         is_string = inner == pa.string()
         is_exact = self._options.list_separator is not None
+        is_null = text.is_null()
         is_empty = pc.equal(text, "")
-        # a dense field has no empty list
-        is_null = pc.is_null(
-            pc.if_else(is_empty, None, text) if inner == pa.float64() else text
-        )
-        if not is_string or self._options.quoted_empty == "list":
+        has_lists = not is_string or self._options.quoted_empty == "list"
+        if has_lists and pc.any(is_empty).as_py():
             text = pc.if_else(is_empty, None, text)
+            if inner == pa.float64():  # a dense field has no empty list
+                is_null = text.is_null()
         found: dict[int, list[Any]] = {}
         wrong: dict[int, str] = {}
         between = f"with {shown(self._separator)} between them"
@@ -431,7 +444,10 @@ class Csv(_Text):
 
 
 def _in_brackets(text: pa.Array) -> pa.BooleanArray:
-    return pc.and_(pc.starts_with(text, "["), pc.ends_with(text, "]"))
+    starts = pc.starts_with(text, "[")
+    if not pc.any(starts).as_py():
+        return starts
+    return pc.and_(starts, pc.ends_with(text, "]"))
 
 
 def _places(chosen: pa.BooleanArray) -> list[int]:
@@ -446,7 +462,7 @@ class JsonLines(_Text):
     """One object on each line; a key that a line leaves out is null.
 
     Columns that the model reads have the spec's types. Others are text: strings as
-    they are, of other values the JSON.
+    they are, of other values the JSON. To `explode`, lists of them stay lists.
     """
 
     def __init__(
@@ -456,13 +472,15 @@ class JsonLines(_Text):
         spec: FeatureSpec,
         options: TextOptions,
         keep: Sequence[str],
+        explode: bool,
     ) -> None:
         self._absent: set[str] = set()
+        self._decimals: set[str] = set()
         super().__init__(source, file)
         types = _text_types(spec)
         self._encoder = spec.encoder
         rows = self._find_objects()
-        is_empty = len(self._rows_of(self._head)) == 0
+        is_empty = self._rows_of(self._head).num_rows == 0
         fields = types.copy() if is_empty else _find_fields(rows, types)
         self._absent = self._add_absent(fields, types)
         self._late = {
@@ -482,19 +500,22 @@ class JsonLines(_Text):
         for kept in find_kept(self.schema, keep):
             column = kept.column
             if column not in types and column not in inner:
+                some = [row.get(column) for row in rows]
                 if column not in fields:
                     self._absent.add(column)
                 elif fields[column] != pa.string():
                     column = _unused(self.schema.names, f"{column} as text")
-                if column not in fields:
-                    self.schema = self.schema.append(pa.field(column, pa.string()))
-                    self._texts[column] = kept.column
+                if explode and _depth(_nested(pa.string(), some)) > 0:
+                    fields[column] = pa.list_(pa.string())
+                fields.setdefault(column, pa.string())
+                self._texts[column] = kept.column
             self.kept.append(kept._replace(column=column))
+        self.schema = pa.schema(list(fields.items()))
         self._absent -= set(options.columns)
         if is_empty:
             self._absent = set()
 
-    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+    def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         return cut_lines(self._refuse_array(blocks))
 
     def _refuse_array(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -517,14 +538,14 @@ class JsonLines(_Text):
 
     def _find_objects(self) -> list[dict[str, Any]]:
         """Parse the first lines; leave out those that are no objects."""
-        lines = self._rows_of(self._head).to_pylist()
+        lines = self._rows_of(self._head).column(RECORD).to_pylist()
         found = []
         for line in lines:
             with suppress(ValueError):
                 value = load_json(line.decode())
                 if isinstance(value, dict):
                     found.append(value)
-        if lines and not found and lines[0].strip() == b"{":
+        if lines and not found and _begins_with_object(b"".join(lines)):
             raise self._other_form("an object on several lines")
         return found
 
@@ -559,33 +580,33 @@ class JsonLines(_Text):
             fix = "Name by --columns what is null on every line."
             raise InputError(rule, "none", str(self._source), fix)
 
-    def _rows_of(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    def _rows_of(self, records: pa.RecordBatch) -> pa.RecordBatch:
         """Leave out blank lines; note which keys are there."""
-        text, starts = raw_bytes(records)
+        lines = records.column(RECORD)
+        text, starts = raw_bytes(lines)
         for name in list(self._absent):
             forms = (json.dumps(name, ensure_ascii=e) for e in (False, True))
             if any(form.encode() in text for form in forms):
                 self._absent.remove(name)
         values = np.frombuffer(text, np.uint8)
         odd = np.flatnonzero(values[starts[:-1]] != ord("{"))
-        blank = [k for k in odd if not records[int(k)].as_py().strip()]
+        blank = [k for k in odd if not lines[int(k)].as_py().strip()]
         if not blank:
             return records
-        return records.take(pa.array(np.delete(np.arange(len(records)), blank)))
+        return records.take(pa.array(np.delete(np.arange(len(lines)), blank)))
 
-    def _parse(self, records: pa.LargeBinaryArray, errors: Errors) -> list[pa.Array]:
+    def _parse(self, batch: pa.RecordBatch, errors: Errors) -> list[pa.Array]:
+        records = batch.column(RECORD)
         kinds = {f.name: f.type for f in self.schema}
         read = {n: kinds[n] for n in self._columns if n not in self._texts} | self._late
-        schema = pa.schema(list(read.items()))
         text, _ = raw_bytes(records)
         try:
-            arrays = _read_json(text, len(records), schema)
+            made = self._read_by_arrow(text, len(records), read)
         except pa.ArrowException:
-            arrays = self._read_slowly(records, schema, errors)
-        made = dict(zip(read, arrays, strict=True))
+            made = self._read_slowly(records, read, errors)
         for name in self._late:
             for row in np.flatnonzero(made[name].is_valid()):
-                first = f"the first {len(self._head):,} lines"
+                first = f"the first {self._head.num_rows:,} lines"
                 rule = f"a column that {first} have, or none"
                 error = InputError(rule, "it later", name, row=row)
                 errors.setdefault(int(row), error)
@@ -594,10 +615,34 @@ class JsonLines(_Text):
             made |= self._read_texts(records, texts, errors)
         return [made[name] for name in self._columns]
 
+    def _read_by_arrow(
+        self, text: bytes, num_rows: int, kinds: Mapping[str, pa.DataType]
+    ) -> dict[str, pa.Array]:
+        """Read columns; ArrowInvalid if Arrow would not take each line as it is meant.
+
+        Arrow refuses 3.0 for an integer: columns that have it are read as numbers.
+        Which they are is remembered, for speed alone.
+        """
+        _check_plain(text, num_rows)
+        try:
+            return _read_some_json(text, num_rows, kinds, self._decimals)
+        except pa.ArrowException:
+            for name, kind in kinds.items():
+                try:
+                    _read_some_json(text, num_rows, {name: kind}, self._decimals)
+                except pa.ArrowException:
+                    _read_some_json(text, num_rows, {name: kind}, {name})
+                    self._decimals.add(name)
+        return _read_some_json(text, num_rows, kinds, self._decimals)
+
     def _read_slowly(
-        self, records: pa.LargeBinaryArray, schema: pa.Schema, errors: Errors
-    ) -> list[pa.Array]:
-        """Read lines one by one, to name what is wrong; 3.0 is a whole number."""
+        self,
+        records: pa.LargeBinaryArray,
+        kinds: Mapping[str, pa.DataType],
+        errors: Errors,
+    ) -> dict[str, pa.Array]:
+        """Read lines one by one, to name what is wrong."""
+        schema = pa.schema(list(kinds.items()))
         columns: list[list[Any]] = [[] for _ in schema]
         for row, line in enumerate(records.to_pylist()):
             value: Mapping[str, Any] = {}
@@ -615,14 +660,15 @@ class JsonLines(_Text):
                     errors.setdefault(row, _no_value(value[field.name], field, row))
                     column.append(None)
         found = zip(columns, schema, strict=True)
-        return [pa.array(column, field.type) for column, field in found]
+        return {f.name: pa.array(column, f.type) for column, f in found}
 
     def _read_texts(
         self, records: pa.LargeBinaryArray, names: list[str], errors: Errors
     ) -> dict[str, pa.Array]:
         """Take values as they are written."""
         wanted = {self._texts[name] for name in names}
-        columns: dict[str, list[str | None]] = {name: [] for name in names}
+        lists = {n for n in names if pa.types.is_list(self.schema.field(n).type)}
+        columns: dict[str, list[Any]] = {name: [] for name in names}
         for row, line in enumerate(records.to_pylist()):
             found: dict[str, str | None] = {}
             try:
@@ -630,41 +676,102 @@ class JsonLines(_Text):
                     if key in wanted:
                         if key in found:
                             raise ValueError(f"the key {key!r} twice")
-                        if value is not None:
-                            value.encode()
                         found[key] = value
             except (ValueError, RecursionError) as error:
                 errors.setdefault(row, self._no_row(error, row))
                 found = {}
             for name in names:
-                columns[name].append(found.get(self._texts[name]))
-        return {name: pa.array(values, pa.string()) for name, values in columns.items()}
+                text = found.get(self._texts[name])
+                if name in lists and text is not None:
+                    try:
+                        columns[name].append(elements_of(text))
+                    except ValueError:
+                        rule = "a list, as the first lines have"
+                        wrong = InputError(rule, shown(text), name, row=row)
+                        errors.setdefault(row, wrong)
+                        columns[name].append(None)
+                else:
+                    columns[name].append(text)
+        return {n: pa.array(v, self.schema.field(n).type) for n, v in columns.items()}
 
 
-def _read_json(text: bytes, num_rows: int, schema: pa.Schema) -> list[pa.Array]:
-    """Read lines by Arrow; ArrowInvalid if it would take one in another way."""
+def _begins_with_object(text: bytes) -> bool:
+    """Tell whether text begins with an object, or with a line that only opens one."""
+    text = text.lstrip()
+    if text.partition(b"\n")[0].strip() == b"{":
+        return True
+    with suppress(ValueError, RecursionError):
+        value, _ = json.JSONDecoder().raw_decode(text.decode())
+        return isinstance(value, dict)
+    return False
+
+
+def _check_plain(text: bytes, num_rows: int) -> None:
+    """Refuse lines that Arrow may take in another way: ArrowInvalid."""
     is_plain = text.startswith(b"{") and text.count(b"\n{") == num_rows - 1
     # Arrow takes Inf for a number, and NUL for the end of the text
-    if not is_plain or b"\0" in text or re.search(rb"[:\[,]\s*-?Inf(?!inity)", text):
+    has_inf = b"Inf" in text and re.search(rb"[:\[,]\s*-?Inf(?!inity)", text)
+    if not is_plain or has_inf or b"\0" in text:
         raise pa.ArrowInvalid("lines for the slow reader")
     try:
         text.decode()
     except UnicodeDecodeError:
         raise pa.ArrowInvalid("bytes that are no UTF-8") from None
+
+
+def _read_some_json(
+    text: bytes,
+    num_rows: int,
+    kinds: Mapping[str, pa.DataType],
+    decimals: Container[str],
+) -> dict[str, pa.Array]:
+    """Read columns by Arrow; ArrowInvalid if a value or a line does not fit."""
+    fields = [(n, _as_floats(t) if n in decimals else t) for n, t in kinds.items()]
     read = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
-    parse = pa.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+    parse = pa.json.ParseOptions(pa.schema(fields), unexpected_field_behavior="ignore")
     table = pa.json.read_json(pa.BufferReader(text), read, parse)
     if table.num_rows != num_rows:
         raise pa.ArrowInvalid(f"{table.num_rows} rows on {num_rows} lines")
     batch = one_batch(table)
-    return [batch.column(name) for name in schema.names]
+    made = {name: batch.column(name) for name in kinds}
+    for name in (n for n in kinds if n in decimals):
+        column = made[name].cast(kinds[name])
+        for values in _integers(column):
+            ends = pc.min_max(values).as_py().values()
+            if any(end is not None and abs(end) >= MOST_EXACT for end in ends):
+                raise pa.ArrowInvalid("integers that may have been rounded")
+        made[name] = column
+    return made
+
+
+def _as_floats(kind: pa.DataType) -> pa.DataType:
+    """Replace integers by floats in a type."""
+    if pa.types.is_list(kind):
+        return pa.list_(_as_floats(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_as_floats(field.type)) for field in kind])
+    return pa.float64() if kind == pa.int64() else kind
+
+
+def _integers(array: pa.Array) -> Iterator[pa.Array]:
+    """List the integers inside an array."""
+    if pa.types.is_list(array.type):
+        yield from _integers(array.flatten())
+    elif pa.types.is_struct(array.type):
+        for field in array.flatten():
+            yield from _integers(field)
+    elif array.type == pa.int64():
+        yield array
 
 
 def _no_value(value: object, field: pa.Field, row: int) -> InputError:
     fix = ""
     if pa.types.is_list(field.type) and isinstance(value, str):
         fix = "Write it as a JSON array of its elements."
-    got = shown(json.dumps(value, ensure_ascii=False, default=float))
+    try:
+        got = shown(json.dumps(value, ensure_ascii=False, default=float))
+    except RecursionError:
+        got = "values inside of each other too deeply"
     return InputError(_rule_of(field.type), got, field.name, fix, row=row)
 
 
@@ -698,19 +805,23 @@ def _find_fields(
             continue
         lists = [v for v in some if isinstance(v, list)]
         objects = [v for some in lists for v in some if isinstance(v, dict)]
-        inner = {n: t for n, t in _find_fields(objects, types).items() if n in types}
-        kind = pa.list_(pa.struct(list(inner.items()))) if inner else pa.string()
-        found[key] = kind
+        names = dict.fromkeys(name for each in objects for name in each)
+        inner = [
+            (n, _nested(types[n], [each.get(n) for each in objects]))
+            for n in names
+            if n in types
+        ]
+        found[key] = pa.list_(pa.struct(inner)) if inner else pa.string()
     return found
 
 
 def _nested(kind: pa.DataType, values: Sequence[Any]) -> pa.DataType:
     """Put a type into as many lists as most values are; empty lists tell little."""
 
-    def depth(value: object) -> int:
-        if not isinstance(value, list):
+    def depth(value: object, most: int = 3) -> int:
+        if most == 0 or not isinstance(value, list):
             return 0
-        return 1 + max(map(depth, value), default=0)
+        return 1 + max((depth(v, most - 1) for v in value), default=0)
 
     some = [v for v in values if v is not None and v != []] or [
         v for v in values if v == []

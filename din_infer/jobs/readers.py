@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
-from din_infer.jobs.sources import Source, read_footer, read_names, readable_names
+from din_infer.jobs.sources import (
+    Source,
+    read_footer,
+    read_names,
+    readable_names,
+    stored_columns,
+)
 from din_infer.jobs.text_options import TextOptions
 from din_infer.spec import FeatureSpec
 
@@ -29,6 +35,7 @@ def open_reader(
     spec: FeatureSpec,
     text: TextOptions | None = None,
     keep: Sequence[str] = (),
+    explode: bool = False,
 ) -> Reader:
     """Open a source.
 
@@ -41,6 +48,8 @@ def open_reader(
         Say how it is written.
     keep : sequence of str
         Columns to keep, as `find_kept` takes them.
+    explode : bool
+        Whether kept lists that the model does not read are to be taken apart.
 
     Raises
     ------
@@ -55,7 +64,7 @@ def open_reader(
         else:
             file = source.open()
             if source.format == "jsonl":
-                return JsonLines(source, file, spec, text, keep)
+                return JsonLines(source, file, spec, text, keep, explode)
             if source.format != "arrow":
                 return Csv(source, file, spec, text, keep)
             reader = ArrowReader(source, file)
@@ -96,7 +105,7 @@ class ParquetReader(Reader):
         self, columns: list[str], rows: int, groups: Sequence[int]
     ) -> Iterator[pa.RecordBatch]:
         metadata = self._file.metadata
-        leaves = self._leaves(columns)
+        leaves = stored_columns(self.schema, columns)
         for group in groups:
             about = metadata.row_group(group)
             if about.num_rows == 0:
@@ -109,20 +118,6 @@ class ParquetReader(Reader):
             most = max(1, min(rows, fitting, MOST_ROWS))
             yield from self._read(group, leaves, most)
 
-    def _leaves(self, columns: Sequence[str]) -> list[int]:
-        """List the stored columns of some columns, and none of any other.
-
-        By name, pyarrow would take `a.b` too where `a` is asked for: it may be
-        encrypted, of which the metadata ends the process.
-        """
-        found: list[int] = []
-        start = 0
-        for field in self.schema:
-            stop = start + _count_leaves(field.type)
-            found += range(start, stop) if field.name in columns else ()
-            start = stop
-        return found
-
     def _read(
         self, group: int, leaves: list[int], rows: int
     ) -> Iterator[pa.RecordBatch]:
@@ -133,15 +128,6 @@ class ParquetReader(Reader):
 
     def close(self) -> None:
         self._file.close()
-
-
-def _count_leaves(kind: pa.DataType) -> int:
-    """Count the columns that Parquet stores for a type."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _count_leaves(kind.storage_type)
-    if pa.types.is_dictionary(kind) or not pa.types.is_nested(kind):
-        return 1
-    return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
 
 
 class ArrowReader(Reader):

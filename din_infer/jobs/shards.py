@@ -162,7 +162,8 @@ class Job:
 
     def open(self, source: Source) -> tuple[Reader, BatchScorer]:
         """Open an input, and check that it has the columns."""
-        reader = open_reader(source, self.predictor.spec, self.text, self.keep)
+        spec = self.predictor.spec
+        reader = open_reader(source, spec, self.text, self.keep, self.explode)
         try:
             scorer = BatchScorer(
                 self.predictor,
@@ -176,7 +177,8 @@ class Job:
             reader.close()
             if error.column != "schema":
                 raise
-            columns = (*self.predictor.spec.columns, *self.keep)
+            kept = [k.column for k in reader.kept]
+            columns = (*self.predictor.spec.columns, *kept)
             missing = [n for n in columns if n not in reader.schema.names]
             fix = error.fix or in_path(source, missing)
             raise error.at(column=str(source), fix=fix) from None

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -26,6 +26,7 @@ __all__ = [
     "in_file",
     "open_parquet",
     "reading",
+    "stored_columns",
 ]
 
 STDIN = "-"
@@ -189,15 +190,37 @@ def _read_parts(source: Source, columns: set[str]) -> Iterator[tuple[int, int]]:
         yield 0, os.path.getsize(path)  # noqa: PTH202
         return
     with closing(read_footer(path)) as file:
-        schema, metadata = file.metadata.schema, file.metadata
-        tops = [schema.column(i).path.partition(".")[0] for i in range(len(schema))]
-        leaves = [i for i, top in enumerate(tops) if top in columns]
+        metadata, leaves = file.metadata, stored_columns(file.schema_arrow, columns)
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             for chunk in map(group.column, leaves if group.num_rows else ()):
                 start = chunk.data_page_offset
                 if chunk.has_dictionary_page:
                     start = min(start, chunk.dictionary_page_offset)
                 yield start, chunk.total_compressed_size
+
+
+def stored_columns(schema: pa.Schema, columns: Collection[str]) -> list[int]:
+    """List the stored columns of some columns of Parquet, and none of any other.
+
+    By name, pyarrow would take `a.b` too where `a` is asked for: it may be encrypted,
+    of which the metadata ends the process.
+    """
+    found: list[int] = []
+    start = 0
+    for column in schema:
+        stop = start + _count_stored(column.type)
+        found += range(start, stop) if column.name in columns else ()
+        start = stop
+    return found
+
+
+def _count_stored(kind: pa.DataType) -> int:
+    """Count the columns that Parquet stores for a type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _count_stored(kind.storage_type)
+    if pa.types.is_dictionary(kind) or not pa.types.is_nested(kind):
+        return 1
+    return sum(_count_stored(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def open_parquet(

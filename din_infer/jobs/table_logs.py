@@ -9,7 +9,7 @@ from typing import Any
 
 from din_infer.errors import InputError
 
-__all__ = ["Table", "Tables"]
+__all__ = ["EXPORT", "Table", "Tables"]
 
 DELTA = "Delta"
 # Where each format has its log. A folder with two logs is of the first: either may lag
@@ -31,10 +31,8 @@ class Table:
     ----------
     root : Path
     version : int
-    live : dict
-        Real paths of the live files, as keys, and their paths as the log has them.
-    partitions : list of str
-        Columns that are not in the files.
+    live : frozenset of str
+        Real paths of the live files.
 
     Raises
     ------
@@ -65,8 +63,7 @@ class Table:
             reason = str(error).splitlines()[0]
             raise InputError("a readable Delta table", reason, str(root)) from None
         self.root, self.version = root, table.version()
-        self.live = {os.path.realpath(file): Path(file) for file in files}
-        self.partitions = list(table.metadata().partition_columns)
+        self.live = frozenset(map(os.path.realpath, files))
 
     def __str__(self) -> str:
         files = f"{len(self.live):,} live file" + "s" * (len(self.live) != 1)
@@ -79,18 +76,20 @@ def _check_files_suffice(table: Any, root: Path) -> None:  # noqa: ANN401
         rule = "a Delta table without column mapping"
         raise InputError(rule, f"mode {mode!r}", str(root), EXPORT)
     features = table.protocol().reader_features or ()
-    if "deletionVectors" in features:
-        count = table.deletion_vectors().read_all().num_rows
-        if count:
-            rule, got = "a Delta table without deletion vectors", f"{count:,} of them"
-            fix = f"Run REORG TABLE .. APPLY (PURGE) on it. Or: {EXPORT}"
-            raise InputError(rule, got, str(root), fix)
+    if "deletionVectors" in features and any(
+        batch.num_rows for batch in table.deletion_vectors()
+    ):
+        rule = "a Delta table without deletion vectors"
+        fix = f"Run REORG TABLE .. APPLY (PURGE) on it. Or: {EXPORT}"
+        raise InputError(rule, "some", str(root), fix)
 
 
 def _has(root: Path, pattern: str) -> bool:
     first, _, rest = pattern.partition("/")
     folder = root / first
-    return folder.exists() and (not rest or next(folder.glob(rest), None) is not None)
+    if not os.path.exists(folder):  # noqa: PTH110 - that one raises without the right to
+        return False
+    return not rest or next(folder.glob(rest), None) is not None
 
 
 class Tables:

@@ -6,16 +6,27 @@ escape, the character behind it has no meaning, inside and outside of quotes.
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["RecordCutter", "cut_lines", "raw_bytes", "view_records"]
+__all__ = [
+    "FAULT",
+    "RECORD",
+    "STRAY_QUOTE",
+    "RecordCutter",
+    "cut_lines",
+    "raw_bytes",
+    "view_records",
+]
 
 # A longer record is taken for a quote that nobody closed: bounds memory.
 MOST_BYTES = 1 << 28
 QUOTE, LINE_FEED, RETURN = b'"\n\r'
+RECORD, FAULT = "record", "fault"
+STRAY_QUOTE = "a quote inside of a field"
 
 
 class RecordCutter:
@@ -35,66 +46,83 @@ class RecordCutter:
         outside = rf"(?:[^{d}\n{e}]|{e}[\s\S])*+" if e else rf"[^{d}\n]*+"
         field = rf'(?:"{inside}"|(?!")){outside}[{d}\n]'
         self._field = re.compile(field.encode())
+        self._may_begin, self._may_end = np.zeros((2, 256), bool)
+        self._may_begin[[self._delimiter, LINE_FEED, QUOTE]] = True
+        self._may_end[[self._delimiter, LINE_FEED, RETURN, QUOTE]] = True
 
-    def cut(self, blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
+    def cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         """Cut a stream into records.
 
         Yields
         ------
-        pyarrow.LargeBinaryArray
-            Views of the blocks.
+        pyarrow.RecordBatch
+            Views of the blocks in the column `RECORD`, and in `FAULT` why a record is
+            none of RFC 4180, or null.
 
         Raises
         ------
         EOFError
             Naming the line, where a quote is not closed or a record has no end.
         """
-        return _cut(blocks, self._ends)
+        for records, is_sound in _cut(blocks, self._ends):
+            faults = pa.nulls(len(records), pa.string())
+            if not is_sound:
+                found = self._faults(records)
+                faults = pa.array(map(found.get, range(len(records))), pa.string())
+            yield pa.record_batch({RECORD: records, FAULT: faults})
 
-    def _ends(self, text: bytes) -> NDArray[np.int64]:
-        """Find where records end: behind each line feed that is not in quotes."""
+    def _ends(self, text: bytes) -> tuple[NDArray[np.int64], bool]:
+        """Find where records end: behind each line feed that is not in quotes.
+
+        Also tell whether all of the text is sound.
+        """
         values = np.frombuffer(text, np.uint8)
         newlines = np.flatnonzero(values == LINE_FEED)
-        if b'"' not in text and not self._has_escape(text):
-            return newlines + 1
-        escaped = self._escaped(values, text)
-        marks = _marks(values, escaped)
-        newlines = newlines[~escaped[newlines]]
-        if self._strays(values, escaped, marks, 0, 0).any():
-            ends, start = [], 0
-            for field in self._field.finditer(text):
-                if field.start() != start:
-                    break
-                start = field.end()
-                if text[start - 1] == LINE_FEED:
-                    ends.append(start)
-            return np.array(ends, np.int64)
-        ends_one = np.searchsorted(marks, newlines) % 2 == 0
-        found: NDArray[np.int64] = newlines[ends_one] + 1
-        return found
+        has_returns = b"\r" in text and text.count(b"\r") != text.count(b"\r\n")
+        has_escape = self._has_escape(text)
+        if b'"' not in text and not has_escape:
+            return newlines + 1, not has_returns
+        marks = np.flatnonzero(values == QUOTE)
+        if has_escape:
+            escaped = self._escaped(values, text)
+            marks = _marks(values, escaped)
+            newlines = newlines[~escaped[newlines]]
+            is_strict = not self._strays(values, escaped, marks, 0, 0).any()
+        else:
+            # a quote beside one is doubled, and the last byte has none behind it
+            opens, closes = marks[0::2], marks[1::2]
+            before = values[opens[opens > 0] - 1]
+            after = values[np.minimum(closes + 1, len(values) - 1)]
+            is_strict = bool(self._may_begin[before].all() & self._may_end[after].all())
+        if is_strict:
+            is_end = np.searchsorted(marks, newlines) % 2 == 0
+            return newlines[is_end] + 1, not has_returns
+        ends, start = [], 0
+        for field in self._field.finditer(text):
+            if field.start() != start:
+                break
+            start = field.end()
+            if text[start - 1] == LINE_FEED:
+                ends.append(start)
+        return np.array(ends, np.int64), False
 
-    def malformed(self, records: pa.LargeBinaryArray) -> dict[int, str]:
+    def _faults(self, records: pa.LargeBinaryArray) -> dict[int, str]:
         """Find records that are not RFC 4180, and say why."""
         text, starts = raw_bytes(records)
-        has_returns = text.count(b"\r") != text.count(b"\r\n")
-        if b'"' not in text and not has_returns:
-            return {}
         values = np.frombuffer(text, np.uint8)
         escaped = self._escaped(values, text)
         marks = _marks(values, escaped)
         first = np.searchsorted(marks, starts)  # mark of each record
         owners = np.searchsorted(starts, marks, side="right") - 1
         strays = self._strays(values, escaped, marks, first[owners], starts[owners])
-        found = dict.fromkeys(owners[strays].tolist(), "a quote inside of a field")
-        if has_returns:
-            places = np.flatnonzero(values == RETURN)
-            alone = values[np.minimum(places + 1, len(values) - 1)] != LINE_FEED
-            places = places[alone & ~escaped[places]]
-            of = np.searchsorted(starts, places, side="right") - 1
-            plain = (np.searchsorted(marks, places) - first[of]) % 2 == 0
-            reason = "a carriage return that ends no line"
-            found |= dict.fromkeys(of[plain].tolist(), reason)
-        return found
+        found = dict.fromkeys(owners[strays].tolist(), STRAY_QUOTE)
+        places = np.flatnonzero(values == RETURN)
+        alone = values[np.minimum(places + 1, len(values) - 1)] != LINE_FEED
+        places = places[alone & ~escaped[places]]
+        owners = np.searchsorted(starts, places, side="right") - 1
+        is_plain = (np.searchsorted(marks, places) - first[owners]) % 2 == 0
+        reason = "a carriage return that ends no line"
+        return dict.fromkeys(owners[is_plain].tolist(), reason) | found
 
     def hide_escape(
         self, records: pa.LargeBinaryArray, field: str
@@ -163,25 +191,33 @@ def _marks(values: NDArray[np.uint8], escaped: NDArray[np.bool_]) -> NDArray[np.
     return quotes[~escaped[quotes]]
 
 
-def cut_lines(blocks: Iterator[bytes]) -> Iterator[pa.LargeBinaryArray]:
-    """Cut a stream into lines, as `RecordCutter.cut` does into records."""
-    return _cut(blocks, lambda t: np.flatnonzero(np.frombuffer(t, np.uint8) == 10) + 1)
+def cut_lines(blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
+    """Cut a stream into lines, as `RecordCutter.cut` into records; without faults."""
+
+    def ends(text: bytes) -> tuple[NDArray[np.int64], bool]:
+        return np.flatnonzero(np.frombuffer(text, np.uint8) == LINE_FEED) + 1, True
+
+    for records, _ in _cut(blocks, ends):
+        yield pa.record_batch({RECORD: records})
 
 
 def _cut(
-    blocks: Iterator[bytes], find_ends: Callable[[bytes], NDArray[np.int64]]
-) -> Iterator[pa.LargeBinaryArray]:
+    blocks: Iterator[bytes],
+    find_ends: Callable[[bytes], tuple[NDArray[np.int64], bool]],
+) -> Iterator[tuple[pa.LargeBinaryArray, bool]]:
     waiting: list[bytes] = []
     size, enough, line = 0, 0, 1
-    for block in blocks:
+    for block in chain(blocks, (b"",)):
         waiting.append(block)
         size += len(block)
-        if size < enough:
+        if block and size < enough:
             continue
         text = b"".join(waiting)
-        ends = find_ends(text)
+        if not block and text and not text.endswith(b"\n"):
+            text += b"\n"
+        ends, is_sound = find_ends(text)
         if len(ends):
-            yield view_records(text, np.append(0, ends))
+            yield view_records(text, np.append(0, ends)), is_sound
             line += text.count(b"\n", 0, ends[-1])
             text = text[ends[-1] :]
         waiting, size = [text], len(text)
@@ -189,14 +225,7 @@ def _cut(
         if size > MOST_BYTES:
             most = f"more than {MOST_BYTES:,} bytes"
             raise EOFError(f"{most} in the record that begins in line {line}")
-    text = b"".join(waiting)
-    if text and not text.endswith(b"\n"):
-        text += b"\n"
-    ends = find_ends(text)
-    if len(ends):
-        yield view_records(text, np.append(0, ends))
-    if text[ends[-1] if len(ends) else 0 :]:
-        line += text.count(b"\n", 0, ends[-1] if len(ends) else 0)
+    if size:
         raise EOFError(f"an open quote in the record that begins in line {line}")
 
 

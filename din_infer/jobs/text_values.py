@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 __all__ = [
     "are_quoted",
     "cast_each",
+    "elements_of",
     "find_signs",
     "json_value",
     "load_json",
@@ -86,10 +87,13 @@ def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
 
     Empty text is null, and whole numbers may be written as 3.0 or 3e0.
     """
-    try:
-        return text.cast(kind), []
-    except pa.ArrowInvalid:
-        pass
+    is_hex = pc.match_substring(text, "x", ignore_case=True)  # which Arrow would read
+    if not pc.any(is_hex).as_py():
+        try:
+            return text.cast(kind), []
+        except pa.ArrowInvalid:
+            pass
+    text = pc.if_else(is_hex, "no number", text)
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
     if pa.types.is_integer(kind):
@@ -291,6 +295,42 @@ _DECODER = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
+class _Scanner:
+    """Reads JSON from left to right; ValueError where it is none."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._place = text, 0
+
+    def take(self, some: str) -> str:
+        """Take one of some characters, and the blanks before it."""
+        self._skip()
+        found = self._text[self._place : self._place + 1]
+        if not found or found not in some:
+            raise ValueError(f"no {some[0]!r} at character {self._place}")
+        self._place += 1
+        return found
+
+    def is_at(self, character: str) -> bool:
+        """Tell whether a character is next, after blanks."""
+        self._skip()
+        return self._text.startswith(character, self._place)
+
+    def value(self) -> str | None:
+        """Take a value's text: strings without quotes, None of null."""
+        self._skip()
+        start = self._place
+        value, self._place = _DECODER.raw_decode(self._text, start)
+        if isinstance(value, str):
+            value.encode()  # of half a character pair, a ValueError
+        if value is None or isinstance(value, str):
+            return value
+        return self._text[start : self._place]
+
+    def _skip(self) -> None:
+        blank = _BLANK.match(self._text, self._place)
+        self._place = self._place if blank is None else blank.end()
+
+
 def texts_of(line: str) -> Iterator[tuple[str, str | None]]:
     """Find the members of an object; values as they are written, strings unquoted.
 
@@ -304,32 +344,25 @@ def texts_of(line: str) -> Iterator[tuple[str, str | None]]:
     ValueError
         If the line is no object.
     """
+    scanner = _Scanner(line)
+    scanner.take("{")
+    is_last = scanner.is_at("}")
+    while not is_last:
+        if not scanner.is_at('"'):
+            raise ValueError("a key that is no string")
+        key = scanner.value() or ""
+        scanner.take(":")
+        yield key, scanner.value()
+        is_last = scanner.take(",}") == "}"
 
-    def skip(place: int) -> int:
-        return _BLANK.match(line, place).end()  # type: ignore[union-attr]
 
-    def expect(place: int, some: str) -> str:
-        if line[place : place + 1] not in tuple(some):
-            raise ValueError(f"no {some[0]!r} at character {place}")
-        return line[place]
-
-    place = skip(0)
-    expect(place, "{")
-    place = skip(place + 1)
-    if line[place : place + 1] == "}":
-        return
-    while True:
-        expect(place, '"')
-        key, place = _DECODER.raw_decode(line, place)
-        place = skip(place)
-        expect(place, ":")
-        start = skip(place + 1)
-        value, stop = _DECODER.raw_decode(line, start)
-        if value is None or isinstance(value, str):
-            yield key, value
-        else:
-            yield key, line[start:stop]
-        place = skip(stop)
-        if expect(place, ",}") == "}":
-            return
-        place = skip(place + 1)
+def elements_of(text: str) -> list[str | None]:
+    """Find the elements of an array, as `texts_of` finds members."""
+    scanner = _Scanner(text)
+    scanner.take("[")
+    found = []
+    is_last = scanner.is_at("]")
+    while not is_last:
+        found.append(scanner.value())
+        is_last = scanner.take(",]") == "]"
+    return found

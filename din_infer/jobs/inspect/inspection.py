@@ -25,6 +25,7 @@ from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
 from din_infer.jobs.progress import show_progress
 from din_infer.jobs.sources import found_in, in_file, open_parquet, reading
+from din_infer.local_path import local_path
 from din_infer.session import available_cpus
 from din_infer.spec import Dense, Encoder, FeatureSpec
 from din_infer.whole_file import WholeFile, writing
@@ -353,7 +354,7 @@ def write_picture(inspection: Inspection, out: str | Path) -> None:
     ModuleNotFoundError
         Without matplotlib.
     """
-    out = Path(out)
+    out = local_path(out, "--plot")
     check_picture(out)
     with writing("the picture", out), WholeFile(out) as file:
         inspection.plot().savefig(file, format=out.suffix[1:], dpi=150)
