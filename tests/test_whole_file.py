@@ -355,10 +355,13 @@ def test_a_signal_between_making_and_writing_leaves_nothing(
 ) -> None:
     write_whole(tmp_path / "old.txt", "old")
 
+    made = []
+
     def run() -> int:
-        WholeFile(tmp_path / "new.txt")  # a signal comes before it is kept
+        made.append(WholeFile(tmp_path / "new.txt"))
         raise KeyboardInterrupt
 
     assert command_errors("din-score", "cpu", run) == 130
+    made[0].file.close()
     assert [p.name for p in tmp_path.iterdir()] == ["old.txt"]
     assert capsys.readouterr().err == "din-score: interrupted\n"
