@@ -137,9 +137,11 @@ READING = ("find", "replace", "partition", "split", "startswith", "removeprefix"
 # data as text.
 READERS = {
     "checkpoint.py",
+    "data_files.py",
     "device.py",
     "fuxictr_config.py",
     "ledger.py",
+    "local_path.py",
     "modules.py",
     "prune.py",
     "pt2.py",

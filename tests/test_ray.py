@@ -19,10 +19,12 @@ import ray
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext
 
+from din_converter import convert
 from din_infer import InputError, Predictor
 from din_infer.jobs.ray import Scorer, _pool, score_dataset
 from tests import hostile
 from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
+from tests.models import random_model
 
 # Ray deprecates settings of its own, which it reads itself.
 pytestmark = [
@@ -309,6 +311,26 @@ def test_pickled_values_are_scored_as_what_they_are(
     np.testing.assert_array_equal(made["score"], wanted)
 
 
+def test_integers_of_more_than_64_bits(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    encoders = {"type": "hash", "buckets": 50}, {"type": "vocab", "values": [1, 7]}
+    spec = {
+        "format": 1,
+        "candidate": [
+            {"name": f"c{k}", "dtype": "int64", "encoder": e, "dim": 4}
+            for k, e in enumerate(encoders)
+        ],
+        "model": {"type": "base", "tower": {"hidden": [4]}},
+    }
+    convert(random_model(spec), path)
+    rows = [{"c0": c, "c1": 7} for c in (2**64 - 1, -1, None, 5)]
+    rows += [{"c0": 3, "c1": c} for c in (2**70, -(2**90), 1, None)]
+    wanted = Predictor(path).score(rows)
+    block = block_of(rows)
+    assert "pickled" in str(block.schema.field("c0").type)
+    np.testing.assert_array_equal(Scorer(str(path), threads=1)(block)["score"], wanted)
+
+
 def _length(value: Any) -> int:  # noqa: ANN401
     return 0 if value is None or isinstance(value, float) else len(value)
 
@@ -401,7 +423,11 @@ def test_tensors_of_more_axes_and_of_text_are_refused(
         assert "Tensor" in str(block.schema.field(name).type)
         with pytest.raises(InputError) as error:
             Scorer(str(model), threads=1)(block)
-        assert error.value.column == name
+        assert str(error.value) == (
+            "expected tensors of Ray with one axis, and of numbers, got"
+            f" {block.schema.field(name).type} - at `{name}`. Give lists in place of"
+            " NumPy arrays: array.tolist()."
+        )
 
 
 def test_other_batches_than_arrow_are_refused(model: Path, table: pa.Table) -> None:

@@ -43,6 +43,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
 ]
 ROWS = 600
+HISTORY = ("hist_goods_id", "hist_cate_id", "action")
 Scores = NDArray[np.float32]
 
 
@@ -337,13 +338,15 @@ def test_types_of_columns_that_are_not_read_do_not_matter(
         "any": "parse_json('1')",
         "nothing": "null",
         "map": "map('a', INTERVAL '2' MONTH)",
+        "no map": "map()",
+        "none": "array(array())",
         "items": "array(named_struct('at', INTERVAL '2' MONTH))",
         "a.b`c": "current_timestamp()",
     }
     df = read(spark, table, tmp_path)
     df = df.withColumns({name: expr(text) for name, text in others.items()})
     keep = ["row", "at", "local", "days", "a.b`c"]
-    made = score_dataframe(df, model, keep=keep)
+    made = score_dataframe(df, model, keep=[*keep, "none"])
     kept = [df.schema[name].dataType for name in keep]
     assert [made.schema[name].dataType for name in keep] == kept
     first = df.select("at", "days").first()
@@ -351,11 +354,17 @@ def test_types_of_columns_that_are_not_read_do_not_matter(
     close(rows, scores)
     assert first is not None
     assert rows[0]["days"] == first["days"]
+    assert rows[0]["none"] == [[]]
     assert abs((rows[0]["at"] - first["at"]).total_seconds()) < 3600
     close(in_order(score_dataframe(df, model, keep=["row"])), scores)
+    empty = df.withColumns(dict.fromkeys(HISTORY, expr("array()")))
+    wanted = [row | {name: [] for name in HISTORY} for row in table.to_pylist()]
+    made = score_dataframe(empty, model, keep=["row"])
+    close(in_order(made), Predictor(model).score(wanted))
     for name, kind in (
         ("months", "interval month"),
         ("map", "map<string,interval month>"),
+        ("no map", "map<void,void>"),
     ):
         with pytest.raises(InputError) as error:
             score_dataframe(df, model, keep=[name])

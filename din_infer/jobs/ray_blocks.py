@@ -21,6 +21,7 @@ from din_infer.spec import FeatureSpec
 __all__ = ["plain_columns", "plain_schema"]
 
 PICKLED = "ray.data.arrow_pickled_object"
+TENSOR = "Give lists in place of NumPy arrays: array.tolist()."
 # Where Ray's type for arrays of various lengths has their values.
 DATA = "data"
 # What a pickle may name; of all else it could run anything.
@@ -63,10 +64,13 @@ def plain_columns(table: pa.Table, spec: FeatureSpec) -> pa.Table:
     """
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
+        values = _Values(spec, name)
         if not _is_pickled(column.type):
             columns.append(_plain(column))
+            if values.is_read and _is_tensor(columns[-1].type):
+                rule = "tensors of Ray with one axis, and of numbers"
+                raise InputError(rule, column.type, name, TENSOR)
             continue
-        values = _Values(spec, name)
         is_read = values.is_read or values.has_candidates(column)
         columns.append(values.read(column) if is_read else column)
     return pa.Table.from_arrays(columns, names=table.column_names)
@@ -87,9 +91,13 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, kind)
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+def _is_tensor(kind: pa.DataType) -> bool:
     name = getattr(kind, "extension_name", "")
-    if not name.startswith(("ray.data.arrow_tensor", "ray.data.arrow_variable_shaped")):
+    return name.startswith(("ray.data.arrow_tensor", "ray.data.arrow_variable_shaped"))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if not _is_tensor(kind):
         return kind
     stored = kind.storage_type
     # arrays of various lengths: their values, and a shape that says nothing more
@@ -97,7 +105,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         plain, axes = stored.field(DATA).type, kind.ndim
     else:
         plain, axes = stored, len(kind.shape)
-    # text of NumPy is stored as bytes of four a letter: the encoder refuses the tensor
+    # text of NumPy is stored as bytes of four a letter: `plain_columns` refuses it
     is_text = pa.types.is_fixed_size_binary(plain.value_type)
     return kind if is_text or axes != 1 else plain
 
@@ -196,6 +204,9 @@ class _Values:
             return pa.null()
         if bytes in kinds:
             return pa.binary()
+        if self._dtypes.get(name) == "int64" and kinds == {int}:
+            fits = min(some) >= -(1 << 63) and max(some) < 1 << 63
+            return pa.int64() if fits else pa.decimal256(76, 0)
         if name in self._dtypes:
             return _TYPES[self._dtypes[name]]
         return pa.infer_type(some)

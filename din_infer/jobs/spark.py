@@ -21,6 +21,8 @@ from pyspark.sql.types import (
     ArrayType,
     DataType,
     FloatType,
+    MapType,
+    NullType,
     StructField,
     StructType,
 )
@@ -187,8 +189,8 @@ def _arrow_schema(df: DataFrame, spec: FeatureSpec, keep: Sequence[str]) -> pa.S
         if is_read(field):
             nullable = field.nullable
             try:
-                kind = to_arrow_type(field.dataType, **options)
-            except PySparkException as error:
+                kind = to_arrow_type(_nullable(field.dataType), **options)
+            except (PySparkException, ValueError) as error:  # the second, of Arrow
                 got = field.dataType.simpleString()
                 rule = "a type that Spark gives to Python workers by Arrow"
                 raise InputError(rule, got, field.name) from error
@@ -196,12 +198,25 @@ def _arrow_schema(df: DataFrame, spec: FeatureSpec, keep: Sequence[str]) -> pa.S
     return pa.schema(fields)
 
 
+def _nullable(kind: DataType) -> DataType:
+    """Let what has no type be null inside of lists and maps: Arrow has no other."""
+    if isinstance(kind, ArrayType):
+        void = isinstance(kind.elementType, NullType)
+        return ArrayType(_nullable(kind.elementType), kind.containsNull or void)
+    if isinstance(kind, MapType):
+        void = isinstance(kind.valueType, NullType)
+        return MapType(
+            kind.keyType, _nullable(kind.valueType), kind.valueContainsNull or void
+        )
+    return kind
+
+
 def _result_type(given: StructType, schema: pa.Schema, wanted: pa.Schema) -> StructType:
     """Return Spark's type of the result; kept columns have the very type they had."""
     fields = []
     for field, made in zip(wanted, from_arrow_schema(wanted).fields, strict=True):
         same = field.name in schema.names and schema.field(field.name).equals(field)
-        kind = given[field.name].dataType if same else made.dataType
+        kind = _nullable(given[field.name].dataType) if same else made.dataType
         fields.append(StructField(field.name, kind))
     # releases of Spark differ in whether the elements of a list may be null
     is_list = isinstance(fields[-1].dataType, ArrayType)
