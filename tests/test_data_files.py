@@ -400,6 +400,42 @@ def test_live_files_of_a_delta_table_are_read(
     assert caught.value.fix.startswith("day: in the path alone.")
 
 
+def test_links_into_a_delta_table_lead_to_live_files_alone(
+    deltalake: Any,  # noqa: ANN401
+    tmp_path: Path,
+) -> None:
+    path, folder, single = tmp_path / "t", tmp_path / "q", tmp_path / "q3"
+    table = pa.table({"row": range(6), "day": [1, 1, 2, 2, 1, 2]})
+    for start in (0, 3):
+        part = table.slice(start, 3)
+        deltalake.write_deltalake(path, part, partition_by=["day"], mode="append")
+    dead = {*path.rglob("*.parquet")}
+    deltalake.DeltaTable(path).delete("row < 3")
+    dead -= {*expand([path])}
+    folder.mkdir()
+    (folder / "day1").symlink_to(path / "day=1")
+    notes: list[str] = []
+    assert ids(expand([folder], on_note=notes.append)) == [4]
+    count = sum(f.parent.name == "day=1" for f in dead)
+    are = "file is" if count == 1 else "files are"
+    assert notes == [f"{folder}: {count} {are} not read: {count} not live"]
+    single.mkdir()
+    for k, file in enumerate(sorted(path.rglob("*.parquet"))):
+        (single / f"f{k}.parquet").symlink_to(file)
+    (tmp_path / "q4").symlink_to(single)
+    for given in (single, tmp_path / "q4"):
+        assert ids(expand([given])) == [3, 4, 5]
+    link = next(f for f in sorted(single.iterdir()) if f.resolve() in dead)
+    with pytest.raises(InputError) as caught:
+        expand([link])
+    assert str(caught.value) == (
+        f"expected a live file of the Delta table {path}, got another one - at"
+        f" `{link}`. Give the table's folder."
+    )
+    with pytest.raises(InputError, match="expected a live file of the Delta table"):
+        expand([single / "*"])
+
+
 def change_log(table: Path, change: Callable[[dict[str, Any]], object]) -> None:
     [log] = (table / "_delta_log").glob("*.json")
     lines = [json.loads(line) for line in log.read_text().splitlines()]

@@ -193,7 +193,6 @@ class _Folder:
     def _walk(self, on_note: Note) -> Iterator[Path]:
         seen: set[str] = set()
         starts = [str(self._top)]
-        around = self._tables.around(self._top)
         for start in starts:  # grows by the links that are met
             for place, folders, names in os.walk(start, onerror=_refuse):
                 real = os.path.realpath(place)
@@ -211,7 +210,7 @@ class _Folder:
                 folders[:] = sorted(filter(_is_open, folders))
                 inner = [os.path.join(place, f) for f in folders]  # noqa: PTH118
                 starts += filter(os.path.islink, inner)
-                yield from self._data_files(Path(place), names, around)
+                yield from self._data_files(Path(place), names)
 
     def _live_files(self, place: Path, table: Table) -> Iterator[Path]:
         root = os.path.realpath(place)
@@ -224,14 +223,14 @@ class _Folder:
                 raise InputError(rule, real, str(place), EXPORT)
             yield place / os.path.relpath(real, root)
 
-    def _data_files(
-        self, place: Path, names: list[str], around: Table | None
-    ) -> Iterator[Path]:
+    def _data_files(self, place: Path, names: list[str]) -> Iterator[Path]:
+        around = self._tables.around(place)
         for path in (place / name for name in names):
             what = self._not_read(path)
-            if what is None and around is not None:
-                real = os.path.realpath(path)
-                what = None if real in around.live else "not live"
+            if what is None:
+                table = around or self._tables.around_target(path)
+                if table is not None and os.path.realpath(path) not in table.live:
+                    what = "not live"
             if what is None:
                 yield path
             elif what:

@@ -124,9 +124,15 @@ class Tables:
             self._around[folder] = found
         return self._around[folder]
 
+    def around_target(self, file: Path) -> Table | None:
+        """Return the table that holds what a link to a file leads to."""
+        if not file.is_symlink():
+            return None
+        return self.around(os.path.dirname(os.path.realpath(file)))  # noqa: PTH120
+
     def check(self, file: Path) -> None:
-        """Refuse a file that is in a table's folder and not live."""
-        table = self.around(file.parent)
+        """Refuse a file that is in a table's folder, also by links, and not live."""
+        table = self.around(file.parent) or self.around_target(file)
         if table is not None and os.path.realpath(file) not in table.live:
             rule, got = f"a live file of the Delta table {table.root}", "another one"
             raise InputError(rule, got, str(file), "Give the table's folder.")
