@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -434,6 +435,38 @@ def test_links_into_a_delta_table_lead_to_live_files_alone(
     )
     with pytest.raises(InputError, match="expected a live file of the Delta table"):
         expand([single / "*"])
+
+
+@pytest.mark.parametrize("name", ["t x", "té", "t#1", "t?a=b", "50%", "a+b", 'a"{b}'])
+def test_a_delta_table_may_have_any_name(
+    deltalake: Any,  # noqa: ANN401
+    name: str,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / name / "t"
+    days = pa.table({"row": range(4), "day": ["x y", "é", "a/b", "50%"]})
+    deltalake.write_deltalake(path, days, partition_by=["day"])
+    deltalake.DeltaTable(path).delete("row = 2")
+    assert ids(expand([path])) == [0, 1, 3]
+    assert ids(expand([tmp_path / name])) == [0, 1, 3]
+    assert ids(expand([path / "day=x%20y"])) == [0]
+
+
+@pytest.mark.parametrize("name", ["t%20x", "t\\x"])
+def test_a_path_for_which_another_table_is_opened_is_refused(
+    deltalake: Any,  # noqa: ANN401
+    name: str,
+    tmp_path: Path,
+) -> None:
+    for other in ("t", "t x", "t/x"):
+        deltalake.write_deltalake(tmp_path / other, pa.table({"row": [1]}))
+    shutil.copytree(tmp_path / "t", tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        expand([tmp_path / name])
+    assert str(caught.value) == (
+        "expected a Delta table whose path has no backslash and no %-escape, got"
+        f" {tmp_path / name} - at `{tmp_path / name}`. Rename the folder."
+    )
 
 
 def change_log(table: Path, change: Callable[[dict[str, Any]], object]) -> None:
