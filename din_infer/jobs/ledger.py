@@ -5,7 +5,8 @@ when its manifest is there, which is written after its output has its name. Lock
 processes that work on one job apart; they go with the process, however it ends.
 
 A shard is known by the name of its output, in every process and for ever; its input, by
-`KNOWN_BY`, wherever it lies now. That may be repaired or left out until it is done; inputs are added where that is asked for.
+`KNOWN_BY`, wherever it lies now. Until it is done, that may be repaired or left out;
+inputs are added where that is asked for.
 """
 
 import fcntl
