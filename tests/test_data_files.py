@@ -170,6 +170,19 @@ def test_a_file_by_two_names_is_refused(tmp_path: Path) -> None:
         expand([tmp_path / "a.pq", str(tmp_path / "a.pq")])
 
 
+def test_a_hard_link_is_another_name(tmp_path: Path) -> None:
+    put(tmp_path, "a.pq")
+    (tmp_path / "in").mkdir()
+    os.link(tmp_path / "a.pq", tmp_path / "in" / "b.pq")
+    for given in ([tmp_path], [tmp_path / "a.pq", tmp_path / "in" / "b.pq"]):
+        with pytest.raises(InputError) as caught:
+            expand(given)
+        assert str(caught.value) == (
+            f"expected each input once, got {tmp_path}/a.pq too, by a link - at"
+            f" `{tmp_path}/in/b.pq`"
+        )
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     put(tmp_path, "a.pq")
     os.mkfifo(tmp_path / "pipe")
@@ -194,6 +207,15 @@ def test_patterns_leave_out_markers(tmp_path: Path) -> None:
     assert found == [tmp_path / "a.pq", tmp_path / "d" / "b.pq"]
     assert notes == [f"{tmp_path}/d: 1 file is not read: 1 *.md"]
     assert expand([tmp_path / "_S*"]) == [tmp_path / "_SUCCESS"]
+
+
+def test_patterns_leave_out_what_folders_leave_out(tmp_path: Path) -> None:
+    put(tmp_path, "_day=1/a.pq", ".day=2/b.pq", "_temporary/c.pq", "d/_e.pq", "d/f.pq")
+    wanted = [tmp_path / "_day=1" / "a.pq", tmp_path / "d" / "f.pq"]
+    for given in (".", "*", "*/*", "*/*.pq", "**/*.pq"):
+        assert expand([tmp_path / given]) == wanted
+    assert expand([tmp_path / "_temp*" / "*"]) == [tmp_path / "_temporary" / "c.pq"]
+    assert expand([tmp_path / ".day=2" / "*"]) == [tmp_path / ".day=2" / "b.pq"]
 
 
 # ------------------------------------------------------------------ the same everywhere

@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from din_infer.errors import InputError
@@ -104,10 +105,7 @@ def find_files(
         if not item.exists() and glob.has_magic(str(item)):
             # a pattern may be absolute, which Path.glob refuses
             names = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
-            is_open = _is_hidden(item.name)
-            matches = [
-                Path(n) for n in names if is_open or not _is_hidden(Path(n).name)
-            ]
+            matches = [path for path in map(Path, names) if _is_meant(path, item)]
             if not matches:
                 raise InputError("files of this pattern", "none", str(item))
         for match in matches:
@@ -117,9 +115,9 @@ def find_files(
             else:
                 tables.check(match)
                 found.append((match, PurePath(match.name)))
-    seen: dict[str, Path] = {}
+    seen: dict[object, Path] = {}
     for path, _ in found:
-        first = seen.setdefault(os.path.realpath(path), path)
+        first = seen.setdefault(_identity(path), path)
         if first is not path:
             got = "it twice" if first == path else f"{first} too, by a link"
             raise InputError("each input once", got, str(path))
@@ -148,8 +146,27 @@ def _suffix(path: Path) -> tuple[str, bool]:
     return PurePath(plain).suffix, plain != name
 
 
+def _identity(path: Path) -> object:
+    """Tell a file from others, also by hard links; what is not there, by its path."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
+
+
+def _is_meant(path: Path, pattern: Path) -> bool:
+    """Tell whether a pattern itself names all that is hidden of a path it matches."""
+    *folders, last = path.parts
+    hidden = [name for name in folders if not _is_open(name)]
+    if not (_is_open(last) if path.is_dir() else not _is_hidden(last)):
+        hidden.append(last)
+    named = [part for part in pattern.parts if _is_hidden(part)]
+    return all(any(fnmatchcase(name, part) for part in named) for name in hidden)
 
 
 def _is_open(folder: str) -> bool:
