@@ -277,7 +277,8 @@ class Ledger:
     def _name_as_begun(self, begun: _Inputs) -> list[str]:
         """Let inputs keep their outputs, whatever the list of now would call them.
 
-        Returns the outputs of those that their content alone tells.
+        A new one whose name is taken has more of its path in it. Returns the outputs
+        of those that their content alone tells.
         """
         left, by_content = dict(begun), []
         waiting = list(enumerate(self._inputs))
@@ -287,21 +288,29 @@ class Ledger:
                 alike.setdefault(_values(entry, keys), []).append(name)
             others = []
             for k, entry in waiting:
-                names = [n for n in alike.get(_values(entry, keys), ()) if n in left]
-                if keys == CONTENT:
-                    names = [n for n in names if self._is_whole_of(k, n)][:1]
-                    by_content += names
-                if names:
-                    del left[names[0]]
-                    self.names[k] = entry["output"] = names[0]
+                for name in alike.get(_values(entry, keys), ()):
+                    if name in left and (keys != CONTENT or self._is_whole_of(k, name)):
+                        del left[name]
+                        self.names[k] = entry["output"] = name
+                        by_content += [name] if keys == CONTENT else []
+                        break
                 else:
                     others.append((k, entry))
             waiting = others
+        taken = {*begun, *self.names}
         for k, entry in waiting:
-            name = self.names[k]
-            if name in begun:
-                rule, got = "inputs of different names", f"two that become {name}"
+            short = PurePath(self.names[k])
+            if str(short) not in begun:
+                continue
+            parts = PurePath(entry["path"]).with_name(short.name).parts[1:]
+            sizes = range(len(short.parts) + 1, len(parts) + 1)
+            longer = (str(PurePath(*parts[-n:])) for n in sizes)
+            name = next((name for name in longer if name not in taken), "")
+            if not name:
+                rule, got = "inputs of different names", f"two that become {short}"
                 raise InputError(rule, got, str(entry["path"]), "Rename this one.")
+            self.names[k] = entry["output"] = name
+            taken.add(name)
         return by_content
 
     def _is_whole_of(self, k: int, name: str) -> bool:
