@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -169,6 +170,19 @@ def test_a_file_by_two_names_is_refused(tmp_path: Path) -> None:
         expand([tmp_path / "a.pq", str(tmp_path / "a.pq")])
 
 
+def test_a_hard_link_is_another_name(tmp_path: Path) -> None:
+    put(tmp_path, "a.pq")
+    (tmp_path / "in").mkdir()
+    os.link(tmp_path / "a.pq", tmp_path / "in" / "b.pq")
+    for given in ([tmp_path], [tmp_path / "a.pq", tmp_path / "in" / "b.pq"]):
+        with pytest.raises(InputError) as caught:
+            expand(given)
+        assert str(caught.value) == (
+            f"expected each input once, got {tmp_path}/a.pq too, by a link - at"
+            f" `{tmp_path}/in/b.pq`"
+        )
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     put(tmp_path, "a.pq")
     os.mkfifo(tmp_path / "pipe")
@@ -193,6 +207,15 @@ def test_patterns_leave_out_markers(tmp_path: Path) -> None:
     assert found == [tmp_path / "a.pq", tmp_path / "d" / "b.pq"]
     assert notes == [f"{tmp_path}/d: 1 file is not read: 1 *.md"]
     assert expand([tmp_path / "_S*"]) == [tmp_path / "_SUCCESS"]
+
+
+def test_patterns_leave_out_what_folders_leave_out(tmp_path: Path) -> None:
+    put(tmp_path, "_day=1/a.pq", ".day=2/b.pq", "_temporary/c.pq", "d/_e.pq", "d/f.pq")
+    wanted = [tmp_path / "_day=1" / "a.pq", tmp_path / "d" / "f.pq"]
+    for given in (".", "*", "*/*", "*/*.pq", "**/*.pq"):
+        assert expand([tmp_path / given]) == wanted
+    assert expand([tmp_path / "_temp*" / "*"]) == [tmp_path / "_temporary" / "c.pq"]
+    assert expand([tmp_path / ".day=2" / "*"]) == [tmp_path / ".day=2" / "b.pq"]
 
 
 # ------------------------------------------------------------------ the same everywhere
@@ -398,6 +421,74 @@ def test_live_files_of_a_delta_table_are_read(
     with pytest.raises(InputError) as caught:
         score_files(Predictor(model), path, tmp_path / "no", keep=["day"])
     assert caught.value.fix.startswith("day: in the path alone.")
+
+
+def test_links_into_a_delta_table_lead_to_live_files_alone(
+    deltalake: Any,  # noqa: ANN401
+    tmp_path: Path,
+) -> None:
+    path, folder, single = tmp_path / "t", tmp_path / "q", tmp_path / "q3"
+    table = pa.table({"row": range(6), "day": [1, 1, 2, 2, 1, 2]})
+    for start in (0, 3):
+        part = table.slice(start, 3)
+        deltalake.write_deltalake(path, part, partition_by=["day"], mode="append")
+    dead = {*path.rglob("*.parquet")}
+    deltalake.DeltaTable(path).delete("row < 3")
+    dead -= {*expand([path])}
+    folder.mkdir()
+    (folder / "day1").symlink_to(path / "day=1")
+    notes: list[str] = []
+    assert ids(expand([folder], on_note=notes.append)) == [4]
+    count = sum(f.parent.name == "day=1" for f in dead)
+    are = "file is" if count == 1 else "files are"
+    assert notes == [f"{folder}: {count} {are} not read: {count} not live"]
+    single.mkdir()
+    for k, file in enumerate(sorted(path.rglob("*.parquet"))):
+        (single / f"f{k}.parquet").symlink_to(file)
+    (tmp_path / "q4").symlink_to(single)
+    for given in (single, tmp_path / "q4"):
+        assert ids(expand([given])) == [3, 4, 5]
+    link = next(f for f in sorted(single.iterdir()) if f.resolve() in dead)
+    with pytest.raises(InputError) as caught:
+        expand([link])
+    assert str(caught.value) == (
+        f"expected a live file of the Delta table {path}, got another one - at"
+        f" `{link}`. Give the table's folder."
+    )
+    with pytest.raises(InputError, match="expected a live file of the Delta table"):
+        expand([single / "*"])
+
+
+@pytest.mark.parametrize("name", ["t x", "té", "t#1", "t?a=b", "50%", "a+b", 'a"{b}'])
+def test_a_delta_table_may_have_any_name(
+    deltalake: Any,  # noqa: ANN401
+    name: str,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / name / "t"
+    days = pa.table({"row": range(4), "day": ["x y", "é", "a/b", "50%"]})
+    deltalake.write_deltalake(path, days, partition_by=["day"])
+    deltalake.DeltaTable(path).delete("row = 2")
+    assert ids(expand([path])) == [0, 1, 3]
+    assert ids(expand([tmp_path / name])) == [0, 1, 3]
+    assert ids(expand([path / "day=x%20y"])) == [0]
+
+
+@pytest.mark.parametrize("name", ["t%20x", "t\\x"])
+def test_a_path_for_which_another_table_is_opened_is_refused(
+    deltalake: Any,  # noqa: ANN401
+    name: str,
+    tmp_path: Path,
+) -> None:
+    for other in ("t", "t x", "t/x"):
+        deltalake.write_deltalake(tmp_path / other, pa.table({"row": [1]}))
+    shutil.copytree(tmp_path / "t", tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        expand([tmp_path / name])
+    assert str(caught.value) == (
+        "expected a Delta table whose path has no backslash and no %-escape, got"
+        f" {tmp_path / name} - at `{tmp_path / name}`. Rename the folder."
+    )
 
 
 def change_log(table: Path, change: Callable[[dict[str, Any]], object]) -> None:

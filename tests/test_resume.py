@@ -342,21 +342,71 @@ def test_an_output_that_was_damaged_needs_its_input(
     ]
 
 
+def rows_of(out: Path) -> list[int]:
+    files = [f for f in out.rglob("*.parquet") if "_din_score" not in f.parts]
+    return sorted(k for f in files for k in pq.read_table(f)["row"].to_pylist())
+
+
+@pytest.mark.parametrize("how", ["stays", "moved", "copied"])
 def test_an_input_keeps_the_name_of_its_output(
+    how: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    table, out, days = make_table(70), tmp_path / "out", tmp_path / "days"
+    keep: dict[str, Any] = {"keep": ["row"], "resume": True}
+    write_as(table.slice(0, 20), days / "1" / "part.parquet")
+    score_files(predictor, days / "*" / "part.parquet", out, **keep)
+    first = (out / "part.parquet").stat().st_ino
+    if how == "moved":
+        days = days.rename(tmp_path / "e")
+    elif how == "copied":
+        days = Path(shutil.copytree(days, tmp_path / "e"))
+    write_as(table.slice(20, 20), days / "2" / "part.parquet")
+    pattern = days / "*" / "part.parquet"
+    with pytest.raises(InputError) as caught:
+        score_files(predictor, pattern, out, **keep)
+    assert caught.value.got == "1 more, 2/part.parquet"
+    made = score_files(predictor, pattern, out, add=True, **keep)
+    known = (
+        "1 input is known by content, under another name, and not scored again:"
+        " part.parquet"
+    )
+    told = [] if how == "stays" else [known]
+    assert made.notes == ["1 input is added to the job: 2/part.parquet", *told]
+    assert made.files == [str(out / "2" / "part.parquet")]
+    write_as(table.slice(40, 30), days / "0" / "part.parquet")
+    made = score_files(predictor, days, out, add=True, **keep)
+    assert made.files == [str(out / "0" / "part.parquet")]
+    assert rows_of(out) == list(range(70))
+    assert (out / "part.parquet").stat().st_ino == first
+    listed = json.loads((out / "_din_score" / "manifest.json").read_text())
+    names = ["part.parquet", "2/part.parquet", "0/part.parquet"]
+    assert [s["output"] for s in listed["shards"]] == names
+    assert [s["input"]["output"] for s in listed["shards"]] == names
+    assert [i["output"] for i in listed["inputs"]] == names
+    # some of them alone are the same, too
+    made = score_files(predictor, days / "2", out, **keep)
+    assert (made.files, rows_of(out)) == ([], list(range(70)))
+
+
+def test_other_content_does_not_take_the_name_of_an_input(
     predictor: Predictor, tmp_path: Path
 ) -> None:
-    for day in ("d1", "d2"):
-        make_shards(tmp_path / "in" / day, 1)
-    out = tmp_path / "out"
-    score_files(predictor, tmp_path / "in" / "d1", out)
-    days = [tmp_path / "in" / "d1", tmp_path / "in" / "d2"]
-    with pytest.raises(InputError) as caught:
-        score_files(predictor, days, out, resume=True, add=True)
-    assert str(caught.value) == (
-        "expected the output s000.parquet of this input, as when the job began, got"
-        f" d1/s000.parquet - at `{days[0]}/s000.parquet`. Give the inputs as then, or"
-        " --overwrite to begin anew."
-    )
+    table, out = make_table(60), tmp_path / "out"
+    day = tmp_path / "d" / "1" / "part.parquet"
+    write_as(table.slice(0, 20), day)
+    score_files(predictor, day.parent, out, keep=["row"])
+    write_as(table.slice(20, 20), tmp_path / "d" / "part.parquet")
+    options: dict[str, Any] = {"keep": ["row"], "resume": True, "add": True}
+    made = score_files(predictor, tmp_path / "d", out, **options)
+    assert made.files == [str(out / "d" / "part.parquet")]
+    # a new day in the place of the one that has been moved
+    day.parent.rename(tmp_path / "d" / "0")
+    write_as(table.slice(40, 20), day)
+    made = score_files(predictor, tmp_path / "d", out, **options)
+    assert made.files == [str(out / "1" / "part.parquet")]
+    assert rows_of(out) == list(range(60))
+    made = score_files(predictor, tmp_path / "d", out, **options)
+    assert (made.files, len(made.whole)) == ([], 3)
 
 
 def test_no_output_of_others_is_replaced(predictor: Predictor, tmp_path: Path) -> None:
@@ -437,6 +487,18 @@ def test_processes_with_an_older_list_go_on_with_the_job(tmp_path: Path) -> None
     assert first.finish_job()
     listed = json.loads((tmp_path / "_din_score" / "manifest.json").read_text())
     assert [i["output"] for i in listed["inputs"]] == ["a", "b", "x"]
+
+
+def test_an_input_whose_names_are_all_taken_is_refused(tmp_path: Path) -> None:
+    then = [{**entry("x"), "path": "/a"}, {**entry("in/x"), "path": "/b"}]
+    Ledger(tmp_path, {}, then).close()
+    now = [*then, {**entry("x", 2), "path": "/in/x"}]
+    with pytest.raises(InputError) as caught:
+        Ledger(tmp_path, {}, now, resume=True, add=True)
+    assert str(caught.value) == (
+        "expected inputs of different names, got two that become x - at `/in/x`."
+        " Rename this one."
+    )
 
 
 LOCKS = """

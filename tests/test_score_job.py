@@ -501,6 +501,36 @@ def test_stdin_is_scored(model: Path, tmp_path: Path) -> None:
         find_sources(["-"])
 
 
+def test_bytes_behind_an_arrow_stream_are_refused(
+    predictor: Predictor, model: Path, tmp_path: Path
+) -> None:
+    table = make_table(20)
+    content = write_as(table, tmp_path / "t.arrows").read_bytes()
+    empty = write_as(table.slice(0, 0), tmp_path / "e.arrows").read_bytes()
+    path = tmp_path / "both.arrows"
+    told = (
+        "expected one Arrow IPC stream, got bytes behind its end - at `{}`. Give each"
+        " stream as a file of its own."
+    )
+    for both in (content + content, empty + content, content + b"\0"):
+        path.write_bytes(both)
+        with pytest.raises(JobError) as caught:
+            score_files(predictor, path, tmp_path / "out", overwrite=True)
+        assert str(caught.value) == told.format(path)
+        assert visible(tmp_path / "out") == []
+    code = "import sys; from din_infer.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, model, "-", "--format", "arrow", "--quiet"]
+    words += ["--out", tmp_path / "piped"]
+    made = subprocess.run(words, input=content * 2, check=False, capture_output=True)
+    assert made.returncode == 1
+    assert told.format("stdin") in made.stderr.decode()
+    end = b"\xff\xff\xff\xff\0\0\0\0"
+    assert content.endswith(end)
+    path.write_bytes(content.removesuffix(end))  # a writer that was not closed
+    score_files(predictor, path, tmp_path / "out", overwrite=True)
+    assert len(scores_of(tmp_path / "out" / "both.arrows.parquet")) == 20
+
+
 @pytest.mark.parametrize("group", [7, 100_000])
 def test_batches_do_not_depend_on_row_groups_beyond_their_size(
     group: int, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

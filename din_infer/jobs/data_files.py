@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from din_infer.errors import InputError
@@ -104,10 +105,7 @@ def find_files(
         if not item.exists() and glob.has_magic(str(item)):
             # a pattern may be absolute, which Path.glob refuses
             names = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
-            is_open = _is_hidden(item.name)
-            matches = [
-                Path(n) for n in names if is_open or not _is_hidden(Path(n).name)
-            ]
+            matches = [path for path in map(Path, names) if _is_meant(path, item)]
             if not matches:
                 raise InputError("files of this pattern", "none", str(item))
         for match in matches:
@@ -117,9 +115,9 @@ def find_files(
             else:
                 tables.check(match)
                 found.append((match, PurePath(match.name)))
-    seen: dict[str, Path] = {}
+    seen: dict[object, Path] = {}
     for path, _ in found:
-        first = seen.setdefault(os.path.realpath(path), path)
+        first = seen.setdefault(_identity(path), path)
         if first is not path:
             got = "it twice" if first == path else f"{first} too, by a link"
             raise InputError("each input once", got, str(path))
@@ -148,8 +146,27 @@ def _suffix(path: Path) -> tuple[str, bool]:
     return PurePath(plain).suffix, plain != name
 
 
+def _identity(path: Path) -> object:
+    """Tell a file from others, also by hard links; what is not there, by its path."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
+
+
+def _is_meant(path: Path, pattern: Path) -> bool:
+    """Tell whether a pattern itself names all that is hidden of a path it matches."""
+    *folders, last = path.parts
+    hidden = [name for name in folders if not _is_open(name)]
+    if not (_is_open(last) if path.is_dir() else not _is_hidden(last)):
+        hidden.append(last)
+    named = [part for part in pattern.parts if _is_hidden(part)]
+    return all(any(fnmatchcase(name, part) for part in named) for name in hidden)
 
 
 def _is_open(folder: str) -> bool:
@@ -193,7 +210,6 @@ class _Folder:
     def _walk(self, on_note: Note) -> Iterator[Path]:
         seen: set[str] = set()
         starts = [str(self._top)]
-        around = self._tables.around(self._top)
         for start in starts:  # grows by the links that are met
             for place, folders, names in os.walk(start, onerror=_refuse):
                 real = os.path.realpath(place)
@@ -211,7 +227,7 @@ class _Folder:
                 folders[:] = sorted(filter(_is_open, folders))
                 inner = [os.path.join(place, f) for f in folders]  # noqa: PTH118
                 starts += filter(os.path.islink, inner)
-                yield from self._data_files(Path(place), names, around)
+                yield from self._data_files(Path(place), names)
 
     def _live_files(self, place: Path, table: Table) -> Iterator[Path]:
         root = os.path.realpath(place)
@@ -224,14 +240,14 @@ class _Folder:
                 raise InputError(rule, real, str(place), EXPORT)
             yield place / os.path.relpath(real, root)
 
-    def _data_files(
-        self, place: Path, names: list[str], around: Table | None
-    ) -> Iterator[Path]:
+    def _data_files(self, place: Path, names: list[str]) -> Iterator[Path]:
+        around = self._tables.around(place)
         for path in (place / name for name in names):
             what = self._not_read(path)
-            if what is None and around is not None:
-                real = os.path.realpath(path)
-                what = None if real in around.live else "not live"
+            if what is None:
+                table = around or self._tables.around_target(path)
+                if table is not None and os.path.realpath(path) not in table.live:
+                    what = "not live"
             if what is None:
                 yield path
             elif what:

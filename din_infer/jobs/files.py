@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from din_infer.errors import FIELDS, InputError, check_count
@@ -198,6 +199,8 @@ def score_files(
         ) as ledger,
         _bar(shards, progress) as bar,
     ):
+        for shard, name in zip(shards, ledger.names, strict=True):
+            shard.source = replace(shard.source, target=PurePath(name))
         for k in ledger.gone:
             shards[k].error = None
         run = Run(job, ledger, summary, bar, workers)

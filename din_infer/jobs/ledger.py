@@ -4,8 +4,9 @@
 when its manifest is there, which is written after its output has its name. Locks tell
 processes that work on one job apart; they go with the process, however it ends.
 
-A shard is known by the name of its output, in every process and for ever. Its input may
-be repaired or left out until it is done; inputs are added where that is asked for.
+A shard is known by the name of its output, in every process and for ever; its input, by
+`KNOWN_BY`, wherever it lies now. Until it is done, that may be repaired or left out;
+inputs are added where that is asked for.
 """
 
 import fcntl
@@ -30,6 +31,16 @@ JOB_LOCK = 1 << 56  # the byte that is locked while job.json is made
 WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
 MOST_NAMES = 3  # of inputs, in a sentence
 ANEW = "Give --overwrite to begin anew."
+# What tells an input of the job that has begun: the first that fits. By its content
+# alone, it is one whose output is whole.
+CONTENT = ("size", "ends")
+KNOWN_BY = (
+    ("path", *CONTENT),
+    ("output", *CONTENT),
+    CONTENT,
+    ("path",),
+    ("output",),
+)
 _Inputs = Mapping[str, Mapping[str, Any]]  # by the names of their outputs
 _OPEN: set[str] = set()
 _OPENING = Lock()
@@ -77,6 +88,8 @@ class Ledger:
 
     Attributes
     ----------
+    names : list of str
+        Of the outputs, by shard: an input of the job that goes on keeps its output.
     gone : set of int
         Shards of this process that are done and whose input is not there any more.
 
@@ -101,7 +114,7 @@ class Ledger:
         on_note: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.out, self.folder = out, out / FOLDER
-        self._targets = [str(i["output"]) for i in inputs]
+        self.names = [str(i["output"]) for i in inputs]
         self._inputs = [dict(i) for i in inputs]
         self._job = {"format": FORMAT, **job}
         self._add, self._same, self._note = add, same, on_note
@@ -125,7 +138,7 @@ class Ledger:
             self.close()
             raise
         # what others do from now on need not be read again to be believed
-        targets = enumerate(self._targets)
+        targets = enumerate(self.names)
         self._old = {k for k, name in targets if self._manifest(name).is_file()}
 
     def close(self) -> None:
@@ -146,8 +159,8 @@ class Ledger:
                 fix = "Give --resume to go on with it, or --overwrite to begin anew."
                 raise InputError(rule, got, str(self.out), fix)
             self._remove_job(read_object(path))
-        self._check_targets(self._targets, overwrite=overwrite)
-        for k, name in enumerate(self._targets):
+        self._check_targets(self.names, overwrite=overwrite)
+        for k, name in enumerate(self.names):
             self._manifest(name).unlink(missing_ok=True)
             self.bad_rows(k).unlink(missing_ok=True)
         self._write({**self._job, "inputs": self._inputs})
@@ -211,11 +224,12 @@ class Ledger:
     def _go_on(self, job: dict[str, Any]) -> None:
         """Take up the inputs as they are now; refuses before it changes anything."""
         begun = {i["output"]: i for i in job["inputs"]}
+        by_content = self._name_as_begun(begun)
         given = {i["output"]: i for i in self._inputs}
         new = {name: given[name] for name in given if name not in begun}
-        self._check_new(new, begun, given)
+        self._check_new(new, begun)
         changed, moved = {}, {}
-        for k, name in enumerate(self._targets):
+        for k, name in enumerate(self.names):
             entry, manifest = given[name], self._finished(name)
             if name in new:
                 continue
@@ -223,19 +237,20 @@ class Ledger:
                 self.gone.add(k)
             elif manifest is not None:
                 self._check_same(k, manifest.get("input"))
-            elif "size" in entry and _content(entry) != _content(begun[name]):
+            elif "size" in entry and _values(entry) != _values(begun[name]):
                 changed[name] = entry
             elif "size" in entry and entry != begun[name]:
                 moved[name] = entry
         absent = [name for name in begun if name not in given]
         left_out = {name for name in absent if self._finished(name) is None}
         self._check_left_out(left_out)
-        done = [self._targets[k] for k in sorted(self.gone)]
+        done = [self.names[k] for k in sorted(self.gone)]
         done += [name for name in absent if name not in left_out]
         for names, what in (
             (done, "not given or not there now, and whole, so the outputs stay"),
             (changed, "taken as now, changed since the job began"),
             (new, "added to the job"),
+            (by_content, "known by content, under another name, and not scored again"),
             (sorted(left_out), "not given now, and left out of the job"),
         ):
             if names:
@@ -259,15 +274,52 @@ class Ledger:
             rule = f"the content that {target} was scored from"
             raise InputError(rule, "another one", place, fix)
 
-    def _check_new(self, new: _Inputs, begun: _Inputs, given: _Inputs) -> None:
+    def _name_as_begun(self, begun: _Inputs) -> list[str]:
+        """Let inputs keep their outputs, whatever the list of now would call them.
+
+        A new one whose name is taken has more of its path in it. Returns the outputs
+        of those that their content alone tells.
+        """
+        left, by_content = dict(begun), []
+        waiting = list(enumerate(self._inputs))
+        for keys in KNOWN_BY:
+            alike: dict[tuple[str, ...], list[str]] = {}
+            for name, entry in left.items():
+                alike.setdefault(_values(entry, keys), []).append(name)
+            others = []
+            for k, entry in waiting:
+                for name in alike.get(_values(entry, keys), ()):
+                    if name in left and (keys != CONTENT or self._is_whole_of(k, name)):
+                        del left[name]
+                        self.names[k] = entry["output"] = name
+                        by_content += [name] if keys == CONTENT else []
+                        break
+                else:
+                    others.append((k, entry))
+            waiting = others
+        taken = {*begun, *self.names}
+        for k, entry in waiting:
+            short = PurePath(self.names[k])
+            if str(short) not in begun:
+                continue
+            parts = PurePath(entry["path"]).with_name(short.name).parts[1:]
+            sizes = range(len(short.parts) + 1, len(parts) + 1)
+            longer = (str(PurePath(*parts[-n:])) for n in sizes)
+            name = next((name for name in longer if name not in taken), "")
+            if not name:
+                rule, got = "inputs of different names", f"two that become {short}"
+                raise InputError(rule, got, str(entry["path"]), "Rename this one.")
+            self.names[k] = entry["output"] = name
+            taken.add(name)
+        return by_content
+
+    def _is_whole_of(self, k: int, name: str) -> bool:
+        """Tell whether an output is whole, and of the content of input k."""
+        then = (self._finished(name) or {}).get("input")
+        return isinstance(then, dict) and self._same(k, then)
+
+    def _check_new(self, new: _Inputs, begun: _Inputs) -> None:
         """Refuse inputs that the job does not have, unless they are to be added."""
-        named = {entry.get("path"): name for name, entry in begun.items()}
-        for name in new:
-            before = named.get(new[name]["path"])
-            if before is not None and before not in given:
-                rule = f"the output {before} of this input, as when the job began"
-                fix = "Give the inputs as then, or --overwrite to begin anew."
-                raise InputError(rule, name, str(new[name]["path"]), fix)
         if new and not self._add:
             rule = f"the inputs of the job that has begun, {len(begun):,} of them"
             fix = "Give --resume --add to take them up, or --overwrite to begin anew."
@@ -300,22 +352,22 @@ class Ledger:
 
     def target(self, k: int) -> Path:
         """Name the output of shard k."""
-        return self.out / self._targets[k]
+        return self.out / self.names[k]
 
     def bad_rows(self, k: int) -> Path:
         """Name the file that lists the bad rows of shard k."""
-        return self.folder / "bad" / f"{self._targets[k]}.jsonl"
+        return self.folder / "bad" / f"{self.names[k]}.jsonl"
 
     def _manifest(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.json"
 
     def claim(self, k: int, *, wait: bool = False) -> bool:
         """Take shard k for this process; False where another has it."""
-        return self._lock(_byte(self._targets[k]), wait=wait)
+        return self._lock(_byte(self.names[k]), wait=wait)
 
     def release(self, k: int) -> None:
         """Let others have shard k."""
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _byte(self._targets[k]))
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _byte(self.names[k]))
 
     def manifest(self, k: int) -> dict[str, Any] | None:
         """Read the manifest of shard k; None unless its output is what that says.
@@ -323,7 +375,7 @@ class Ledger:
         An output from before this process began is read and its checksum compared; of
         one that another process has made since, the size.
         """
-        found = self._finished(self._targets[k])
+        found = self._finished(self.names[k])
         try:
             if found is not None and k in self._old:
                 if file_digest(self.target(k)) != found.get("sha256"):
@@ -335,13 +387,13 @@ class Ledger:
 
     def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
         """Say that shard k is whole: the last thing that is done for it."""
-        path = self._manifest(self._targets[k])
+        path = self._manifest(self.names[k])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(manifest, indent=1))
 
     def forget(self, k: int) -> None:
         """Take back that shard k is whole, and remove what was left of it."""
-        manifest = self._manifest(self._targets[k])
+        manifest = self._manifest(self.names[k])
         for path in (manifest, self.target(k), self.bad_rows(k)):
             path.unlink(missing_ok=True)
             remove_leftovers(path)
@@ -385,8 +437,8 @@ def _byte(name: str) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big")
 
 
-def _content(entry: Mapping[str, Any]) -> tuple[object, object]:
-    return entry.get("size"), entry.get("ends")
+def _values(entry: Mapping[str, Any], keys: Sequence[str] = CONTENT) -> tuple[str, ...]:
+    return tuple(str(entry.get(key)) for key in keys)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from din_infer.errors import InputError
 from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, unreadable
 from din_infer.jobs.reader_text import Csv, JsonLines
@@ -161,6 +162,10 @@ class ArrowReader(Reader):
         else:
             for batch in self._reader:
                 yield _sound(batch, columns)
+            if self._file.read(1):
+                rule, got = "one Arrow IPC stream", "bytes behind its end"
+                fix = "Give each stream as a file of its own."
+                raise InputError(rule, got, str(self._source), fix)
 
     def close(self) -> None:
         self._file.close()

@@ -6,6 +6,7 @@ Deleted and replaced rows stay in such a folder as files that the log no longer 
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from din_infer.errors import InputError
 
@@ -37,8 +38,9 @@ class Table:
     Raises
     ------
     InputError
-        If it is no Delta table, the package deltalake is missing, or the files alone do
-        not have what the table has: by deletion vectors or column mapping.
+        If it is no Delta table, the package deltalake is missing or cannot open such a
+        path, or the files alone do not have what the table has: by deletion vectors or
+        column mapping.
     """
 
     def __init__(self, root: Path, kind: str) -> None:
@@ -53,6 +55,10 @@ class Table:
         except ModuleNotFoundError:
             fix = 'To read its live files, run: pip install "din-infer[delta]"'
             raise InputError(rule, got, str(root), fix) from None
+        place = os.path.realpath(root)
+        if place != unquote(place) or "\\" in place:  # deltalake opens another one
+            rule = "a Delta table whose path has no backslash and no %-escape"
+            raise InputError(rule, place, str(root), "Rename the folder.")
         try:
             table = DeltaTable(os.path.abspath(root))  # noqa: PTH100 - links stay
             _check_files_suffice(table, root)
@@ -63,7 +69,12 @@ class Table:
             reason = str(error).splitlines()[0]
             raise InputError("a readable Delta table", reason, str(root)) from None
         self.root, self.version = root, table.version()
-        self.live = frozenset(map(os.path.realpath, files))
+        encoded = table.table_uri.removeprefix("file://")  # the names below it are not
+        paths = (
+            unquote(encoded) + f.removeprefix(encoded) if f.startswith(encoded) else f
+            for f in files
+        )
+        self.live = frozenset(map(os.path.realpath, paths))
 
     def __str__(self) -> str:
         files = f"{len(self.live):,} live file" + "s" * (len(self.live) != 1)
@@ -124,9 +135,15 @@ class Tables:
             self._around[folder] = found
         return self._around[folder]
 
+    def around_target(self, file: Path) -> Table | None:
+        """Return the table that holds what a link to a file leads to."""
+        if not file.is_symlink():
+            return None
+        return self.around(os.path.dirname(os.path.realpath(file)))  # noqa: PTH120
+
     def check(self, file: Path) -> None:
-        """Refuse a file that is in a table's folder and not live."""
-        table = self.around(file.parent)
+        """Refuse a file that is in a table's folder, also by links, and not live."""
+        table = self.around(file.parent) or self.around_target(file)
         if table is not None and os.path.realpath(file) not in table.live:
             rule, got = f"a live file of the Delta table {table.root}", "another one"
             raise InputError(rule, got, str(file), "Give the table's folder.")
