@@ -776,6 +776,49 @@ def test_keys_of_requests_may_be_left_out(
     assert got[1100:] == [[w] for w in wanted]
 
 
+@pytest.mark.parametrize("empty", ["[]", "null"])
+@pytest.mark.parametrize("key", ["candidates", "goods_id"])
+def test_the_first_candidate_tells_the_form(
+    empty: str, key: str, score: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f'{{"{key}":{empty},"hist_goods_id":["a"]}}\n'
+    last = '{"goods_id":["g1"],"hist_goods_id":["a"]}\n'
+    if key == "candidates":
+        last = '{"candidates":[{"goods_id":"g1"}],"hist_goods_id":["a"]}\n'
+    wanted = score.wanted(["g1"], [["a"]])
+    for count in (999, 1500, 30_000):
+        got = score(line * count + last, "jsonl")["score"].to_pylist()
+        assert got == [[]] * count + [wanted]
+    if key == "goods_id":
+        return
+    said = (
+        "expected a candidate on one of the first lines, got `candidates` without"
+        " elements on all of them - at `FILE`. Put a request with candidates first, or"
+        " leave the key out."
+    )
+    assert score.refusal(line * 9, "jsonl") == said
+    assert score.refusal(line * 9, "jsonl", columns=["goods_id"]) == said
+    monkeypatch.setattr(reader_text, "MOST_HEAD_BYTES", 1)
+    assert score.refusal(line * 60_000 + last, "jsonl") == said
+
+
+def test_keys_inside_of_other_objects_are_not_the_columns(score: Scorer) -> None:
+    for line, lost in (
+        ('{"item":{"goods_id":"g0"},"hist_goods_id":["a"]}', "goods_id"),
+        ('{"user":{"hist_goods_id":["a"]},"goods_id":"g1"}', "hist_goods_id"),
+        ('{"goods_id":"g1","feature":"hist_goods_id","value":[1]}', "hist_goods_id"),
+        ('{"0":{"goods_id":"g","hist_goods_id":["a"]}}', "goods_id, hist_goods_id"),
+    ):
+        assert score.refusal(f"{line}\n" * 2, "jsonl") == (
+            f"expected lines that have the keys {lost}, got none - at `FILE`. Name by"
+            " --columns what is null on every line."
+        )
+    line = '{"c":[{"goods_id":"g1","z":1}],"hist_goods_id":["a"]}\n'
+    for explode in (False, True):
+        said = score.refusal(line, "jsonl", keep=["z"], explode=explode)
+        assert said == "expected the columns z, got only c, hist_goods_id - at `FILE`"
+
+
 def test_kept_lists_of_json_are_exploded(full: Predictor, tmp_path: Path) -> None:
     score = Scorer(full, tmp_path)
     line = {"age": 4.0, "hist_goods_id": ["g2"], "nums": [1], "profile": [1.0, 2.0]}

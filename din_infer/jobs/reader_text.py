@@ -54,6 +54,7 @@ BLOCK_BYTES = 1 << 20
 LINE = "line"
 # which tell the forms of a file's columns
 HEAD_RECORDS, HEAD_BYTES = 1000, 1 << 20
+MOST_HEAD_BYTES = 1 << 24  # of lines that are searched for the first candidate
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 MOST_EXACT = 1 << 53  # of integers that are read as floats, which are below it
@@ -475,15 +476,17 @@ class JsonLines(_Text):
         explode: bool,
     ) -> None:
         self._absent: set[str] = set()
-        self._inside: tuple[str, ...] = ()  # keys that may be in lists of objects
+        self._structs: list[str] = []  # keys of lists of candidates
         self._decimals: set[str] = set()
         super().__init__(source, file)
         types = _text_types(spec)
         self._encoder = spec.encoder
-        self._inside = spec.encoder.candidate_columns
         rows = self._find_objects()
         is_empty = self._rows_of(self._head).num_rows == 0
+        rows += self._find_candidate(rows)
         fields = types.copy() if is_empty else _find_fields(rows, types)
+        self._structs = [n for n, t in fields.items() if _inner(t)]
+        self._check_form(rows, fields)
         self._absent = self._add_absent(fields, types)
         self._late = {
             name: types[name]
@@ -503,6 +506,12 @@ class JsonLines(_Text):
             column = kept.column
             if column not in types and column not in inner:
                 some = [row.get(column) for row in rows]
+                objects = (
+                    o for row in rows for s in self._structs for o in _objects(row, s)
+                )
+                if column not in fields and any(column in o for o in objects):
+                    self.kept.append(kept)  # no column of the table
+                    continue
                 if column not in fields:
                     self._absent.add(column)
                 elif fields[column] != pa.string():
@@ -551,12 +560,51 @@ class JsonLines(_Text):
             raise self._other_form("an object on several lines")
         return found
 
+    def _find_candidate(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Find a later line with a candidate, where the first ones have none."""
+        names = self._encoder.candidate_columns
+        if not rows or any(_has_value(row, names) for row in rows):
+            return []
+        keys = [form for name in names for form in _key_forms(name)]
+        size = 0
+        for records in chain(list(self._first), map(self._put_first, self._rest)):
+            text, _ = raw_bytes(records.column(0))
+            lines = text.split(b"\n") if any(k in text for k in keys) else []
+            for line in lines:
+                with suppress(ValueError):
+                    if any(k in line for k in keys):
+                        row = load_json(line.decode())
+                        if _has_value(row, names):
+                            return [row]
+            size += len(text)
+            if size > MOST_HEAD_BYTES:
+                break
+        return []
+
+    def _put_first(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        self._first.append(records)
+        return records
+
+    def _check_form(
+        self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, pa.DataType]
+    ) -> None:
+        """Refuse lines that may be requests whose candidates are not seen."""
+        names = self._encoder.candidate_columns
+        if self._structs or not names or any(name in fields for name in names):
+            return
+        for key in (k for k, kind in fields.items() if kind == pa.string()):
+            if all(row.get(key) in (None, []) for row in rows):
+                rule = "a candidate on one of the first lines"
+                got = f"`{key}` without elements on all of them"
+                fix = "Put a request with candidates first, or leave the key out."
+                raise InputError(rule, got, str(self._source), fix)
+
     def _add_absent(
         self, fields: dict[str, pa.DataType], types: dict[str, pa.DataType]
     ) -> set[str]:
         """Add the model's columns that the first lines do not have; return them."""
         encoder = self._encoder
-        structs = [n for n, t in fields.items() if _inner(t)]
+        structs = self._structs
         inside = {n for s in structs for n in _inner(fields[s])}
         wanted = (*encoder.user_columns, *encoder.candidate_columns)
         missing = [n for n in dict.fromkeys(wanted) if n not in {*fields, *inside}]
@@ -587,12 +635,14 @@ class JsonLines(_Text):
         lines = records.column(RECORD)
         text, starts = raw_bytes(lines)
         for name in list(self._absent):
-            forms = [json.dumps(name, ensure_ascii=e).encode() for e in (False, True)]
+            forms = _key_forms(name)
             if any(form in text for form in forms):
                 some = (
                     line for line in lines.to_pylist() if any(f in line for f in forms)
                 )
-                if any(_has_key(line, name, self._inside) for line in some):
+                is_inside = name in self._encoder.candidate_columns
+                structs = self._structs if is_inside else ()
+                if any(_has_key(line, name, structs) for line in some):
                     self._absent.remove(name)
         values = np.frombuffer(text, np.uint8)
         odd = np.flatnonzero(values[starts[:-1]] != ord("{"))
@@ -701,17 +751,35 @@ class JsonLines(_Text):
         return {n: pa.array(v, self.schema.field(n).type) for n, v in columns.items()}
 
 
-def _has_key(line: bytes, name: str, inside: Container[str]) -> bool:
-    """Tell whether an object has a key; one `inside` may be in its lists of objects."""
+def _key_forms(name: str) -> list[bytes]:
+    """List how a key may be written, which tells little of where it stands."""
+    return [json.dumps(name, ensure_ascii=e).encode() for e in (False, True)]
+
+
+def _has_key(line: bytes, name: str, structs: Sequence[str]) -> bool:
+    """Tell whether an object has a key, itself or in its lists of candidates."""
     try:
         value = load_json(line.decode())
     except ValueError:
         return True  # as far as can be told: the line has an error of its own
-    objects = [value]
-    if name in inside and isinstance(value, dict):
-        lists = [v for v in value.values() if isinstance(v, list)]
-        objects += [each for some in lists for each in some]
-    return any(isinstance(each, dict) and name in each for each in objects)
+    if not isinstance(value, dict):
+        return False
+    return name in value or any(name in o for k in structs for o in _objects(value, k))
+
+
+def _has_value(row: object, names: Sequence[str]) -> bool:
+    """Tell whether one of some keys is not null, here or in a list of objects."""
+    if not isinstance(row, dict):
+        return False
+    objects = [row, *(o for key in row for o in _objects(row, key))]
+    return any(o.get(name) is not None for o in objects for name in names)
+
+
+def _objects(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """List the objects of a member that is a list."""
+    value = row.get(key)
+    some = value if isinstance(value, list) else []
+    return [each for each in some if isinstance(each, dict)]
 
 
 def _begins_with_object(text: bytes) -> bool:
