@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def score(small: Predictor, tmp_path: Path) -> Scorer:
 # ------------------------------------------------------------------------------ lists
 
 HISTORIES = [["g2", "g3"], [], ["g'4", 'g"5', "g,6"], ["a b"], ["[x]", ""]]
+BRACKETS_FIX = "Write the lists as JSON, or join their elements without brackets."
 FORMS = {
     "json": [json.dumps(h) for h in HISTORIES],
     "json ascii": [json.dumps([*h, "ü☃"]) for h in HISTORIES],
@@ -172,7 +174,11 @@ def test_lists_in_brackets_and_quotes_are_lists(
         "g2, g3", "[g2, g3]", "[g2]", "{g2,g3}", "(g2)", "'g2'", '"g2"', "['g2' g3]",
         "['g2' ... 'g9']", "[1, 2]", "['g2'", "g2#g3", "g2&g3", "g2~g3", "<g2>",
         "['g2', ['g3']]", '{"a": 1}', "g2\ng3", "g2、g3", "['g2', 'g3' 'g4']",
-        "array(['g2'])", "[true]", r"['\d']",
+        "array(['g2'])", "[true]", r"['\d']", "[None]", "('g2', 'g3')", " [g2, g3] ",
+        "g2/g3", "g2+g3", "g2@g3", "g2$g3", "g2*g3", "g2!g3", "g2?g3", "g2%g3", "g2=g3",
+        "g2\\g3", "g2`g3", "g2\xa0g3", "g2\u3000g3", "g2\u2003g3", "g2\u2028g3",
+        "g2\u200bg3", "g2\ufeffg3", "g2\x85g3", "g2·g3", "g2•g3", "g2§g3", "g2¬g3",
+        "g2¦g3", "g2‖g3", "g2→g3", "((g2), g3)", "('g)', 'h')", "(2) Days (2009)",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", [0, 39, 40])
@@ -184,7 +190,8 @@ def test_what_may_be_another_form_of_lists_is_refused(
     rows.insert(place, ["g1", history])
     file = io.StringIO()
     csv.writer(file).writerows([["goods_id", "hist_goods_id"], *rows])
-    is_list = history[0] == "[" and history[-1] == "]"
+    is_list = re.fullmatch(r" ?[\[({].*[\])}] ?", history) is not None
+    is_list = is_list and "Days" not in history
     form = (
         "that JSON, Python or NumPy writes in brackets"
         if is_list
@@ -193,8 +200,12 @@ def test_what_may_be_another_form_of_lists_is_refused(
     said = score.refusal(file.getvalue())
     assert said == (
         f"expected a list of strings {form}, got {history!r} - at `hist_goods_id`,"
-        f" row {place}. Give --list-separator, which is then exact."
-    )
+        f" row {place}. "
+    ) + (BRACKETS_FIX if is_list else "Give --list-separator, which is then exact.")
+    if is_list:  # a separator says nothing of brackets
+        assert score.refusal(file.getvalue(), separator="|") == said
+        assert score.refusal(file.getvalue(), separator=", ") == said
+        return
     # what is given is exact
     got = score(file.getvalue(), separator="|", on_error="fail")
     wanted = score.wanted(["g1", "g1", "g1"], [["g2"], [], [history]])
@@ -204,9 +215,28 @@ def test_what_may_be_another_form_of_lists_is_refused(
 
 
 def test_lists_of_the_first_lines_tell_the_separator(score: Scorer) -> None:
-    text = "goods_id,hist_goods_id\n" + 'g1,"a, b|c"\n' * 2 + "g1,d e\n"
+    text = "goods_id,hist_goods_id\n" + "g1,a b|c/\n" * 3 + "g1,d e\n"
     got = score(text)["score"].to_pylist()
-    assert got == score.wanted(["g1"] * 3, [["a, b", "c"]] * 2 + [["d e"]])
+    assert got == score.wanted(["g1"] * 4, [["a b", "c/"]] * 3 + [["d e"]])
+    # another separator between them, blanks beside it, quotes around an element
+    for odd in (
+        "a|b,c|d",
+        "a;b",
+        "a|b^c",
+        "a\t|b",
+        "a | b",
+        "a| b",
+        "'a'|b",
+        '"a"|"b"',
+    ):
+        file = io.StringIO()
+        csv.writer(file).writerow(["g1", odd])
+        assert score.refusal(text + file.getvalue()) == (
+            f"expected a list of strings with '|' between them, got {odd!r} - at"
+            " `hist_goods_id`, row 4. Give --list-separator, which is then exact."
+        )
+        got = score(text + file.getvalue(), separator="|")["score"].to_pylist()
+        assert got[4:] == score.wanted(["g1"], [odd.split("|")])
     # where most have another one, a few do not
     text = "goods_id,hist_goods_id\n" + "g1,a^b\n" * 5 + "g1,a|b^c\n"
     assert "got 'a^b' - at `hist_goods_id`, row 0." in score.refusal(text)
@@ -248,12 +278,15 @@ def test_numbers_of_lists_have_the_same_forms(full: Predictor, tmp_path: Path) -
     assert got == full.score(columns).tolist()
     for text in ("1,2", "1 2", "[1.5]", "['1']", "[1. 2.]", "x", "[1, 2", "1|3.5"):
         said = score.refusal(names + f'g1,3,,g2,"{text}",1.5,\n')
-        form = "with '|' between them"
+        form, fix = (
+            "with '|' between them",
+            "Give --list-separator, which is then exact.",
+        )
         if text[-1] == "]":
-            form = "that JSON, Python or NumPy writes in brackets"
+            form, fix = "that JSON, Python or NumPy writes in brackets", BRACKETS_FIX
         assert said == (
-            f"expected a list of integers {form}, got {text!r} - at `nums`, row 0."
-            " Give --list-separator, which is then exact."
+            f"expected a list of integers {form}, got {text!r} - at `nums`,"
+            f" row 0. {fix}"
         )
     said = score.refusal(names + "g1,3,,g2,,1.5,[0.12345679 1.5]\n")
     assert "got '[0.12345679 1.5]' - at `profile`, row 0" in said  # NumPy rounds
@@ -598,8 +631,29 @@ def test_brackets_among_other_lists_are_refused(
     text = "goods_id,hist_goods_id\ng1,a|b\ng1,c\ng1,['d']\n"
     assert score.refusal(text, separator=separator) == (
         "expected a list of strings with '|' between them, got \"['d']\" - at"
-        " `hist_goods_id`, row 2. Give --list-separator, which is then exact."
+        f" `hist_goods_id`, row 2. {BRACKETS_FIX}"
     )
+
+
+@pytest.mark.parametrize("word", ["null", "NULL", "None", "nan", "NaN", "<NA>"])
+def test_names_of_null_are_null_among_lists_in_brackets(
+    word: str, score: Scorer, full: Predictor, tmp_path: Path
+) -> None:
+    for lists in ('"[""a"",""b""]"', "\"['a', 'b']\""):
+        text = f"goods_id,hist_goods_id\ng1,{word}\ng1,{word}\ng1,{lists}\n"
+        got = score(text)["score"].to_pylist()
+        assert got == score.wanted(["g1"] * 3, [None, None, ["a", "b"]])
+    names = "goods_id,shop,age,hist_goods_id,nums,price,profile\n"
+    made = Scorer(full, tmp_path / "full")
+    (tmp_path / "full").mkdir()
+    text = names + f'g1,1,2,,{word},3,{word}\ng1,1,2,,"[1, 2]",3,"[1, 2]"\n'
+    plain = names + "g1,1,2,,,3,\ng1,1,2,,1|2,3,1|2\n"
+    assert made(text)["score"].equals(made(plain)["score"])
+    if word != "<NA>":  # a name beside others
+        text = f"goods_id,hist_goods_id\ng1,{word}\ng1,b\n"
+        assert score(text)["score"].to_pylist() == score.wanted(
+            ["g1"] * 2, [[word], ["b"]]
+        )
 
 
 def test_names_of_nothing_are_null_where_strings_are_in_quotes(score: Scorer) -> None:

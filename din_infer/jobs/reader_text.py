@@ -36,6 +36,8 @@ from din_infer.jobs.text_records import (
 from din_infer.jobs.text_values import (
     are_quoted,
     elements_of,
+    find_brackets,
+    find_names,
     find_signs,
     json_value,
     load_json,
@@ -269,15 +271,20 @@ class Csv(_Text):
         found = {}
         for name, raw in zip(lists, self._read_some(rows, 0, {}, lists), strict=True):
             text, _ = to_text(raw)
-            brackets = _in_brackets(text)
-            plain = text.filter(pc.and_not(pc.not_equal(text, ""), brackets))
+            brackets = find_brackets(text)
+            is_some = pc.and_not(pc.not_equal(text, ""), brackets)
+            if pc.any(brackets).as_py():
+                is_some = pc.and_not(is_some, find_names(text))
+            plain = text.filter(is_some)
             has_it = pc.match_substring(plain, self._separator)
-            others = pc.and_not(find_signs(plain, self._separator), has_it)
+            signs = find_signs(plain, self._separator, is_joined=False)
+            others = pc.and_not(signs, has_it)
             some, joined, other = (
                 pc.sum(each).as_py() or 0 for each in (brackets, has_it, others)
             )
             is_quoted = are_quoted(text.filter(brackets).to_pylist())
-            found[name] = _Form(some >= len(plain), is_quoted, joined > other)
+            is_bracketed = some >= max(1, len(plain))
+            found[name] = _Form(is_bracketed, is_quoted, joined > other)
         return found
 
     def _rows_of(self, records: pa.RecordBatch) -> pa.RecordBatch:
@@ -395,6 +402,9 @@ class Csv(_Text):
         inner = kind.value_type
         is_string = inner == pa.string()
         is_exact = self._options.list_separator is not None
+        form = self._forms[name]
+        if form.is_bracketed:
+            text = pc.if_else(find_names(text), None, text)
         is_null = text.is_null()
         is_empty = pc.equal(text, "")
         has_lists = not is_string or self._options.quoted_empty == "list"
@@ -403,21 +413,22 @@ class Csv(_Text):
             if inner == pa.float64():  # a dense field has no empty list
                 is_null = text.is_null()
         found: dict[int, list[Any]] = {}
-        wrong: dict[int, str] = {}
+        wrong: dict[int, tuple[str, str]] = {}
         between = f"with {shown(self._separator)} between them"
-        form = self._forms[name]
-        for row in _places(_in_brackets(text)):
+        give = "Give --list-separator, which is then exact."
+        join = "Write the lists as JSON, or join their elements without brackets."
+        for row in _places(find_brackets(text)):
             value = read_brackets(text[row].as_py(), inner, is_quoted=form.is_quoted)
-            if value is not None and (form.is_bracketed or not is_string):
+            if value is None:
+                wrong[row] = "that JSON, Python or NumPy writes in brackets", join
+            elif form.is_bracketed or not is_string:
                 found[row] = value
-            elif value is not None:
-                wrong[row] = between
-            elif not (is_exact and is_string):
-                wrong[row] = "that JSON, Python or NumPy writes in brackets"
-        if is_string and not (is_exact or form.is_joined):
-            for row in _places(find_signs(text, self._separator)):
+            else:
+                wrong[row] = between, join
+        if is_string and not is_exact:
+            for row in _places(find_signs(text, self._separator, form.is_joined)):
                 if row not in found:
-                    wrong.setdefault(row, between)
+                    wrong.setdefault(row, (between, give))
         rest = text
         if lost := [*found, *wrong]:
             rest = pc.if_else(np.isin(np.arange(len(text)), lost), None, text)
@@ -429,10 +440,9 @@ class Csv(_Text):
         if not is_string:
             values, bad = to_numbers(values, inner)
             owners = np.searchsorted(np.asarray(lists.offsets), bad, side="right") - 1
-            wrong |= dict.fromkeys(owners.tolist(), between)
-        for row, how in wrong.items():
+            wrong |= dict.fromkeys(owners.tolist(), (between, give))
+        for row, (how, fix) in wrong.items():
             rule = f"a list of {_MANY[inner]} {how}"
-            fix = "Give --list-separator, which is then exact."
             error = InputError(rule, shown(text[row].as_py()), name, fix, row=row)
             errors.setdefault(row, error)
         lists = pa.ListArray.from_arrays(lists.offsets, values, mask=is_null)
@@ -442,13 +452,6 @@ class Csv(_Text):
         places[list(found)] = len(text) + np.arange(len(found))
         others = pa.array(list(found.values()), kind)
         return pa.concat_arrays([lists.cast(kind), others]).take(pa.array(places))
-
-
-def _in_brackets(text: pa.Array) -> pa.BooleanArray:
-    starts = pc.starts_with(text, "[")
-    if not pc.any(starts).as_py():
-        return starts
-    return pc.and_(starts, pc.ends_with(text, "]"))
 
 
 def _places(chosen: pa.BooleanArray) -> list[int]:

@@ -16,6 +16,8 @@ __all__ = [
     "are_quoted",
     "cast_each",
     "elements_of",
+    "find_brackets",
+    "find_names",
     "find_signs",
     "json_value",
     "load_json",
@@ -29,9 +31,15 @@ __all__ = [
 MOST_SHOWN = 60  # characters of a text in an error
 INT64 = range(-(1 << 63), 1 << 63)
 
-# What a list in text has where another separator is between its elements, or where its
-# brackets and quotes are those of a form that is not known.
-_SIGNS = r"[,;:^|~#&\[\](){}<>'\"\x00-\x20\x7f\x{ff0c}\x{ff1b}\x{ff5c}\x{3001}]"
+# What lists in text have where another separator is between their elements: where no
+# list has the separator, all but letters, digits and what is usual in ids.
+_SIGNS = r"[^\pL\pM\pN_.\-]"
+_OTHERS = r"[,;^\x00-\x09\x0b\x0c\x0e-\x1f]"
+# lists in brackets of any form, but no title as "(500) Days of Summer (2009)"
+_TUPLE = r"""\((?:[^()]|\([^()]*\))*\)|\(\s*['"].*\)"""
+_BRACKETS = rf"(?s)^\s*(?:\[.*\]|\{{.*\}}|{_TUPLE})\s*$"
+# what writers of these have for null
+_NAMES_OF_NULL = ("null", "NULL", "None", "nan", "NaN", "<NA>")
 
 # Python's repr of lists, and NumPy's of arrays: elements and what is between them.
 _STRING = r"""'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+\""""
@@ -121,10 +129,29 @@ def _whole(text: str) -> int | None:
 # ------------------------------------------------------------------------------ lists
 
 
-def find_signs(text: pa.Array, separator: str) -> pa.BooleanArray:
-    """Tell which texts have what may stand between elements, or around them."""
-    rest = pc.replace_substring(text, separator, "")
-    return pc.match_substring_regex(rest, _SIGNS)
+def find_brackets(text: pa.Array) -> pa.BooleanArray:
+    """Tell which texts are wholly in brackets, of lists, sets or tuples."""
+    return pc.match_substring_regex(text, _BRACKETS)
+
+
+def find_names(text: pa.Array) -> pa.BooleanArray:
+    """Tell which texts name null, as writers of lists in brackets do."""
+    return pc.is_in(text, pa.array(_NAMES_OF_NULL))
+
+
+def find_signs(text: pa.Array, separator: str, is_joined: bool) -> pa.BooleanArray:
+    """Tell which texts have what may stand between elements, or around them.
+
+    Where lists of a column `is_joined` by the separator, elements may have other signs
+    than these: those of separators, blanks beside it, and quotes around an element.
+    """
+    if not is_joined:
+        rest = pc.replace_substring(text, separator, "")
+        return pc.match_substring_regex(rest, _SIGNS)
+    by = re.escape(separator)
+    quotes = rf"""(?:^|{by})(?:"[^"]*"|'[^']*')(?:{by}|$)"""
+    pattern = rf"{_OTHERS}|\s{by}|{by}\s|{quotes}"
+    return pc.match_substring_regex(text, pattern)
 
 
 def are_quoted(texts: Iterable[str]) -> bool:
@@ -132,7 +159,7 @@ def are_quoted(texts: Iterable[str]) -> bool:
 
     DuckDB puts them only around those that need them.
     """
-    found = [_parse_brackets(text) for text in texts]
+    found = [_parse_brackets(text.strip()) for text in texts]
     if any(one is None for one in found):
         return False
     return any(one.is_quoted for one in found if one is not None)
@@ -144,7 +171,7 @@ def read_brackets(text: str, kind: pa.DataType, *, is_quoted: bool) -> list[Any]
     Strings are in quotes. Numbers between blanks are whole: NumPy rounds the others.
     Unless `is_quoted`, `nan` and `None` may be strings.
     """
-    found = _parse_brackets(text)
+    found = _parse_brackets(text.strip())
     if found is None:
         return None
     if found.has_names and kind == pa.string() and not (is_quoted or found.is_quoted):
@@ -179,6 +206,8 @@ def _parse_brackets(text: str) -> _Brackets | None:
 
 
 def _parse_repr(text: str) -> _Brackets | None:
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
     inside = text[1:-1].strip(" ")
     values: list[Any] = []
     tokens: list[str] = []
