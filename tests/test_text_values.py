@@ -512,6 +512,79 @@ def test_an_escape_may_be_given(score: Scorer) -> None:
     assert got["score"].to_pylist() == score.wanted(goods, [["h"]] * len(goods))
 
 
+def test_an_escape_outside_of_quotes_has_one_meaning(score: Scorer) -> None:
+    header = "goods_id,hist_goods_id\n"
+    said = (
+        "expected a row of csv, got an escape outside of quotes, before a character"
+        " without meaning - at `line`, row 1. Leave --escape out, or write the escape"
+        " twice."
+    )
+    for bad in ("a\\b,c", "a,b\\c", "a\\Nb,c", "a,b|\\Nc", 'a,"b"\n\\t,c', "a,b\\|c"):
+        text = f"{header}g1,g2\n{bad}\n"
+        assert score.refusal(text, escape="\\") == said.replace(
+            "row 1", f"row {1 + bad.count(chr(10))}"
+        )
+        got = score(text + "g3,g4\n", escape="\\", on_error="null")["score"].to_pylist()
+        assert got[0 :: len(got) - 1] == score.wanted(["g1", "g3"], [["g2"], ["g4"]])
+        assert None in got
+    good = (
+        'a\\\\b,"c\\d"\na\\,b,c\n\\"a,\\N\na,b|\\N\na,"\\N|b"\n"b|\\N",b\na,\\N|\\N|c\n'
+    )
+    goods = ["a\\b", "a,b", '"a', "a", "a", "b|N", "a"]
+    hists = [["cd"], ["c"], None, ["b", None], [None, "b"], ["b"], [None, None, "c"]]
+    got = score(header + good, escape="\\", keep=["goods_id"])
+    assert got["goods_id"].to_pylist() == goods
+    assert got["score"].to_pylist() == score.wanted(goods, hists)
+
+
+def test_integers_are_decimal_and_of_64_bits(full: Predictor, tmp_path: Path) -> None:
+    score = Scorer(full, tmp_path)
+    names = "n,goods_id,shop,age,hist_goods_id,nums,price,profile\n"
+    for text in ("0x10", "0xFFFFFFFFFFFFFFFF", "0X1f"):
+        said = score.refusal(names + f"1,g1,{text},,g2,,,\n")
+        assert said == f"expected an integer, got '{text}' - at `shop`, row 0"
+        said = score.refusal(names + f"{text},g1,1,,g2,,,\n", keep=["n:int64"])
+        assert said == f"expected a value of type int64, got '{text}' - at `n`, row 0"
+    wide = str(2**64 - 1)
+    said = score.refusal(names + f"1,g1,{wide},,g2,,,\n")
+    assert said == f"expected an integer of 64 bits, got '{wide}' - at `shop`, row 0"
+    for lists in (f"1|{wide}", f"[{wide}]"):
+        said = score.refusal(names + f"1,g1,1,,g2,{lists},,\n")
+        rule = "expected a list of integers of 64 bits"
+        assert said == f"{rule}, got '{lists}' - at `nums`, row 0"
+    start = '{"goods_id":"g1","hist_goods_id":[],"profile":null,"age":1,"price":1,'
+    said = score.refusal(f'{start}"shop":{wide},"nums":[]}}\n', "jsonl")
+    assert said == f"expected an integer of 64 bits, got '{wide}' - at `shop`, row 0"
+    said = score.refusal(f'{start}"shop":1,"nums":[{wide}]}}\n', "jsonl")
+    assert said == f"{rule}, got '[{wide}]' - at `nums`, row 0"
+
+
+@pytest.mark.parametrize(
+    "texts", [("true", "false"), ("True", "False"), ("TRUE", "FALSE")]
+)
+def test_booleans_are_1_and_0_for_numbers(
+    texts: tuple[str, str], full: Predictor, tmp_path: Path
+) -> None:
+    score = Scorer(full, tmp_path)
+    rows: list[dict[str, Any]] = [
+        {"goods_id": "g1", "shop": b, "age": b, "hist_goods_id": ["g2"]}
+        | {"nums": [b, 3], "price": b, "profile": [b, 0.5]}
+        for b in (True, False)
+    ]
+    wanted = full.score(rows).tolist()
+    lines = [f"g1,{t},{t},g2,{t}|3,{t},{t}|0.5\n" for t in texts]
+    assert score(",".join(KINDS) + "\n" + "".join(lines))["score"].to_pylist() == wanted
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    assert score(text, "jsonl")["score"].to_pylist() == wanted
+
+
+def test_nan_of_json_is_null(score: Scorer) -> None:
+    text = '{"goods_id":NaN,"hist_goods_id":["a",NaN]}\n'
+    text += '{"goods_id":"b","hist_goods_id":NaN}\n'
+    got = score(text, "jsonl")["score"].to_pylist()
+    assert got == score.wanted([None, "b"], [["a", None], None])
+
+
 def cut_slowly(
     text: bytes, delimiter: bytes, escape: bytes
 ) -> tuple[list[bytes], bytes]:
@@ -774,9 +847,10 @@ def test_whole_numbers_may_be_written_as_decimal_ones(
             assert said == "expected an integer, got '0x1F' - at `shop`, row 0"
             continue
         said = score.refusal(header + f"g1,{bad},,g2,,,\n")
-        assert said == f"expected an integer, got '{bad}' - at `shop`, row 0"
+        rule = "an integer" + " of 64 bits" * bad.isdigit()
+        assert said == f"expected {rule}, got '{bad}' - at `shop`, row 0"
         said = score.refusal("".join([*objects, f"{start}{bad}}}\n"]), "jsonl")
-        assert said.startswith("expected an integer, got '")
+        assert said.startswith(f"expected {rule}, got '")
         assert said.endswith("' - at `shop`, row 7")
 
 

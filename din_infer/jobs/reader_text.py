@@ -26,6 +26,7 @@ from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
 from din_infer.jobs.text_options import SEPARATOR, TextOptions
 from din_infer.jobs.text_records import (
+    BARE_ESCAPE,
     FAULT,
     RECORD,
     STRAY_QUOTE,
@@ -34,11 +35,14 @@ from din_infer.jobs.text_records import (
     raw_bytes,
 )
 from din_infer.jobs.text_values import (
+    INT64,
     are_quoted,
     elements_of,
     find_brackets,
     find_names,
     find_signs,
+    has_wide,
+    is_whole,
     json_value,
     load_json,
     member,
@@ -60,6 +64,11 @@ MOST_HEAD_BYTES = 1 << 24  # of lines that are searched for the first candidate
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 MOST_EXACT = 1 << 53  # of integers that are read as floats, which are below it
+
+FIXES = {
+    STRAY_QUOTE: "Give --escape if quotes are not doubled.",
+    BARE_ESCAPE: "Leave --escape out, or write the escape twice.",
+}
 
 Errors = dict[int, InputError]
 
@@ -173,6 +182,7 @@ def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
     return found
 
 
+OF_64_BITS = " of 64 bits"
 _ONE = {pa.string(): "text", pa.int64(): "an integer", pa.float64(): "a number"}
 _MANY = {pa.string(): "strings", pa.int64(): "integers", pa.float64(): "numbers"}
 
@@ -217,7 +227,11 @@ class Csv(_Text):
         self._options = options
         self._delimiter = options.delimiter_of(source.format)
         self._separator = options.list_separator or SEPARATOR
-        self._cutter = RecordCutter(self._delimiter, options.escape)
+        escape = options.escape
+        # null texts that begin with the escape, which would be taken from them
+        some = [t for t in options.null_texts if escape and t.startswith(escape)]
+        self._hidden = {t: "\0" + t[1:] for t in some}
+        self._cutter = RecordCutter(self._delimiter, escape, self._separator, some)
         self._names = list(options.columns)
         super().__init__(source, file)
         if options.header:
@@ -305,8 +319,7 @@ class Csv(_Text):
             is_good = np.asarray(faults.is_null())
             for row in np.flatnonzero(~is_good):
                 reason = faults[row].as_py()
-                is_quote = reason == STRAY_QUOTE
-                fix = "Give --escape if quotes are not doubled." * is_quote
+                fix = FIXES.get(reason, "")
                 errors[int(row)] = self._no_row(reason, int(row), fix)
             good = np.flatnonzero(is_good)
             some: Errors = {}
@@ -345,12 +358,8 @@ class Csv(_Text):
         return [pa.concat_arrays(pair) for pair in zip(first, second, strict=True)]
 
     def _read(self, records: pa.LargeBinaryArray, names: list[str]) -> list[pa.Array]:
-        nulls = list(self._options.null_texts)
-        escape = self._options.escape
-        for text in self._options.null_texts:
-            if escape is not None and text.startswith(escape):
-                records = self._cutter.hide_escape(records, text)
-                nulls = [*nulls, "\0" + text[1:]]
+        nulls = [*self._options.null_texts, *self._hidden.values()]
+        records = self._cutter.hide_escapes(records)
         data, _ = raw_bytes(records)
         if data.startswith(codecs.BOM_UTF8):
             data = codecs.BOM_UTF8 + data  # of which one is dropped
@@ -387,12 +396,15 @@ class Csv(_Text):
         kind = self.schema.field(self.schema.names.index(name)).type
         if pa.types.is_list(kind):
             return self._split(name, text, kind, errors)
+        for hidden in self._hidden.values():  # of no list
+            text = pc.replace_substring(text, hidden, hidden[1:])
         if kind == pa.string():
             return text
         numbers, bad = to_numbers(text, kind)
         for row in bad:
-            got = shown(text[row].as_py())
-            errors.setdefault(row, InputError(_ONE[kind], got, name, row=row))
+            value = text[row].as_py()
+            rule = _ONE[kind] + OF_64_BITS * (kind == pa.int64() and is_whole(value))
+            errors.setdefault(row, InputError(rule, shown(value), name, row=row))
         return numbers
 
     def _split(
@@ -419,14 +431,19 @@ class Csv(_Text):
         join = "Write the lists as JSON, or join their elements without brackets."
         for row in _places(find_brackets(text)):
             value = read_brackets(text[row].as_py(), inner, is_quoted=form.is_quoted)
-            if value is None:
+            if value is None and inner == pa.int64() and has_wide(text[row].as_py()):
+                wrong[row] = OF_64_BITS.strip(), ""
+            elif value is None:
                 wrong[row] = "that JSON, Python or NumPy writes in brackets", join
             elif form.is_bracketed or not is_string:
                 found[row] = value
             else:
                 wrong[row] = between, join
         if is_string and not is_exact:
-            for row in _places(find_signs(text, self._separator, form.is_joined)):
+            seen = text
+            for hidden in self._hidden.values():
+                seen = pc.replace_substring(seen, hidden, hidden[1:])
+            for row in _places(find_signs(seen, self._separator, form.is_joined)):
                 if row not in found:
                     wrong.setdefault(row, (between, give))
         rest = text
@@ -434,13 +451,18 @@ class Csv(_Text):
             rest = pc.if_else(np.isin(np.arange(len(text)), lost), None, text)
         lists = pc.split_pattern(rest, self._separator)
         values = lists.values
-        nulls = [t for t in self._options.null_texts if t]
+        nulls = [*filter(None, self._options.null_texts), *self._hidden.values()]
         if any(pc.any(pc.match_substring(rest, t)).as_py() for t in nulls):
             values = pc.if_else(pc.is_in(values, pa.array(nulls)), None, values)
         if not is_string:
-            values, bad = to_numbers(values, inner)
+            texts = values
+            values, bad = to_numbers(texts, inner)
             owners = np.searchsorted(np.asarray(lists.offsets), bad, side="right") - 1
-            wrong |= dict.fromkeys(owners.tolist(), (between, give))
+            for place, row in zip(bad, owners.tolist(), strict=True):
+                is_wide = inner == pa.int64() and is_whole(texts[place].as_py())
+                if not is_wide:
+                    wrong[row] = between, give
+                wrong.setdefault(row, (OF_64_BITS.strip(), ""))
         for row, (how, fix) in wrong.items():
             rule = f"a list of {_MANY[inner]} {how}"
             error = InputError(rule, shown(text[row].as_py()), name, fix, row=row)
@@ -862,7 +884,11 @@ def _no_value(value: object, field: pa.Field, row: int) -> InputError:
         got = shown(json.dumps(value, ensure_ascii=False, default=float))
     except RecursionError:
         got = "values inside of each other too deeply"
-    return InputError(_rule_of(field.type), got, field.name, fix, row=row)
+    rule = _rule_of(field.type)
+    if field.type in (pa.int64(), pa.list_(pa.int64())):
+        some = value if isinstance(value, list) else [value]
+        rule += OF_64_BITS * any(isinstance(v, int) and v not in INT64 for v in some)
+    return InputError(rule, got, field.name, fix, row=row)
 
 
 def _inner(kind: pa.DataType) -> list[str]:

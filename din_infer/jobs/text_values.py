@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = [
+    "INT64",
     "are_quoted",
     "cast_each",
     "elements_of",
     "find_brackets",
     "find_names",
     "find_signs",
+    "has_wide",
+    "is_whole",
     "json_value",
     "load_json",
     "read_brackets",
@@ -75,6 +78,8 @@ def cast_each(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]
         The values, and the places of those that cannot be cast.
     """
     try:
+        if _may_be_hex(values, kind):
+            raise pa.ArrowInvalid("a number in another base")
         return values.cast(kind), []
     except pa.ArrowInvalid:
         if len(values) == 1:
@@ -85,6 +90,20 @@ def cast_each(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]
     return pa.concat_arrays([first, second]), bad + [half + k for k in worse]
 
 
+def _may_be_hex(values: pa.Array, kind: pa.DataType) -> bool:
+    """Tell whether text for integers has an x, as hexadecimal ones that Arrow reads."""
+    while hasattr(kind, "value_type"):
+        kind = kind.value_type
+    while hasattr(values.type, "value_type"):
+        is_coded = pa.types.is_dictionary(values.type)
+        values = values.dictionary if is_coded else values.flatten()
+    is_text = values.type in (pa.string(), pa.large_string(), pa.string_view())
+    if not (is_text and pa.types.is_integer(kind)):
+        return False
+    has_x = pc.match_substring(values.cast(pa.string()), "x", ignore_case=True)
+    return bool(pc.any(has_x).as_py())
+
+
 def to_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
     """View bytes as text; those that are not UTF-8 become null, and are listed."""
     return cast_each(values, pa.string())
@@ -93,7 +112,7 @@ def to_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
 def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     """Read numbers; what is none becomes null, and is listed.
 
-    Empty text is null, and whole numbers may be written as 3.0 or 3e0.
+    Empty text is null, true is 1, and whole numbers may be written as 3.0 or 3e0.
     """
     is_hex = pc.match_substring(text, "x", ignore_case=True)  # which Arrow would read
     if not pc.any(is_hex).as_py():
@@ -104,6 +123,8 @@ def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     text = pc.if_else(is_hex, "no number", text)
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
+    text = pc.replace_substring_regex(text, "^(?:true|True|TRUE)$", "1")
+    text = pc.replace_substring_regex(text, "^(?:false|False|FALSE)$", "0")
     if pa.types.is_integer(kind):
         text = pc.replace_substring_regex(text, r"^([+-]?\d+)\.0*$", r"\1")
     numbers, bad = cast_each(text, kind)
@@ -114,6 +135,16 @@ def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     is_good = np.isin(np.arange(len(text)), bad, invert=True)
     numbers = pc.if_else(pa.array(is_good), numbers, pa.array(found, kind))
     return numbers, [k for k in bad if mended[k] is None]
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether text is an integer, of any size."""
+    return re.fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", text) is not None
+
+
+def has_wide(text: str) -> bool:
+    """Tell whether text has an integer that may have more than 64 bits."""
+    return re.search(r"\d{19}", text) is not None
 
 
 def _whole(text: str) -> int | None:
@@ -276,8 +307,11 @@ def load_json(line: str) -> Any:  # noqa: ANN401
 
 
 def json_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401
-    """Take a value of JSON as one of a type; ValueError if it is none."""
-    if value is None:
+    """Take a value of JSON as one of a type; ValueError if it is none.
+
+    NaN is null, true 1 and false 0, as in Python.
+    """
+    if value is None or value != value:
         return None
     if pa.types.is_list(kind) and isinstance(value, list):
         return [json_value(v, kind.value_type) for v in value]
@@ -286,7 +320,7 @@ def json_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401
     if kind == pa.string() and isinstance(value, str):
         value.encode()  # of half a character pair, a ValueError
         return value
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | Decimal)
     if kind == pa.float64() and is_number:
         return _to_float(value)
     if kind == pa.int64() and is_number:
@@ -307,7 +341,7 @@ def _to_float(value: float | Decimal) -> float:
 def _to_whole(value: float | Decimal) -> int | None:
     if value != value:
         return None
-    whole = value if isinstance(value, int) else _whole(str(value))
+    whole = int(value) if isinstance(value, int) else _whole(str(value))
     if whole is None or whole not in INT64:
         raise ValueError(value)
     return whole
