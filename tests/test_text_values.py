@@ -1,6 +1,8 @@
 """Text as its writers write it: `din-score` equals `Predictor.score`, or refuses."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
 import re
@@ -1012,6 +1014,71 @@ def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> 
             " lines - at `FILE`. Write it as lines: jq -c ., or pandas' to_json("
             "orient='records', lines=True)."
         )
+
+
+def test_files_that_are_no_text_are_refused_by_their_names(score: Scorer) -> None:
+    text = b"goods_id,hist_goods_id\ng1,g2\n" * 9
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"goods_id": ["g1"]}), sink)
+    files = {
+        "gzip data": (gzip.compress(text), "Name it t.{}.gz."),
+        "bzip2 data": (bz2.compress(text), "Name it t.{}.bz2."),
+        "Zstandard data": (bytes(pa.compress(text, "zstd")), "Name it t.{}.zst."),
+        "Parquet data": (sink.getvalue(), "Give --format parquet."),
+        "Arrow data": (b"ARROW1\0\0" + text, "Give --format arrow."),
+    }
+    for got, (data, fix) in files.items():
+        for suffix in ("csv", "jsonl"):
+            said = score.refusal(data, suffix)
+            fix_here = fix.format(suffix)
+            assert said == f"expected a text file, got {got} - at `FILE`. {fix_here}"
+    twice = gzip.compress(gzip.compress(text))
+    said = score.refusal(twice, "csv.gz")
+    wanted = "expected a text file, got gzip data - at `FILE`. Decompress it first."
+    assert said == wanted
+    for suffix in ("csv.GZ", "CSV.Gz"):
+        got_all = score(gzip.compress(text[:29]), suffix)["score"].to_pylist()
+        assert got_all == score.wanted(["g1"], [["g2"]])
+    assert score.refusal(text.decode().encode("utf-32")) == (
+        "expected text in UTF-8, got UTF-32 - at `FILE`. Convert it first:"
+        " iconv -f UTF-32 -t UTF-8."
+    )
+    for kind in ("utf-32-le", "utf-32-be"):
+        assert score.refusal(text.decode().encode(kind)) == (
+            "expected text in UTF-8, got NUL bytes, as of UTF-32 - at `FILE`"
+        )
+
+
+def test_a_key_that_is_there_twice_is_named(score: Scorer) -> None:
+    for line in (
+        '{"goods_id":"a","goods_id":"b","hist_goods_id":["a"]}\n',
+        '{"c":[{"goods_id":"a","goods_id":"b"}],"hist_goods_id":["a"]}\n',
+    ):
+        said = score.refusal(line, "jsonl")
+        assert said == "expected each key once, got it twice - at `goods_id`, row 0"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_view(pa.int64()), pa.large_list_view(pa.int64()), pa.uuid()]
+)
+def test_kept_columns_that_arrow_casts_wrongly_are_refused(
+    kind: pa.DataType, score: Scorer
+) -> None:
+    values: list[Any] = [[1], [2, 3]]
+    if kind == pa.uuid():
+        values = [b"\xff" * 16] * 2
+    table = pa.table(
+        {
+            "goods_id": ["a", "b"],
+            "hist_goods_id": [["a"], ["b"]],
+            "x": pa.array(values, kind),
+        }
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    said = score.refusal(sink.getvalue(), "arrow", keep=["x:string"])
+    assert said == f"expected a column that can be cast to string, got {kind} - at `x`"
 
 
 @pytest.mark.parametrize("depth", [3, 900, 100_000])

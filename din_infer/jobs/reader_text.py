@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from din_infer.errors import InputError
+from din_infer.jobs.data_files import FORMATS
 from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
@@ -36,6 +37,7 @@ from din_infer.jobs.text_records import (
 )
 from din_infer.jobs.text_values import (
     INT64,
+    KeyTwiceError,
     are_quoted,
     elements_of,
     find_brackets,
@@ -61,6 +63,18 @@ LINE = "line"
 # which tell the forms of a file's columns
 HEAD_RECORDS, HEAD_BYTES = 1000, 1 << 20
 MOST_HEAD_BYTES = 1 << 24  # of lines that are searched for the first candidate
+# how files begin that are no text, and a name that tells them
+MAGIC = {
+    b"PAR1": ("Parquet", ".parquet"),
+    b"ARROW1": ("Arrow", ".arrow"),
+    b"\xff\xff\xff\xff": ("Arrow", ".arrow"),
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", ".zst"),
+    **{b"BZh%d1AY&SY" % k: ("bzip2", ".bz2") for k in range(1, 10)},
+    b"\x04\x22\x4d\x18": ("LZ4", ".lz4"),
+}
+MOST_MAGIC = max(map(len, MAGIC))
+BOMS_OF_UTF32 = codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 MOST_EXACT = 1 << 53  # of integers that are read as floats, which are below it
@@ -87,7 +101,7 @@ class _Text(Reader):
 
     def _blocks(self) -> Iterator[bytes]:
         """Read blocks, decompressed where the file's name says so."""
-        suffix = "" if self._source.path is None else self._source.path.suffix
+        suffix = "" if self._source.path is None else self._source.path.suffix.lower()
         stream: Any = self._raw
         if suffix in COMPRESSIONS:
             kind = COMPRESSIONS[suffix]
@@ -99,21 +113,36 @@ class _Text(Reader):
             yield block
 
     def _utf8(self) -> Iterator[bytes]:
-        """Read blocks without a byte order mark; refuse the one of other encodings."""
+        """Read blocks without a byte order mark; refuse what is no UTF-8."""
         blocks = self._blocks()
         start = b""
         for block in blocks:
             start += block
-            if len(start) >= len(codecs.BOM_UTF8):
+            if len(start) >= MOST_MAGIC:
                 break
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            fix = "Convert it first: iconv -f UTF-16 -t UTF-8."
-            raise InputError("text in UTF-8", "UTF-16", str(self._source), fix)
+        self._refuse_data(start)
+        number = 32 if start.startswith(BOMS_OF_UTF32) or b"\0\0" in start[:4] else 16
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, *BOMS_OF_UTF32)):
+            got, fix = f"UTF-{number}", "Convert it first: iconv -f {} -t UTF-8."
+            fix = fix.format(got)
+            raise InputError("text in UTF-8", got, str(self._source), fix)
         if b"\0" in start[:4]:
-            got = "NUL bytes, as of UTF-16"
+            got = f"NUL bytes, as of UTF-{number}"
             raise InputError("text in UTF-8", got, str(self._source))
         yield start.removeprefix(codecs.BOM_UTF8)
         yield from blocks
+
+    def _refuse_data(self, start: bytes) -> None:
+        """Refuse the first bytes of what is no text, by its name."""
+        for magic, (name, suffix) in MAGIC.items():
+            if start.startswith(magic):
+                path = self._source.path
+                fix = "Decompress it first."
+                if suffix in FORMATS:
+                    fix = f"Give --format {FORMATS[suffix]}."
+                elif path is not None and path.suffix.lower() not in COMPRESSIONS:
+                    fix = f"Name it {path.name}{suffix}."
+                raise InputError("a text file", f"{name} data", str(self._source), fix)
 
     def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         """Cut blocks into records."""
@@ -737,6 +766,10 @@ class JsonLines(_Text):
             for field, column in zip(schema, columns, strict=True):
                 try:
                     column.append(json_value(member(value, field.name), field.type))
+                except KeyTwiceError as error:
+                    twice = InputError("each key once", "it twice", error.key, row=row)
+                    errors.setdefault(row, twice)
+                    column.append(None)
                 except ValueError:
                     errors.setdefault(row, _no_value(value[field.name], field, row))
                     column.append(None)

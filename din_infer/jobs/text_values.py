@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 __all__ = [
     "INT64",
+    "KeyTwiceError",
     "are_quoted",
     "cast_each",
     "elements_of",
@@ -347,10 +348,18 @@ def _to_whole(value: float | Decimal) -> int | None:
     return whole
 
 
+class KeyTwiceError(ValueError):
+    """An object has a key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} twice")
+        self.key = key
+
+
 def member(value: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
     """Take a member of an object, None where it is left out; ValueError if twice."""
     if name in getattr(value, "twice", ()):
-        raise ValueError(f"the key {name!r} twice")
+        raise KeyTwiceError(name)
     return value.get(name)
 
 
