@@ -1,8 +1,11 @@
 """Text as its writers write it: `din-score` equals `Predictor.score`, or refuses."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +145,7 @@ def score(small: Predictor, tmp_path: Path) -> Scorer:
 # ------------------------------------------------------------------------------ lists
 
 HISTORIES = [["g2", "g3"], [], ["g'4", 'g"5', "g,6"], ["a b"], ["[x]", ""]]
+BRACKETS_FIX = "Write the lists as JSON, or join their elements without brackets."
 FORMS = {
     "json": [json.dumps(h) for h in HISTORIES],
     "json ascii": [json.dumps([*h, "ü☃"]) for h in HISTORIES],
@@ -172,7 +176,11 @@ def test_lists_in_brackets_and_quotes_are_lists(
         "g2, g3", "[g2, g3]", "[g2]", "{g2,g3}", "(g2)", "'g2'", '"g2"', "['g2' g3]",
         "['g2' ... 'g9']", "[1, 2]", "['g2'", "g2#g3", "g2&g3", "g2~g3", "<g2>",
         "['g2', ['g3']]", '{"a": 1}', "g2\ng3", "g2、g3", "['g2', 'g3' 'g4']",
-        "array(['g2'])", "[true]", r"['\d']",
+        "array(['g2'])", "[true]", r"['\d']", "[None]", "('g2', 'g3')", " [g2, g3] ",
+        "g2/g3", "g2+g3", "g2@g3", "g2$g3", "g2*g3", "g2!g3", "g2?g3", "g2%g3", "g2=g3",
+        "g2\\g3", "g2`g3", "g2\xa0g3", "g2\u3000g3", "g2\u2003g3", "g2\u2028g3",
+        "g2\u200bg3", "g2\ufeffg3", "g2\x85g3", "g2·g3", "g2•g3", "g2§g3", "g2¬g3",
+        "g2¦g3", "g2‖g3", "g2→g3", "((g2), g3)", "('g)', 'h')", "(2) Days (2009)",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", [0, 39, 40])
@@ -184,7 +192,8 @@ def test_what_may_be_another_form_of_lists_is_refused(
     rows.insert(place, ["g1", history])
     file = io.StringIO()
     csv.writer(file).writerows([["goods_id", "hist_goods_id"], *rows])
-    is_list = history[0] == "[" and history[-1] == "]"
+    is_list = re.fullmatch(r" ?[\[({].*[\])}] ?", history) is not None
+    is_list = is_list and "Days" not in history
     form = (
         "that JSON, Python or NumPy writes in brackets"
         if is_list
@@ -193,8 +202,12 @@ def test_what_may_be_another_form_of_lists_is_refused(
     said = score.refusal(file.getvalue())
     assert said == (
         f"expected a list of strings {form}, got {history!r} - at `hist_goods_id`,"
-        f" row {place}. Give --list-separator, which is then exact."
-    )
+        f" row {place}. "
+    ) + (BRACKETS_FIX if is_list else "Give --list-separator, which is then exact.")
+    if is_list:  # a separator says nothing of brackets
+        assert score.refusal(file.getvalue(), separator="|") == said
+        assert score.refusal(file.getvalue(), separator=", ") == said
+        return
     # what is given is exact
     got = score(file.getvalue(), separator="|", on_error="fail")
     wanted = score.wanted(["g1", "g1", "g1"], [["g2"], [], [history]])
@@ -204,9 +217,28 @@ def test_what_may_be_another_form_of_lists_is_refused(
 
 
 def test_lists_of_the_first_lines_tell_the_separator(score: Scorer) -> None:
-    text = "goods_id,hist_goods_id\n" + 'g1,"a, b|c"\n' * 2 + "g1,d e\n"
+    text = "goods_id,hist_goods_id\n" + "g1,a b|c/\n" * 3 + "g1,d e\n"
     got = score(text)["score"].to_pylist()
-    assert got == score.wanted(["g1"] * 3, [["a, b", "c"]] * 2 + [["d e"]])
+    assert got == score.wanted(["g1"] * 4, [["a b", "c/"]] * 3 + [["d e"]])
+    # another separator between them, blanks beside it, quotes around an element
+    for odd in (
+        "a|b,c|d",
+        "a;b",
+        "a|b^c",
+        "a\t|b",
+        "a | b",
+        "a| b",
+        "'a'|b",
+        '"a"|"b"',
+    ):
+        file = io.StringIO()
+        csv.writer(file).writerow(["g1", odd])
+        assert score.refusal(text + file.getvalue()) == (
+            f"expected a list of strings with '|' between them, got {odd!r} - at"
+            " `hist_goods_id`, row 4. Give --list-separator, which is then exact."
+        )
+        got = score(text + file.getvalue(), separator="|")["score"].to_pylist()
+        assert got[4:] == score.wanted(["g1"], [odd.split("|")])
     # where most have another one, a few do not
     text = "goods_id,hist_goods_id\n" + "g1,a^b\n" * 5 + "g1,a|b^c\n"
     assert "got 'a^b' - at `hist_goods_id`, row 0." in score.refusal(text)
@@ -248,12 +280,15 @@ def test_numbers_of_lists_have_the_same_forms(full: Predictor, tmp_path: Path) -
     assert got == full.score(columns).tolist()
     for text in ("1,2", "1 2", "[1.5]", "['1']", "[1. 2.]", "x", "[1, 2", "1|3.5"):
         said = score.refusal(names + f'g1,3,,g2,"{text}",1.5,\n')
-        form = "with '|' between them"
+        form, fix = (
+            "with '|' between them",
+            "Give --list-separator, which is then exact.",
+        )
         if text[-1] == "]":
-            form = "that JSON, Python or NumPy writes in brackets"
+            form, fix = "that JSON, Python or NumPy writes in brackets", BRACKETS_FIX
         assert said == (
-            f"expected a list of integers {form}, got {text!r} - at `nums`, row 0."
-            " Give --list-separator, which is then exact."
+            f"expected a list of integers {form}, got {text!r} - at `nums`,"
+            f" row 0. {fix}"
         )
     said = score.refusal(names + "g1,3,,g2,,1.5,[0.12345679 1.5]\n")
     assert "got '[0.12345679 1.5]' - at `profile`, row 0" in said  # NumPy rounds
@@ -479,6 +514,79 @@ def test_an_escape_may_be_given(score: Scorer) -> None:
     assert got["score"].to_pylist() == score.wanted(goods, [["h"]] * len(goods))
 
 
+def test_an_escape_outside_of_quotes_has_one_meaning(score: Scorer) -> None:
+    header = "goods_id,hist_goods_id\n"
+    said = (
+        "expected a row of csv, got an escape outside of quotes, before a character"
+        " without meaning - at `line`, row 1. Leave --escape out, or write the escape"
+        " twice."
+    )
+    for bad in ("a\\b,c", "a,b\\c", "a\\Nb,c", "a,b|\\Nc", 'a,"b"\n\\t,c', "a,b\\|c"):
+        text = f"{header}g1,g2\n{bad}\n"
+        assert score.refusal(text, escape="\\") == said.replace(
+            "row 1", f"row {1 + bad.count(chr(10))}"
+        )
+        got = score(text + "g3,g4\n", escape="\\", on_error="null")["score"].to_pylist()
+        assert got[0 :: len(got) - 1] == score.wanted(["g1", "g3"], [["g2"], ["g4"]])
+        assert None in got
+    good = (
+        'a\\\\b,"c\\d"\na\\,b,c\n\\"a,\\N\na,b|\\N\na,"\\N|b"\n"b|\\N",b\na,\\N|\\N|c\n'
+    )
+    goods = ["a\\b", "a,b", '"a', "a", "a", "b|N", "a"]
+    hists = [["cd"], ["c"], None, ["b", None], [None, "b"], ["b"], [None, None, "c"]]
+    got = score(header + good, escape="\\", keep=["goods_id"])
+    assert got["goods_id"].to_pylist() == goods
+    assert got["score"].to_pylist() == score.wanted(goods, hists)
+
+
+def test_integers_are_decimal_and_of_64_bits(full: Predictor, tmp_path: Path) -> None:
+    score = Scorer(full, tmp_path)
+    names = "n,goods_id,shop,age,hist_goods_id,nums,price,profile\n"
+    for text in ("0x10", "0xFFFFFFFFFFFFFFFF", "0X1f"):
+        said = score.refusal(names + f"1,g1,{text},,g2,,,\n")
+        assert said == f"expected an integer, got '{text}' - at `shop`, row 0"
+        said = score.refusal(names + f"{text},g1,1,,g2,,,\n", keep=["n:int64"])
+        assert said == f"expected a value of type int64, got '{text}' - at `n`, row 0"
+    wide = str(2**64 - 1)
+    said = score.refusal(names + f"1,g1,{wide},,g2,,,\n")
+    assert said == f"expected an integer of 64 bits, got '{wide}' - at `shop`, row 0"
+    for lists in (f"1|{wide}", f"[{wide}]"):
+        said = score.refusal(names + f"1,g1,1,,g2,{lists},,\n")
+        rule = "expected a list of integers of 64 bits"
+        assert said == f"{rule}, got '{lists}' - at `nums`, row 0"
+    start = '{"goods_id":"g1","hist_goods_id":[],"profile":null,"age":1,"price":1,'
+    said = score.refusal(f'{start}"shop":{wide},"nums":[]}}\n', "jsonl")
+    assert said == f"expected an integer of 64 bits, got '{wide}' - at `shop`, row 0"
+    said = score.refusal(f'{start}"shop":1,"nums":[{wide}]}}\n', "jsonl")
+    assert said == f"{rule}, got '[{wide}]' - at `nums`, row 0"
+
+
+@pytest.mark.parametrize(
+    "texts", [("true", "false"), ("True", "False"), ("TRUE", "FALSE")]
+)
+def test_booleans_are_1_and_0_for_numbers(
+    texts: tuple[str, str], full: Predictor, tmp_path: Path
+) -> None:
+    score = Scorer(full, tmp_path)
+    rows: list[dict[str, Any]] = [
+        {"goods_id": "g1", "shop": b, "age": b, "hist_goods_id": ["g2"]}
+        | {"nums": [b, 3], "price": b, "profile": [b, 0.5]}
+        for b in (True, False)
+    ]
+    wanted = full.score(rows).tolist()
+    lines = [f"g1,{t},{t},g2,{t}|3,{t},{t}|0.5\n" for t in texts]
+    assert score(",".join(KINDS) + "\n" + "".join(lines))["score"].to_pylist() == wanted
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    assert score(text, "jsonl")["score"].to_pylist() == wanted
+
+
+def test_nan_of_json_is_null(score: Scorer) -> None:
+    text = '{"goods_id":NaN,"hist_goods_id":["a",NaN]}\n'
+    text += '{"goods_id":"b","hist_goods_id":NaN}\n'
+    got = score(text, "jsonl")["score"].to_pylist()
+    assert got == score.wanted([None, "b"], [["a", None], None])
+
+
 def cut_slowly(
     text: bytes, delimiter: bytes, escape: bytes
 ) -> tuple[list[bytes], bytes]:
@@ -598,8 +706,29 @@ def test_brackets_among_other_lists_are_refused(
     text = "goods_id,hist_goods_id\ng1,a|b\ng1,c\ng1,['d']\n"
     assert score.refusal(text, separator=separator) == (
         "expected a list of strings with '|' between them, got \"['d']\" - at"
-        " `hist_goods_id`, row 2. Give --list-separator, which is then exact."
+        f" `hist_goods_id`, row 2. {BRACKETS_FIX}"
     )
+
+
+@pytest.mark.parametrize("word", ["null", "NULL", "None", "nan", "NaN", "<NA>"])
+def test_names_of_null_are_null_among_lists_in_brackets(
+    word: str, score: Scorer, full: Predictor, tmp_path: Path
+) -> None:
+    for lists in ('"[""a"",""b""]"', "\"['a', 'b']\""):
+        text = f"goods_id,hist_goods_id\ng1,{word}\ng1,{word}\ng1,{lists}\n"
+        got = score(text)["score"].to_pylist()
+        assert got == score.wanted(["g1"] * 3, [None, None, ["a", "b"]])
+    names = "goods_id,shop,age,hist_goods_id,nums,price,profile\n"
+    made = Scorer(full, tmp_path / "full")
+    (tmp_path / "full").mkdir()
+    text = names + f'g1,1,2,,{word},3,{word}\ng1,1,2,,"[1, 2]",3,"[1, 2]"\n'
+    plain = names + "g1,1,2,,,3,\ng1,1,2,,1|2,3,1|2\n"
+    assert made(text)["score"].equals(made(plain)["score"])
+    if word != "<NA>":  # a name beside others
+        text = f"goods_id,hist_goods_id\ng1,{word}\ng1,b\n"
+        assert score(text)["score"].to_pylist() == score.wanted(
+            ["g1"] * 2, [[word], ["b"]]
+        )
 
 
 def test_names_of_nothing_are_null_where_strings_are_in_quotes(score: Scorer) -> None:
@@ -720,9 +849,10 @@ def test_whole_numbers_may_be_written_as_decimal_ones(
             assert said == "expected an integer, got '0x1F' - at `shop`, row 0"
             continue
         said = score.refusal(header + f"g1,{bad},,g2,,,\n")
-        assert said == f"expected an integer, got '{bad}' - at `shop`, row 0"
+        rule = "an integer" + " of 64 bits" * bad.isdigit()
+        assert said == f"expected {rule}, got '{bad}' - at `shop`, row 0"
         said = score.refusal("".join([*objects, f"{start}{bad}}}\n"]), "jsonl")
-        assert said.startswith("expected an integer, got '")
+        assert said.startswith(f"expected {rule}, got '")
         assert said.endswith("' - at `shop`, row 7")
 
 
@@ -774,6 +904,49 @@ def test_keys_of_requests_may_be_left_out(
     full_items = [nothing | i for i in items]
     wanted = full.score([user | i for i in full_items]).tolist()
     assert got[1100:] == [[w] for w in wanted]
+
+
+@pytest.mark.parametrize("empty", ["[]", "null"])
+@pytest.mark.parametrize("key", ["candidates", "goods_id"])
+def test_the_first_candidate_tells_the_form(
+    empty: str, key: str, score: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f'{{"{key}":{empty},"hist_goods_id":["a"]}}\n'
+    last = '{"goods_id":["g1"],"hist_goods_id":["a"]}\n'
+    if key == "candidates":
+        last = '{"candidates":[{"goods_id":"g1"}],"hist_goods_id":["a"]}\n'
+    wanted = score.wanted(["g1"], [["a"]])
+    for count in (999, 1500, 30_000):
+        got = score(line * count + last, "jsonl")["score"].to_pylist()
+        assert got == [[]] * count + [wanted]
+    if key == "goods_id":
+        return
+    said = (
+        "expected a candidate on one of the first lines, got `candidates` without"
+        " elements on all of them - at `FILE`. Put a request with candidates first, or"
+        " leave the key out."
+    )
+    assert score.refusal(line * 9, "jsonl") == said
+    assert score.refusal(line * 9, "jsonl", columns=["goods_id"]) == said
+    monkeypatch.setattr(reader_text, "MOST_HEAD_BYTES", 1)
+    assert score.refusal(line * 60_000 + last, "jsonl") == said
+
+
+def test_keys_inside_of_other_objects_are_not_the_columns(score: Scorer) -> None:
+    for line, lost in (
+        ('{"item":{"goods_id":"g0"},"hist_goods_id":["a"]}', "goods_id"),
+        ('{"user":{"hist_goods_id":["a"]},"goods_id":"g1"}', "hist_goods_id"),
+        ('{"goods_id":"g1","feature":"hist_goods_id","value":[1]}', "hist_goods_id"),
+        ('{"0":{"goods_id":"g","hist_goods_id":["a"]}}', "goods_id, hist_goods_id"),
+    ):
+        assert score.refusal(f"{line}\n" * 2, "jsonl") == (
+            f"expected lines that have the keys {lost}, got none - at `FILE`. Name by"
+            " --columns what is null on every line."
+        )
+    line = '{"c":[{"goods_id":"g1","z":1}],"hist_goods_id":["a"]}\n'
+    for explode in (False, True):
+        said = score.refusal(line, "jsonl", keep=["z"], explode=explode)
+        assert said == "expected the columns z, got only c, hist_goods_id - at `FILE`"
 
 
 def test_kept_lists_of_json_are_exploded(full: Predictor, tmp_path: Path) -> None:
@@ -841,6 +1014,71 @@ def test_other_encodings_and_forms_are_refused_by_their_names(score: Scorer) -> 
             " lines - at `FILE`. Write it as lines: jq -c ., or pandas' to_json("
             "orient='records', lines=True)."
         )
+
+
+def test_files_that_are_no_text_are_refused_by_their_names(score: Scorer) -> None:
+    text = b"goods_id,hist_goods_id\ng1,g2\n" * 9
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"goods_id": ["g1"]}), sink)
+    files = {
+        "gzip data": (gzip.compress(text), "Name it t.{}.gz."),
+        "bzip2 data": (bz2.compress(text), "Name it t.{}.bz2."),
+        "Zstandard data": (bytes(pa.compress(text, "zstd")), "Name it t.{}.zst."),
+        "Parquet data": (sink.getvalue(), "Give --format parquet."),
+        "Arrow data": (b"ARROW1\0\0" + text, "Give --format arrow."),
+    }
+    for got, (data, fix) in files.items():
+        for suffix in ("csv", "jsonl"):
+            said = score.refusal(data, suffix)
+            fix_here = fix.format(suffix)
+            assert said == f"expected a text file, got {got} - at `FILE`. {fix_here}"
+    twice = gzip.compress(gzip.compress(text))
+    said = score.refusal(twice, "csv.gz")
+    wanted = "expected a text file, got gzip data - at `FILE`. Decompress it first."
+    assert said == wanted
+    for suffix in ("csv.GZ", "CSV.Gz"):
+        got_all = score(gzip.compress(text[:29]), suffix)["score"].to_pylist()
+        assert got_all == score.wanted(["g1"], [["g2"]])
+    assert score.refusal(text.decode().encode("utf-32")) == (
+        "expected text in UTF-8, got UTF-32 - at `FILE`. Convert it first:"
+        " iconv -f UTF-32 -t UTF-8."
+    )
+    for kind in ("utf-32-le", "utf-32-be"):
+        assert score.refusal(text.decode().encode(kind)) == (
+            "expected text in UTF-8, got NUL bytes, as of UTF-32 - at `FILE`"
+        )
+
+
+def test_a_key_that_is_there_twice_is_named(score: Scorer) -> None:
+    for line in (
+        '{"goods_id":"a","goods_id":"b","hist_goods_id":["a"]}\n',
+        '{"c":[{"goods_id":"a","goods_id":"b"}],"hist_goods_id":["a"]}\n',
+    ):
+        said = score.refusal(line, "jsonl")
+        assert said == "expected each key once, got it twice - at `goods_id`, row 0"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_view(pa.int64()), pa.large_list_view(pa.int64()), pa.uuid()]
+)
+def test_kept_columns_that_arrow_casts_wrongly_are_refused(
+    kind: pa.DataType, score: Scorer
+) -> None:
+    values: list[Any] = [[1], [2, 3]]
+    if kind == pa.uuid():
+        values = [b"\xff" * 16] * 2
+    table = pa.table(
+        {
+            "goods_id": ["a", "b"],
+            "hist_goods_id": [["a"], ["b"]],
+            "x": pa.array(values, kind),
+        }
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    said = score.refusal(sink.getvalue(), "arrow", keep=["x:string"])
+    assert said == f"expected a column that can be cast to string, got {kind} - at `x`"
 
 
 @pytest.mark.parametrize("depth", [3, 900, 100_000])

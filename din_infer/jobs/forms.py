@@ -185,9 +185,12 @@ def cast_type(found: pa.DataType, kind: pa.DataType, name: str) -> pa.DataType:
     Raises
     ------
     InputError
-        If Arrow knows no such cast.
+        If Arrow knows no such cast, or not a right one.
     """
     wanted = kind
+    views = pa.types.is_list_view(found) or pa.types.is_large_list_view(found)
+    if views or isinstance(found, pa.BaseExtensionType):
+        raise InputError(f"a column that can be cast to {kind}", found, name)
     if _is_list(found):
         wanted = pa.list_(cast_type(found.value_type, kind, name))
     try:

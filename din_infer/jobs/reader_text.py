@@ -21,11 +21,13 @@ import pyarrow.csv
 import pyarrow.json
 
 from din_infer.errors import InputError
+from din_infer.jobs.data_files import FORMATS
 from din_infer.jobs.forms import find_kept
 from din_infer.jobs.reader import Reader, cut, one_batch, unreadable
 from din_infer.jobs.sources import Source
 from din_infer.jobs.text_options import SEPARATOR, TextOptions
 from din_infer.jobs.text_records import (
+    BARE_ESCAPE,
     FAULT,
     RECORD,
     STRAY_QUOTE,
@@ -34,9 +36,15 @@ from din_infer.jobs.text_records import (
     raw_bytes,
 )
 from din_infer.jobs.text_values import (
+    INT64,
+    KeyTwiceError,
     are_quoted,
     elements_of,
+    find_brackets,
+    find_names,
     find_signs,
+    has_wide,
+    is_whole,
     json_value,
     load_json,
     member,
@@ -54,9 +62,27 @@ BLOCK_BYTES = 1 << 20
 LINE = "line"
 # which tell the forms of a file's columns
 HEAD_RECORDS, HEAD_BYTES = 1000, 1 << 20
+MOST_HEAD_BYTES = 1 << 24  # of lines that are searched for the first candidate
+# how files begin that are no text, and a name that tells them
+MAGIC = {
+    b"PAR1": ("Parquet", ".parquet"),
+    b"ARROW1": ("Arrow", ".arrow"),
+    b"\xff\xff\xff\xff": ("Arrow", ".arrow"),
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", ".zst"),
+    **{b"BZh%d1AY&SY" % k: ("bzip2", ".bz2") for k in range(1, 10)},
+    b"\x04\x22\x4d\x18": ("LZ4", ".lz4"),
+}
+MOST_MAGIC = max(map(len, MAGIC))
+BOMS_OF_UTF32 = codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 MOST_EXACT = 1 << 53  # of integers that are read as floats, which are below it
+
+FIXES = {
+    STRAY_QUOTE: "Give --escape if quotes are not doubled.",
+    BARE_ESCAPE: "Leave --escape out, or write the escape twice.",
+}
 
 Errors = dict[int, InputError]
 
@@ -75,7 +101,7 @@ class _Text(Reader):
 
     def _blocks(self) -> Iterator[bytes]:
         """Read blocks, decompressed where the file's name says so."""
-        suffix = "" if self._source.path is None else self._source.path.suffix
+        suffix = "" if self._source.path is None else self._source.path.suffix.lower()
         stream: Any = self._raw
         if suffix in COMPRESSIONS:
             kind = COMPRESSIONS[suffix]
@@ -87,21 +113,36 @@ class _Text(Reader):
             yield block
 
     def _utf8(self) -> Iterator[bytes]:
-        """Read blocks without a byte order mark; refuse the one of other encodings."""
+        """Read blocks without a byte order mark; refuse what is no UTF-8."""
         blocks = self._blocks()
         start = b""
         for block in blocks:
             start += block
-            if len(start) >= len(codecs.BOM_UTF8):
+            if len(start) >= MOST_MAGIC:
                 break
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            fix = "Convert it first: iconv -f UTF-16 -t UTF-8."
-            raise InputError("text in UTF-8", "UTF-16", str(self._source), fix)
+        self._refuse_data(start)
+        number = 32 if start.startswith(BOMS_OF_UTF32) or b"\0\0" in start[:4] else 16
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, *BOMS_OF_UTF32)):
+            got, fix = f"UTF-{number}", "Convert it first: iconv -f {} -t UTF-8."
+            fix = fix.format(got)
+            raise InputError("text in UTF-8", got, str(self._source), fix)
         if b"\0" in start[:4]:
-            got = "NUL bytes, as of UTF-16"
+            got = f"NUL bytes, as of UTF-{number}"
             raise InputError("text in UTF-8", got, str(self._source))
         yield start.removeprefix(codecs.BOM_UTF8)
         yield from blocks
+
+    def _refuse_data(self, start: bytes) -> None:
+        """Refuse the first bytes of what is no text, by its name."""
+        for magic, (name, suffix) in MAGIC.items():
+            if start.startswith(magic):
+                path = self._source.path
+                fix = "Decompress it first."
+                if suffix in FORMATS:
+                    fix = f"Give --format {FORMATS[suffix]}."
+                elif path is not None and path.suffix.lower() not in COMPRESSIONS:
+                    fix = f"Name it {path.name}{suffix}."
+                raise InputError("a text file", f"{name} data", str(self._source), fix)
 
     def _cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         """Cut blocks into records."""
@@ -170,6 +211,7 @@ def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
     return found
 
 
+OF_64_BITS = " of 64 bits"
 _ONE = {pa.string(): "text", pa.int64(): "an integer", pa.float64(): "a number"}
 _MANY = {pa.string(): "strings", pa.int64(): "integers", pa.float64(): "numbers"}
 
@@ -214,7 +256,11 @@ class Csv(_Text):
         self._options = options
         self._delimiter = options.delimiter_of(source.format)
         self._separator = options.list_separator or SEPARATOR
-        self._cutter = RecordCutter(self._delimiter, options.escape)
+        escape = options.escape
+        # null texts that begin with the escape, which would be taken from them
+        some = [t for t in options.null_texts if escape and t.startswith(escape)]
+        self._hidden = {t: "\0" + t[1:] for t in some}
+        self._cutter = RecordCutter(self._delimiter, escape, self._separator, some)
         self._names = list(options.columns)
         super().__init__(source, file)
         if options.header:
@@ -268,15 +314,20 @@ class Csv(_Text):
         found = {}
         for name, raw in zip(lists, self._read_some(rows, 0, {}, lists), strict=True):
             text, _ = to_text(raw)
-            brackets = _in_brackets(text)
-            plain = text.filter(pc.and_not(pc.not_equal(text, ""), brackets))
+            brackets = find_brackets(text)
+            is_some = pc.and_not(pc.not_equal(text, ""), brackets)
+            if pc.any(brackets).as_py():
+                is_some = pc.and_not(is_some, find_names(text))
+            plain = text.filter(is_some)
             has_it = pc.match_substring(plain, self._separator)
-            others = pc.and_not(find_signs(plain, self._separator), has_it)
+            signs = find_signs(plain, self._separator, is_joined=False)
+            others = pc.and_not(signs, has_it)
             some, joined, other = (
                 pc.sum(each).as_py() or 0 for each in (brackets, has_it, others)
             )
             is_quoted = are_quoted(text.filter(brackets).to_pylist())
-            found[name] = _Form(some >= len(plain), is_quoted, joined > other)
+            is_bracketed = some >= max(1, len(plain))
+            found[name] = _Form(is_bracketed, is_quoted, joined > other)
         return found
 
     def _rows_of(self, records: pa.RecordBatch) -> pa.RecordBatch:
@@ -297,8 +348,7 @@ class Csv(_Text):
             is_good = np.asarray(faults.is_null())
             for row in np.flatnonzero(~is_good):
                 reason = faults[row].as_py()
-                is_quote = reason == STRAY_QUOTE
-                fix = "Give --escape if quotes are not doubled." * is_quote
+                fix = FIXES.get(reason, "")
                 errors[int(row)] = self._no_row(reason, int(row), fix)
             good = np.flatnonzero(is_good)
             some: Errors = {}
@@ -337,12 +387,8 @@ class Csv(_Text):
         return [pa.concat_arrays(pair) for pair in zip(first, second, strict=True)]
 
     def _read(self, records: pa.LargeBinaryArray, names: list[str]) -> list[pa.Array]:
-        nulls = list(self._options.null_texts)
-        escape = self._options.escape
-        for text in self._options.null_texts:
-            if escape is not None and text.startswith(escape):
-                records = self._cutter.hide_escape(records, text)
-                nulls = [*nulls, "\0" + text[1:]]
+        nulls = [*self._options.null_texts, *self._hidden.values()]
+        records = self._cutter.hide_escapes(records)
         data, _ = raw_bytes(records)
         if data.startswith(codecs.BOM_UTF8):
             data = codecs.BOM_UTF8 + data  # of which one is dropped
@@ -379,12 +425,15 @@ class Csv(_Text):
         kind = self.schema.field(self.schema.names.index(name)).type
         if pa.types.is_list(kind):
             return self._split(name, text, kind, errors)
+        for hidden in self._hidden.values():  # of no list
+            text = pc.replace_substring(text, hidden, hidden[1:])
         if kind == pa.string():
             return text
         numbers, bad = to_numbers(text, kind)
         for row in bad:
-            got = shown(text[row].as_py())
-            errors.setdefault(row, InputError(_ONE[kind], got, name, row=row))
+            value = text[row].as_py()
+            rule = _ONE[kind] + OF_64_BITS * (kind == pa.int64() and is_whole(value))
+            errors.setdefault(row, InputError(rule, shown(value), name, row=row))
         return numbers
 
     def _split(
@@ -394,6 +443,9 @@ class Csv(_Text):
         inner = kind.value_type
         is_string = inner == pa.string()
         is_exact = self._options.list_separator is not None
+        form = self._forms[name]
+        if form.is_bracketed:
+            text = pc.if_else(find_names(text), None, text)
         is_null = text.is_null()
         is_empty = pc.equal(text, "")
         has_lists = not is_string or self._options.quoted_empty == "list"
@@ -402,36 +454,46 @@ class Csv(_Text):
             if inner == pa.float64():  # a dense field has no empty list
                 is_null = text.is_null()
         found: dict[int, list[Any]] = {}
-        wrong: dict[int, str] = {}
+        wrong: dict[int, tuple[str, str]] = {}
         between = f"with {shown(self._separator)} between them"
-        form = self._forms[name]
-        for row in _places(_in_brackets(text)):
+        give = "Give --list-separator, which is then exact."
+        join = "Write the lists as JSON, or join their elements without brackets."
+        for row in _places(find_brackets(text)):
             value = read_brackets(text[row].as_py(), inner, is_quoted=form.is_quoted)
-            if value is not None and (form.is_bracketed or not is_string):
+            if value is None and inner == pa.int64() and has_wide(text[row].as_py()):
+                wrong[row] = OF_64_BITS.strip(), ""
+            elif value is None:
+                wrong[row] = "that JSON, Python or NumPy writes in brackets", join
+            elif form.is_bracketed or not is_string:
                 found[row] = value
-            elif value is not None:
-                wrong[row] = between
-            elif not (is_exact and is_string):
-                wrong[row] = "that JSON, Python or NumPy writes in brackets"
-        if is_string and not (is_exact or form.is_joined):
-            for row in _places(find_signs(text, self._separator)):
+            else:
+                wrong[row] = between, join
+        if is_string and not is_exact:
+            seen = text
+            for hidden in self._hidden.values():
+                seen = pc.replace_substring(seen, hidden, hidden[1:])
+            for row in _places(find_signs(seen, self._separator, form.is_joined)):
                 if row not in found:
-                    wrong.setdefault(row, between)
+                    wrong.setdefault(row, (between, give))
         rest = text
         if lost := [*found, *wrong]:
             rest = pc.if_else(np.isin(np.arange(len(text)), lost), None, text)
         lists = pc.split_pattern(rest, self._separator)
         values = lists.values
-        nulls = [t for t in self._options.null_texts if t]
+        nulls = [*filter(None, self._options.null_texts), *self._hidden.values()]
         if any(pc.any(pc.match_substring(rest, t)).as_py() for t in nulls):
             values = pc.if_else(pc.is_in(values, pa.array(nulls)), None, values)
         if not is_string:
-            values, bad = to_numbers(values, inner)
+            texts = values
+            values, bad = to_numbers(texts, inner)
             owners = np.searchsorted(np.asarray(lists.offsets), bad, side="right") - 1
-            wrong |= dict.fromkeys(owners.tolist(), between)
-        for row, how in wrong.items():
+            for place, row in zip(bad, owners.tolist(), strict=True):
+                is_wide = inner == pa.int64() and is_whole(texts[place].as_py())
+                if not is_wide:
+                    wrong[row] = between, give
+                wrong.setdefault(row, (OF_64_BITS.strip(), ""))
+        for row, (how, fix) in wrong.items():
             rule = f"a list of {_MANY[inner]} {how}"
-            fix = "Give --list-separator, which is then exact."
             error = InputError(rule, shown(text[row].as_py()), name, fix, row=row)
             errors.setdefault(row, error)
         lists = pa.ListArray.from_arrays(lists.offsets, values, mask=is_null)
@@ -441,13 +503,6 @@ class Csv(_Text):
         places[list(found)] = len(text) + np.arange(len(found))
         others = pa.array(list(found.values()), kind)
         return pa.concat_arrays([lists.cast(kind), others]).take(pa.array(places))
-
-
-def _in_brackets(text: pa.Array) -> pa.BooleanArray:
-    starts = pc.starts_with(text, "[")
-    if not pc.any(starts).as_py():
-        return starts
-    return pc.and_(starts, pc.ends_with(text, "]"))
 
 
 def _places(chosen: pa.BooleanArray) -> list[int]:
@@ -475,15 +530,17 @@ class JsonLines(_Text):
         explode: bool,
     ) -> None:
         self._absent: set[str] = set()
-        self._inside: tuple[str, ...] = ()  # keys that may be in lists of objects
+        self._structs: list[str] = []  # keys of lists of candidates
         self._decimals: set[str] = set()
         super().__init__(source, file)
         types = _text_types(spec)
         self._encoder = spec.encoder
-        self._inside = spec.encoder.candidate_columns
         rows = self._find_objects()
         is_empty = self._rows_of(self._head).num_rows == 0
+        rows += self._find_candidate(rows)
         fields = types.copy() if is_empty else _find_fields(rows, types)
+        self._structs = [n for n, t in fields.items() if _inner(t)]
+        self._check_form(rows, fields)
         self._absent = self._add_absent(fields, types)
         self._late = {
             name: types[name]
@@ -503,6 +560,12 @@ class JsonLines(_Text):
             column = kept.column
             if column not in types and column not in inner:
                 some = [row.get(column) for row in rows]
+                objects = (
+                    o for row in rows for s in self._structs for o in _objects(row, s)
+                )
+                if column not in fields and any(column in o for o in objects):
+                    self.kept.append(kept)  # no column of the table
+                    continue
                 if column not in fields:
                     self._absent.add(column)
                 elif fields[column] != pa.string():
@@ -551,12 +614,51 @@ class JsonLines(_Text):
             raise self._other_form("an object on several lines")
         return found
 
+    def _find_candidate(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Find a later line with a candidate, where the first ones have none."""
+        names = self._encoder.candidate_columns
+        if not rows or any(_has_value(row, names) for row in rows):
+            return []
+        keys = [form for name in names for form in _key_forms(name)]
+        size = 0
+        for records in chain(list(self._first), map(self._put_first, self._rest)):
+            text, _ = raw_bytes(records.column(0))
+            lines = text.split(b"\n") if any(k in text for k in keys) else []
+            for line in lines:
+                with suppress(ValueError):
+                    if any(k in line for k in keys):
+                        row = load_json(line.decode())
+                        if _has_value(row, names):
+                            return [row]
+            size += len(text)
+            if size > MOST_HEAD_BYTES:
+                break
+        return []
+
+    def _put_first(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        self._first.append(records)
+        return records
+
+    def _check_form(
+        self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, pa.DataType]
+    ) -> None:
+        """Refuse lines that may be requests whose candidates are not seen."""
+        names = self._encoder.candidate_columns
+        if self._structs or not names or any(name in fields for name in names):
+            return
+        for key in (k for k, kind in fields.items() if kind == pa.string()):
+            if all(row.get(key) in (None, []) for row in rows):
+                rule = "a candidate on one of the first lines"
+                got = f"`{key}` without elements on all of them"
+                fix = "Put a request with candidates first, or leave the key out."
+                raise InputError(rule, got, str(self._source), fix)
+
     def _add_absent(
         self, fields: dict[str, pa.DataType], types: dict[str, pa.DataType]
     ) -> set[str]:
         """Add the model's columns that the first lines do not have; return them."""
         encoder = self._encoder
-        structs = [n for n, t in fields.items() if _inner(t)]
+        structs = self._structs
         inside = {n for s in structs for n in _inner(fields[s])}
         wanted = (*encoder.user_columns, *encoder.candidate_columns)
         missing = [n for n in dict.fromkeys(wanted) if n not in {*fields, *inside}]
@@ -587,12 +689,14 @@ class JsonLines(_Text):
         lines = records.column(RECORD)
         text, starts = raw_bytes(lines)
         for name in list(self._absent):
-            forms = [json.dumps(name, ensure_ascii=e).encode() for e in (False, True)]
+            forms = _key_forms(name)
             if any(form in text for form in forms):
                 some = (
                     line for line in lines.to_pylist() if any(f in line for f in forms)
                 )
-                if any(_has_key(line, name, self._inside) for line in some):
+                is_inside = name in self._encoder.candidate_columns
+                structs = self._structs if is_inside else ()
+                if any(_has_key(line, name, structs) for line in some):
                     self._absent.remove(name)
         values = np.frombuffer(text, np.uint8)
         odd = np.flatnonzero(values[starts[:-1]] != ord("{"))
@@ -662,6 +766,10 @@ class JsonLines(_Text):
             for field, column in zip(schema, columns, strict=True):
                 try:
                     column.append(json_value(member(value, field.name), field.type))
+                except KeyTwiceError as error:
+                    twice = InputError("each key once", "it twice", error.key, row=row)
+                    errors.setdefault(row, twice)
+                    column.append(None)
                 except ValueError:
                     errors.setdefault(row, _no_value(value[field.name], field, row))
                     column.append(None)
@@ -701,17 +809,35 @@ class JsonLines(_Text):
         return {n: pa.array(v, self.schema.field(n).type) for n, v in columns.items()}
 
 
-def _has_key(line: bytes, name: str, inside: Container[str]) -> bool:
-    """Tell whether an object has a key; one `inside` may be in its lists of objects."""
+def _key_forms(name: str) -> list[bytes]:
+    """List how a key may be written, which tells little of where it stands."""
+    return [json.dumps(name, ensure_ascii=e).encode() for e in (False, True)]
+
+
+def _has_key(line: bytes, name: str, structs: Sequence[str]) -> bool:
+    """Tell whether an object has a key, itself or in its lists of candidates."""
     try:
         value = load_json(line.decode())
     except ValueError:
         return True  # as far as can be told: the line has an error of its own
-    objects = [value]
-    if name in inside and isinstance(value, dict):
-        lists = [v for v in value.values() if isinstance(v, list)]
-        objects += [each for some in lists for each in some]
-    return any(isinstance(each, dict) and name in each for each in objects)
+    if not isinstance(value, dict):
+        return False
+    return name in value or any(name in o for k in structs for o in _objects(value, k))
+
+
+def _has_value(row: object, names: Sequence[str]) -> bool:
+    """Tell whether one of some keys is not null, here or in a list of objects."""
+    if not isinstance(row, dict):
+        return False
+    objects = [row, *(o for key in row for o in _objects(row, key))]
+    return any(o.get(name) is not None for o in objects for name in names)
+
+
+def _objects(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """List the objects of a member that is a list."""
+    value = row.get(key)
+    some = value if isinstance(value, list) else []
+    return [each for each in some if isinstance(each, dict)]
 
 
 def _begins_with_object(text: bytes) -> bool:
@@ -791,7 +917,11 @@ def _no_value(value: object, field: pa.Field, row: int) -> InputError:
         got = shown(json.dumps(value, ensure_ascii=False, default=float))
     except RecursionError:
         got = "values inside of each other too deeply"
-    return InputError(_rule_of(field.type), got, field.name, fix, row=row)
+    rule = _rule_of(field.type)
+    if field.type in (pa.int64(), pa.list_(pa.int64())):
+        some = value if isinstance(value, list) else [value]
+        rule += OF_64_BITS * any(isinstance(v, int) and v not in INT64 for v in some)
+    return InputError(rule, got, field.name, fix, row=row)
 
 
 def _inner(kind: pa.DataType) -> list[str]:

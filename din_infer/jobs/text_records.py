@@ -1,18 +1,22 @@
 """Cut CSV into records, whose quotes may hold line breaks.
 
 The format is RFC 4180: quotes begin and end a field, and stand doubled inside. With an
-escape, the character behind it has no meaning, inside and outside of quotes.
+escape, the character behind it has no meaning, inside and outside of quotes. Outside,
+writers differ about an escape before a character without meaning: a fault.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from din_infer.jobs.text_options import SEPARATOR
+
 __all__ = [
+    "BARE_ESCAPE",
     "FAULT",
     "RECORD",
     "STRAY_QUOTE",
@@ -27,6 +31,7 @@ MOST_BYTES = 1 << 28
 QUOTE, LINE_FEED, RETURN = b'"\n\r'
 RECORD, FAULT = "record", "fault"
 STRAY_QUOTE = "a quote inside of a field"
+BARE_ESCAPE = "an escape outside of quotes, before a character without meaning"
 
 
 class RecordCutter:
@@ -36,19 +41,32 @@ class RecordCutter:
     ----------
     delimiter : str
     escape : str or None
+    separator : str
+        Between the elements of lists.
+    nulls : sequence of str
+        Fields and elements that begin with the escape, and are null.
     """
 
-    def __init__(self, delimiter: str, escape: str | None) -> None:
+    def __init__(
+        self,
+        delimiter: str,
+        escape: str | None,
+        separator: str = SEPARATOR,
+        nulls: Sequence[str] = (),
+    ) -> None:
         self._delimiter = ord(delimiter)
+        self._separator, self._nulls = separator.encode(), nulls
         self._escape = None if escape is None else ord(escape)
         d, e = re.escape(delimiter), re.escape(escape or "")
         inside = rf'(?:[^"{e}]|""|{e}[\s\S])*+' if e else '(?:[^"]|"")*+'
         outside = rf"(?:[^{d}\n{e}]|{e}[\s\S])*+" if e else rf"[^{d}\n]*+"
         field = rf'(?:"{inside}"|(?!")){outside}[{d}\n]'
         self._field = re.compile(field.encode())
-        self._may_begin, self._may_end = np.zeros((2, 256), bool)
+        self._may_begin, self._may_end, self._is_special = np.zeros((3, 256), bool)
         self._may_begin[[self._delimiter, LINE_FEED, QUOTE]] = True
         self._may_end[[self._delimiter, LINE_FEED, RETURN, QUOTE]] = True
+        self._is_special[self._may_end | self._may_begin] = True
+        self._is_special[self._escape or 0] = True
 
     def cut(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         """Cut a stream into records.
@@ -80,6 +98,7 @@ class RecordCutter:
         newlines = np.flatnonzero(values == LINE_FEED)
         has_returns = b"\r" in text and text.count(b"\r") != text.count(b"\r\n")
         has_escape = self._has_escape(text)
+        may_be_bare = False
         if b'"' not in text and not has_escape:
             return newlines + 1, not has_returns
         marks = np.flatnonzero(values == QUOTE)
@@ -88,6 +107,7 @@ class RecordCutter:
             marks = _marks(values, escaped)
             newlines = newlines[~escaped[newlines]]
             is_strict = not self._strays(values, escaped, marks, 0, 0).any()
+            may_be_bare = len(self._bare(values, escaped, text)) > 0
         else:
             # a quote beside one is doubled, and the last byte has none behind it
             opens, closes = marks[0::2], marks[1::2]
@@ -96,7 +116,7 @@ class RecordCutter:
             is_strict = bool(self._may_begin[before].all() & self._may_end[after].all())
         if is_strict:
             is_end = np.searchsorted(marks, newlines) % 2 == 0
-            return newlines[is_end] + 1, not has_returns
+            return newlines[is_end] + 1, not (has_returns or may_be_bare)
         ends, start = [], 0
         for field in self._field.finditer(text):
             if field.start() != start:
@@ -122,27 +142,53 @@ class RecordCutter:
         owners = np.searchsorted(starts, places, side="right") - 1
         is_plain = (np.searchsorted(marks, places) - first[owners]) % 2 == 0
         reason = "a carriage return that ends no line"
-        return dict.fromkeys(owners[is_plain].tolist(), reason) | found
+        found = dict.fromkeys(owners[is_plain].tolist(), reason) | found
+        places = self._bare(values, escaped, text)
+        owners = np.searchsorted(starts, places, side="right") - 1
+        is_plain = (np.searchsorted(marks, places) - first[owners]) % 2 == 0
+        return dict.fromkeys(owners[is_plain].tolist(), BARE_ESCAPE) | found
 
-    def hide_escape(
-        self, records: pa.LargeBinaryArray, field: str
-    ) -> pa.LargeBinaryArray:
-        """Put a NUL for the escape that begins a field, where it is `field` alone."""
+    def _bare(
+        self, values: NDArray[np.uint8], escaped: NDArray[np.bool_], text: bytes
+    ) -> NDArray[np.int64]:
+        """Find what is behind an escape and has no meaning, in quotes too."""
+        is_bare = escaped & ~self._is_special[values]
+        if is_bare.any():
+            for null in self._nulls:
+                fields, elements = self._find_nulls(text, null)
+                is_bare[np.append(fields, elements) + 1] = False
+        return np.flatnonzero(is_bare)
+
+    def _find_nulls(
+        self, text: bytes, null: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find where a null text is a field, and where one of several elements."""
+        edge = re.escape(bytes([self._delimiter]))
+        by, it = re.escape(self._separator), re.escape(null.encode())
+        field = rb"(?<![^\n%b])%b(?=%b|\r?\n)" % (edge, it, edge)
+        last = rb"(?<=%b)%b(?=%b|[\"%b]|\r?\n)" % (by, it, by, edge)
+        element = rb"%b|(?<![^\n\"%b])%b(?=%b)" % (last, edge, it, by)
+        fields, elements = (
+            np.array([m.start() for m in re.finditer(p, text)], np.int64)
+            for p in (field, element)
+        )
+        return fields, elements
+
+    def hide_escapes(self, records: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+        """Put a NUL for the escape that begins a null field or element."""
         text, starts = raw_bytes(records)
-        if field.encode() not in text:
+        if not any(null.encode() in text for null in self._nulls):
             return records
         values = np.frombuffer(text, np.uint8).copy()
         escaped = self._escaped(values, text)
         marks = _marks(values, escaped)
         first = np.searchsorted(marks, starts)
-        edge = re.escape(bytes([self._delimiter]))
-        pattern = rb"(?<![^\n%b])%b(?=%b|\r?\n)"
-        found = re.finditer(pattern % (edge, re.escape(field.encode()), edge), text)
-        places = np.array([m.start() for m in found], np.int64)
-        places = places[~escaped[places - 1]]
-        owners = np.searchsorted(starts, places, side="right") - 1
-        is_plain = (np.searchsorted(marks, places) - first[owners]) % 2 == 0
-        values[places[is_plain]] = 0
+        for null in self._nulls:
+            fields, elements = self._find_nulls(text, null)
+            owners = np.searchsorted(starts, fields, side="right") - 1
+            is_plain = (np.searchsorted(marks, fields) - first[owners]) % 2 == 0
+            places = np.append(fields[is_plain], elements)
+            values[places[~escaped[places - 1]]] = 0
         return view_records(values.tobytes(), starts)
 
     def _has_escape(self, text: bytes) -> bool:

@@ -13,10 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = [
+    "INT64",
+    "KeyTwiceError",
     "are_quoted",
     "cast_each",
     "elements_of",
+    "find_brackets",
+    "find_names",
     "find_signs",
+    "has_wide",
+    "is_whole",
     "json_value",
     "load_json",
     "read_brackets",
@@ -29,9 +35,15 @@ __all__ = [
 MOST_SHOWN = 60  # characters of a text in an error
 INT64 = range(-(1 << 63), 1 << 63)
 
-# What a list in text has where another separator is between its elements, or where its
-# brackets and quotes are those of a form that is not known.
-_SIGNS = r"[,;:^|~#&\[\](){}<>'\"\x00-\x20\x7f\x{ff0c}\x{ff1b}\x{ff5c}\x{3001}]"
+# What lists in text have where another separator is between their elements: where no
+# list has the separator, all but letters, digits and what is usual in ids.
+_SIGNS = r"[^\pL\pM\pN_.\-]"
+_OTHERS = r"[,;^\x00-\x09\x0b\x0c\x0e-\x1f]"
+# lists in brackets of any form, but no title as "(500) Days of Summer (2009)"
+_TUPLE = r"""\((?:[^()]|\([^()]*\))*\)|\(\s*['"].*\)"""
+_BRACKETS = rf"(?s)^\s*(?:\[.*\]|\{{.*\}}|{_TUPLE})\s*$"
+# what writers of these have for null
+_NAMES_OF_NULL = ("null", "NULL", "None", "nan", "NaN", "<NA>")
 
 # Python's repr of lists, and NumPy's of arrays: elements and what is between them.
 _STRING = r"""'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+\""""
@@ -67,6 +79,8 @@ def cast_each(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]
         The values, and the places of those that cannot be cast.
     """
     try:
+        if _may_be_hex(values, kind):
+            raise pa.ArrowInvalid("a number in another base")
         return values.cast(kind), []
     except pa.ArrowInvalid:
         if len(values) == 1:
@@ -77,6 +91,20 @@ def cast_each(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]
     return pa.concat_arrays([first, second]), bad + [half + k for k in worse]
 
 
+def _may_be_hex(values: pa.Array, kind: pa.DataType) -> bool:
+    """Tell whether text for integers has an x, as hexadecimal ones that Arrow reads."""
+    while hasattr(kind, "value_type"):
+        kind = kind.value_type
+    while hasattr(values.type, "value_type"):
+        is_coded = pa.types.is_dictionary(values.type)
+        values = values.dictionary if is_coded else values.flatten()
+    is_text = values.type in (pa.string(), pa.large_string(), pa.string_view())
+    if not (is_text and pa.types.is_integer(kind)):
+        return False
+    has_x = pc.match_substring(values.cast(pa.string()), "x", ignore_case=True)
+    return bool(pc.any(has_x).as_py())
+
+
 def to_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
     """View bytes as text; those that are not UTF-8 become null, and are listed."""
     return cast_each(values, pa.string())
@@ -85,7 +113,7 @@ def to_text(values: pa.Array) -> tuple[pa.Array, list[int]]:
 def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     """Read numbers; what is none becomes null, and is listed.
 
-    Empty text is null, and whole numbers may be written as 3.0 or 3e0.
+    Empty text is null, true is 1, and whole numbers may be written as 3.0 or 3e0.
     """
     is_hex = pc.match_substring(text, "x", ignore_case=True)  # which Arrow would read
     if not pc.any(is_hex).as_py():
@@ -96,6 +124,8 @@ def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     text = pc.if_else(is_hex, "no number", text)
     text = pc.utf8_trim_whitespace(text)
     text = pc.if_else(pc.equal(text, ""), None, text)
+    text = pc.replace_substring_regex(text, "^(?:true|True|TRUE)$", "1")
+    text = pc.replace_substring_regex(text, "^(?:false|False|FALSE)$", "0")
     if pa.types.is_integer(kind):
         text = pc.replace_substring_regex(text, r"^([+-]?\d+)\.0*$", r"\1")
     numbers, bad = cast_each(text, kind)
@@ -106,6 +136,16 @@ def to_numbers(text: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     is_good = np.isin(np.arange(len(text)), bad, invert=True)
     numbers = pc.if_else(pa.array(is_good), numbers, pa.array(found, kind))
     return numbers, [k for k in bad if mended[k] is None]
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether text is an integer, of any size."""
+    return re.fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", text) is not None
+
+
+def has_wide(text: str) -> bool:
+    """Tell whether text has an integer that may have more than 64 bits."""
+    return re.search(r"\d{19}", text) is not None
 
 
 def _whole(text: str) -> int | None:
@@ -121,10 +161,29 @@ def _whole(text: str) -> int | None:
 # ------------------------------------------------------------------------------ lists
 
 
-def find_signs(text: pa.Array, separator: str) -> pa.BooleanArray:
-    """Tell which texts have what may stand between elements, or around them."""
-    rest = pc.replace_substring(text, separator, "")
-    return pc.match_substring_regex(rest, _SIGNS)
+def find_brackets(text: pa.Array) -> pa.BooleanArray:
+    """Tell which texts are wholly in brackets, of lists, sets or tuples."""
+    return pc.match_substring_regex(text, _BRACKETS)
+
+
+def find_names(text: pa.Array) -> pa.BooleanArray:
+    """Tell which texts name null, as writers of lists in brackets do."""
+    return pc.is_in(text, pa.array(_NAMES_OF_NULL))
+
+
+def find_signs(text: pa.Array, separator: str, is_joined: bool) -> pa.BooleanArray:
+    """Tell which texts have what may stand between elements, or around them.
+
+    Where lists of a column `is_joined` by the separator, elements may have other signs
+    than these: those of separators, blanks beside it, and quotes around an element.
+    """
+    if not is_joined:
+        rest = pc.replace_substring(text, separator, "")
+        return pc.match_substring_regex(rest, _SIGNS)
+    by = re.escape(separator)
+    quotes = rf"""(?:^|{by})(?:"[^"]*"|'[^']*')(?:{by}|$)"""
+    pattern = rf"{_OTHERS}|\s{by}|{by}\s|{quotes}"
+    return pc.match_substring_regex(text, pattern)
 
 
 def are_quoted(texts: Iterable[str]) -> bool:
@@ -132,7 +191,7 @@ def are_quoted(texts: Iterable[str]) -> bool:
 
     DuckDB puts them only around those that need them.
     """
-    found = [_parse_brackets(text) for text in texts]
+    found = [_parse_brackets(text.strip()) for text in texts]
     if any(one is None for one in found):
         return False
     return any(one.is_quoted for one in found if one is not None)
@@ -144,7 +203,7 @@ def read_brackets(text: str, kind: pa.DataType, *, is_quoted: bool) -> list[Any]
     Strings are in quotes. Numbers between blanks are whole: NumPy rounds the others.
     Unless `is_quoted`, `nan` and `None` may be strings.
     """
-    found = _parse_brackets(text)
+    found = _parse_brackets(text.strip())
     if found is None:
         return None
     if found.has_names and kind == pa.string() and not (is_quoted or found.is_quoted):
@@ -179,6 +238,8 @@ def _parse_brackets(text: str) -> _Brackets | None:
 
 
 def _parse_repr(text: str) -> _Brackets | None:
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
     inside = text[1:-1].strip(" ")
     values: list[Any] = []
     tokens: list[str] = []
@@ -247,8 +308,11 @@ def load_json(line: str) -> Any:  # noqa: ANN401
 
 
 def json_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401
-    """Take a value of JSON as one of a type; ValueError if it is none."""
-    if value is None:
+    """Take a value of JSON as one of a type; ValueError if it is none.
+
+    NaN is null, true 1 and false 0, as in Python.
+    """
+    if value is None or value != value:
         return None
     if pa.types.is_list(kind) and isinstance(value, list):
         return [json_value(v, kind.value_type) for v in value]
@@ -257,7 +321,7 @@ def json_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401
     if kind == pa.string() and isinstance(value, str):
         value.encode()  # of half a character pair, a ValueError
         return value
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | Decimal)
     if kind == pa.float64() and is_number:
         return _to_float(value)
     if kind == pa.int64() and is_number:
@@ -278,16 +342,24 @@ def _to_float(value: float | Decimal) -> float:
 def _to_whole(value: float | Decimal) -> int | None:
     if value != value:
         return None
-    whole = value if isinstance(value, int) else _whole(str(value))
+    whole = int(value) if isinstance(value, int) else _whole(str(value))
     if whole is None or whole not in INT64:
         raise ValueError(value)
     return whole
 
 
+class KeyTwiceError(ValueError):
+    """An object has a key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} twice")
+        self.key = key
+
+
 def member(value: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
     """Take a member of an object, None where it is left out; ValueError if twice."""
     if name in getattr(value, "twice", ()):
-        raise ValueError(f"the key {name!r} twice")
+        raise KeyTwiceError(name)
     return value.get(name)
 
 
