@@ -315,6 +315,7 @@ def test_csv_with_a_byte_order_mark_and_quotes_is_read(
         tmp_path / "out",
         keep=["row", "interests"],
         quoted_empty="element",
+        separator="|",
     )
     got = pq.read_table(made.files[0])
     assert got["row"].to_pylist() == [str(k) for k in range(20)]

@@ -217,13 +217,14 @@ def test_what_may_be_another_form_of_lists_is_refused(
 
 
 def test_lists_of_the_first_lines_tell_the_separator(score: Scorer) -> None:
-    text = "goods_id,hist_goods_id\n" + "g1,a b|c/\n" * 3 + "g1,d e\n"
+    text = "goods_id,hist_goods_id\n" + 'g1,"a, b|c/"\n' * 3 + "g1,d e\n"
     got = score(text)["score"].to_pylist()
-    assert got == score.wanted(["g1"] * 4, [["a b", "c/"]] * 3 + [["d e"]])
+    assert got == score.wanted(["g1"] * 4, [["a, b", "c/"]] * 3 + [["d e"]])
     # another separator between them, blanks beside it, quotes around an element
     for odd in (
         "a|b,c|d",
         "a;b",
+        "a,|b",
         "a|b^c",
         "a\t|b",
         "a | b",

@@ -36,9 +36,10 @@ MOST_SHOWN = 60  # characters of a text in an error
 INT64 = range(-(1 << 63), 1 << 63)
 
 # What lists in text have where another separator is between their elements: where no
-# list has the separator, all but letters, digits and what is usual in ids.
+# list has the separator, all but letters, digits and what is usual in ids; else what no
+# sentence has (a comma has a blank behind it).
 _SIGNS = r"[^\pL\pM\pN_.\-]"
-_OTHERS = r"[,;^\x00-\x09\x0b\x0c\x0e-\x1f]"
+_OTHERS = r"[,;](?:\S|$)|[\^\x00-\x09\x0b\x0c\x0e-\x1f]"
 # lists in brackets of any form, but no title as "(500) Days of Summer (2009)"
 _TUPLE = r"""\((?:[^()]|\([^()]*\))*\)|\(\s*['"].*\)"""
 _BRACKETS = rf"(?s)^\s*(?:\[.*\]|\{{.*\}}|{_TUPLE})\s*$"
