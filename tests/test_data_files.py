@@ -1,5 +1,6 @@
 """Which files are data: folders, patterns, links, and tables with a log."""
 
+import errno
 import gzip
 import json
 import os
@@ -192,12 +193,25 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     assert notes == [f"{tmp_path}: 2 files are not read: 2 special"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
-def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path, "a.pq", "in/b.pq")
-    (tmp_path / "in").chmod(0)
-    with pytest.raises(InputError, match="expected a folder that can be read, got"):
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # noqa: ANN401 (root may read all)
+        if Path(path) == tmp_path / "in":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError) as error:
         expand([tmp_path])
+    place = tmp_path / "in"
+    assert str(error.value) == (
+        "expected a folder that can be read, got [Errno 13] Permission denied:"
+        f" '{place}' - at `{place}`"
+    )
 
 
 def test_patterns_leave_out_markers(tmp_path: Path) -> None:
