@@ -354,10 +354,6 @@ class Predictor:
         raw: bool = False,
         batch_size: int | None = None,
     ) -> NDArray[np.float32]:
-        if isinstance(pieces, list) and len(pieces) == 1:
-            scores = self.scores_of(pieces[0], raw=raw, batch_size=batch_size)
-            self.count(pieces[0].counts)
-            return scores
         made, counts, chosen = [], [], []
         for encoded in pieces:
             made.append(self.scores_of(encoded, raw=raw, batch_size=batch_size))
@@ -365,6 +361,8 @@ class Predictor:
             chosen.append(encoded.candidates)
         for of_piece in counts:
             self.count(of_piece)
+        if len(made) == 1:
+            return made[0]
         scores = np.concatenate(made)
         for rows, some in zip(chosen, made, strict=True):
             scores[rows] = some

@@ -57,8 +57,9 @@ def run_in_slices(
         batch_size = sizes[session.device.partition(":")[0]]
     check_count(batch_size, "batch_size")
     count = len(inputs["request_of_candidate"])
-    cells = max(a.size for a in inputs.values())
-    if count <= batch_size and (session.fused or cells <= MOST_CELLS):
+    if count <= batch_size and (
+        session.fused or max(a.size for a in inputs.values()) <= MOST_CELLS
+    ):
         return session.run(inputs, names)
     widths = {  # of the weights of a sequence: T
         s.name + WEIGHT_SUFFIX: inputs[s.own_fields[0].name].shape[1:]

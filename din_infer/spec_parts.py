@@ -1,6 +1,7 @@
 """The parts of a spec: what its sections say, and the columns that each part reads.
 
 Letters: B requests, N candidates, T positions, K dense values, D width of a behavior.
+Above 400 lines: the format's parts, which refer to each other.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,6 +3,7 @@
 What every job shares, on files or on an engine: which columns to read, what form the
 table has, what a bad row does, and the batch that comes out.
 
+Above 400 lines: one class, whose two forms of tables share bad rows and outputs.
 Letters: B requests, N candidates.
 """
 

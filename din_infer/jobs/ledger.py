@@ -7,6 +7,7 @@ processes that work on one job apart; they go with the process, however it ends.
 A shard is known by the name of its output, in every process and for ever; its input, by
 `KNOWN_BY`, wherever it lies now. Until it is done, that may be repaired or left out;
 inputs are added where that is asked for.
+Above 400 lines: one class, since all of it happens under its locks.
 """
 
 import fcntl

@@ -6,7 +6,7 @@ them one by one; of NumPy arrays it makes tensors.
 
 import io
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import chain
 from typing import Any
@@ -62,9 +62,10 @@ def plain_columns(table: pa.Table, spec: FeatureSpec) -> pa.Table:
         If a pickled value has another type than the spec's, or one that is no plain
         Python or NumPy value.
     """
+    dtypes = {c.name: c.dtype for c in spec.reads}
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        values = _Values(spec, name)
+        values = _Values(dtypes, name)
         if not _is_pickled(column.type):
             columns.append(_plain(column))
             if values.is_read and _is_tensor(columns[-1].type):
@@ -131,10 +132,9 @@ def _stored(column: pa.ChunkedArray) -> Iterator[bytes | None]:
 class _Values:
     """The pickled values of one column, as Arrow's."""
 
-    def __init__(self, spec: FeatureSpec, name: str) -> None:
-        self._dtypes = {c.name: c.dtype for c in spec.reads}
-        self._name = name
-        self.is_read = name in self._dtypes
+    def __init__(self, dtypes: Mapping[str, str], name: str) -> None:
+        self._dtypes, self._name = dtypes, name
+        self.is_read = name in dtypes
 
     def has_candidates(self, column: pa.ChunkedArray) -> bool:
         """Whether the first values are structs with columns of candidates."""

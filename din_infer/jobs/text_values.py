@@ -1,4 +1,7 @@
-"""Values of text: numbers, lists as their writers write them, and JSON."""
+"""Values of text: numbers, lists as their writers write them, and JSON.
+
+Above 400 lines: functions of one text, or of a column of them, that stand alone.
+"""
 
 import json
 import math

@@ -1,4 +1,5 @@
 # Columns from Arrow data, through its C interface.
+# Above 400 lines: each type, list and dictionary checked before it is viewed.
 
 _FORMATS = {
     "n": (DIN_NULL, "null", "null"),
