@@ -144,7 +144,8 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
     except WrongOutputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(*overview(summaries), sep="\n", flush=True)
+    for text in overview(summaries):
+        print(text, flush=True)
     if args.json:
         document["scenarios"] = {s["name"]: s for s in summaries}
         write_whole(args.json, json.dumps(document, indent=1) + "\n")

@@ -464,3 +464,14 @@ def test_ours_on_one_thread_runs_beside_more() -> None:
         encoders.entries(_source("string13"), 2)
     )
     assert "ours-vocab-1" in encoders.entries(_source("vocab"), 2)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("scenarios", [["ids"], ["ids", "int64"]])
+def test_what_is_printed_follows_from_the_json(
+    scenarios: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "out.json"
+    options = ["--scenario", *scenarios, "--only", "ours-xxh64,copy"]
+    assert encode.main([*ENCODE, *options, "--json", str(file)]) == 0
+    assert capsys.readouterr().out == render(json.loads(file.read_text()))

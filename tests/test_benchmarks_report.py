@@ -1,6 +1,7 @@
 """What is printed follows from the JSON, and pages have what was printed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from benchmarks.timing import Absent, Contestant, Outcome
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = {
+    "benchmarks": {
+        "encode-avx512",
+        "encode-isa-avx2",
+        "encode-avx2",
+        "encode-threads-avx512",
+    },
     "online": {"online-avx512"},
     "scaling": {"job-avx512", "scaling-avx512"},
 }
@@ -43,6 +50,17 @@ def test_a_page_has_the_tables_of_the_results(page: Path) -> None:
     assert names == PAGES.get(page.stem, set())
     if names:
         assert paste.pasted(text) == text
+
+
+def test_no_time_of_encoding_is_typed() -> None:
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    _, _, encoding = page.partition("\n## Encoding\n")
+    assert encoding
+    typed = paste.MARK.sub("", encoding)
+    figures = (
+        r"\d\.\d|\d+ (?:ns|us|ms|times|%)|(?:half|third|twice|times) (?:of|the|as)"
+    )
+    assert re.findall(figures, typed) == []
 
 
 def _fake(key: str) -> Contestant:
