@@ -35,8 +35,7 @@ typedef struct {
 /*
  * Elements on their way: only the arrays that the encoder reads are filled.
  *
- * `numbers` is `ints`, or the column itself where it lies as wanted; `strings`, from
- * `first_string` on, stands for keys and sizes when it is not NULL. `valid` holds only
+ * `numbers` is `ints`, or the column itself where it lies as wanted. `valid` holds only
  * when `masked`, and `wide`, an integer's way out of int64, when `has_wide`. A fault is
  * met at position `bad`; what stands before it is good.
  */
@@ -48,10 +47,9 @@ typedef struct {
   int32_t masked;
   int32_t has_wide;
   run runs[DIN_BLOCK];
-  const din_values *strings;
-  int64_t first_string;
   const uint8_t *keys[DIN_BLOCK];
   int64_t sizes[DIN_BLOCK];
+  const uint8_t *end; /* of the bytes in which all keys lie, or NULL */
   const int64_t *numbers;
   int64_t ints[DIN_BLOCK];
   double floats[DIN_BLOCK];
@@ -196,19 +194,20 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
 }
 
 /* Where n keys lie; a null view may point anywhere, so it is not looked at. Without
- * bytes all keys are empty. */
-static void read_keys(const din_values *v, const din_block_isa *isa, int64_t first,
-                      int64_t n, const uint8_t **keys, int64_t *sizes,
-                      uint8_t (*texts)[DIN_UUID_LETTERS]) {
+ * bytes all keys are empty. Returns the end of the bytes in which the keys lie, NULL
+ * where they do not lie in one piece. */
+static const uint8_t *read_keys(const din_values *v, const din_block_isa *isa,
+                                int64_t first, int64_t n, const uint8_t **keys,
+                                int64_t *sizes, uint8_t (*texts)[DIN_UUID_LETTERS]) {
   const int64_t at = first + v->offset;
   const int has_offsets = v->type == DIN_BYTES32 || v->type == DIN_BYTES64;
   switch (has_offsets && v->bytes == NULL ? DIN_NULL : v->type) {
     case DIN_BYTES32:
       isa->read_keys32(v->bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
-      break;
+      return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES64:
       isa->read_keys64(v->bytes, (const uint8_t *)v->data + at * 8, n, keys, sizes);
-      break;
+      return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES_VIEW:
       for (int64_t i = 0; i < n; ++i) {
         const int is_null = v->validity != NULL && !din_bit(v->validity, at + i);
@@ -223,7 +222,7 @@ static void read_keys(const din_values *v, const din_block_isa *isa, int64_t fir
         keys[i] = (const uint8_t *)v->data + (at + i) * v->width;
         sizes[i] = v->width;
       }
-      break;
+      return keys[n - 1] + v->width;
     case DIN_UUID_TEXT:
       for (int64_t i = 0; i < n; ++i) {
         din_format_uuid((const uint8_t *)v->data + (at + i) * DIN_UUID_BYTES, texts[i]);
@@ -238,6 +237,7 @@ static void read_keys(const din_values *v, const din_block_isa *isa, int64_t fir
       }
       break;
   }
+  return NULL;
 }
 
 /*
@@ -283,7 +283,9 @@ static void read_plain(block *b, const din_values *v, const din_encoder *e,
   }
   read_validity(v, first, n, valid);
   if (e->reads == DIN_READS_BYTES) {
-    read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at, b->texts + at);
+    const uint8_t *end =
+        read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at, b->texts + at);
+    if (end > b->end) b->end = end;
   } else {
     read_float64_block(v, first, n, b->floats + at);
     for (int64_t i = 0; is_float && i < n; ++i) {
@@ -312,6 +314,7 @@ static void read_coded(block *b, const din_column *c, const din_encoder *e,
       read_plain(b, &c->dictionary, e, indices[i], 1, at + i);
     }
   }
+  b->end = NULL; /* the keys of nulls lie elsewhere */
 }
 
 /* ------------------------------------------------------------------------- encoding */
@@ -332,14 +335,9 @@ static int64_t bucket_of(const din_encoder *e, double x) {
 
 static void hash_block(block *b, const din_encoder *e) {
   uint64_t *hashes = (uint64_t *)b->ids;
-  if (b->strings != NULL) {
-    const int32_t is_wide = b->strings->type == DIN_BYTES64;
-    const uint8_t *offsets = b->strings->data;
-    offsets += (b->first_string + b->strings->offset) * (is_wide ? 8 : 4);
-    (is_wide ? e->isa->hash_strings64 : e->isa->hash_strings32)[e->hash](
-        b->strings->bytes, offsets, b->n, e->seed, hashes);
-  } else if (e->reads == DIN_READS_BYTES) {
-    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+  din_hash_keys_fn *const hash_keys = e->isa->hash_keys[e->hash];
+  if (e->reads == DIN_READS_BYTES) {
+    hash_keys(b->keys, b->sizes, b->n, b->end, e->seed, hashes);
   } else if (e->int_as == DIN_INT_AS_BYTES4) {
     uint8_t parts[DIN_BLOCK][4];
     for (int64_t i = 0; i < b->n; ++i) {
@@ -348,7 +346,7 @@ static void hash_block(block *b, const din_encoder *e) {
       b->keys[i] = parts[i];
       b->sizes[i] = 4;
     }
-    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+    hash_keys(b->keys, b->sizes, b->n, parts[DIN_BLOCK - 1] + 4, e->seed, hashes);
   } else if (e->int_as == DIN_INT_AS_TEXT) {
     uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
     for (int64_t i = 0; i < b->n; ++i) {
@@ -357,7 +355,8 @@ static void hash_block(block *b, const din_encoder *e) {
       b->keys[i] = texts[i] + at;
       b->sizes[i] = DIN_MAX_DIGITS - at;
     }
-    e->isa->hash_keys[e->hash](b->keys, b->sizes, b->n, e->seed, hashes);
+    hash_keys(b->keys, b->sizes, b->n, texts[DIN_BLOCK - 1] + DIN_MAX_DIGITS, e->seed,
+              hashes);
   } else {
     e->isa->hash_ints[e->hash](b->numbers, b->n, e->seed, hashes);
   }
@@ -404,7 +403,7 @@ static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally)
       break;
     case DIN_ENCODE_VOCAB:
       if (e->reads == DIN_READS_BYTES) {
-        din_find_bytes(&e->vocab, b->keys, b->sizes, b->n, b->ids);
+        din_find_bytes(&e->vocab, b->keys, b->sizes, b->n, b->end, b->ids);
       } else {
         din_find_ints(&e->vocab, b->numbers, b->n, b->ids);
         for (int64_t i = 0; b->has_wide && i < b->n; ++i) {
@@ -475,10 +474,6 @@ static int lies_as_wanted(block *b, const din_values *v, const din_encoder *e,
   if (v->type == DIN_INT64 && e->reads == DIN_READS_INT64 &&
       (uintptr_t)v->data % 8 == 0) {
     b->numbers = (const int64_t *)v->data + first + v->offset;
-  } else if ((v->type == DIN_BYTES32 || v->type == DIN_BYTES64) && v->bytes != NULL &&
-             e->type == DIN_ENCODE_HASH) {
-    b->strings = v;
-    b->first_string = first;
   } else {
     return 0;
   }
@@ -494,7 +489,7 @@ static void read_block(const pass *p) {
   const din_values *v = &c->values;
   int64_t at = 0;
   b->numbers = b->ints;
-  b->strings = NULL;
+  b->end = NULL;
   for (int64_t i = 0; i < b->num_runs && b->fault == DIN_FINE;) {
     const int64_t first = b->runs[i].element;
     int64_t n = b->runs[i].count;
