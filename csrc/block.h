@@ -44,21 +44,15 @@ typedef struct {
   void (*reduce)(const uint64_t *hashes, int64_t n, const din_reduction *reduction,
                  int64_t *ids);
 
-  /* Say where the keys between n + 1 offsets lie. */
-  void (*read_keys32)(const uint8_t *bytes, const void *offsets, int64_t n,
-                      const uint8_t **keys, int64_t *sizes);
-  void (*read_keys64)(const uint8_t *bytes, const void *offsets, int64_t n,
-                      const uint8_t **keys, int64_t *sizes);
+  /* Say where the keys between n + 1 offsets of 32 or of 64 bits lie. */
+  void (*read_keys[2])(const uint8_t *bytes, const void *offsets, int64_t n,
+                       const uint8_t **keys, int64_t *sizes);
 
-  /* Whether none of n + 1 offsets is less than the one before it. */
-  int (*rise32)(const void *offsets, int64_t n);
-  int (*rise64)(const void *offsets, int64_t n);
+  /* Whether none of n + 1 offsets, of 32 or of 64 bits, is less than that before it. */
+  int (*rise[2])(const void *offsets, int64_t n);
 
-  /* The highest of n indices of so many bits, read as unsigned; 0 of none. */
-  uint64_t (*highest8)(const void *indices, int64_t n);
-  uint64_t (*highest16)(const void *indices, int64_t n);
-  uint64_t (*highest32)(const void *indices, int64_t n);
-  uint64_t (*highest64)(const void *indices, int64_t n);
+  /* The highest of n indices of 8 << k bits, read as unsigned; 0 of none. */
+  uint64_t (*highest[4])(const void *indices, int64_t n);
 
   /*
    * Write `count` ids, and 0 behind them up to `width`.

@@ -29,7 +29,7 @@ enum { FEW = 3 }; /* keys behind the last STEP that are hashed one at a time */
  * bounds[1], and none more than 8 times the average: else they wait, for the longest or
  * for steps that are not theirs. ns a key, lanes / one at a time: AVX-512, 100 to 299
  * bytes: XXH64 24 / 44, MurmurHash3 34 / 65, XXH3 46 / 36; 40 to 100: FarmHash 29 / 18.
- * AVX2, 36 bytes: XXH64 15 / 10, XXH3 11 / 8, FarmHash 12 / 9, MurmurHash3 13 / 14.
+ * AVX2, 36 bytes: XXH64 15 / 10; 1 to 24: XXH64 11 / 20, XXH3 13 / 9, FarmHash 14 / 7.
  */
 #if DIN_VECTOR_BYTES == 64
 #define BOUNDS(most, least, most_of_avx2) most, least
@@ -47,7 +47,7 @@ DIN_INLINE int is_uneven(const int64_t *sizes, int64_t least) {
 }
 
 /* STEP keys at once; returns whether they were. */
-#define DEFINE_STEP(name, type, count, put, bounds)                            \
+#define DEFINE_STEP(name, type, put, bounds)                                   \
   DIN_INLINE int step_##name(const uint8_t *const *keys, const int64_t *sizes, \
                              uint64_t end, uint64_t seed, uint64_t *hashes) {  \
     const int64_t limits[2] = {bounds};                                        \
@@ -62,15 +62,20 @@ DIN_INLINE int is_uneven(const int64_t *sizes, int64_t least) {
     }                                                                          \
     if (din_any_v(is_long) && is_uneven(sizes, limits[1])) return 0;           \
     din_##name##_v(p, n, !din_any_v(is_near), seed, h);                        \
-    for (int g = 0; g < count; ++g) put(hashes + g * (STEP / (count)), h[g]);  \
+    put(hashes, h);                                                            \
     return 1;                                                                  \
   }
-DEFINE_STEP(xxh64, din_lanes_v, GROUPS, din_put, BOUNDS(128, 0, 32))
-DEFINE_STEP(xxh3, din_lanes_v, GROUPS, din_put, BOUNDS(128, 240, 32))
-DEFINE_STEP(farmhash, din_lanes_v, GROUPS, din_put, BOUNDS(64, 64, 32))
-DEFINE_STEP(murmur3, din_halves_v, (GROUPS / 2), din_put_halves, BOUNDS(128, 0, 64))
+DEFINE_STEP(xxh64, din_lanes_v, din_put_all, BOUNDS(128, 0, 32))
+DEFINE_STEP(murmur3, din_halves_v, din_put_halves, BOUNDS(128, 0, 64))
+#if DIN_VECTOR_BYTES == 64
+DEFINE_STEP(xxh3, din_lanes_v, din_put_all, BOUNDS(128, 240, 0))
+DEFINE_STEP(farmhash, din_lanes_v, din_put_all, BOUNDS(64, 64, 0))
+#define STEPS_OF_AVX512 STEPS
+#else
+#define STEPS_OF_AVX512 NO_STEPS
+#endif
 
-#define HASH_STEPS(name)                                              \
+#define STEPS(name)                                                   \
   const uint8_t *few_keys[STEP];                                      \
   int64_t few_sizes[STEP];                                            \
   uint64_t few_hashes[STEP];                                          \
@@ -89,9 +94,11 @@ DEFINE_STEP(murmur3, din_halves_v, (GROUPS / 2), din_put_halves, BOUNDS(128, 0, 
     }                                                                 \
   }
 #else
-#define HASH_STEPS(name)
+#define STEPS NO_STEPS
+#define STEPS_OF_AVX512 NO_STEPS
 #endif
-#define DEFINE_KEYS(name, type)                                                        \
+#define NO_STEPS(name)
+#define DEFINE_KEYS(name, type, steps)                                                 \
   DIN_NOINLINE void each_##name(const uint8_t *const *keys, const int64_t *sizes,      \
                                 int64_t n, uint64_t end, uint64_t seed,                \
                                 uint64_t *hashes) {                                    \
@@ -106,13 +113,12 @@ DEFINE_STEP(murmur3, din_halves_v, (GROUPS / 2), din_put_halves, BOUNDS(128, 0, 
                           const uint8_t *limit, uint64_t seed, uint64_t *hashes) {     \
     const uint64_t end = (uintptr_t)limit;                                             \
     int64_t i = 0;                                                                     \
-    HASH_STEPS(name)                                                                   \
-    each_##name(keys + i, sizes + i, n - i, end, seed, hashes + i);                    \
+    steps(name) each_##name(keys + i, sizes + i, n - i, end, seed, hashes + i);        \
   }
-DEFINE_KEYS(xxh64, uint64_t)
-DEFINE_KEYS(xxh3, uint64_t)
-DEFINE_KEYS(murmur3, uint32_t)
-DEFINE_KEYS(farmhash, uint64_t)
+DEFINE_KEYS(xxh64, uint64_t, STEPS)
+DEFINE_KEYS(xxh3, uint64_t, STEPS_OF_AVX512)
+DEFINE_KEYS(murmur3, uint32_t, STEPS)
+DEFINE_KEYS(farmhash, uint64_t, STEPS_OF_AVX512)
 
 #define DEFINE_READ_KEYS(bits)                                                      \
   static void read_keys##bits(const uint8_t *bytes, const void *offsets, int64_t n, \
@@ -129,32 +135,33 @@ DEFINE_READ_KEYS(64)
 /* ------------------------------------------------------------------------- integers */
 
 #if defined(DIN_VECTOR_BYTES)
-#define INTS_OF_VECTORS(name)                                         \
-  for (; i + DIN_LANES <= n; i += DIN_LANES) {                        \
-    din_put(hashes + i, din_##name##_int_v(din_get(keys + i), seed)); \
-  }
-#define INTS_OF_HALVES(name)                                                        \
-  for (; i + 2 * DIN_LANES <= n; i += 2 * DIN_LANES) {                              \
-    const din_lanes_v pair[2] = {din_get(keys + i), din_get(keys + i + DIN_LANES)}; \
-    din_put_halves(hashes + i, din_##name##_int_v(pair, seed));                     \
+#define INTS_IN_STEPS(name, size, put)                                           \
+  for (; i + STEP <= n; i += STEP) {                                             \
+    din_lanes_v key[GROUPS];                                                     \
+    din_##size##_v h[GROUPS];                                                    \
+    for (int g = 0; g < GROUPS; ++g) key[g] = din_get(keys + i + g * DIN_LANES); \
+    din_##name##_int_v(key, seed, h);                                            \
+    put(hashes + i, h);                                                          \
   }
 #else
-#define INTS_OF_VECTORS(name)
-#define INTS_OF_HALVES(name)
+#define INTS_IN_STEPS(name, size, put)
 #endif
-#define DEFINE_INTS(name, vectors, one)                                  \
+#define DEFINE_INTS(name, size, put)                                     \
   static void ints_##name(const int64_t *keys, int64_t n, uint64_t seed, \
                           uint64_t *hashes) {                            \
     int64_t i = 0;                                                       \
-    vectors(name) for (; i < n; ++i) {                                   \
+    INTS_IN_STEPS(name, size, put)                                       \
+    for (; i < n; ++i) {                                                 \
       const uint64_t key = (uint64_t)keys[i];                            \
-      hashes[i] = din_##name##_int_1(one, seed);                         \
+      din_##size##_1 h;                                                  \
+      din_##name##_int_1(&key, seed, &h);                                \
+      hashes[i] = h;                                                     \
     }                                                                    \
   }
-DEFINE_INTS(xxh64, INTS_OF_VECTORS, key)
-DEFINE_INTS(xxh3, INTS_OF_VECTORS, key)
-DEFINE_INTS(murmur3, INTS_OF_HALVES, &key)
-DEFINE_INTS(farmhash, INTS_OF_VECTORS, key)
+DEFINE_INTS(xxh64, lanes, din_put_all)
+DEFINE_INTS(xxh3, lanes, din_put_all)
+DEFINE_INTS(murmur3, halves, din_put_halves)
+DEFINE_INTS(farmhash, lanes, din_put_all)
 
 /* ------------------------------------------------------------------------- reduction */
 
@@ -308,13 +315,8 @@ const din_block_isa ISA_SYMBOL = {
     {keys_xxh64, keys_xxh3, keys_murmur3, keys_farmhash},
     {ints_xxh64, ints_xxh3, ints_murmur3, ints_farmhash},
     reduce,
-    read_keys32,
-    read_keys64,
-    rise32,
-    rise64,
-    highest8,
-    highest16,
-    highest32,
-    highest64,
+    {read_keys32, read_keys64},
+    {rise32, rise64},
+    {highest8, highest16, highest32, highest64},
     write_row,
 };

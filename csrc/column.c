@@ -113,13 +113,10 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop,
   /* The bytes' size is unknown, but no bytes at all is known. */
   const int has_bytes = v->bytes != NULL || offset_at(v, first) == offset_at(v, stop);
   if (offset_at(v, first) >= 0 && has_bytes) {
+    const int is_wide = v->type == DIN_BYTES64;
     const uint8_t *offsets = v->data;
-    offsets += (first + v->offset) * (v->type == DIN_BYTES64 ? 8 : 4);
-    const int rise = v->type == DIN_BYTES64 ? isa->rise64(offsets, stop - first)
-                                            : isa->rise32(offsets, stop - first);
-    if (rise) {
-      return -1;
-    }
+    offsets += (first + v->offset) * (is_wide ? 8 : 4);
+    if (isa->rise[is_wide](offsets, stop - first)) return -1;
   }
   int64_t previous = 0;
   for (int64_t i = first; i <= stop; ++i) {
@@ -135,21 +132,8 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop,
 /* The highest of some indices, nulls too, negative ones read as very high. */
 static uint64_t highest_index(const din_values *v, int64_t first, int64_t n,
                               const din_block_isa *isa) {
-  const uint8_t *data = v->data;
-  first += v->offset;
-  switch (v->type) {
-    case DIN_INT8:
-    case DIN_UINT8:
-      return isa->highest8(data + first, n);
-    case DIN_INT16:
-    case DIN_UINT16:
-      return isa->highest16(data + first * 2, n);
-    case DIN_INT32:
-    case DIN_UINT32:
-      return isa->highest32(data + first * 4, n);
-    default:
-      return isa->highest64(data + first * 8, n);
-  }
+  const int k = (v->type - DIN_INT8) % 4; /* of 8 << k bits */
+  return isa->highest[k]((const uint8_t *)v->data + ((first + v->offset) << k), n);
 }
 
 int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop,

@@ -200,13 +200,13 @@ static const uint8_t *read_keys(const din_values *v, const din_block_isa *isa,
                                 int64_t first, int64_t n, const uint8_t **keys,
                                 int64_t *sizes, uint8_t (*texts)[DIN_UUID_LETTERS]) {
   const int64_t at = first + v->offset;
-  const int has_offsets = v->type == DIN_BYTES32 || v->type == DIN_BYTES64;
-  switch (has_offsets && v->bytes == NULL ? DIN_NULL : v->type) {
+  const int is_wide = v->type == DIN_BYTES64;
+  switch ((is_wide || v->type == DIN_BYTES32) && v->bytes == NULL ? DIN_NULL
+                                                                  : v->type) {
     case DIN_BYTES32:
-      isa->read_keys32(v->bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
-      return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES64:
-      isa->read_keys64(v->bytes, (const uint8_t *)v->data + at * 8, n, keys, sizes);
+      isa->read_keys[is_wide](v->bytes, (const uint8_t *)v->data + at * (4 << is_wide),
+                              n, keys, sizes);
       return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES_VIEW:
       for (int64_t i = 0; i < n; ++i) {
@@ -615,30 +615,15 @@ static span span_of(const din_column *c, const din_window *w, int64_t row) {
 }
 
 static int64_t width_of(const din_values *v) {
-  switch (v->type) {
-    case DIN_BOOL8:
-    case DIN_INT8:
-    case DIN_UINT8:
-      return 1;
-    case DIN_INT16:
-    case DIN_UINT16:
-    case DIN_FLOAT16:
-      return 2;
-    case DIN_INT32:
-    case DIN_UINT32:
-    case DIN_FLOAT32:
-    case DIN_DECIMAL32:
-      return 4;
-    case DIN_DECIMAL128:
-    case DIN_UUID_TEXT:
-      return 16;
-    case DIN_DECIMAL256:
-      return 32;
-    case DIN_BYTES_FIXED:
-      return v->width;
-    default:
-      return 8;
-  }
+  static const uint8_t widths[] = {
+      [DIN_BOOL8] = 1,       [DIN_INT8] = 1,       [DIN_INT16] = 2,
+      [DIN_INT32] = 4,       [DIN_INT64] = 8,      [DIN_UINT8] = 1,
+      [DIN_UINT16] = 2,      [DIN_UINT32] = 4,     [DIN_UINT64] = 8,
+      [DIN_FLOAT16] = 2,     [DIN_FLOAT32] = 4,    [DIN_FLOAT64] = 8,
+      [DIN_DECIMAL32] = 4,   [DIN_DECIMAL64] = 8,  [DIN_DECIMAL128] = 16,
+      [DIN_DECIMAL256] = 32, [DIN_UUID_TEXT] = 16,
+  };
+  return v->type == DIN_BYTES_FIXED ? v->width : widths[v->type];
 }
 
 static int is_same_bytes(const din_values *v, int64_t first, int64_t second,

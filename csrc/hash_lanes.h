@@ -167,6 +167,8 @@ typedef int32_t din_signed_halves_v __attribute__((vector_size(DIN_VECTOR_BYTES)
 /* Vectors that are hashed side by side, since one of them is a chain of latencies.
    XXH64 of 7 to 13 bytes, ns a key: 4.1 with 2 vectors of AVX-512, 3.4 with 4. */
 enum { DIN_LANES = DIN_VECTOR_BYTES / 8, din_groups_v = 4 };
+/* Whether `din_words_v` writes zeros behind a key where there is room, too. */
+enum { din_pads_v = DIN_VECTOR_BYTES == 32 };
 
 DIN_INLINE din_lanes_v din_same_v(uint64_t k) { return k - (din_lanes_v){0}; }
 DIN_INLINE din_lanes_v din_turn_v(din_lanes_v x, int bits) {
@@ -271,11 +273,6 @@ DIN_INLINE din_halves_v din_choose_halves_v(din_half_mask_v mask, din_halves_v y
                                             din_halves_v no) {
   return (din_halves_v)_mm512_mask_mov_epi32((__m512i)no, mask, (__m512i)yes);
 }
-DIN_INLINE void din_put_halves(uint64_t *to, din_halves_v x) {
-  const __m512i v = (__m512i)x;
-  din_put(to, (din_lanes_v)_mm512_cvtepu32_epi64(_mm512_castsi512_si256(v)));
-  din_put(to + 8, (din_lanes_v)_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(v, 1)));
-}
 
 #else
 #include <immintrin.h>
@@ -289,12 +286,6 @@ DIN_INLINE din_lanes_v din_mul32_v(din_lanes_v x, din_lanes_v y) {
 DIN_INLINE din_lanes_v din_min32(din_lanes_v x, din_lanes_v y) {
   return (din_lanes_v)_mm256_min_epu32((__m256i)x, (__m256i)y);
 }
-DIN_INLINE din_lanes_v din_left_v(din_lanes_v x, din_lanes_v bits) {
-  return (din_lanes_v)_mm256_sllv_epi64((__m256i)x, (__m256i)bits);
-}
-DIN_INLINE din_lanes_v din_right_v(din_lanes_v x, din_lanes_v bits) {
-  return (din_lanes_v)_mm256_srlv_epi64((__m256i)x, (__m256i)bits);
-}
 DIN_INLINE din_mask_v din_above_v(din_lanes_v x, int64_t k) {
   return (din_lanes_v)_mm256_cmpgt_epi64((__m256i)x, _mm256_set1_epi64x(k));
 }
@@ -304,16 +295,15 @@ DIN_INLINE int din_any_of_v(din_mask_v mask) {
 DIN_INLINE din_lanes_v din_choose_v(din_mask_v mask, din_lanes_v yes, din_lanes_v no) {
   return (din_lanes_v)_mm256_blendv_epi8((__m256i)no, (__m256i)yes, (__m256i)mask);
 }
-DIN_INLINE din_lanes_v din_swap_bytes_v(din_lanes_v x) {
-  const __m256i order = _mm256_set_epi64x(0x08090A0B0C0D0E0F, 0x0001020304050607,
-                                          0x08090A0B0C0D0E0F, 0x0001020304050607);
-  return (din_lanes_v)_mm256_shuffle_epi8((__m256i)x, order);
-}
-
 /* Whole quarters by a masked load, which does not touch the others; then what is left. */
 DIN_INLINE __m256i din_load32(uint64_t address, int64_t size, int room) {
+  static const int64_t inside[8] = {-1, -1, -1, -1};
   const uint8_t *p = (const uint8_t *)(uintptr_t)address;
-  if (room) return _mm256_loadu_si256((const void *)p);
+  if (room) {
+    const uint8_t *mask = (const uint8_t *)(inside + 4) - size;
+    return _mm256_and_si256(_mm256_loadu_si256((const void *)p),
+                            _mm256_loadu_si256((const void *)mask));
+  }
   const __m256i numbers = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
   const __m256i count = _mm256_set1_epi32((int)(size >> 2));
   const __m256i whole =
@@ -337,18 +327,6 @@ DIN_INLINE void din_words_v(din_lanes_v p, din_lanes_v sizes, int room,
   w[2] = (din_lanes_v)_mm256_permute2x128_si256(e, g, 0x31);
   w[3] = (din_lanes_v)_mm256_permute2x128_si256(f, h, 0x31);
 }
-DIN_INLINE void din_two_words_v(din_lanes_v p, din_mask_v mask, din_lanes_v w[2]) {
-  const din_lanes_v at =
-      din_choose_v(mask, p, din_same_v((uint64_t)(uintptr_t)din_zeros));
-#define LOAD(i) _mm_loadu_si128((const void *)(uintptr_t)at[i])
-#define TWO(i) _mm256_inserti128_si256(_mm256_castsi128_si256(LOAD(i)), LOAD(i + 2), 1)
-  const __m256i even = TWO(0), odd = TWO(1);
-#undef TWO
-#undef LOAD
-  w[0] = (din_lanes_v)_mm256_unpacklo_epi64(even, odd);
-  w[1] = (din_lanes_v)_mm256_unpackhi_epi64(even, odd);
-}
-
 DIN_INLINE din_halves_v din_join_v(const din_lanes_v x[2], int is_high) {
   const __m256 a = (__m256)x[0], b = (__m256)x[1];
   const __m256 mixed =
@@ -364,11 +342,6 @@ DIN_INLINE int din_any_of_half_v(din_half_mask_v mask) {
 DIN_INLINE din_halves_v din_choose_halves_v(din_half_mask_v mask, din_halves_v yes,
                                             din_halves_v no) {
   return (din_halves_v)_mm256_blendv_epi8((__m256i)no, (__m256i)yes, (__m256i)mask);
-}
-DIN_INLINE void din_put_halves(uint64_t *to, din_halves_v x) {
-  const __m256i v = (__m256i)x;
-  din_put(to, (din_lanes_v)_mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)));
-  din_put(to + 4, (din_lanes_v)_mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1)));
 }
 #endif
 
@@ -387,6 +360,21 @@ DIN_INLINE int din_any_half_v(const din_half_mask_v *masks) {
   DIN_UNROLL for (int g = 1; g < din_groups_v / 2; ++g) all |= masks[g];
   return din_any_of_half_v(all);
 }
+DIN_INLINE void din_put_all(uint64_t *to, const din_lanes_v *x) {
+  DIN_UNROLL for (int g = 0; g < din_groups_v; ++g) din_put(to + g * DIN_LANES, x[g]);
+}
+DIN_INLINE void din_put_halves(uint64_t *to, const din_halves_v *x) {
+  uint32_t halves[din_groups_v * DIN_LANES];
+  memcpy(halves, x, sizeof halves);
+  for (int i = 0; i < din_groups_v * DIN_LANES; ++i) to[i] = halves[i];
+}
+DIN_INLINE void din_stripe_v(din_lanes_v p, din_mask_v mask, int room,
+                             din_lanes_v w[4]) {
+  const din_lanes_v sizes = din_choose_v(mask, din_same_v(32), din_same_v(0));
+  if (room) p = din_choose_v(mask, p, din_same_v((uint64_t)(uintptr_t)din_zeros));
+  din_words_v(p, sizes, room, w);
+}
+#if DIN_VECTOR_BYTES == 64
 DIN_INLINE din_lanes_v din_fold_v(din_lanes_v x, din_lanes_v y) {
   const din_lanes_v low = din_mul32_v(x, y), cross = din_mul32_v(x, y >> 32);
   const din_lanes_v middle =
@@ -394,12 +382,6 @@ DIN_INLINE din_lanes_v din_fold_v(din_lanes_v x, din_lanes_v y) {
   const din_lanes_v high =
       din_mul32_v(x >> 32, y >> 32) + (cross >> 32) + (middle >> 32);
   return high ^ (middle << 32 | (low & DIN_LOW32));
-}
-DIN_INLINE void din_stripe_v(din_lanes_v p, din_mask_v mask, int room,
-                             din_lanes_v w[4]) {
-  const din_lanes_v sizes = din_choose_v(mask, din_same_v(32), din_same_v(0));
-  if (room) p = din_choose_v(mask, p, din_same_v((uint64_t)(uintptr_t)din_zeros));
-  din_words_v(p, sizes, room, w);
 }
 typedef struct {
   din_lanes_v w[4];
@@ -422,6 +404,7 @@ DIN_INLINE din_lanes_v din_byte_v(din_short_v s, din_lanes_v i, din_lanes_v n) {
   (void)n;
   return din_right_v(s.w[0], 8 * i) & 255;
 }
+#endif
 #endif
 
 #endif /* DIN_HASH_LANES_H */

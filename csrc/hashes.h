@@ -15,15 +15,18 @@
 #define S L(short)
 #define GROUPS L(groups)
 #define EACH DIN_UNROLL for (int g = 0; g < GROUPS; ++g)
+/* Groups whose keys have a half each in a value of type H. */
+#define PER_HALF (GROUPS > 1 ? 2 : 1)
+#define EACH_HALF DIN_UNROLL for (int g = 0; g < GROUPS / PER_HALF; ++g)
 
 /* Work for the lanes m, where n is from `first` to `last`: by rising lengths, and so the
    last for a single lane. */
 #if LANES == 1
-#define WHERE(first, last, work)   \
-  m[0] = n[0] <= (uint64_t)(last); \
-  if (m[0]) {                      \
-    work;                          \
-    return;                        \
+#define WHERE(first, last, work) \
+  m[0] = *n <= (uint64_t)(last); \
+  if (m[0]) {                    \
+    work;                        \
+    return;                      \
   }
 #else
 #define WHERE(first, last, work)                                   \
@@ -154,8 +157,10 @@ DIN_INLINE void L(xxh64)(const W *p, const W *n, int room, uint64_t seed, W *h) 
   EACH h[g] = L(xxh64_avalanche)(h[g]);
 }
 
-DIN_INLINE W L(xxh64_int)(W key, uint64_t seed) {
-  return L(xxh64_avalanche)(L(xxh64_mix8)(L(same)(seed + DIN_PRIME_5 + 8), key));
+DIN_INLINE void L(xxh64_int)(const W *key, uint64_t seed, W *h) {
+  EACH h[g] = L(xxh64_round)(L(same)(0), key[g]) ^ (seed + DIN_PRIME_5 + 8);
+  EACH h[g] = L(turn)(h[g], 27) * DIN_PRIME_1 + DIN_PRIME_4;
+  EACH h[g] = L(xxh64_avalanche)(h[g]);
 }
 
 /* ------------------------------------------------------------------------------ XXH3 */
@@ -174,6 +179,7 @@ DIN_INLINE W L(xxh3_4to8)(W words, W n, uint64_t seed) {
   return h ^ h >> 28;
 }
 
+#if LANES == 1 || DIN_VECTOR_BYTES == 64
 /* Of 16 bytes; 0 where the mask says no. */
 DIN_INLINE W L(xxh3_mix16)(W address, M mask, int secret, uint64_t seed) {
   W w[2];
@@ -291,9 +297,10 @@ DIN_INLINE void L(xxh3)(const W *p, const W *n, int room, uint64_t seed, W *h) {
   WHERE(129, 240, SET(L(xxh3_129to240)(p[g], n[g], m[g], seed)))
   WHERE(241, INT64_MAX, SET(L(xxh3_stripes)(p[g], n[g], m[g], seed)))
 }
+#endif
 
-DIN_INLINE W L(xxh3_int)(W key, uint64_t seed) {
-  return L(xxh3_4to8)(L(turn)(key, 32), L(same)(8), seed);
+DIN_INLINE void L(xxh3_int)(const W *key, uint64_t seed, W *h) {
+  EACH h[g] = L(xxh3_4to8)(L(turn)(key[g], 32), L(same)(8), seed);
 }
 
 /* --------------------------------------------------- MurmurHash3, in lanes of 32 bits */
@@ -328,14 +335,12 @@ DIN_INLINE void din_murmur3_1(const W *p, const W *n, int room, uint64_t seed, H
 #else
 /* Words behind the end of a key are 0: they change nothing. */
 DIN_INLINE void L(murmur3)(const W *p, const W *n, int room, uint64_t seed, H *h) {
-  enum { PER = 2, HALVES = GROUPS / PER }; /* groups in a vector of halves */
   W w[GROUPS][4], left[GROUPS];
   M m[GROUPS];
-  (void)room;
-  H size[HALVES], here[HALVES];
-  L(half_mask) inside[HALVES];
-#define EACH_HALF DIN_UNROLL for (int g = 0; g < HALVES; ++g)
-  EACH_HALF size[g] = L(join)(n + g * PER, 0);
+  room = room && L(pads);
+  H size[GROUPS / PER_HALF], here[GROUPS / PER_HALF];
+  L(half_mask) inside[GROUPS / PER_HALF];
+  EACH_HALF size[g] = L(join)(n + g * PER_HALF, 0);
   EACH_HALF h[g] = (size[g] ^ size[g]) + (uint32_t)seed;
   for (int64_t at = 0;; at += 32) {
     EACH m[g] = L(above)(n[g], at);
@@ -344,14 +349,15 @@ DIN_INLINE void L(murmur3)(const W *p, const W *n, int room, uint64_t seed, H *h
       left[g] = n[g] - (uint64_t)at;
       left[g] = L(choose)(L(above)(left[g], 32), L(same)(32), left[g]);
       left[g] = L(choose)(m[g], left[g], L(same)(0));
-      L(words)(p[g] + (uint64_t)at, left[g], 0, w[g]);
+      L(words)(L(choose)(m[g], p[g] + (uint64_t)at, p[g]), left[g], room, w[g]);
     }
-    EACH_HALF here[g] = L(join)(left + g * PER, 0);
+    EACH_HALF here[g] = L(join)(left + g * PER_HALF, 0);
     for (int k = 0; k < 8; ++k) {
       EACH_HALF inside[g] = L(halves_above)(here[g], 4 * k);
       if (!L(any_half)(inside)) break;
       EACH_HALF {
-        const W pair[2] = {w[g * PER][k / 2], w[g * PER + PER - 1][k / 2]};
+        const W pair[2] = {w[g * PER_HALF][k / 2],
+                           w[g * PER_HALF + PER_HALF - 1][k / 2]};
         h[g] ^= L(murmur3_scramble)(L(join)(pair, k % 2));
         inside[g] = L(halves_above)(here[g], 4 * k + 3);
         h[g] = L(choose_halves)(inside[g], L(murmur3_stir)(h[g]), h[g]);
@@ -359,15 +365,16 @@ DIN_INLINE void L(murmur3)(const W *p, const W *n, int room, uint64_t seed, H *h
     }
   }
   EACH_HALF h[g] = L(murmur3_finish)(h[g], size[g]);
-#undef EACH_HALF
 }
 #endif
 
-DIN_INLINE H L(murmur3_int)(const W *key, uint64_t seed) {
-  H h = L(join)(key, 0);
-  h = L(murmur3_stir)(L(murmur3_scramble)(h) ^ (uint32_t)seed);
-  h = L(murmur3_stir)(L(murmur3_scramble)(L(join)(key, 1)) ^ h);
-  return L(murmur3_finish)(h, (h ^ h) + 8);
+DIN_INLINE void L(murmur3_int)(const W *key, uint64_t seed, H *h) {
+  EACH_HALF {
+    const H low = L(join)(key + g * PER_HALF, 0), high = L(join)(key + g * PER_HALF, 1);
+    h[g] = L(murmur3_stir)(L(murmur3_scramble)(low) ^ (uint32_t)seed);
+    h[g] = L(murmur3_stir)(L(murmur3_scramble)(high) ^ h[g]);
+    h[g] = L(murmur3_finish)(h[g], (low ^ low) + 8);
+  }
 }
 
 /* -------------------------------------------------------------------------- FarmHash */
@@ -387,6 +394,7 @@ DIN_INLINE W L(farmhash_8to16)(W first, W last, W n) {
   return L(farmhash_16)(c, (L(turn)(a, 39) + last) * k, k);
 }
 
+#if LANES == 1 || DIN_VECTOR_BYTES == 64
 DIN_INLINE W L(farmhash_17to64)(W p, W n, M is_long) {
   const M above32 = L(above)(n, 32) & is_long;
   const W k = 2 * n + DIN_FARMHASH_2;
@@ -487,15 +495,18 @@ DIN_INLINE void L(farmhash)(const W *p, const W *n, int room, uint64_t seed, W *
   WHERE(17, 64, SET(L(farmhash_17to64)(p[g], n[g], m[g])))
   WHERE(65, INT64_MAX, SET(L(farmhash_stripes)(p[g], n[g], m[g])))
 }
+#endif
 
-DIN_INLINE W L(farmhash_int)(W key, uint64_t seed) {
+DIN_INLINE void L(farmhash_int)(const W *key, uint64_t seed, W *h) {
   (void)seed;
-  return L(farmhash_8to16)(key, key, L(same)(8));
+  EACH h[g] = L(farmhash_8to16)(key[g], key[g], L(same)(8));
 }
 
 #undef SET
 #undef WHERE
 #undef S
+#undef EACH_HALF
+#undef PER_HALF
 #undef EACH
 #undef GROUPS
 #undef H

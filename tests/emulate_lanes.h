@@ -66,6 +66,3 @@ DIN_INLINE din_halves_v din_choose_halves_v(din_half_mask_v mask, din_halves_v y
                                             din_halves_v no) {
   return (yes & mask) | (no & ~mask);
 }
-DIN_INLINE void din_put_halves(uint64_t *to, din_halves_v x) {
-  for (int i = 0; i < 2 * DIN_LANES; ++i) to[i] = x[i];
-}

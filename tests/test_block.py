@@ -43,14 +43,9 @@ class Isa(ctypes.Structure):
         ("hash_keys", HashKeys * 4),
         ("hash_ints", HashInts * 4),
         ("reduce", ctypes.CFUNCTYPE(None, Pointer, Size, Pointer, Pointer)),
-        ("read_keys32", ReadKeys),
-        ("read_keys64", ReadKeys),
-        ("rise32", Rise),
-        ("rise64", Rise),
-        ("highest8", Highest),
-        ("highest16", Highest),
-        ("highest32", Highest),
-        ("highest64", Highest),
+        ("read_keys", ReadKeys * 2),
+        ("rise", Rise * 2),
+        ("highest", Highest * 4),
         ("write_row", ctypes.CFUNCTYPE(None, Pointer, Size, Size, Pointer)),
     )
 
@@ -89,8 +84,8 @@ def test_keys_between_offsets_equal_the_reference(isa: Isa, name: str) -> None:
             n = len(keys)
             expected = [HASHES[name](k, seed) for k in keys]
             for read, dtype in (
-                (isa.read_keys32, np.int32),
-                (isa.read_keys64, np.int64),
+                (isa.read_keys[0], np.int32),
+                (isa.read_keys[1], np.int64),
             ):
                 ends = offsets.astype(dtype)
                 pointers, sizes = np.zeros((2, n), dtype=np.int64)
@@ -158,16 +153,16 @@ def test_offsets_and_indices_are_judged_as_numpy_judges_them(isa: Isa) -> None:
     rng = np.random.default_rng(8)
     for n in (0, 1, 7, 8, 63, 300):
         offsets = np.sort(rng.integers(0, 10**6, n + 1))
-        for dtype, rise in ((np.int32, isa.rise32), (np.int64, isa.rise64)):
+        for dtype, rise in ((np.int32, isa.rise[0]), (np.int64, isa.rise[1])):
             some = offsets.astype(dtype)
             assert rise(some.ctypes.data, n) == 1
             for i in range(n):
                 fallen = some.copy()
                 fallen[i + 1] = fallen[i] - 1
                 assert rise(fallen.ctypes.data, n) == 0
-        for bits in (8, 16, 32, 64):
+        for k, bits in enumerate((8, 16, 32, 64)):
             indices = rng.integers(0, 2**bits - 1, n, dtype=f"uint{bits}")
-            highest = getattr(isa, f"highest{bits}")(indices.ctypes.data, n)
+            highest = isa.highest[k](indices.ctypes.data, n)
             assert highest == int(indices.max(initial=0))
 
 

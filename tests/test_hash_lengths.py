@@ -262,6 +262,11 @@ def rows_at_walls() -> Iterator[tuple[bool, list[int]]]:
         yield False, [n, LONGEST - n, *FEW]
     for n, at_end in itertools.product(range(1, 300), (True, False)):
         yield at_end, [n] * 17
+    # the last key of a step is short, and so is what lies behind it
+    for n, step in itertools.product(range(40), (16, 32)):
+        for longer in (40, 60, 64, 100):
+            yield True, [*[longer] * (step - 1), n, *[1] * 32]
+            yield True, [*[longer] * (step - 1), n, *[2] * 16]
 
 
 @functools.cache
