@@ -22,7 +22,10 @@ enum {
   DIN_HASH_XXH3_64,
   DIN_HASH_MURMUR3_32,  /* seeds below 2^32; hashes too */
   DIN_HASH_FARMHASH_64, /* reads no seed */
-  DIN_NUM_HASHES
+  DIN_NUM_HASHES,       /* of which each instruction set has functions */
+  DIN_HASH_SIPHASH_24 = DIN_NUM_HASHES,
+  DIN_HASH_MURMUR3_32_SPARK, /* seeds and hashes below 2^32 */
+  DIN_HASH_MURMUR3_32_VW     /* seeds below 2^32 */
 };
 
 enum {
@@ -60,6 +63,10 @@ uint64_t din_hash_long_xxh64(const uint8_t *key, int64_t num_bytes, uint64_t see
 uint64_t din_hash_long_xxh3(const uint8_t *key, int64_t num_bytes, uint64_t seed);
 uint64_t din_hash_long_murmur3(const uint8_t *key, int64_t num_bytes, uint64_t seed);
 uint64_t din_hash_long_farmhash(const uint8_t *key, int64_t num_bytes, uint64_t seed);
+
+/* A key of any length by a hash behind DIN_NUM_HASHES; SipHash alone has two seeds. */
+uint64_t din_hash_other(int32_t hash, const uint8_t *key, int64_t num_bytes,
+                        uint64_t seed, uint64_t second_seed);
 
 /* Write the decimal text at the end of `text`; return where it begins. */
 int64_t din_format_int64(int64_t key, int is_unsigned, uint8_t text[DIN_MAX_DIGITS]);
