@@ -358,7 +358,9 @@ static void hash_seeded(block *b, const din_encoder *e, uint64_t *hashes) {
 }
 
 /* @pre no valid key is too long; those of nulls are empty */
-static void hash_prefixed(const block *b, const din_encoder *e, uint64_t *hashes) {
+static __attribute__((noinline)) void hash_prefixed(const block *b,
+                                                    const din_encoder *e,
+                                                    uint64_t *hashes) {
   uint8_t texts[DIN_MAX_PREFIXED];
   const uint8_t *keys[DIN_BLOCK];
   int64_t sizes[DIN_BLOCK];

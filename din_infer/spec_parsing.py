@@ -186,12 +186,12 @@ def _parse_hash(section: Section, dtype: str) -> Encoder:
 
 
 def _parse_mask(section: Section, dtype: str) -> str | int | None:
-    found = section.take("mask_value", "a string or a whole number", None)
-    kind = {"string": str, "int64": int}.get(dtype)
-    if found is not None and (kind is None or not isinstance(found, kind)):
-        rule = "none of a float" if kind is None else f"a value of dtype {dtype}"
-        raise ModelError(rule, repr(found), section.at("mask_value"))
-    value: str | int | None = found
+    value: str | int | None
+    value = section.take("mask_value", "a string or a whole number", None)
+    kind = "string" if isinstance(value, str) else "int64"
+    if value is not None and kind != dtype:
+        rule = "none of a float" if dtype == "float" else f"a value of dtype {dtype}"
+        raise ModelError(rule, repr(value), section.at("mask_value"))
     return value
 
 

@@ -1,6 +1,7 @@
 """Ids of other systems: each option of an encoder against the system that has it.
 
 Long because each system's rules are held to vectors of its own, then to the twin.
+test_hash_others_models.py has the models.
 """
 
 import json
@@ -16,16 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction import FeatureHasher
 
-from din_converter import convert
-from din_infer import ModelError, Predictor, _kernels
+from din_infer import ModelError, _kernels
 from din_infer.columns import to_column
 from din_infer.describe import describe
 from din_infer.encode import encode_values, hash_buckets
 from din_infer.errors import InputError
-from din_infer.jobs.inspect import inspect_files
 from din_infer.spec import Encoder, FeatureSpec
 from tests import hostile, reference
-from tests.models import random_model
 from tests.reference_hash import (
     BITS,
     HASHES,
@@ -858,103 +856,3 @@ def test_columns_hashed_together_are_described() -> None:
     assert describe(spec_of("string", options)).endswith(
         "xxh64 of 'user=' + value into 1,000 buckets, '' missing"
     )
-
-
-# ---------------------------------------------------------------------------- a model
-
-
-def model_spec() -> FeatureSpec:
-    raw_spec = json.loads(json.dumps(TOGETHER))
-    raw_spec["label"] = "label"
-    raw_spec["user"].append(
-        {
-            "name": "account",
-            "dim": 3,
-            "encoder": {
-                "type": "hash",
-                "buckets": 40,
-                "hash": "siphash24",
-                "seed": [133, 137],
-                "mask_value": "",
-            },
-        }
-    )
-    raw_spec["candidate"].append(
-        {
-            "name": "brand",
-            "dim": 3,
-            "encoder": {
-                "type": "hash",
-                "buckets": 40,
-                "hash": "murmur3_32",
-                "reduce": "abs",
-                "alternate_sign": True,
-                "prefix": "brand=",
-            },
-            "padding_row": "trained",
-        }
-    )
-    raw_spec["candidate"].append(
-        {
-            "name": "price",
-            "dim": 2,
-            "dtype": "float",
-            "encoder": {"type": "hash", "buckets": 40, "float_as": "bytes4"},
-        }
-    )
-    return FeatureSpec.from_dict(raw_spec)
-
-
-def full_table(count: int) -> pa.Table:
-    rng = np.random.default_rng(count)
-    table = table_of(rows_of(count, 21))
-    names = [["", "a", None, "bc"][i] for i in rng.integers(0, 4, count)]
-    table = table.append_column("account", pa.array(names, pa.string()))
-    table = table.append_column("brand", pa.array(names[::-1], pa.string()))
-    price = np.where(rng.random(count) < 0.1, np.nan, rng.integers(0, 9, count) / 4)
-    table = table.append_column("price", pa.array(price.astype(np.float32)))
-    return table.append_column("label", pa.array(rng.integers(0, 2, count)))
-
-
-def test_a_model_is_converted_loaded_scored_explained_and_inspected(
-    tmp_path: Path,
-) -> None:
-    spec = model_spec()
-    model = random_model(spec)
-    convert(model, tmp_path / "m.onnx", explain=True)
-    predictor = Predictor(tmp_path / "m.onnx")
-    assert predictor.spec == spec
-    table = full_table(200)
-    rows = table.to_pylist()
-    expected, _ = reference.encode(spec, [{**r} for r in rows])
-    inputs = spec.encode(table)
-    for name, ids in expected.items():
-        np.testing.assert_array_equal(inputs[name], ids, name)
-    scores = predictor.score(table)
-    np.testing.assert_allclose(
-        predictor.score_encoded(inputs), scores, atol=1e-6, rtol=0
-    )
-    explained = predictor.explain(table.slice(0, 5))
-    assert set(explained[0].candidate) >= {"shop", "goods", "size", "brand", "price"}
-    (sequence,) = explained[0].sequences
-    assert set(sequence.columns) == {"hist_shop", "hist_goods", "hist_size"}
-    pa.parquet.write_table(table, tmp_path / "rows.parquet")
-    found = inspect_files(spec, tmp_path / "rows.parquet")
-    tables = {t.name: t for t in found.tables}
-    keys = {
-        (r["shop"], r["goods"], r["size"])
-        for r in rows
-        if (r["shop"], r["goods"], r["size"]) != (None, None, None)
-    }
-    hist = {
-        of
-        for r in rows
-        for of in list(
-            zip(r["hist_shop"], r["hist_goods"], r["hist_size"], strict=True)
-        )[-7:]
-        if of != (None, None, None)
-    }
-    assert tables["offer"].fields == ("offer", "hist_offer")
-    assert tables["offer"].distinct == len(keys | hist)
-    accounts = {r["account"] for r in rows} - {"", None}
-    assert tables["account"].distinct == len(accounts)
