@@ -333,11 +333,18 @@ static int64_t bucket_of(const din_encoder *e, double x) {
   return 1 + low;
 }
 
+/* The hash that equals the encoder's: Spark's is another for text alone. */
+static int32_t hash_of(const din_encoder *e) {
+  const int is_text = e->reads == DIN_READS_BYTES || e->int_as == DIN_INT_AS_TEXT;
+  const int is_standard = e->hash == DIN_HASH_MURMUR3_32_SPARK && !is_text;
+  return is_standard ? DIN_HASH_MURMUR3_32 : e->hash;
+}
+
 static void hash_keys(const din_encoder *e, const uint8_t *const *keys,
                       const int64_t *sizes, int64_t n, uint64_t seed,
                       uint64_t *hashes) {
-  if (e->hash < DIN_NUM_HASHES) {
-    e->isa->hash_keys[e->hash](keys, sizes, n, seed, hashes);
+  if (hash_of(e) < DIN_NUM_HASHES) {
+    e->isa->hash_keys[hash_of(e)](keys, sizes, n, seed, hashes);
     return;
   }
   for (int64_t i = 0; i < n; ++i) {
@@ -428,9 +435,6 @@ static void hash_block(block *b, const din_encoder *e) {
   uint64_t *hashes = (uint64_t *)b->ids;
   uint8_t is_negative[DIN_BLOCK];
   uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
-  /* of words of 4 bytes, Spark's is the same */
-  const int32_t hash =
-      e->hash == DIN_HASH_MURMUR3_32_SPARK ? DIN_HASH_MURMUR3_32 : e->hash;
   if (e->reads == DIN_READS_FLOAT64) read_bits_of_floats(b, e);
   if (b->strings != NULL) {
     const int32_t is_wide = b->strings->type == DIN_BYTES64;
@@ -439,8 +443,8 @@ static void hash_block(block *b, const din_encoder *e) {
     (is_wide ? e->isa->hash_strings64 : e->isa->hash_strings32)[e->hash](
         b->strings->bytes, offsets, b->n, e->seed, hashes);
   } else if (e->reads != DIN_READS_BYTES && e->int_as == DIN_INT_AS_BYTES &&
-             hash < DIN_NUM_HASHES && !e->is_seeded) {
-    e->isa->hash_ints[hash](b->numbers, b->n, e->seed, hashes);
+             hash_of(e) < DIN_NUM_HASHES && !e->is_seeded) {
+    e->isa->hash_ints[hash_of(e)](b->numbers, b->n, e->seed, hashes);
   } else {
     if (e->reads != DIN_READS_BYTES) write_numbers(b, e, texts);
     if (e->is_seeded) {
@@ -451,8 +455,9 @@ static void hash_block(block *b, const din_encoder *e) {
       hash_keys(e, b->keys, b->sizes, b->n, e->seed, hashes);
     }
   }
-  for (int64_t i = 0; e->has_sign && i < b->n; ++i)
+  for (int64_t i = 0; e->has_sign && i < b->n; ++i) {
     is_negative[i] = hashes[i] >> 31 & 1;
+  }
   e->isa->reduce(hashes, b->n, &e->reduction, b->ids);
   for (int64_t i = 0; e->has_sign && i < b->n; ++i) {
     b->ids[i] += is_negative[i] ? (int64_t)e->reduction.divisor : 0;

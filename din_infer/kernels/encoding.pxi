@@ -376,8 +376,9 @@ def prepare_lists(
     """Return the Encoding of a list column to padded ids int64 [B, width].
 
     The newest `width` elements of the window, oldest first, right-padded with 0. With
-    `before`, an Encoding by the same window, and with `errors`, as in `prepare_scalars`; of a list that has another length than the
-    window's, the error is appended at once, and it counts as empty.
+    `errors` and with `before`, an Encoding by the same window, as in `prepare_scalars`;
+    of a list that has another length than the window's, the error is appended at once,
+    and it counts as empty.
 
     Raises
     ------
