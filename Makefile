@@ -29,7 +29,7 @@ KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash hash_others encode columns arro
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
-	tests/emulate_avx512.h tests/cuda/emulation.h tests/mask_cpu.c
+	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-isas test-as sanitize lint format clean
 

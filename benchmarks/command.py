@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Wanted, describe_cpu, describe_run, show, summarize
+from benchmarks.machine import describe_cpu, describe_run
+from benchmarks.report import (
+    Wanted,
+    head,
+    overview,
+    section,
+    summarize,
+)
 from benchmarks.timing import (
     Contestant,
     Race,
@@ -48,7 +55,8 @@ class Setting:
 class Benchmark:
     """What sets one benchmark apart from the others.
 
-    `packages` are those whose version matters. `options` are its own: flag, default and
+    `packages` are those whose version matters, `isa` tells which instruction set ours
+    uses where all of ours use one. `options` are its own: flag, default and
     what it counts. `scenarios` and `open` make of the arguments what is run.
     """
 
@@ -58,6 +66,7 @@ class Benchmark:
     options: Sequence[tuple[str, int, str]]
     scenarios: Callable[[argparse.Namespace], Sequence[Scenario]]
     open: Callable[[argparse.Namespace], AbstractContextManager[Setting]]
+    isa: Callable[[], str | None] = lambda: None
 
 
 def parse(benchmark: Benchmark, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -122,26 +131,23 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
         then its scenario is not timed, and no JSON is written.
     """
     args = parse(benchmark, argv)
-    about = describe_run(benchmark.packages)
-    machine = about["cpu"]
-    print(
-        f"# benchmarks.{benchmark.name}\n\n{about['date']}, commit {about['commit']}\n"
-        f"{machine['model']}, {' '.join(machine['flags'])}, threads: {args.threads}\n"
-        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    )
+    options = {k: v for k, v in vars(args).items() if k != "json"}
+    document = {
+        "benchmark": benchmark.name,
+        **describe_run(benchmark.packages),
+        "isa": benchmark.isa(),
+        **options,
+    }
+    print(head(document), flush=True)
     try:
         summaries = list(_race_all(benchmark, args))
     except WrongOutputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for text in overview(summaries):
+        print(text, flush=True)
     if args.json:
-        options = {k: v for k, v in vars(args).items() if k != "json"}
-        document = {
-            "benchmark": benchmark.name,
-            **about,
-            **options,
-            "scenarios": {s["name"]: s for s in summaries},
-        }
+        document["scenarios"] = {s["name"]: s for s in summaries}
         write_whole(args.json, json.dumps(document, indent=1) + "\n")
     return 0
 
@@ -186,5 +192,5 @@ def _race_all(
                 args.seconds,
             )
             summary = summarize(result, setting.wanted, setting.ceiling(result))
-            show(result, summary)
+            print(section(summary), flush=True)
             yield summary

@@ -7,37 +7,38 @@ do not pad scatter their ids by one boolean mask in NumPy, the fastest way found
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks import forms
+from benchmarks.checks import (
+    check_counts,
+    check_each,
+    check_equal,
+    check_private,
+)
 from benchmarks.command import Entries
-from benchmarks.forms import Ragged, pad
+from benchmarks.forms import Ragged
 from benchmarks.keys import (
     BUCKETS,
     CANDIDATE,
     HASHES,
     HISTORY,
+    TWO_FIELDS,
     USER,
     Hash,
-    Lists,
     Padded,
     Request,
     Source,
-    check_copy,
-    check_counts,
-    check_equal,
-    check_private,
     flatten,
     to_bytes,
 )
-from benchmarks.report import COPY
+from benchmarks.lookups import check_vocab, vocab_rivals
+from benchmarks.padding import by_field, ceilings, count, padding
 from benchmarks.timing import Check, Contestant
 from din_infer import FeatureSpec
 
@@ -54,7 +55,7 @@ def entries(source: Source, threads: int) -> Entries:
     ours = {f"ours-{how}": partial(_ours, source, how, threads) for how in own}
     if threads > 1:
         ours[f"ours-{own[0]}-1"] = partial(_ours, source, own[0], 1)
-    make = {"vocab": _vocab_rivals, "request": _request_rivals}.get(name, _hash_rivals)
+    make = {"vocab": vocab_rivals, "request": _request_rivals}.get(name, _hash_rivals)
     return {**ours, **make(source, threads)}
 
 
@@ -69,23 +70,17 @@ def _hash_rivals(source: Source, threads: int) -> Entries:
         "feature-hasher": _feature_hasher,
         "tensorflow": partial(_tensorflow, threads),
         "keras": partial(_keras, threads),
-        COPY: _copy,
     }
+    name = source.scenario.name
     of_texts = {"pandas-plain", "feature-hasher", "tensorflow", "keras"}
     left_out = {"dictionary": of_texts, "int64": {"polars-enum", *of_texts}}
-    without = left_out.get(source.scenario.name, {"polars-enum"})
-    return {key: make for key, make in rivals.items() if key not in without}
-
-
-def _vocab_rivals(source: Source, threads: int) -> Entries:  # noqa: ARG001
-    return {
-        "polars": partial(_vocab_polars, source),
-        "polars-join": partial(_vocab_polars_join, source),
-        "pandas": partial(_vocab_pandas, source),
-        "pyarrow": partial(_vocab_pyarrow, source),
-        "python-dict": partial(_vocab_dict, source),
-        COPY: _copy,
-    }
+    without = left_out.get(name, {"polars-enum"})
+    taking_part = {key: make for key, make in rivals.items() if key not in without}
+    if name == TWO_FIELDS:
+        taking_part = {
+            key: partial(by_field, make) for key, make in taking_part.items()
+        }
+    return {**taking_part, **ceilings(threads)}
 
 
 def _request_rivals(source: Source, threads: int) -> Entries:  # noqa: ARG001
@@ -101,7 +96,7 @@ def _ours(source: Source, how: str, threads: int) -> Contestant:
     encoder: dict[str, Any]
     if how == "vocab":
         encoder = {"type": "vocab", "values": source.vocabulary}
-        check = _check_vocab(source)
+        check = check_vocab(source)
     else:
         named = HASHES[how]
         encoder = {"type": "hash", "buckets": BUCKETS, "hash": how}
@@ -111,14 +106,21 @@ def _ours(source: Source, how: str, threads: int) -> Contestant:
 
     def run_lists(batch: pa.RecordBatch) -> Padded:
         out: Any = spec.encode(batch, threads=threads)
-        return out["keys"], out["history.lengths"]
+        return out[HISTORY[0]], out["history.lengths"]
+
+    def run_fields(batch: pa.RecordBatch) -> list[Padded]:
+        out: Any = spec.encode(batch, threads=threads)
+        return [(out[name], out["history.lengths"]) for name in HISTORY[:2]]
 
     def run_request(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
         return spec.encode(rows, threads=threads)
 
-    label = f"FeatureSpec.encode, {how}, {_count(threads)}"
+    label = f"FeatureSpec.encode, {how}, {count(threads)}"
     if source.scenario.name == "request":
         return Contestant(label, forms.as_rows_of_one, run_request, check, ours=True)
+    if source.scenario.name == TWO_FIELDS:
+        every = check_each(check)
+        return Contestant(label, forms.as_batch, run_fields, every, ours=True)
     return Contestant(label, forms.as_batch, run_lists, check, ours=True)
 
 
@@ -135,7 +137,9 @@ def _describe(source: Source, encoder: dict[str, Any]) -> dict[str, Any]:
             "behavior": [history],
         }
     dtype = "int64" if source.scenario.kind == "int64" else "string"
-    history["fields"] = {"keys": {"dim": 1, "dtype": dtype, "encoder": encoder}}
+    field = {"dim": 1, "dtype": dtype, "encoder": encoder}
+    names = HISTORY[: 2 if source.scenario.name == TWO_FIELDS else 1]
+    history["fields"] = dict.fromkeys(names, field)
     zero = {"name": "zero", "dim": 1, "encoder": {"type": "identity", "buckets": 1}}
     return {"format": 1, "candidate": [zero], "behavior": [history]}
 
@@ -146,30 +150,6 @@ def _check_hash(named: Hash) -> Check:
     return check_equal(lambda key: named.to_bucket(function(key)))
 
 
-def _check_vocab(source: Source) -> Check:
-    places, unseen = source.places, source.distinct + 1
-    return check_equal(lambda key: places.get(key, unseen))
-
-
-def _count(threads: int) -> str:
-    return f"{threads} thread{'s' if threads > 1 else ''}"
-
-
-def _padding(
-    label: str,
-    prepare: Callable[[Lists], Ragged],
-    to_ids: Callable[[Any], NDArray[Any]],
-    check: Check = check_private,
-) -> Contestant:
-    """Hash or look up all keys, then pad."""
-
-    def run(x: Ragged) -> Padded:
-        ids = to_ids(x.keys)
-        return pad(ids if x.codes is None else ids.take(x.codes), x.offsets)
-
-    return Contestant(label, prepare, run, check)
-
-
 def _hash_series(series: Any) -> NDArray[Any]:  # noqa: ANN401
     ids: NDArray[Any] = (series.hash() % RANGE + 1).to_numpy()
     return ids
@@ -178,8 +158,8 @@ def _hash_series(series: Any) -> NDArray[Any]:  # noqa: ANN401
 def _polars() -> Contestant:
     import polars as pl
 
-    label = f"Series.hash, %; {_count(pl.thread_pool_size())}"
-    return _padding(label, forms.as_polars, lambda lists: _hash_series(lists.explode()))
+    label = f"Series.hash, %; {count(pl.thread_pool_size())}"
+    return padding(label, forms.as_polars, lambda lists: _hash_series(lists.explode()))
 
 
 def _polars_enum() -> Contestant:
@@ -191,8 +171,8 @@ def _polars_enum() -> Contestant:
         out: NDArray[Any] = ids.gather(enum.to_physical()).to_numpy()
         return out
 
-    label = f"hash of the categories, gather; {_count(pl.thread_pool_size())}"
-    return _padding(label, forms.as_polars_enum, to_ids)
+    label = f"hash of the categories, gather; {count(pl.thread_pool_size())}"
+    return padding(label, forms.as_polars_enum, to_ids)
 
 
 def _pandas(*, categorize: bool = True) -> Contestant:
@@ -203,7 +183,7 @@ def _pandas(*, categorize: bool = True) -> Contestant:
         return ids
 
     label = "util.hash_array" + ("" if categorize else ", categorize=False")
-    return _padding(label, forms.as_array, to_ids)
+    return padding(label, forms.as_array, to_ids)
 
 
 def _duckdb(threads: int) -> Contestant:
@@ -216,7 +196,7 @@ def _duckdb(threads: int) -> Contestant:
         ids: NDArray[Any] = result.fetchnumpy()["id"]
         return ids
 
-    return _padding(f"SQL hash, %; {_count(threads)}", forms.as_table, to_ids)
+    return padding(f"SQL hash, %; {count(threads)}", forms.as_table, to_ids)
 
 
 def _hash_loop(named: Hash) -> Callable[[list[bytes]], NDArray[Any]]:
@@ -234,7 +214,7 @@ def _hash_loop(named: Hash) -> Callable[[list[bytes]], NDArray[Any]]:
 
 def _loop(named: Hash) -> Contestant:
     label = f"{named.module}.{named.function}, key by key"
-    return _padding(label, forms.as_bytes, _hash_loop(named), _check_hash(named))
+    return padding(label, forms.as_bytes, _hash_loop(named), _check_hash(named))
 
 
 def _feature_hasher() -> Contestant:
@@ -259,91 +239,18 @@ def _tensorflow(threads: int) -> Contestant:
         ragged = tensorflow.RaggedTensor.from_row_splits(ids, x.offsets, validate=False)
         return ragged.to_tensor().numpy(), np.diff(x.offsets)
 
-    label = f"to_hash_bucket_fast, RaggedTensor; {_count(threads)}"
+    label = f"to_hash_bucket_fast, RaggedTensor; {count(threads)}"
     return Contestant(label, forms.as_tensor, run, _check_hash(HASHES["farmhash64"]))
 
 
 def _keras(threads: int) -> Contestant:
     _tensorflow(threads)
     layer = import_module("keras").layers.Hashing(num_bins=BUCKETS)
-    return _padding(
-        f"layers.Hashing; {_count(threads)}",
+    return padding(
+        f"layers.Hashing; {count(threads)}",
         forms.as_tensor,
         lambda keys: np.asarray(layer(keys)),
         _check_hash(HASHES["farmhash64"]),
-    )
-
-
-def _copy() -> Contestant:
-    def run(buffers: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        return [b.copy() for b in buffers]
-
-    label = "the ceiling: the keys' buffers, copied by NumPy"
-    return Contestant(label, attrgetter("buffers"), run, check_copy)
-
-
-def _vocab_polars(source: Source) -> Contestant:
-    import polars as pl
-
-    enum, unseen = pl.Enum(source.vocabulary), source.distinct + 1
-
-    def to_ids(lists: Any) -> NDArray[Any]:  # noqa: ANN401
-        found = lists.explode().cast(enum, strict=False).to_physical()
-        ids: NDArray[Any] = (found.cast(pl.Int64) + 1).fill_null(unseen).to_numpy()
-        return ids
-
-    label = f"cast to an Enum; {_count(pl.thread_pool_size())}"
-    return _padding(label, forms.as_polars, to_ids, _check_vocab(source))
-
-
-def _vocab_polars_join(source: Source) -> Contestant:
-    import polars as pl
-
-    ids, unseen = np.arange(1, source.distinct + 1), source.distinct + 1
-    known = pl.DataFrame({"key": source.vocabulary, "id": ids})
-
-    def to_ids(lists: Any) -> NDArray[Any]:  # noqa: ANN401
-        keys = lists.explode().to_frame()
-        both = keys.join(known, on="key", how="left", maintain_order="left")
-        ids: NDArray[Any] = both["id"].fill_null(unseen).to_numpy()
-        return ids
-
-    label = f"left join; {_count(pl.thread_pool_size())}"
-    return _padding(label, forms.as_polars, to_ids, _check_vocab(source))
-
-
-def _vocab_pandas(source: Source) -> Contestant:
-    known = import_module("pandas").Index(source.vocabulary)
-
-    def to_ids(keys: Any) -> NDArray[Any]:  # noqa: ANN401
-        ids: NDArray[Any] = known.get_indexer(keys) + 1
-        ids[ids == 0] = source.distinct + 1
-        return ids
-
-    return _padding("Index.get_indexer", forms.as_index, to_ids, _check_vocab(source))
-
-
-def _vocab_pyarrow(source: Source) -> Contestant:
-    known, unseen = pa.array(source.vocabulary), source.distinct
-
-    def to_ids(keys: pa.Array) -> NDArray[Any]:
-        found = pc.index_in(keys, value_set=known).fill_null(unseen)
-        ids: NDArray[Any] = found.to_numpy() + 1
-        return ids
-
-    return _padding("compute.index_in", forms.as_arrow, to_ids, _check_vocab(source))
-
-
-def _vocab_dict(source: Source) -> Contestant:
-    places = {key: 1 + i for i, key in enumerate(source.vocabulary)}
-    unseen = source.distinct + 1
-
-    def to_ids(keys: list[str]) -> NDArray[Any]:
-        found = map(places.get, keys, repeat(unseen))
-        return np.fromiter(found, np.int64, len(keys))
-
-    return _padding(
-        "dict.get, key by key", forms.as_texts, to_ids, _check_vocab(source)
     )
 
 
@@ -378,7 +285,7 @@ def _by_row(
 def _request_polars() -> Contestant:
     import polars as pl
 
-    label = f"Series.hash, %; {_count(pl.thread_pool_size())}"
+    label = f"Series.hash, %; {count(pl.thread_pool_size())}"
     return _by_row(label, lambda keys: _hash_series(pl.Series(keys)))
 
 

@@ -3,6 +3,8 @@
 Each form is a function of its own, so that contestants who share it share what it made.
 """
 
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.keys import Lists, Padded, Request, to_bytes
+from benchmarks.keys import HISTORY, Fields, Lists, Padded, Request, to_bytes
 
 __all__ = [
     "Ragged",
@@ -26,6 +28,7 @@ __all__ = [
     "as_table",
     "as_tensor",
     "as_texts",
+    "by_field",
     "pad",
 ]
 
@@ -41,10 +44,18 @@ class Ragged(NamedTuple):
     codes: NDArray[np.int32] | None = None
 
 
-def as_batch(lists: Lists) -> pa.RecordBatch:
+def as_batch(batch: Lists | Fields) -> pa.RecordBatch:
     """Make the table that ours reads."""
-    zero = np.zeros(len(lists.offsets) - 1, np.int64)
-    return pa.record_batch({"zero": zero, "keys": lists.column})
+    lists = batch.lists if isinstance(batch, Fields) else [batch]
+    zero = np.zeros(len(lists[0].offsets) - 1, np.int64)
+    columns = zip(HISTORY, lists, strict=False)
+    return pa.record_batch({"zero": zero, **{n: each.column for n, each in columns}})
+
+
+@cache
+def by_field(form: Callable[[Lists], Any]) -> Callable[[Fields], list[Any]]:
+    """Make the form of several fields: that of each."""
+    return lambda batch: [form(lists) for lists in batch.lists]
 
 
 def as_rows_of_one(request: Request) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ from tqdm import tqdm
 
 from benchmarks import scaling
 from benchmarks.events import MOST_GOODS, Shape, write_events, write_model
+from benchmarks.machine import describe_run
 from benchmarks.processes import (
     Files,
     Finished,
@@ -58,7 +59,6 @@ from benchmarks.processes import (
     packed,
     straightforward,
 )
-from benchmarks.report import describe_run
 from benchmarks.tables import hold, markdown, number, sentence
 from benchmarks.timing import WrongOutputError
 from din_infer import Predictor

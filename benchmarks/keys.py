@@ -1,4 +1,4 @@
-"""Raw behaviors to encode, and the checks of the ids that somebody made of them.
+"""Raw behaviors to encode.
 
 Letters: B rows, T positions, V keys that are kept.
 """
@@ -13,24 +13,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks import timing
+from benchmarks import texts, timing
 from benchmarks.draw import pool_size, zipf
-from benchmarks.timing import Check, WrongOutputError
+from benchmarks.timing import WrongOutputError
 
 __all__ = [
     "BUCKETS",
     "HASHES",
+    "TWO_FIELDS",
     "Batch",
+    "Fields",
     "Hash",
     "Lists",
     "Padded",
     "Request",
     "Scenario",
     "Source",
-    "check_copy",
-    "check_counts",
-    "check_equal",
-    "check_private",
     "flatten",
     "to_bytes",
 ]
@@ -39,11 +37,10 @@ BUCKETS = 1_000_000
 CATEGORIES = 1_000
 ROWS_OF_USER = 20
 SEEN = 0.9
-CHECKED_KEYS = 10_000
-OCCUPANCY_TOLERANCE = 0.02
 HISTORY = ("hist_goods_id", "hist_cate_id", "hist_shop_id")
 CANDIDATE = ("goods_id", "cate_id", "shop_id")
 USER = "user_id"
+TWO_FIELDS = "two-fields"
 URL = b"https://shop.example/"
 
 Padded = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -96,7 +93,7 @@ HASHES = {
 class Scenario(timing.Scenario):
     """One kind of keys; in `exploded`, rows of a user follow each other."""
 
-    kind: Literal["goods", "mixed", "long", "int64"] = "goods"
+    kind: Literal["goods", "ids", "mixed", "uuids", "long", "int64"] = "goods"
     unit: str = "key"
 
 
@@ -156,6 +153,26 @@ class Lists:
         return ids[inside]
 
 
+class Fields:
+    """The fields of one behavior sequence: columns of lists, of equal lengths."""
+
+    def __init__(self, lists: Sequence[Lists]) -> None:
+        self.lists = lists
+
+    def __len__(self) -> int:
+        return sum(map(len, self.lists))
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the keys."""
+        return sum(each.nbytes for each in self.lists)
+
+    @property
+    def buffers(self) -> list[NDArray[np.uint8]]:
+        """What all keys lie in."""
+        return [b for each in self.lists for b in each.buffers]
+
+
 class Request:
     """One row in Python: T behaviors of three fields, a candidate and a user."""
 
@@ -209,7 +226,7 @@ class Request:
         return np.concatenate([output[name].ravel() for name in shapes])
 
 
-Batch = Lists | Request
+Batch = Lists | Fields | Request
 
 
 def flatten(row: dict[str, Any]) -> list[str]:
@@ -253,12 +270,22 @@ class Source:
             ends = np.iinfo(np.int64)
             whole = rng.integers(ends.min, ends.max, n, np.int64, endpoint=True)
             return pa.array(whole)
+        if kind == "ids":
+            return texts.ids(n)
+        if kind == "uuids":
+            return texts.uuids(rng, n)
         if kind == "mixed":
-            return _random_texts(rng, rng.integers(1, 25, n))
+            return texts.random_texts(rng, rng.integers(1, 25, n))
         if kind == "long":
-            return _random_texts(rng, rng.integers(40, 101, n), URL)
+            return texts.random_texts(rng, rng.integers(40, 101, n), URL)
         last = 2 * n if name == "vocab" else n
         return pa.array([f"goods_{1_000_000 + i}" for i in range(last)])
+
+    @cached_property
+    def categories(self) -> pa.Array:
+        """The category of each key, "cate_" and a number of 1 to 3 digits."""
+        names = pa.array([f"cate_{i}" for i in range(CATEGORIES)])
+        return names.take(pa.array(np.arange(len(self.keys)) % CATEGORIES))
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -290,7 +317,7 @@ class Source:
         n = len(HISTORY) * self.t + len(CANDIDATE) + 1
         return Request(self.keys.take(pa.array(self._draw_places(rng, n))).to_pylist())
 
-    def _draw_lists(self, rng: np.random.Generator) -> Lists:
+    def _draw_lists(self, rng: np.random.Generator) -> Lists | Fields:
         repeat = ROWS_OF_USER if self.scenario.name == "exploded" else 1
         lengths = rng.integers(1, self.t + 1, -(-self.rows // repeat))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -303,92 +330,8 @@ class Source:
         column = pa.ListArray.from_arrays(pa.array(offsets), values)
         if repeat > 1:
             column = column.take(pa.array(np.arange(self.rows) // repeat))
+        if self.scenario.name == TWO_FIELDS:
+            values = self.categories.take(pa.array(places))
+            beside = pa.ListArray.from_arrays(pa.array(offsets), values)
+            return Fields([Lists(column), Lists(beside)])
         return Lists(column)
-
-
-def _random_texts(
-    rng: np.random.Generator, lengths: NDArray[np.int64], prefix: bytes = b""
-) -> pa.Array:
-    """Make ASCII of those lengths: half of them digits, half letters."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    total = int(offsets[-1])
-    digits = rng.integers(ord("0"), ord("9") + 1, total, np.uint8)
-    letters = rng.integers(ord("a"), ord("z") + 1, total, np.uint8)
-    is_number = np.repeat(rng.random(len(lengths)) < 0.5, lengths)
-    text = np.where(is_number, digits, letters)
-    for i, byte in enumerate(prefix):
-        text[offsets[:-1] + i] = byte
-    starts = pa.py_buffer(offsets.astype(np.int32))
-    return pa.StringArray.from_buffers(len(lengths), starts, pa.py_buffer(text))
-
-
-def check_equal(id_of: Callable[[bytes], int]) -> Check:
-    """Make the check of ids that are known, on keys from everywhere in the batch."""
-
-    def check(output: Any, batch: Batch) -> None:  # noqa: ANN401
-        ids = batch.unpad(output)
-        spread = np.linspace(0, len(ids) - 1, min(CHECKED_KEYS, len(ids)))
-        places = spread.astype(np.int64)
-        for i, key in zip(places, batch.take(places), strict=True):
-            wanted = id_of(key)
-            if ids[i] != wanted:
-                message = f"expected id {wanted} of key {i}, {key!r}, got {ids[i]}"
-                raise WrongOutputError(message)
-
-    return check
-
-
-def check_private(output: Any, batch: Batch) -> None:  # noqa: ANN401
-    """Check ids of a hash that has no other implementation.
-
-    All lie in [1, BUCKETS), those of equal keys are equal, and there are as many
-    different ones as a good hash leaves of that many different keys.
-    """
-    ids = batch.unpad(output)
-    if ids.min() < 1 or ids.max() >= BUCKETS:
-        rule = f"expected ids in [1, {BUCKETS})"
-        message = f"{rule}, got {ids.min()} and {ids.max()}"
-        raise WrongOutputError(message)
-    codes = batch.codes
-    id_of_code = np.zeros(codes.max() + 1, np.int64)
-    id_of_code[codes] = ids
-    if not np.array_equal(id_of_code[codes], ids):
-        message = "expected one id of equal keys, got several"
-        raise WrongOutputError(message)
-    keys, got = len(np.unique(codes)), len(np.unique(ids))
-    wanted = (BUCKETS - 1) * -np.expm1(keys * np.log1p(-1 / (BUCKETS - 1)))
-    if abs(got - wanted) > 1 + OCCUPANCY_TOLERANCE * wanted:
-        message = f"expected some {wanted:.0f} ids of {keys} keys, got {got}"
-        raise WrongOutputError(message)
-
-
-def check_counts(id_of: Callable[[bytes], int]) -> Check:
-    """Make the check of a sparse matrix [B, BUCKETS] of how often a row has an id."""
-
-    def check(output: Any, batch: Lists) -> None:  # noqa: ANN401
-        lengths = np.diff(batch.offsets)
-        if output.shape != (len(lengths), BUCKETS):
-            message = f"expected {(len(lengths), BUCKETS)}, got {output.shape}"
-            raise WrongOutputError(message)
-        if not np.array_equal(np.asarray(output.sum(axis=1)).ravel(), lengths):
-            message = "expected every key of a row once, got another sum"
-            raise WrongOutputError(message)
-        for b in np.unique(np.linspace(0, len(lengths) - 1, 500).astype(np.int64)):
-            keys = batch.take(np.arange(batch.offsets[b], batch.offsets[b + 1]))
-            wanted, counts = np.unique([id_of(key) for key in keys], return_counts=True)
-            row = output[[b]]
-            if not (
-                np.array_equal(row.indices, wanted) and np.array_equal(row.data, counts)
-            ):
-                message = f"expected ids {wanted}, got {row.indices} in row {b}"
-                raise WrongOutputError(message)
-
-    return check
-
-
-def check_copy(output: list[NDArray[np.uint8]], batch: Lists) -> None:
-    """Check that the keys were copied."""
-    for copy, source in zip(output, batch.buffers, strict=True):
-        if np.shares_memory(copy, source) or not np.array_equal(copy, source):
-            message = "expected a copy of the keys, got something else"
-            raise WrongOutputError(message)

@@ -1,34 +1,35 @@
-"""What a benchmark prints and writes: a table per scenario, and JSON."""
+"""What a benchmark prints and writes: a table per scenario, and JSON.
 
-import os
-import platform
-import subprocess
+All that is printed follows from the JSON; this makes it again of a stored one.
+
+example:
+  python -m benchmarks.report benchmarks/results/encode-avx2.json
+"""
+
+import argparse
+import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Outcome, Race, Scenario
+from benchmarks.timing import Outcome, Race, is_named
 
-__all__ = ["Cpu", "Wanted", "describe_cpu", "describe_run", "show", "summarize"]
+__all__ = [
+    "COPY",
+    "Wanted",
+    "head",
+    "main",
+    "overview",
+    "render",
+    "section",
+    "summarize",
+]
 
-FLAGS = (
-    "avx2",
-    "fma",
-    "f16c",
-    "avx512f",
-    "avx512bw",
-    "avx512_bf16",
-    "amx_bf16",
-    "asimd",
-    "sve",
-    "bf16",
-)
-SOME_CACHE_BYTES = 32 << 20
 MS = {"ns": 1e6, "us": 1e3}
 COPY = "copy"
+OVERVIEW = "overview"
 COLUMNS = {
     "p50_ms": ("median ms", ".3f"),
     "p99_ms": ("p99 ms", ".3f"),
@@ -45,20 +46,11 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """What decides the speed: model, instruction sets, cores, last-level cache."""
-
-    model: str
-    flags: tuple[str, ...]
-    count: int
-    cache_bytes: int
-
-
-@dataclass(frozen=True)
 class Wanted:
     """A figure to hold the measured one against; never more than information.
 
-    In `scenario`, `slow` is wanted to take at least `at_least` times as long as `fast`;
+    In `scenario`, `slow` is wanted to take at least `at_least` times as long as `fast`,
+    or as many times as the first of `as_much_as` takes as long as the second;
     or `fast` to take at most `at_most` per unit, at most `us_more` microseconds more
     than `slow`, or at its p99 at most `tail` times as long as at its median. Where
     several are given, one is enough.
@@ -71,6 +63,7 @@ class Wanted:
     at_most: float | None = None
     us_more: float | None = None
     tail: float | None = None
+    as_much_as: tuple[str, str] | None = None
 
     def judge(self, present: Mapping[str, Any], per: str) -> dict[str, Any]:
         """Compare with the rows of who took part; `per` names the time of a unit.
@@ -79,13 +72,17 @@ class Wanted:
         is None where what was measured does not tell.
         """
         fast, slow = present.get(self.fast), present.get(self.slow or "")
-        ratio = slow["p50_ms"] / fast["p50_ms"] if fast and slow else None
+        ratio = _ratio(slow, fast)
         time = fast[per] if fast else None
         more = 1e3 * (fast["p50_ms"] - slow["p50_ms"]) if fast and slow else None
         tail = fast["p99_ms"] / fast["p50_ms"] if fast else None
         found = []
         if self.at_least is not None:
             found.append(None if ratio is None else ratio >= self.at_least)
+        other = None
+        if self.as_much_as is not None:
+            other = _ratio(*map(present.get, self.as_much_as))
+            found.append(None if ratio is None or other is None else ratio >= other)
         for measured, limit in (
             (time, self.at_most),
             (more, self.us_more),
@@ -100,27 +97,15 @@ class Wanted:
             "measured_time": time,
             "measured_more": more,
             "measured_tail": tail,
+            "measured_other": other,
             "holds": holds,
         }
 
 
-def describe_cpu() -> Cpu:
-    """Describe this machine's CPU, as far as it tells."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    first: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        first.setdefault(key.strip(), value.strip())
-    present = (first.get("flags") or first.get("Features") or "").split()
-    caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    sizes = [int(c.read_text().strip().removesuffix("K")) << 10 for c in caches]
-    return Cpu(
-        first.get("model name") or platform.processor() or platform.machine(),
-        tuple(flag for flag in FLAGS if flag in present),
-        os.cpu_count() or 1,
-        max(sizes, default=SOME_CACHE_BYTES),
-    )
+def _ratio(
+    slow: Mapping[str, Any] | None, fast: Mapping[str, Any] | None
+) -> float | None:
+    return slow["p50_ms"] / fast["p50_ms"] if fast and slow else None
 
 
 def summarize(
@@ -135,7 +120,7 @@ def summarize(
     """
     ours, scenario, padded = race.ours(), race.scenario, race.scenario.padded
     units = f"{scenario.unit}s".replace(" ", "_")
-    per = _per(scenario).replace(" ", "_")
+    per = _per(asdict(scenario)).replace(" ", "_")
     contestants: dict[str, dict[str, Any]] = {}
     for key, outcome in race.outcomes.items():
         if not isinstance(outcome, Outcome):
@@ -183,9 +168,31 @@ def summarize(
     }
 
 
-def show(race: Race, summary: Mapping[str, Any]) -> None:
-    """Print one scenario as a table, which Markdown shows too, and what is wanted."""
-    contestants, scenario = summary["contestants"], race.scenario
+def render(document: Mapping[str, Any]) -> str:
+    """Make of a run's JSON what the run printed."""
+    summaries = list(document["scenarios"].values())
+    parts = [head(document), *map(section, summaries), *overview(summaries)]
+    return "\n".join(parts) + "\n"
+
+
+def head(document: Mapping[str, Any]) -> str:
+    """Say what was run, when, where, and with which versions."""
+    cpu, isa = document["cpu"], document.get("isa")
+    versions = (f"{name} {version}" for name, version in document["versions"].items())
+    ours = f", ours in {isa}" if isa else ""
+    return (
+        f"# benchmarks.{document['benchmark']}\n\n"
+        f"{document['date']}, commit {document['commit']}\n"
+        f"{cpu['model']}, {' '.join(cpu['flags'])}, "
+        f"threads: {document['threads']}{ours}\n" + ", ".join(versions)
+    )
+
+
+def section(summary: Mapping[str, Any]) -> str:
+    """Lay one scenario out as a table, which Markdown shows too, and what is wanted."""
+    contestants = summary["contestants"]
+    plural = f"{summary['unit']}s".replace(" ", "_")
+    units, padding = summary[plural], summary.get(f"padded_{plural}")
     columns = {
         name: column
         for name, column in COLUMNS.items()
@@ -198,22 +205,61 @@ def show(race: Race, summary: Mapping[str, Any]) -> None:
             continue
         cells = (f"{c[n]:{f}}" if n in c else "" for n, (_, f) in columns.items())
         rows.append((key, c["what"], *cells))
-    padded = "" if scenario.padded is None else f" of {scenario.padded:,} with padding"
-    plural = "" if race.units == 1 else "s"
+    padded = "" if padding is None else f" of {padding:,} with padding"
     lines = [
-        f"\n## {scenario.name}: {scenario.about}\n",
-        f"{race.units:,.0f} {scenario.unit}{plural}{padded} a batch,"
-        f" {race.pool_size} batches in rotation\n",
+        f"\n## {summary['name']}: {summary['about']}\n",
+        f"{units:,.0f} {summary['unit']}{'' if units == 1 else 's'}{padded} a batch,"
+        f" {summary['batches']} batches in rotation\n",
         _table(rows),
         *([""] if summary["wanted"] else []),
-        *(_sentence(w, _per(scenario)) for w in summary["wanted"]),
+        *(_sentence(w, _per(summary)) for w in summary["wanted"]),
     ]
-    print("\n".join(lines), flush=True)
+    return "\n".join(lines)
 
 
-def _per(scenario: Scenario) -> str:
+def overview(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lay several scenarios out as one table: ours, the fastest rival, the ceiling.
+
+    Nothing, for a single scenario.
+    """
+    if len(summaries) < 2:
+        return []
+    everyone = dict.fromkeys(key for s in summaries for key in _times(s))
+    ours = [key for key in everyone if key.startswith("ours")]
+    copies = [key for key in everyone if is_named(key, COPY)]
+    rows = [
+        ("scenario", "median", *ours, "fastest rival", "of it", "its / ours", *copies)
+    ]
+    slower: list[str] = []
+    for s in summaries:
+        times = _times(s)
+        own = times.get(s["compared_with"])
+        rivals = [key for key in times if key not in {*ours, *copies, "ceiling"}]
+        best = min(rivals, key=lambda key: times[key], default=None)
+        cells = [f"{times[key]:.2f}" if key in times else "" for key in ours]
+        cells += ["", "", ""] if best is None else [best, f"{times[best]:.2f}", ""]
+        if own is not None and best is not None:
+            cells[-1] = f"{times[best] / own:.2f}"
+            if times[best] < own:
+                pair = f"{best} / {s['compared_with']}"
+                slower.append(f"{s['name']} ({pair}: {cells[-1]})")
+        cells += [f"{times[key]:.2f}" if key in times else "" for key in copies]
+        rows.append((s["name"], _per(s), *cells))
+    lines = [f"\n## {OVERVIEW}: all scenarios in short\n", _table(rows)]
+    if slower:
+        lines.append(f"\n- a rival is faster in: {', '.join(slower)}")
+    return ["\n".join(lines)]
+
+
+def _times(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the time of a unit of all who took part."""
+    per = _per(summary).replace(" ", "_")
+    return {k: c[per] for k, c in summary["contestants"].items() if per in c}
+
+
+def _per(summary: Mapping[str, Any]) -> str:
     """Name the time of a unit, such as "ns per key"."""
-    return f"{scenario.time_unit} per {scenario.unit}"
+    return f"{summary['time_unit']} per {summary['unit']}"
 
 
 def _sentence(figure: Mapping[str, Any], per: str) -> str:
@@ -226,10 +272,17 @@ def _sentence(figure: Mapping[str, Any], per: str) -> str:
         (f"us of {fast} above {slow}", "measured_more", "us_more", "at most"),
         (f"p99 / median of {fast}", "measured_tail", "tail", "at most"),
     ):
-        if figure[limit] is not None:
+        if figure.get(limit) is not None:
             value = figure[measured]
             got = "not measured" if value is None else f"{value:.2f}"
             clauses.append(f"{what}: {got}, wanted {rule} {figure[limit]:g}")
+    if figure.get("as_much_as") is not None:
+        value, other = figure["measured"], figure["measured_other"]
+        got, as_much = (
+            "not measured" if x is None else f"{x:.2f}" for x in (value, other)
+        )
+        like = " / ".join(figure["as_much_as"])
+        clauses.append(f"{slow} / {fast}: {got}, wanted as much as {like}: {as_much}")
     verdict = {True: ": holds", False: ": does not hold", None: ""}[figure["holds"]]
     return f"- {', or '.join(clauses)}{verdict}"
 
@@ -248,32 +301,18 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def describe_run(packages: Iterable[str]) -> dict[str, Any]:
-    """Tell what a figure must travel with: commit, date, machine, versions."""
-    versions = {"python": platform.python_version()}
-    for name in ("din-infer", "numpy", *packages):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "commit": _commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": asdict(describe_cpu()),
-        "versions": versions,
-    }
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("json", type=Path, metavar="FILE", help="what --json wrote")
+    text = parser.parse_args(argv).json.read_text(encoding="utf-8")
+    print(render(json.loads(text)), end="")
+    return 0
 
 
-def _commit() -> str:
-    """Name the commit, with "-dirty" when files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(
-            [*git, "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            check=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,8 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.graphs import Sizes
+from benchmarks.machine import describe_run
 from benchmarks.online import draw, open_subject
-from benchmarks.report import describe_run
 from din_infer import Predictor
 
 __all__ = ["main", "resident_bytes"]

@@ -23,13 +23,13 @@ enum { DIN_BLOCK = 256 };
 #define DIN_PREFETCH(address) ((void)(address))
 #endif
 
-/* @pre keys[i] holds sizes[i] >= 0 bytes; 0 <= n <= DIN_BLOCK */
+/*
+ * @pre keys[i] holds sizes[i] >= 0 bytes; 0 <= n <= DIN_BLOCK; all bytes from any key
+ *      that lies before `end` up to there may be read, if it is not NULL
+ */
 typedef void din_hash_keys_fn(const uint8_t *const *keys, const int64_t *sizes,
-                              int64_t n, uint64_t seed, uint64_t *hashes);
-
-/* Hash the n keys between n + 1 offsets, which need not be aligned. @pre they rise */
-typedef void din_hash_strings_fn(const uint8_t *bytes, const void *offsets, int64_t n,
-                                 uint64_t seed, uint64_t *hashes);
+                              int64_t n, const uint8_t *end, uint64_t seed,
+                              uint64_t *hashes);
 
 /* Hash each key's 8 little-endian bytes. */
 typedef void din_hash_ints_fn(const int64_t *keys, int64_t n, uint64_t seed,
@@ -38,8 +38,6 @@ typedef void din_hash_ints_fn(const int64_t *keys, int64_t n, uint64_t seed,
 typedef struct {
   const char *name;
   din_hash_keys_fn *hash_keys[DIN_NUM_HASHES];
-  din_hash_strings_fn *hash_strings32[DIN_NUM_HASHES]; /* offsets int32 */
-  din_hash_strings_fn *hash_strings64[DIN_NUM_HASHES]; /* offsets int64 */
   din_hash_ints_fn *hash_ints[DIN_NUM_HASHES];
 
   /* @pre reduction was prepared. ids may be the hashes themselves. */

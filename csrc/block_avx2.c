@@ -7,8 +7,6 @@
 #define DIN_VECTOR_BYTES 32
 #define ISA_SYMBOL din_block_avx2
 #define ISA_NAME "avx2"
-#define LANES_OF_ISA 16
-#define INTS_BESIDE 3
 #include "block_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop

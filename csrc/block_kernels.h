@@ -1,8 +1,7 @@
 /*
  * Blocks of keys for one instruction set: included once by each block_<isa>.c.
  *
- * ISA_NAME, ISA_SYMBOL; LANES_OF_ISA is 1 or 16. INTS_BESIDE is how many integers the
- * scalar units hash while the vector units hash 16 (0: they would not keep up).
+ * ISA_NAME, ISA_SYMBOL; DIN_VECTOR_BYTES where it has vectors.
  */
 #include <stddef.h>
 
@@ -12,155 +11,108 @@
 #include "hash_lanes.h"
 
 #define LANES 1
-#include "hash_short.h"
-#if LANES_OF_ISA == 16
-#define LANES 16
-#include "hash_short.h"
+#include "hashes.h"
+#if defined(DIN_VECTOR_BYTES)
+#define LANES v
+#include "hashes.h"
 #endif
 
 /* ---------------------------------------------------------------------------- keys */
 
-typedef uint64_t short_1(din_places, int64_t, uint64_t);
-typedef uint64_t whole(const uint8_t *, int64_t, uint64_t);
+#if defined(DIN_VECTOR_BYTES)
+enum { GROUPS = din_groups_v, STEP = GROUPS * DIN_LANES };
 
-#if LANES_OF_ISA == 16
-typedef din_lanes_16 short_16(din_places, int64_t, uint64_t);
-typedef void equal(const uint8_t *const *keys, int64_t size, int64_t n, uint64_t seed,
-                   uint64_t *hashes);
-
-/* Hash n keys of `size` bytes each. */
-DIN_INLINE void hash_equal(din_places keys, int64_t size, int64_t n, uint64_t seed,
-                           uint64_t *hashes, short_1 *one, short_16 *sixteen) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    din_put_16(hashes + i, sixteen(din_from(keys, i), size, seed));
-  }
-  if (n - i > 3) {
-    const uint8_t *rest[16];
-    uint64_t out[16];
-    for (int64_t k = 0; k < 16; ++k) {
-      rest[k] = din_place(keys, i + k < n ? i + k : n - 1);
-    }
-    din_put_16(out, sixteen(din_places_at(rest), size, seed));
-    for (int64_t k = 0; i < n; ++i, ++k) hashes[i] = out[k];
-  }
-  for (; i < n; ++i) hashes[i] = one(din_from(keys, i), size, seed);
-}
+enum { FEW = 3 }; /* keys behind the last STEP that are hashed one at a time */
 
 /*
- * Hash keys of many lengths: short ones of one length together (a counting sort), long
- * ones as they come, so that their bytes are read in order.
- *
- * Each key has one of WAYS counters of its length in turn, so that keys of one length
- * in a row do not wait for each other's counter.
+ * Where one of STEP keys has more than bounds[0] bytes, lanes pay if all have more than
+ * bounds[1], and none more than 8 times the average: else they wait, for the longest or
+ * for steps that are not theirs. ns a key, lanes / one at a time: AVX-512, 100 to 299
+ * bytes: XXH64 24 / 44, MurmurHash3 34 / 65, XXH3 46 / 36; 40 to 100: FarmHash 29 / 18.
+ * AVX2, 36 bytes: XXH64 15 / 10, XXH3 11 / 8, FarmHash 12 / 9, MurmurHash3 13 / 14.
  */
-static void hash_mixed(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
-                       uint64_t seed, uint64_t *hashes, equal *short_keys, whole *any,
-                       int64_t longest) {
-  enum { WAYS = 4, CLASSES = 34 };
-  const uint8_t *sorted[DIN_BLOCK];
-  uint64_t sorted_hashes[DIN_BLOCK];
-  uint16_t order[DIN_BLOCK];
-  uint8_t classes[DIN_BLOCK];
-  uint16_t next[CLASSES][WAYS] = {{0}};
-  int64_t num_long = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const int is_long = sizes[i] > longest;
-    classes[i] = (uint8_t)(is_long ? longest + 1 : sizes[i]);
-    num_long += is_long;
-    DIN_PREFETCH(keys[i]); /* in the order in which they lie */
+#if DIN_VECTOR_BYTES == 64
+#define BOUNDS(most, least, most_of_avx2) most, least
+#else
+#define BOUNDS(most, least, most_of_avx2) most_of_avx2, INT64_MAX
+#endif
+DIN_INLINE int is_uneven(const int64_t *sizes, int64_t least) {
+  int64_t longest = 0, shortest = INT64_MAX, sum = 0;
+  for (int i = 0; i < STEP; ++i) {
+    longest = sizes[i] > longest ? sizes[i] : longest;
+    shortest = sizes[i] < shortest ? sizes[i] : shortest;
+    sum += sizes[i];
   }
-  for (int64_t i = 0; num_long > 0 && i < n; ++i) {
-    if (sizes[i] > longest) hashes[i] = any(keys[i], sizes[i], seed);
-  }
-  if (num_long == n) return;
-  for (int64_t i = 0; i < n; ++i) next[classes[i]][i % WAYS] += 1;
-  uint16_t sum = 0;
-  for (int64_t size = 0; size <= longest + 1; ++size) {
-    for (int64_t way = 0; way < WAYS; ++way) {
-      const uint16_t count = next[size][way];
-      next[size][way] = sum;
-      sum = (uint16_t)(sum + count);
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    const uint16_t at = next[classes[i]][i % WAYS]++;
-    sorted[at] = keys[i];
-    order[at] = (uint16_t)i;
-  }
-  int64_t from = 0;
-  for (int64_t size = 0; size <= longest; ++size) {
-    const int64_t end = next[size][WAYS - 1];
-    if (end > from) {
-      short_keys(sorted + from, size, end - from, seed, sorted_hashes + from);
-    }
-    from = end;
-  }
-  for (int64_t i = 0; i < from; ++i) hashes[order[i]] = sorted_hashes[i];
+  return longest > sum / STEP * 8 || shortest <= least;
 }
 
-static void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
-                      uint64_t seed, uint64_t *hashes, equal *short_keys, whole *any,
-                      int64_t longest) {
-  int64_t differ = 0;
-  for (int64_t i = 0; i < n; ++i) differ |= sizes[i] ^ sizes[0];
-  if (n > 0 && differ == 0 && sizes[0] <= longest) {
-    short_keys(keys, sizes[0], n, seed, hashes);
-  } else {
-    hash_mixed(keys, sizes, n, seed, hashes, short_keys, any, longest);
+/* STEP keys at once; returns whether they were. */
+#define DEFINE_STEP(name, type, count, put, bounds)                            \
+  DIN_INLINE int step_##name(const uint8_t *const *keys, const int64_t *sizes, \
+                             uint64_t end, uint64_t seed, uint64_t *hashes) {  \
+    const int64_t limits[2] = {bounds};                                        \
+    din_lanes_v p[GROUPS], n[GROUPS];                                          \
+    din_mask_v is_near[GROUPS], is_long[GROUPS];                               \
+    type h[GROUPS];                                                            \
+    for (int g = 0; g < GROUPS; ++g) {                                         \
+      p[g] = din_get(keys + g * DIN_LANES);                                    \
+      n[g] = din_get(sizes + g * DIN_LANES);                                   \
+      is_near[g] = din_above_v(p[g] + n[g] + 32 - end, 0);                     \
+      is_long[g] = din_above_v(n[g], limits[0]);                               \
+    }                                                                          \
+    if (din_any_v(is_long) && is_uneven(sizes, limits[1])) return 0;           \
+    din_##name##_v(p, n, !din_any_v(is_near), seed, h);                        \
+    for (int g = 0; g < count; ++g) put(hashes + g * (STEP / (count)), h[g]);  \
+    return 1;                                                                  \
   }
-}
+DEFINE_STEP(xxh64, din_lanes_v, GROUPS, din_put, BOUNDS(128, 0, 32))
+DEFINE_STEP(xxh3, din_lanes_v, GROUPS, din_put, BOUNDS(128, 240, 32))
+DEFINE_STEP(farmhash, din_lanes_v, GROUPS, din_put, BOUNDS(64, 64, 32))
+DEFINE_STEP(murmur3, din_halves_v, (GROUPS / 2), din_put_halves, BOUNDS(128, 0, 64))
 
-/* Whether keys between offsets, at least one, are all as long as the first. */
-#define DEFINE_ARE_EQUAL(bits)                                                        \
-  static int are_equal##bits(const void *offsets, int64_t n) {                        \
-    const int##bits##_t size =                                                        \
-        (int##bits##_t)(din_read_i##bits(offsets, 1) - din_read_i##bits(offsets, 0)); \
-    int##bits##_t differ = 0;                                                         \
-    for (int64_t i = 0; i < n; ++i) {                                                 \
-      differ |= (int##bits##_t)(din_read_i##bits(offsets, i + 1) -                    \
-                                din_read_i##bits(offsets, i)) ^                       \
-                size;                                                                 \
-    }                                                                                 \
-    return differ == 0;                                                               \
-  }
-DEFINE_ARE_EQUAL(32)
-DEFINE_ARE_EQUAL(64)
-
-#define DEFINE_SHORT_KEYS(name)                                                       \
-  DIN_NOINLINE void equal_##name(const uint8_t *const *keys, int64_t size, int64_t n, \
-                                 uint64_t seed, uint64_t *hashes) {                   \
-    hash_equal(din_places_at(keys), size, n, seed, hashes, din_##name##_1,            \
-               din_##name##_16);                                                      \
-  }                                                                                   \
-  DIN_NOINLINE void equal_every_##name(const uint8_t *base, int64_t size, int64_t n,  \
-                                       uint64_t seed, uint64_t *hashes) {             \
-    hash_equal(din_places_every(base, size), size, n, seed, hashes, din_##name##_1,   \
-               din_##name##_16);                                                      \
-  }
-#define SHORT_KEYS(name) equal_##name
-#define HASH_EQUAL_STRINGS(name, bits, longest)                 \
-  if (n > 0 && are_equal##bits(offsets, n)) {                   \
-    const int64_t begin = din_read_i##bits(offsets, 0);         \
-    const int64_t size = din_read_i##bits(offsets, 1) - begin;  \
-    if (size <= longest) {                                      \
-      equal_every_##name(bytes + begin, size, n, seed, hashes); \
-      return;                                                   \
-    }                                                           \
+#define HASH_STEPS(name)                                              \
+  const uint8_t *few_keys[STEP];                                      \
+  int64_t few_sizes[STEP];                                            \
+  uint64_t few_hashes[STEP];                                          \
+  for (; i + STEP <= n; i += STEP) {                                  \
+    if (!step_##name(keys + i, sizes + i, end, seed, hashes + i)) {   \
+      each_##name(keys + i, sizes + i, STEP, end, seed, hashes + i);  \
+    }                                                                 \
+  }                                                                   \
+  if (n - i > FEW) {                                                  \
+    for (int64_t k = 0; k < STEP; ++k) {                              \
+      few_keys[k] = i + k < n ? keys[i + k] : din_zeros;              \
+      few_sizes[k] = i + k < n ? sizes[i + k] : 0;                    \
+    }                                                                 \
+    if (step_##name(few_keys, few_sizes, end, seed, few_hashes)) {    \
+      for (int64_t k = 0; i < n; ++i, ++k) hashes[i] = few_hashes[k]; \
+    }                                                                 \
   }
 #else
-DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int64_t n,
-                          uint64_t seed, uint64_t *hashes, short_1 *one, whole *any,
-                          int64_t longest) {
-  for (int64_t i = 0; i < n; ++i) {
-    hashes[i] = sizes[i] <= longest ? one(din_places_at(keys + i), sizes[i], seed)
-                                    : any(keys[i], sizes[i], seed);
-  }
-}
-#define DEFINE_SHORT_KEYS(name)
-#define SHORT_KEYS(name) din_##name##_1
-#define HASH_EQUAL_STRINGS(name, bits, longest)
+#define HASH_STEPS(name)
 #endif
+#define DEFINE_KEYS(name, type)                                                        \
+  DIN_NOINLINE void each_##name(const uint8_t *const *keys, const int64_t *sizes,      \
+                                int64_t n, uint64_t end, uint64_t seed,                \
+                                uint64_t *hashes) {                                    \
+    for (int64_t i = 0; i < n; ++i) {                                                  \
+      const uint64_t p = (uintptr_t)keys[i], size = (uint64_t)sizes[i];                \
+      type h;                                                                          \
+      din_##name##_1(&p, &size, p + size + 32 <= end, seed, &h);                       \
+      hashes[i] = h;                                                                   \
+    }                                                                                  \
+  }                                                                                    \
+  static void keys_##name(const uint8_t *const *keys, const int64_t *sizes, int64_t n, \
+                          const uint8_t *limit, uint64_t seed, uint64_t *hashes) {     \
+    const uint64_t end = (uintptr_t)limit;                                             \
+    int64_t i = 0;                                                                     \
+    HASH_STEPS(name)                                                                   \
+    each_##name(keys + i, sizes + i, n - i, end, seed, hashes + i);                    \
+  }
+DEFINE_KEYS(xxh64, uint64_t)
+DEFINE_KEYS(xxh3, uint64_t)
+DEFINE_KEYS(murmur3, uint32_t)
+DEFINE_KEYS(farmhash, uint64_t)
 
 #define DEFINE_READ_KEYS(bits)                                                      \
   static void read_keys##bits(const uint8_t *bytes, const void *offsets, int64_t n, \
@@ -174,61 +126,35 @@ DIN_INLINE void hash_keys(const uint8_t *const *keys, const int64_t *sizes, int6
 DEFINE_READ_KEYS(32)
 DEFINE_READ_KEYS(64)
 
-#define DEFINE_STRINGS(name, bits, longest)                                        \
-  static void strings##bits##_##name(const uint8_t *bytes, const void *offsets,    \
-                                     int64_t n, uint64_t seed, uint64_t *hashes) { \
-    const uint8_t *keys[DIN_BLOCK];                                                \
-    int64_t sizes[DIN_BLOCK];                                                      \
-    HASH_EQUAL_STRINGS(name, bits, longest)                                        \
-    read_keys##bits(bytes, offsets, n, keys, sizes);                               \
-    keys_##name(keys, sizes, n, seed, hashes);                                     \
-  }
-#define DEFINE_KEYS(name, longest)                                                     \
-  DEFINE_SHORT_KEYS(name)                                                              \
-  static void keys_##name(const uint8_t *const *keys, const int64_t *sizes, int64_t n, \
-                          uint64_t seed, uint64_t *hashes) {                           \
-    hash_keys(keys, sizes, n, seed, hashes, SHORT_KEYS(name), din_hash_long_##name,    \
-              longest);                                                                \
-  }                                                                                    \
-  DEFINE_STRINGS(name, 32, longest)                                                    \
-  DEFINE_STRINGS(name, 64, longest)
-DEFINE_KEYS(xxh64, 31)
-DEFINE_KEYS(xxh3, 32)
-DEFINE_KEYS(murmur3, 32)
-DEFINE_KEYS(farmhash, 32)
-
 /* ------------------------------------------------------------------------- integers */
 
-#if LANES_OF_ISA == 16
-#define DEFINE_INTS(name)                                                       \
-  static void ints_##name(const int64_t *keys, int64_t n, uint64_t seed,        \
-                          uint64_t *hashes) {                                   \
-    enum { STEP = 16 + INTS_BESIDE };                                           \
-    int64_t i = 0;                                                              \
-    for (; i + STEP <= n; i += STEP) {                                          \
-      uint64_t beside[INTS_BESIDE + 1];                                         \
-      for (int64_t k = 0; k < INTS_BESIDE; ++k) {                               \
-        beside[k] = din_##name##_int_1((uint64_t)keys[i + 16 + k], seed);       \
-      }                                                                         \
-      const din_lanes_16 h = din_##name##_int_16(din_get_16(keys + i), seed);   \
-      din_put_16(hashes + i, h);                                                \
-      for (int64_t k = 0; k < INTS_BESIDE; ++k) hashes[i + 16 + k] = beside[k]; \
-    }                                                                           \
-    for (; i < n; ++i) hashes[i] = din_##name##_int_1((uint64_t)keys[i], seed); \
+#if defined(DIN_VECTOR_BYTES)
+#define INTS_OF_VECTORS(name)                                         \
+  for (; i + DIN_LANES <= n; i += DIN_LANES) {                        \
+    din_put(hashes + i, din_##name##_int_v(din_get(keys + i), seed)); \
+  }
+#define INTS_OF_HALVES(name)                                                        \
+  for (; i + 2 * DIN_LANES <= n; i += 2 * DIN_LANES) {                              \
+    const din_lanes_v pair[2] = {din_get(keys + i), din_get(keys + i + DIN_LANES)}; \
+    din_put_halves(hashes + i, din_##name##_int_v(pair, seed));                     \
   }
 #else
-#define DEFINE_INTS(name)                                                \
+#define INTS_OF_VECTORS(name)
+#define INTS_OF_HALVES(name)
+#endif
+#define DEFINE_INTS(name, vectors, one)                                  \
   static void ints_##name(const int64_t *keys, int64_t n, uint64_t seed, \
                           uint64_t *hashes) {                            \
-    for (int64_t i = 0; i < n; ++i) {                                    \
-      hashes[i] = din_##name##_int_1((uint64_t)keys[i], seed);           \
+    int64_t i = 0;                                                       \
+    vectors(name) for (; i < n; ++i) {                                   \
+      const uint64_t key = (uint64_t)keys[i];                            \
+      hashes[i] = din_##name##_int_1(one, seed);                         \
     }                                                                    \
   }
-#endif
-DEFINE_INTS(xxh64)
-DEFINE_INTS(xxh3)
-DEFINE_INTS(murmur3)
-DEFINE_INTS(farmhash)
+DEFINE_INTS(xxh64, INTS_OF_VECTORS, key)
+DEFINE_INTS(xxh3, INTS_OF_VECTORS, key)
+DEFINE_INTS(murmur3, INTS_OF_HALVES, &key)
+DEFINE_INTS(farmhash, INTS_OF_VECTORS, key)
 
 /* ------------------------------------------------------------------------- reduction */
 
@@ -237,7 +163,20 @@ DIN_INLINE uint64_t reduce_1(uint64_t h, const din_reduction *r) {
   return rest >= r->divisor ? rest - r->divisor : rest;
 }
 
-#if LANES_OF_ISA == 16
+DIN_INLINE uint64_t signed32_1(uint64_t h) {
+  return h >> 31 & 1 ? h | ~(uint64_t)DIN_LOW32 : h & DIN_LOW32;
+}
+DIN_INLINE uint64_t absolute_1(uint64_t h) {
+  h &= DIN_LOW32;
+  return h >> 31 ? ((uint64_t)1 << 32) - h : h;
+}
+/* The remainder of a signed h that is never negative; m is that of its 64 bits. */
+DIN_INLINE uint64_t floored_1(uint64_t h, uint64_t m, const din_reduction *r) {
+  if (!(h >> 63)) return m;
+  return m >= r->wrap ? m - r->wrap : m + (r->divisor - r->wrap);
+}
+
+#if defined(DIN_VECTOR_BYTES)
 /*
  * h modulo a divisor below 2^30.
  *
@@ -245,33 +184,40 @@ DIN_INLINE uint64_t reduce_1(uint64_t h, const din_reduction *r) {
  * than 3 of its upper half, so the quotient is at most 3 too small (1 more by
  * Barrett's), and what is left, below 4 * divisor, fits 32 bits.
  */
-DIN_INLINE din_lanes_16 reduce_16(din_lanes_16 h, const din_reduction *r) {
-  const uint64_t d = r->divisor;
-  const din_lanes_16 high = din_right_16(h, 32);
-  const din_lanes_16 quotient = din_add_16(
-      din_mul32x32_16(high, r->multiplier >> 32),
-      din_add_16(din_right_16(din_mul32x32_16(h, r->multiplier >> 32), 32),
-                 din_right_16(din_mul32x32_16(high, r->multiplier & DIN_LOW32), 32)));
+DIN_INLINE din_lanes_v reduce_v(din_lanes_v h, const din_reduction *r) {
+  const din_lanes_v d = din_same_v(r->divisor);
+  const din_lanes_v low = din_same_v(r->multiplier), high = low >> 32;
+  const din_lanes_v quotient = din_mul32_v(h >> 32, high) +
+                               (din_mul32_v(h, high) >> 32) +
+                               (din_mul32_v(h >> 32, low) >> 32);
   /* of differences the low 32 bits are enough; what is above them is not looked at */
-  const din_lanes_16 product = din_mul32x32_16(quotient, d);
-  din_lanes_16 rest = din_sub_16(h, product);
-  rest = din_min32_16(rest, din_sub_16(rest, din_same_16(2 * d)));
-  rest = din_min32_16(rest, din_sub_16(rest, din_same_16(d)));
-  return din_and_16(rest, DIN_LOW32);
+  din_lanes_v rest = h - din_mul32_v(quotient, d);
+  rest = din_min32(rest, rest - 2 * d);
+  rest = din_min32(rest, rest - d);
+  return rest & DIN_LOW32;
 }
-#define REDUCE_LOOP(h16, id16, h1, id1)                \
-  do {                                                 \
-    if (r->divisor < (uint64_t)1 << 30) {              \
-      for (; i + 16 <= n; i += 16) {                   \
-        const din_lanes_16 h = din_get_16(hashes + i); \
-        const din_lanes_16 m = reduce_16(h16, r);      \
-        din_put_16(ids + i, id16);                     \
-      }                                                \
-    }                                                  \
-    REDUCE_REST(h1, id1);                              \
+DIN_INLINE din_lanes_v signed32_v(din_lanes_v h) {
+  const din_lanes_v sign = din_same_v((uint64_t)1 << 31);
+  return ((h & DIN_LOW32) ^ sign) - sign;
+}
+DIN_INLINE din_lanes_v floored_v(din_lanes_v h, din_lanes_v m, const din_reduction *r) {
+  const din_lanes_v shifted = m + (r->divisor - r->wrap);
+  const din_lanes_v floored = din_min32(shifted, shifted - r->divisor) & DIN_LOW32;
+  return din_choose_v(din_above_v(h, -1), m, floored);
+}
+#define REDUCE_LOOP(h_v, id_v, h1, id1)            \
+  do {                                             \
+    if (r->divisor < (uint64_t)1 << 30) {          \
+      for (; i + DIN_LANES <= n; i += DIN_LANES) { \
+        const din_lanes_v h = din_get(hashes + i); \
+        const din_lanes_v m = reduce_v(h_v, r);    \
+        din_put(ids + i, id_v);                    \
+      }                                            \
+    }                                              \
+    REDUCE_REST(h1, id1);                          \
   } while (0)
 #else
-#define REDUCE_LOOP(h16, id16, h1, id1) REDUCE_REST(h1, id1)
+#define REDUCE_LOOP(h_v, id_v, h1, id1) REDUCE_REST(h1, id1)
 #endif
 #define REDUCE_REST(h1, id1)            \
   for (; i < n; ++i) {                  \
@@ -287,26 +233,21 @@ static void reduce(const uint64_t *hashes, int64_t n, const din_reduction *reduc
   int64_t i = 0;
   switch (r->kind) {
     case DIN_REDUCE_OFFSET:
-      REDUCE_LOOP(h, din_add_16(m, din_same_16(1)), h, m + 1);
+      REDUCE_LOOP(h, m + 1, h, m + 1);
       break;
     case DIN_REDUCE_MOD:
       REDUCE_LOOP(h, m, h, m);
       break;
     case DIN_REDUCE_PMOD:
-      for (; i < n; ++i) {
-        uint64_t h = hashes[i];
-        if (r->is_signed32 && h >> 31) h |= ~(uint64_t)DIN_LOW32;
-        const uint64_t m = reduce_1(h, r);
-        const uint64_t floored =
-            m >= r->wrap ? m - r->wrap : m + (r->divisor - r->wrap);
-        ids[i] = (int64_t)(h >> 63 ? floored : m);
+      if (r->is_signed32) {
+        REDUCE_LOOP(signed32_v(h), floored_v(signed32_v(h), m, r), signed32_1(h),
+                    floored_1(signed32_1(h), m, r));
+      } else {
+        REDUCE_LOOP(h, floored_v(h, m, r), h, floored_1(h, m, r));
       }
       break;
     case DIN_REDUCE_ABS:
-      for (; i < n; ++i) {
-        const uint64_t low = hashes[i] & DIN_LOW32;
-        ids[i] = (int64_t)reduce_1(low >> 31 ? ((uint64_t)1 << 32) - low : low, r);
-      }
+      REDUCE_LOOP(din_min32(h, 0 - h) & DIN_LOW32, m, absolute_1(h), m);
       break;
     default:
       if (hashes != (const uint64_t *)ids) {
@@ -345,11 +286,15 @@ DEFINE_HIGHEST(32)
 DEFINE_HIGHEST(64)
 
 static void write_row(const int64_t *ids, int64_t count, int64_t width, int64_t *out) {
-#if LANES_OF_ISA == 16
+#if defined(DIN_VECTOR_BYTES)
   /* No branch depends on the count, which differs from row to row. */
+  static const int64_t numbers[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   int64_t i = 0;
-  for (; i + DIN_VECTOR_LANES <= width; i += DIN_VECTOR_LANES) {
-    din_put_vector(out + i, din_get_vector(ids + i) & din_before(count - i));
+  while (width >= DIN_LANES && i < width) {
+    if (i + DIN_LANES > width) i = width - DIN_LANES; /* some once more */
+    const din_signed_v is_inside = (din_signed_v)din_get(numbers) < count - i;
+    din_put(out + i, din_get(ids + i) & (din_lanes_v)is_inside);
+    i += DIN_LANES;
   }
   for (; i < width; ++i) out[i] = ids[i] & -(int64_t)(i < count);
 #else
@@ -361,8 +306,6 @@ static void write_row(const int64_t *ids, int64_t count, int64_t width, int64_t 
 const din_block_isa ISA_SYMBOL = {
     ISA_NAME,
     {keys_xxh64, keys_xxh3, keys_murmur3, keys_farmhash},
-    {strings32_xxh64, strings32_xxh3, strings32_murmur3, strings32_farmhash},
-    {strings64_xxh64, strings64_xxh3, strings64_murmur3, strings64_farmhash},
     {ints_xxh64, ints_xxh3, ints_murmur3, ints_farmhash},
     reduce,
     read_keys32,

@@ -35,8 +35,7 @@ typedef struct {
 /*
  * Elements on their way: only the arrays that the encoder reads are filled.
  *
- * `numbers` is `ints`, or the column itself where it lies as wanted; `strings`, from
- * `first_string` on, stands for keys and sizes when it is not NULL. `valid` holds only
+ * `numbers` is `ints`, or the column itself where it lies as wanted. `valid` holds only
  * when `masked`, and `wide`, an integer's way out of int64, when `has_wide`. A fault is
  * met at position `bad`; what stands before it is good.
  */
@@ -48,11 +47,10 @@ typedef struct {
   int32_t masked;
   int32_t has_wide;
   run runs[DIN_BLOCK];
-  const din_values *strings;
-  int64_t first_string;
   const uint8_t *keys[DIN_BLOCK];
   int64_t sizes[DIN_BLOCK];
   uint64_t seeds[DIN_BLOCK];
+  const uint8_t *end; /* of the bytes in which all keys lie, or NULL */
   const int64_t *numbers;
   int64_t ints[DIN_BLOCK];
   double floats[DIN_BLOCK];
@@ -197,19 +195,20 @@ static int read_int64_block(const din_values *v, int64_t first, int64_t n, int64
 }
 
 /* Where n keys lie; a null view may point anywhere, so it is not looked at. Without
- * bytes all keys are empty. */
-static void read_keys(const din_values *v, const din_block_isa *isa, int64_t first,
-                      int64_t n, const uint8_t **keys, int64_t *sizes,
-                      uint8_t (*texts)[DIN_UUID_LETTERS]) {
+ * bytes all keys are empty. Returns the end of the bytes in which the keys lie, NULL
+ * where they do not lie in one piece. */
+static const uint8_t *read_keys(const din_values *v, const din_block_isa *isa,
+                                int64_t first, int64_t n, const uint8_t **keys,
+                                int64_t *sizes, uint8_t (*texts)[DIN_UUID_LETTERS]) {
   const int64_t at = first + v->offset;
   const int has_offsets = v->type == DIN_BYTES32 || v->type == DIN_BYTES64;
   switch (has_offsets && v->bytes == NULL ? DIN_NULL : v->type) {
     case DIN_BYTES32:
       isa->read_keys32(v->bytes, (const uint8_t *)v->data + at * 4, n, keys, sizes);
-      break;
+      return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES64:
       isa->read_keys64(v->bytes, (const uint8_t *)v->data + at * 8, n, keys, sizes);
-      break;
+      return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES_VIEW:
       for (int64_t i = 0; i < n; ++i) {
         const int is_null = v->validity != NULL && !din_bit(v->validity, at + i);
@@ -224,7 +223,7 @@ static void read_keys(const din_values *v, const din_block_isa *isa, int64_t fir
         keys[i] = (const uint8_t *)v->data + (at + i) * v->width;
         sizes[i] = v->width;
       }
-      break;
+      return keys[n - 1] + v->width;
     case DIN_UUID_TEXT:
       for (int64_t i = 0; i < n; ++i) {
         din_format_uuid((const uint8_t *)v->data + (at + i) * DIN_UUID_BYTES, texts[i]);
@@ -239,6 +238,7 @@ static void read_keys(const din_values *v, const din_block_isa *isa, int64_t fir
       }
       break;
   }
+  return NULL;
 }
 
 /*
@@ -284,7 +284,9 @@ static void read_plain(block *b, const din_values *v, const din_encoder *e,
   }
   read_validity(v, first, n, valid);
   if (e->reads == DIN_READS_BYTES) {
-    read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at, b->texts + at);
+    const uint8_t *end =
+        read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at, b->texts + at);
+    if (end > b->end) b->end = end;
   } else {
     /* a hash has a key for NaN */
     const int is_nan_null = is_float && e->type != DIN_ENCODE_HASH;
@@ -315,6 +317,7 @@ static void read_coded(block *b, const din_column *c, const din_encoder *e,
       read_plain(b, &c->dictionary, e, indices[i], 1, at + i);
     }
   }
+  b->end = NULL; /* the keys of nulls lie elsewhere */
 }
 
 /* ------------------------------------------------------------------------- encoding */
@@ -341,10 +344,10 @@ static int32_t hash_of(const din_encoder *e) {
 }
 
 static void hash_keys(const din_encoder *e, const uint8_t *const *keys,
-                      const int64_t *sizes, int64_t n, uint64_t seed,
-                      uint64_t *hashes) {
+                      const int64_t *sizes, int64_t n, const uint8_t *end,
+                      uint64_t seed, uint64_t *hashes) {
   if (hash_of(e) < DIN_NUM_HASHES) {
-    e->isa->hash_keys[hash_of(e)](keys, sizes, n, seed, hashes);
+    e->isa->hash_keys[hash_of(e)](keys, sizes, n, end, seed, hashes);
     return;
   }
   for (int64_t i = 0; i < n; ++i) {
@@ -353,11 +356,13 @@ static void hash_keys(const din_encoder *e, const uint8_t *const *keys,
 }
 
 /* Hash each key by its own seed; a null has the hash of its seed: none. */
-static void hash_seeded(block *b, const din_encoder *e, uint64_t *hashes) {
+static void hash_seeded(block *b, const din_encoder *e, const uint8_t *end,
+                        uint64_t *hashes) {
   for (int64_t first = 0, stop; first < b->n; first = stop) {
     const uint64_t seed = b->seeds[first];
     for (stop = first + 1; stop < b->n && b->seeds[stop] == seed;) ++stop;
-    hash_keys(e, b->keys + first, b->sizes + first, stop - first, seed, hashes + first);
+    hash_keys(e, b->keys + first, b->sizes + first, stop - first, end, seed,
+              hashes + first);
   }
   for (int64_t i = 0; b->masked && i < b->n; ++i) {
     if (!b->valid[i]) hashes[i] = b->seeds[i];
@@ -369,6 +374,7 @@ static __attribute__((noinline)) void hash_prefixed(const block *b,
                                                     const din_encoder *e,
                                                     uint64_t *hashes) {
   uint8_t texts[DIN_MAX_PREFIXED];
+  const uint8_t *end = texts + DIN_MAX_PREFIXED;
   const uint8_t *keys[DIN_BLOCK];
   int64_t sizes[DIN_BLOCK];
   int64_t first = 0;
@@ -376,7 +382,8 @@ static __attribute__((noinline)) void hash_prefixed(const block *b,
   for (int64_t i = 0; i < b->n; ++i) {
     sizes[i] = e->prefix.num_bytes + b->sizes[i];
     if (at + sizes[i] > DIN_MAX_PREFIXED) {
-      hash_keys(e, keys + first, sizes + first, i - first, e->seed, hashes + first);
+      hash_keys(e, keys + first, sizes + first, i - first, end, e->seed,
+                hashes + first);
       first = i;
       at = 0;
     }
@@ -386,7 +393,7 @@ static __attribute__((noinline)) void hash_prefixed(const block *b,
     memcpy(texts + at, b->keys[i], (size_t)b->sizes[i]);
     at += b->sizes[i];
   }
-  hash_keys(e, keys + first, sizes + first, b->n - first, e->seed, hashes + first);
+  hash_keys(e, keys + first, sizes + first, b->n - first, end, e->seed, hashes + first);
 }
 
 /* Rounded to nearest, as a cast to float is where it is in range. */
@@ -435,24 +442,20 @@ static void hash_block(block *b, const din_encoder *e) {
   uint64_t *hashes = (uint64_t *)b->ids;
   uint8_t is_negative[DIN_BLOCK];
   uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
+  const int is_bytes = e->reads == DIN_READS_BYTES;
+  const uint8_t *end = is_bytes ? b->end : texts[DIN_BLOCK - 1] + DIN_MAX_DIGITS;
   if (e->reads == DIN_READS_FLOAT64) read_bits_of_floats(b, e);
-  if (b->strings != NULL) {
-    const int32_t is_wide = b->strings->type == DIN_BYTES64;
-    const uint8_t *offsets = b->strings->data;
-    offsets += (b->first_string + b->strings->offset) * (is_wide ? 8 : 4);
-    (is_wide ? e->isa->hash_strings64 : e->isa->hash_strings32)[e->hash](
-        b->strings->bytes, offsets, b->n, e->seed, hashes);
-  } else if (e->reads != DIN_READS_BYTES && e->int_as == DIN_INT_AS_BYTES &&
-             hash_of(e) < DIN_NUM_HASHES && !e->is_seeded) {
+  if (!is_bytes && e->int_as == DIN_INT_AS_BYTES && hash_of(e) < DIN_NUM_HASHES &&
+      !e->is_seeded) {
     e->isa->hash_ints[hash_of(e)](b->numbers, b->n, e->seed, hashes);
   } else {
-    if (e->reads != DIN_READS_BYTES) write_numbers(b, e, texts);
+    if (!is_bytes) write_numbers(b, e, texts);
     if (e->is_seeded) {
-      hash_seeded(b, e, hashes);
+      hash_seeded(b, e, end, hashes);
     } else if (e->prefix.num_bytes > 0) {
       hash_prefixed(b, e, hashes);
     } else {
-      hash_keys(e, b->keys, b->sizes, b->n, e->seed, hashes);
+      hash_keys(e, b->keys, b->sizes, b->n, end, e->seed, hashes);
     }
   }
   for (int64_t i = 0; e->has_sign && i < b->n; ++i) {
@@ -532,7 +535,7 @@ static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally)
       break;
     case DIN_ENCODE_VOCAB:
       if (e->reads == DIN_READS_BYTES) {
-        din_find_bytes(&e->vocab, b->keys, b->sizes, b->n, b->ids);
+        din_find_bytes(&e->vocab, b->keys, b->sizes, b->n, b->end, b->ids);
       } else {
         din_find_ints(&e->vocab, b->numbers, b->n, b->ids);
         for (int64_t i = 0; b->has_wide && i < b->n; ++i) {
@@ -603,11 +606,6 @@ static int lies_as_wanted(block *b, const din_values *v, const din_encoder *e,
   if (v->type == DIN_INT64 && e->reads == DIN_READS_INT64 &&
       (uintptr_t)v->data % 8 == 0) {
     b->numbers = (const int64_t *)v->data + first + v->offset;
-  } else if ((v->type == DIN_BYTES32 || v->type == DIN_BYTES64) && v->bytes != NULL &&
-             e->type == DIN_ENCODE_HASH && e->hash < DIN_NUM_HASHES && !e->is_seeded &&
-             !e->has_mask && e->prefix.num_bytes == 0) {
-    b->strings = v;
-    b->first_string = first;
   } else {
     return 0;
   }
@@ -623,7 +621,7 @@ static void read_block(const pass *p) {
   const din_values *v = &c->values;
   int64_t at = 0;
   b->numbers = b->ints;
-  b->strings = NULL;
+  b->end = NULL;
   for (int64_t i = 0; i < b->num_runs && b->fault == DIN_FINE;) {
     const int64_t first = b->runs[i].element;
     int64_t n = b->runs[i].count;

@@ -2,7 +2,7 @@
  * Hashes of keys, and their reduction to a bucket.
  *
  * The ids of trained tables depend on them, so they may never change. Nothing here
- * fails. Keys of up to 32 bytes, and integers, are hashed by the block: block.h.
+ * fails. Keys and integers are hashed by the block: block.h.
  *
  *   XXH64, XXH3   github.com/Cyan4973/xxHash, doc/xxhash_spec.md
  *   MurmurHash3   x86, 32 bits: Appleby 2011, public domain
@@ -57,12 +57,6 @@ typedef struct {
 /* @pre num_buckets in [1, 2^63), from 2 on for DIN_REDUCE_OFFSET; not read for RAW */
 void din_prepare_reduction(int32_t kind, int32_t hash, uint64_t num_buckets,
                            din_reduction *out);
-
-/* Keys that are longer, one at a time. */
-uint64_t din_hash_long_xxh64(const uint8_t *key, int64_t num_bytes, uint64_t seed);
-uint64_t din_hash_long_xxh3(const uint8_t *key, int64_t num_bytes, uint64_t seed);
-uint64_t din_hash_long_murmur3(const uint8_t *key, int64_t num_bytes, uint64_t seed);
-uint64_t din_hash_long_farmhash(const uint8_t *key, int64_t num_bytes, uint64_t seed);
 
 /* A key of any length by a hash behind DIN_NUM_HASHES; SipHash alone has two seeds. */
 uint64_t din_hash_other(int32_t hash, const uint8_t *key, int64_t num_bytes,

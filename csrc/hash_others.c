@@ -67,7 +67,7 @@ static uint32_t mix(uint32_t h, uint32_t word) {
 static uint32_t murmur3(const uint8_t *p, int64_t n, uint64_t seed, int is_sparks) {
   uint32_t h = (uint32_t)seed;
   int64_t at = 0;
-  for (; at + 4 <= n; at += 4) h = mix(h, (uint32_t)din_read_u32(p + at));
+  for (; at + 4 <= n; at += 4) h = mix(h, din_read_u32(p + at));
   if (!is_sparks && at < n) h ^= scramble((uint32_t)din_read_few(p + at, n - at));
   for (; is_sparks && at < n; ++at) {
     h = mix(h, p[at] < 128 ? p[at] : p[at] | 0xFFFFFF00u);

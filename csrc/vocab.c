@@ -45,12 +45,12 @@ static uint64_t probe_int(const din_vocab *v, uint64_t h, int64_t key) {
 }
 
 void din_find_bytes(const din_vocab *v, const uint8_t *const *keys,
-                    const int64_t *sizes, int64_t n, int64_t *ids) {
+                    const int64_t *sizes, int64_t n, const uint8_t *end, int64_t *ids) {
   const uint64_t *slots = v->slots;
   const uint64_t mask = (uint64_t)v->num_slots - 1;
   uint64_t hashes[DIN_BLOCK];
   uint64_t at[DIN_BLOCK];
-  v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, 0, hashes);
+  v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, end, 0, hashes);
   for (int64_t i = 0; i < n; ++i) DIN_PREFETCH(slots + (hashes[i] & mask));
   for (int64_t i = 0; i < n; ++i) {
     /* the first slot that is free or may be the key's */
@@ -90,7 +90,8 @@ static int64_t fill_bytes(const din_vocab *v, int64_t first, int64_t n,
     keys[i] = v->bytes + v->offsets[first + i];
     sizes[i] = v->offsets[first + i + 1] - v->offsets[first + i];
   }
-  v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, 0, hashes);
+  v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, keys[n - 1] + sizes[n - 1], 0,
+                                    hashes);
   for (int64_t i = 0; i < n; ++i) DIN_PREFETCH(slots + (hashes[i] & mask));
   for (int64_t i = 0; i < n; ++i) {
     const uint64_t h = hashes[i];

@@ -51,9 +51,9 @@ int64_t din_vocab_num_slots(int64_t num_keys);
  */
 int64_t din_fill_vocab(const din_vocab *vocab, int64_t *earlier);
 
-/* @pre vocab was filled from bytes; keys[i] holds sizes[i] >= 0; n <= DIN_BLOCK */
+/* @pre vocab was filled from bytes; keys and `end` as of din_hash_keys_fn */
 void din_find_bytes(const din_vocab *vocab, const uint8_t *const *keys,
-                    const int64_t *sizes, int64_t n, int64_t *ids);
+                    const int64_t *sizes, int64_t n, const uint8_t *end, int64_t *ids);
 
 /* @pre vocab was filled from int64; n <= DIN_BLOCK. ids are not the keys. */
 void din_find_ints(const din_vocab *vocab, const int64_t *keys, int64_t n,

@@ -18,6 +18,7 @@ def emulated_blocks() -> Path:
     command = [cc, "-std=c11", *FLAGS, "-c"]
     commands = [[*command, str(path)] for path in sources_of("kernels")]
     renamed = ["-DDIN_EMULATE", "-Ddin_block_avx512=din_block_emulated"]
+    renamed.append(f"-I{ROOT / 'tests'}")
     commands.append([*command, *renamed, str(ROOT / "csrc" / "block_avx512.c")])
     return compiled("emulated_blocks", commands, [cc])
 

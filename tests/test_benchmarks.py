@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +26,10 @@ from benchmarks import (
     keys,
     model,
     ours,
+    padding,
     timing,
 )
-from benchmarks.report import Wanted, show, summarize
+from benchmarks.report import render, summarize
 from benchmarks.rivals import Rivals
 from benchmarks.timing import (
     Absent,
@@ -39,6 +41,7 @@ from benchmarks.timing import (
     race,
     within,
 )
+from din_infer import _kernels
 
 SIZES = graphs.Sizes(users=50, goods=1000, cates=20)
 TINY = [
@@ -238,11 +241,14 @@ EVERYONE = {
 }
 OF_TEXTS = {"pandas-plain", "feature-hasher"}
 RIVALS = {
+    "ids": EVERYONE,
     "string13": EVERYONE,
     "mixed": EVERYONE,
+    "uuids": EVERYONE,
     "long": EVERYONE,
     "int64": EVERYONE - OF_TEXTS,
     "dictionary": EVERYONE - OF_TEXTS | {"polars-enum"},
+    "two-fields": EVERYONE,
     "vocab": {"polars", "polars-join", "pandas", "pyarrow", "python-dict", "copy"},
     "exploded": EVERYONE,
     "request": {"polars", "pandas", "python-xxhash", "mmh3", "farmhash"},
@@ -288,25 +294,32 @@ def test_everyone_encodes_every_scenario(
             assert f"| {key} " in printed
         assert all(figure["holds"] in (True, False) for figure in scenario["wanted"])
     wanted = {name: len(s["wanted"]) for name, s in document["scenarios"].items()}
-    assert sum(wanted.values()) == 5
+    assert sum(wanted.values()) == len(encode.WANTED)
     assert "- ns per key of ours-xxh64: " in printed
+    assert printed == render(document)
+    assert document["isa"] in _kernels.isas()
+    assert f", threads: 1, ours in {document['isa']}\n" in printed
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("maker", ["_ours", "_loop", "_copy"])
+@pytest.mark.parametrize(
+    ("module", "maker"),
+    [(encoders, "_ours"), (encoders, "_loop"), (padding, "_copy")],
+)
 def test_a_wrong_id_ends_the_run(
+    module: ModuleType,
     maker: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    make: Callable[..., Contestant] = getattr(encoders, maker)
+    make: Callable[..., Contestant] = getattr(module, maker)
 
     def make_wrong(*args: Any) -> Contestant:  # noqa: ANN401
         right = make(*args)
         return replace(right, run=lambda x: (right.run(x)[0] ^ 1, *right.run(x)[1:]))
 
-    monkeypatch.setattr(encoders, maker, make_wrong)
+    monkeypatch.setattr(module, maker, make_wrong)
     file = tmp_path / "out.json"
     options = ["--scenario", "string13", "--only", "ours-xxh64,mmh3,copy"]
     assert encode.main([*ENCODE, *options, "--json", str(file)]) == 1
@@ -369,6 +382,15 @@ COPY = "^expected a copy of the keys, got something else$"
         ("long", "pandas", _repad(lambda ids: 1 + ids % 7), FEW),
         ("string13", "feature-hasher", lambda _, x: 2 * x, SUM),
         ("string13", "feature-hasher", lambda _, x: x[:, ::-1], COUNTS),
+        ("two-fields", "ours-xxh64", lambda _, x: x[::-1], KNOWN),
+        ("two-fields", "mmh3", lambda _, x: x[::-1], KNOWN),
+        (
+            "two-fields",
+            "duckdb",
+            lambda batch, x: [x[0], ORDER(batch.lists[1], x[1])],
+            SEVERAL,
+        ),
+        ("two-fields", "copy", lambda _, x: [*x[:-1], x[-1][::-1]], COPY),
         ("string13", "copy", lambda batch, _: batch.buffers, COPY),
         ("string13", "copy", lambda _, x: [x[0], x[1][::-1]], COPY),
     ],
@@ -385,6 +407,12 @@ def test_no_check_of_ids_is_blind(
             contestant.check(wrong(batch, output), batch)
 
 
+def test_threads_copy_all_keys() -> None:
+    batch = _source("two-fields").draw(0)[0]
+    copy = encoders.entries(_source("two-fields"), 3)["copy"]()
+    assert copy.check(copy.run(copy.prepare(batch)), batch) is None
+
+
 def test_keys_are_as_told() -> None:
     def draw(name: str) -> list[Any]:
         batches = _source(name).draw(1 << 17)
@@ -395,7 +423,14 @@ def test_keys_are_as_told() -> None:
     def sizes(name: str) -> set[int]:
         return {len(key) for key in draw(name)[0].take(np.arange(100))}
 
+    assert sizes("ids") == {7, 8, 9, 10, 11, 12, 13}
+    numbers = [int(key[6:]) for key in draw("ids")[0].take(np.arange(150))]
+    digits = np.bincount([len(str(number)) for number in numbers])
+    assert digits[1:].min() > 5  # no count of digits is rare
     assert sizes("string13") == {13}
+    for key in draw("uuids")[0].take(np.arange(100)):
+        assert UUID(key.decode()).version == 4
+        assert len(key) == 36
     assert {1, 24} <= sizes("mixed") <= set(range(1, 25))
     assert min(sizes("long")) < 50
     assert sizes("long") <= set(range(40, 101))
@@ -409,6 +444,12 @@ def test_keys_are_as_told() -> None:
     exploded = draw("exploded")[0].column.to_pylist()
     assert exploded[:20] == exploded[:1] * 20
     assert exploded[20:40] == exploded[20:21] * 20 != exploded[:20]
+    goods, cates = _source("two-fields").draw(0)[0].lists
+    assert np.array_equal(goods.offsets, cates.offsets)
+    of_goods: dict[bytes, bytes] = {}
+    pairs = zip(goods.take(np.arange(150)), cates.take(np.arange(150)), strict=True)
+    for good, cate in pairs:
+        assert of_goods.setdefault(good, cate) == cate
     known = set(_source("vocab").vocabulary)
     looked_up = draw("vocab")[0].values.to_pylist()
     assert 0.8 < np.mean([key in known for key in looked_up]) < 0.97
@@ -419,45 +460,18 @@ def test_keys_are_as_told() -> None:
 def test_ours_on_one_thread_runs_beside_more() -> None:
     assert next(iter(encoders.entries(_source("string13"), 1))) == "ours-xxh64"
     assert "ours-xxh64-1" not in encoders.entries(_source("string13"), 1)
-    assert "ours-xxh64-1" in encoders.entries(_source("string13"), 2)
+    assert {"ours-xxh64-1", "copy", "copy-1"} <= set(
+        encoders.entries(_source("string13"), 2)
+    )
     assert "ours-vocab-1" in encoders.entries(_source("vocab"), 2)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "sentence"),
-    [
-        (Wanted("some", "a", "ours", 2), "a / ours: 3.00, wanted at least 2: holds"),
-        (
-            Wanted("some", "a", "ours", 4),
-            "a / ours: 3.00, wanted at least 4: does not hold",
-        ),
-        (Wanted("some", "b", "ours", 2), "b / ours: not measured, wanted at least 2"),
-        (
-            Wanted("some", None, "ours", None, at_most=5e5),
-            "ns per key of ours: 500000.00, wanted at most 500000: holds",
-        ),
-        (
-            Wanted("some", "a", "ours", 4, at_most=1e6),
-            "a / ours: 3.00, wanted at least 4, or ns per key of ours: 500000.00,"
-            " wanted at most 1e+06: holds",
-        ),
-        (
-            Wanted("some", "b", "ours", 4, at_most=1),
-            "b / ours: not measured, wanted at least 4, or ns per key of ours:"
-            " 500000.00, wanted at most 1",
-        ),
-    ],
-)
-def test_figures_are_held_against_what_is_wanted(
-    wanted: Wanted, sentence: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("scenarios", [["ids"], ["ids", "int64"]])
+def test_what_is_printed_follows_from_the_json(
+    scenarios: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcomes = {
-        "ours": Outcome(_fake("ours"), None, [0.001]),
-        "a": Outcome(_fake("a"), None, [0.003]),
-        "b": Absent("not here"),
-    }
-    some = keys.Scenario("some", "")
-    result = timing.Race(some, 4, 2, outcomes)
-    others = Wanted("other", "a", "ours", 2)
-    show(result, summarize(result, [wanted, others], None))
-    assert capsys.readouterr().out.splitlines()[-1] == f"- {sentence}"
+    file = tmp_path / "out.json"
+    options = ["--scenario", *scenarios, "--only", "ours-xxh64,copy"]
+    assert encode.main([*ENCODE, *options, "--json", str(file)]) == 0
+    assert capsys.readouterr().out == render(json.loads(file.read_text()))

@@ -206,24 +206,7 @@ def test_this_machine_runs_the_baseline() -> None:
     assert len(set(ISAS)) == len(ISAS)
 
 
-# ------------------------------------------------------------------------------ lengths
-
-
-@each_isa
-@each_hash
-@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
-def test_columns_of_every_length_equal_the_library(
-    name: str, isa: str, order: str
-) -> None:
-    rng = np.random.default_rng(len(order))
-    lengths = np.arange(4161)
-    if order == "falling":
-        lengths = lengths[::-1]
-    elif order == "shuffled":
-        rng.shuffle(lengths)
-    keys = [rng.bytes(int(n)) for n in lengths]
-    for seed in SEEDS[name]:
-        check(keys, name, isa, seed)
+# ------------------------------------- lengths; all in one batch: test_hash_lengths.py
 
 
 @each_isa
