@@ -38,6 +38,7 @@ from tests.reference_hash import (
     reduce,
     spark_key,
 )
+from tests.test_hash import on_linux, walled
 
 ISAS = _kernels.isas()
 PEERS = json.loads(Path(__file__).with_name("golden_peers.json").read_text())
@@ -113,6 +114,31 @@ def test_keys_of_every_length_equal_the_twin(name: str) -> None:
             assert raw(pa.array(keys, kind), name, "string", seed=seed) == expected
         coded = pa.array(keys, pa.binary()).dictionary_encode()
         assert raw(coded, name, "string", seed=seed) == expected
+
+
+@each_isa
+@on_linux
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.binary_view()], ids=str)
+def test_no_byte_beside_the_keys_is_read(at_end: bool, kind: pa.DataType) -> None:
+    """By the other hashes, behind a prefix, beside a mask, and with seeds."""
+    for num_bytes in (0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 31, 33, 64, 65, 4096):
+        for count in (1, 3, 17):
+            keys: list[bytes | None] = [key(num_bytes + i)[i:] for i in range(count)]
+            column = walled([k for k in keys if k is not None], kind, at_end=at_end)
+            for name in OTHERS:
+                seed = SEEDS[name][1]
+                found = raw(column, name, "string", seed=seed)
+                assert found == hashed(name, keys, seed)
+            for options in (
+                {"prefix": "a="},
+                {"mask_value": "zz"},
+                {"is_seeded": True},
+            ):
+                found = raw(column, "xxh64", "string", **options)
+                prefix = options.get("prefix", "").encode()
+                of = [HASHES["xxh64"](prefix + k, 0) for k in keys if k is not None]
+                assert found == [reduce(h, 2, "raw", 64) for h in of]
 
 
 @each_other
