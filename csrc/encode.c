@@ -49,6 +49,7 @@ typedef struct {
   run runs[DIN_BLOCK];
   const uint8_t *keys[DIN_BLOCK];
   int64_t sizes[DIN_BLOCK];
+  uint64_t seeds[DIN_BLOCK];
   const uint8_t *end; /* of the bytes in which all keys lie, or NULL */
   const int64_t *numbers;
   int64_t ints[DIN_BLOCK];
@@ -287,8 +288,10 @@ static void read_plain(block *b, const din_values *v, const din_encoder *e,
         read_keys(v, e->isa, first, n, b->keys + at, b->sizes + at, b->texts + at);
     if (end > b->end) b->end = end;
   } else {
+    /* a hash has a key for NaN */
+    const int is_nan_null = is_float && e->type != DIN_ENCODE_HASH;
     read_float64_block(v, first, n, b->floats + at);
-    for (int64_t i = 0; is_float && i < n; ++i) {
+    for (int64_t i = 0; is_nan_null && i < n; ++i) {
       valid[i] &= b->floats[at + i] == b->floats[at + i];
     }
   }
@@ -333,34 +336,135 @@ static int64_t bucket_of(const din_encoder *e, double x) {
   return 1 + low;
 }
 
+/* The hash that equals the encoder's: Spark's is another for text alone. */
+static int32_t hash_of(const din_encoder *e) {
+  const int is_text = e->reads == DIN_READS_BYTES || e->int_as == DIN_INT_AS_TEXT;
+  const int is_standard = e->hash == DIN_HASH_MURMUR3_32_SPARK && !is_text;
+  return is_standard ? DIN_HASH_MURMUR3_32 : e->hash;
+}
+
+static void hash_keys(const din_encoder *e, const uint8_t *const *keys,
+                      const int64_t *sizes, int64_t n, const uint8_t *end,
+                      uint64_t seed, uint64_t *hashes) {
+  if (hash_of(e) < DIN_NUM_HASHES) {
+    e->isa->hash_keys[hash_of(e)](keys, sizes, n, end, seed, hashes);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    hashes[i] = din_hash_other(e->hash, keys[i], sizes[i], seed, e->second_seed);
+  }
+}
+
+/* Hash each key by its own seed; a null has the hash of its seed: none. */
+static void hash_seeded(block *b, const din_encoder *e, const uint8_t *end,
+                        uint64_t *hashes) {
+  for (int64_t first = 0, stop; first < b->n; first = stop) {
+    const uint64_t seed = b->seeds[first];
+    for (stop = first + 1; stop < b->n && b->seeds[stop] == seed;) ++stop;
+    hash_keys(e, b->keys + first, b->sizes + first, stop - first, end, seed,
+              hashes + first);
+  }
+  for (int64_t i = 0; b->masked && i < b->n; ++i) {
+    if (!b->valid[i]) hashes[i] = b->seeds[i];
+  }
+}
+
+/* @pre no valid key is too long; those of nulls are empty */
+static __attribute__((noinline)) void hash_prefixed(const block *b,
+                                                    const din_encoder *e,
+                                                    uint64_t *hashes) {
+  uint8_t texts[DIN_MAX_PREFIXED];
+  const uint8_t *end = texts + DIN_MAX_PREFIXED;
+  const uint8_t *keys[DIN_BLOCK];
+  int64_t sizes[DIN_BLOCK];
+  int64_t first = 0;
+  int64_t at = 0;
+  for (int64_t i = 0; i < b->n; ++i) {
+    sizes[i] = e->prefix.num_bytes + b->sizes[i];
+    if (at + sizes[i] > DIN_MAX_PREFIXED) {
+      hash_keys(e, keys + first, sizes + first, i - first, end, e->seed,
+                hashes + first);
+      first = i;
+      at = 0;
+    }
+    keys[i] = texts + at;
+    memcpy(texts + at, e->prefix.data, (size_t)e->prefix.num_bytes);
+    at += e->prefix.num_bytes;
+    memcpy(texts + at, b->keys[i], (size_t)b->sizes[i]);
+    at += b->sizes[i];
+  }
+  hash_keys(e, keys + first, sizes + first, b->n - first, end, e->seed, hashes + first);
+}
+
+/* Rounded to nearest, as a cast to float is where it is in range. */
+static float round_to_float(double x) {
+  static const double TOO_LARGE = 3.4028235677973366e38;
+  return fabs(x) < TOO_LARGE ? (float)x : copysignf(HUGE_VALF, x < 0 ? -1 : 1);
+}
+
+/* The bits of floats as integers: those of all NaN are one, and of both zeros. */
+static void read_bits_of_floats(block *b, const din_encoder *e) {
+  b->numbers = b->ints;
+  for (int64_t i = 0; i < b->n; ++i) {
+    const double x = b->floats[i] == 0 ? 0 : b->floats[i];
+    if (e->int_as == DIN_INT_AS_BYTES4) {
+      const float rounded = round_to_float(x);
+      const float narrow = rounded == 0 ? 0 : rounded;
+      uint32_t bits;
+      memcpy(&bits, &narrow, sizeof bits);
+      b->ints[i] = x != x ? 0x7FC00000 : (int64_t)bits;
+    } else {
+      memcpy(b->ints + i, &x, sizeof x);
+      if (x != x) b->ints[i] = 0x7FF8000000000000;
+    }
+  }
+}
+
+/* Make keys of the block's integers. */
+static void write_numbers(block *b, const din_encoder *e,
+                          uint8_t (*texts)[DIN_MAX_DIGITS]) {
+  const int size = e->int_as == DIN_INT_AS_BYTES4 ? 4 : 8;
+  for (int64_t i = 0; i < b->n; ++i) {
+    int64_t at = 0;
+    b->sizes[i] = size;
+    if (e->int_as == DIN_INT_AS_TEXT) {
+      at = din_format_int64(b->numbers[i], b->has_wide && b->wide[i], texts[i]);
+      b->sizes[i] = DIN_MAX_DIGITS - at;
+    } else {
+      const uint64_t bits = (uint64_t)b->numbers[i];
+      for (int k = 0; k < size; ++k) texts[i][k] = (uint8_t)(bits >> 8 * k);
+    }
+    b->keys[i] = texts[i] + at;
+  }
+}
+
 static void hash_block(block *b, const din_encoder *e) {
   uint64_t *hashes = (uint64_t *)b->ids;
-  din_hash_keys_fn *const hash_keys = e->isa->hash_keys[e->hash];
-  if (e->reads == DIN_READS_BYTES) {
-    hash_keys(b->keys, b->sizes, b->n, b->end, e->seed, hashes);
-  } else if (e->int_as == DIN_INT_AS_BYTES4) {
-    uint8_t parts[DIN_BLOCK][4];
-    for (int64_t i = 0; i < b->n; ++i) {
-      const uint32_t low = (uint32_t)b->numbers[i];
-      for (int k = 0; k < 4; ++k) parts[i][k] = (uint8_t)(low >> 8 * k);
-      b->keys[i] = parts[i];
-      b->sizes[i] = 4;
-    }
-    hash_keys(b->keys, b->sizes, b->n, parts[DIN_BLOCK - 1] + 4, e->seed, hashes);
-  } else if (e->int_as == DIN_INT_AS_TEXT) {
-    uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
-    for (int64_t i = 0; i < b->n; ++i) {
-      const int is_unsigned = b->has_wide && b->wide[i];
-      const int64_t at = din_format_int64(b->numbers[i], is_unsigned, texts[i]);
-      b->keys[i] = texts[i] + at;
-      b->sizes[i] = DIN_MAX_DIGITS - at;
-    }
-    hash_keys(b->keys, b->sizes, b->n, texts[DIN_BLOCK - 1] + DIN_MAX_DIGITS, e->seed,
-              hashes);
+  uint8_t is_negative[DIN_BLOCK];
+  uint8_t texts[DIN_BLOCK][DIN_MAX_DIGITS];
+  const int is_bytes = e->reads == DIN_READS_BYTES;
+  const uint8_t *end = is_bytes ? b->end : texts[DIN_BLOCK - 1] + DIN_MAX_DIGITS;
+  if (e->reads == DIN_READS_FLOAT64) read_bits_of_floats(b, e);
+  if (!is_bytes && e->int_as == DIN_INT_AS_BYTES && hash_of(e) < DIN_NUM_HASHES &&
+      !e->is_seeded) {
+    e->isa->hash_ints[hash_of(e)](b->numbers, b->n, e->seed, hashes);
   } else {
-    e->isa->hash_ints[e->hash](b->numbers, b->n, e->seed, hashes);
+    if (!is_bytes) write_numbers(b, e, texts);
+    if (e->is_seeded) {
+      hash_seeded(b, e, end, hashes);
+    } else if (e->prefix.num_bytes > 0) {
+      hash_prefixed(b, e, hashes);
+    } else {
+      hash_keys(e, b->keys, b->sizes, b->n, end, e->seed, hashes);
+    }
+  }
+  for (int64_t i = 0; e->has_sign && i < b->n; ++i) {
+    is_negative[i] = hashes[i] >> 31 & 1;
   }
   e->isa->reduce(hashes, b->n, &e->reduction, b->ids);
+  for (int64_t i = 0; e->has_sign && i < b->n; ++i) {
+    b->ids[i] += is_negative[i] ? (int64_t)e->reduction.divisor : 0;
+  }
 }
 
 /* Give what has no id (0 here, -1 for identity) the unseen one, or stop at it. */
@@ -395,10 +499,38 @@ static __attribute__((noinline)) void check_int32(block *b) {
   }
 }
 
+/* Make the masked value null. */
+static __attribute__((noinline)) void mask_block(block *b, const din_encoder *e) {
+  if (!b->masked) memset(b->valid, 1, (size_t)b->n);
+  b->masked = 1;
+  const int64_t size = e->mask_key.num_bytes;
+  for (int64_t i = 0; i < b->n; ++i) {
+    if (e->reads != DIN_READS_BYTES) {
+      b->valid[i] &= b->numbers[i] != e->mask_number || (b->has_wide && b->wide[i]);
+    } else if (b->sizes[i] == size) {
+      b->valid[i] &= memcmp(b->keys[i], e->mask_key.data, (size_t)size) != 0;
+    }
+  }
+}
+
+/* Stop at the first key that is too long for its prefix; those of nulls may be. */
+static __attribute__((noinline)) void check_sizes(block *b, const din_encoder *e) {
+  for (int64_t i = 0; i < b->n; ++i) {
+    if (b->masked && !b->valid[i]) {
+      b->sizes[i] = 0;
+    } else if (b->sizes[i] > DIN_MAX_PREFIXED - e->prefix.num_bytes) {
+      b->fault = DIN_TOO_LONG;
+      b->bad = b->n = i;
+    }
+  }
+}
+
 static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally) {
   switch (e->type) {
     case DIN_ENCODE_HASH:
+      if (e->has_mask) mask_block(b, e);
       if (e->reads == DIN_READS_INT64 && e->int_as == DIN_INT_AS_BYTES4) check_int32(b);
+      if (e->prefix.num_bytes > 0 && e->reads == DIN_READS_BYTES) check_sizes(b, e);
       hash_block(b, e);
       break;
     case DIN_ENCODE_VOCAB:
@@ -507,10 +639,36 @@ static void read_block(const pass *p) {
   }
 }
 
+/* Take the seeds from where the ids will be. */
+static void read_seeds(const pass *p) {
+  uint64_t *to = p->block->seeds;
+  for (const run *r = p->block->runs; r < p->block->runs + p->block->num_runs; ++r) {
+    for (int64_t i = 0; i < r->count; ++i) {
+      *to++ = (uint64_t)r->out[p->newest_first ? -i : i];
+    }
+  }
+}
+
+/* Count the nulls of the block, whose ids are 0: or made of seeds, where it has them. */
+static void settle_nulls(const pass *p) {
+  block *b = p->block;
+  const din_encoder *e = p->encoder;
+  for (int64_t i = 0; e->is_seeded && e->reduction.kind != DIN_REDUCE_RAW && i < b->n;
+       ++i) {
+    /* A hash that equals the first seed is one in 2^32, or in 2^64. */
+    p->tally->nulls += !b->valid[i] && b->seeds[i] == e->seed;
+  }
+  for (int64_t i = 0; !e->is_seeded && i < b->n; ++i) {
+    p->tally->nulls += !b->valid[i];
+    b->ids[i] = b->valid[i] ? b->ids[i] : 0;
+  }
+}
+
 /* Encode the block and write its ids where they belong: at a fault, those before it. */
 static void flush(const pass *p) {
   block *b = p->block;
   read_block(p);
+  if (p->encoder->is_seeded) read_seeds(p);
   if (b->fault != DIN_FINE) b->n = b->bad; /* an earlier one may have no id */
   if (p->codes != NULL) {
     encode_coded_block(b, p->codes, p->tally);
@@ -521,10 +679,7 @@ static void flush(const pass *p) {
     b->n = b->bad;
     find_bad(p);
   }
-  for (int64_t i = 0; b->masked && i < b->n; ++i) {
-    p->tally->nulls += !b->valid[i];
-    b->ids[i] = b->valid[i] ? b->ids[i] : 0;
-  }
+  if (b->masked) settle_nulls(p);
   const int64_t *from = b->ids;
   for (const run *r = b->runs; r < b->runs + b->num_runs; ++r) {
     const int64_t left = b->ids + b->n - from;
@@ -532,7 +687,8 @@ static void flush(const pass *p) {
     if (p->newest_first) {
       for (int64_t i = 0; i < n; ++i) r->out[-i] = from[i];
     } else {
-      p->encoder->isa->write_row(from, n, r->width, r->out);
+      /* behind a fault other rows may have their seeds */
+      p->encoder->isa->write_row(from, n, n < r->count ? n : r->width, r->out);
     }
     if (n < r->count) break; /* it holds the fault */
     from += n;
@@ -759,7 +915,8 @@ void din_encode_lists(const din_column *c, const din_encoder *e, const din_codes
     const span here = next;
     int64_t *out = padded + row * w->width;
     next = row + 1 < stop ? span_of(c, w, row + 1) : none;
-    if (here.count != next.count || w->positions != NULL || !is_same(c, here, next)) {
+    if (here.count != next.count || w->positions != NULL || e->is_seeded ||
+        !is_same(c, here, next)) {
       push_row(&p, w, row, here, out);
       continue;
     }

@@ -13,6 +13,7 @@
 
 #include "block.h"
 #include "column.h"
+#include "column_inline.h"
 #include "vocab.h"
 
 #ifdef __cplusplus
@@ -24,19 +25,34 @@ enum { DIN_ENCODE_HASH, DIN_ENCODE_VOCAB, DIN_ENCODE_IDENTITY, DIN_ENCODE_BUCKET
 /* What an encoder reads: keys of bytes, int64, or float64 (bucketize only). */
 enum { DIN_READS_BYTES, DIN_READS_INT64, DIN_READS_FLOAT64 };
 
-/* What of an integer is hashed: 8 bytes, decimal text, or 4 bytes. */
+/* What of a number is hashed: 8 bytes, decimal text (of an integer), or 4 bytes. */
 enum { DIN_INT_AS_BYTES, DIN_INT_AS_TEXT, DIN_INT_AS_BYTES4 };
 
 enum { DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR };
 
+/* Longest key beside a prefix, both together: they are copied side by side. */
+enum { DIN_MAX_PREFIXED = 16384 };
+
+/*
+ * With `is_seeded`, the ids of the output are seeds: those of the columns before. A null
+ * leaves its seed as it is, and is counted where the ids are made (not DIN_REDUCE_RAW),
+ * if nothing has changed the seed either.
+ */
 typedef struct {
   int32_t type;
   int32_t reads;
   int32_t unseen;
   int32_t int_as;
   int32_t hash;
+  int32_t is_seeded;
+  int32_t has_sign; /* ids of negative hashes, in 32 bits, lie behind all others */
+  int32_t has_mask; /* mask_key, or mask_number, is null */
   const din_block_isa *isa;
   uint64_t seed;
+  uint64_t second_seed;
+  din_key mask_key;
+  int64_t mask_number;
+  din_key prefix; /* text before each key */
   din_reduction reduction;
   int64_t num_rows; /* of the embedding table */
   din_vocab vocab;
@@ -52,6 +68,7 @@ enum {
   DIN_BEYOND_INT64, /* a whole number that no int64 holds */
   DIN_BEYOND_64,    /* one that no uint64 holds either, where those have a key */
   DIN_BEYOND_INT32, /* one that 4 bytes do not hold, where those are hashed */
+  DIN_TOO_LONG,     /* a key that is longer, with its prefix, than DIN_MAX_PREFIXED */
   DIN_IS_MISSING,   /* a dense null, NaN or infinity without a replacement */
   DIN_WRONG_COUNT   /* a dense row of another length */
 };

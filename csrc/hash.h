@@ -22,7 +22,10 @@ enum {
   DIN_HASH_XXH3_64,
   DIN_HASH_MURMUR3_32,  /* seeds below 2^32; hashes too */
   DIN_HASH_FARMHASH_64, /* reads no seed */
-  DIN_NUM_HASHES
+  DIN_NUM_HASHES,       /* of which each instruction set has functions */
+  DIN_HASH_SIPHASH_24 = DIN_NUM_HASHES,
+  DIN_HASH_MURMUR3_32_SPARK, /* seeds and hashes below 2^32 */
+  DIN_HASH_MURMUR3_32_VW     /* seeds below 2^32 */
 };
 
 enum {
@@ -54,6 +57,10 @@ typedef struct {
 /* @pre num_buckets in [1, 2^63), from 2 on for DIN_REDUCE_OFFSET; not read for RAW */
 void din_prepare_reduction(int32_t kind, int32_t hash, uint64_t num_buckets,
                            din_reduction *out);
+
+/* A key of any length by a hash behind DIN_NUM_HASHES; SipHash alone has two seeds. */
+uint64_t din_hash_other(int32_t hash, const uint8_t *key, int64_t num_bytes,
+                        uint64_t seed, uint64_t second_seed);
 
 /* Write the decimal text at the end of `text`; return where it begins. */
 int64_t din_format_int64(int64_t key, int is_unsigned, uint8_t text[DIN_MAX_DIGITS]);

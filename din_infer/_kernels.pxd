@@ -38,13 +38,14 @@ cdef extern from "arrow_abi.h" nogil:
 
 cdef extern from "hash.h" nogil:
     enum:
-        DIN_HASH_XXH64, DIN_HASH_XXH3_64, DIN_HASH_MURMUR3_32, DIN_HASH_FARMHASH_64
+        DIN_HASH_XXH64, DIN_HASH_XXH3_64, DIN_HASH_MURMUR3_32, DIN_HASH_FARMHASH_64,
+        DIN_HASH_SIPHASH_24, DIN_HASH_MURMUR3_32_SPARK, DIN_HASH_MURMUR3_32_VW
     enum:
         DIN_REDUCE_OFFSET, DIN_REDUCE_MOD, DIN_REDUCE_PMOD, DIN_REDUCE_ABS,
         DIN_REDUCE_RAW
 
     ctypedef struct din_reduction:
-        pass
+        int32_t kind
 
     void din_prepare_reduction(int32_t, int32_t, uint64_t, din_reduction *) noexcept
 
@@ -159,7 +160,8 @@ cdef extern from "encode.h" nogil:
         DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR
     enum:
         DIN_FINE, DIN_HAS_NO_ID, DIN_NOT_WHOLE, DIN_NOT_EXACT, DIN_BEYOND_INT64,
-        DIN_BEYOND_64, DIN_BEYOND_INT32, DIN_IS_MISSING, DIN_WRONG_COUNT
+        DIN_BEYOND_64, DIN_BEYOND_INT32, DIN_TOO_LONG, DIN_IS_MISSING, DIN_WRONG_COUNT
+    const int64_t DIN_MAX_PREFIXED
 
     ctypedef struct din_encoder:
         int32_t type
@@ -167,8 +169,15 @@ cdef extern from "encode.h" nogil:
         int32_t unseen
         int32_t int_as
         int32_t hash
+        int32_t is_seeded
+        int32_t has_sign
+        int32_t has_mask
         const din_block_isa *isa
         uint64_t seed
+        uint64_t second_seed
+        din_key mask_key
+        int64_t mask_number
+        din_key prefix
         din_reduction reduction
         int64_t num_rows
         din_vocab vocab

@@ -45,7 +45,7 @@ class Encoder:
         *,
         rows: int,
         hash: str = "xxh64",
-        seed: int = 0,
+        seed: int | tuple[int, ...] = 0,
         reduce: str = "offset",
         int_as: str = "bytes",
         vocabulary: Vocabulary | None = None,
@@ -53,6 +53,10 @@ class Encoder:
         boundaries: Sequence[float] = (),
         uuid_as: str | None = None,
         isa: str | None = None,
+        mask_value: str | int | None = None,
+        prefix: str = "",
+        alternate_sign: bool = False,
+        is_seeded: bool = False,
     ) -> None: ...
 
 class Encoding:
@@ -87,7 +91,10 @@ def mark_repeats(
 def take_runs(column: Column, starts: NDArray[np.int64]) -> Column: ...
 def take_rows(column: Column, rows: NDArray[np.int64]) -> Column: ...
 def prepare_scalars(
-    column: Column, encoder: Encoder, errors: list[InputError] | None = None
+    column: Column,
+    encoder: Encoder,
+    errors: list[InputError] | None = None,
+    before: Encoding | None = None,
 ) -> Encoding: ...
 def prepare_lists(
     column: Column,
@@ -96,6 +103,7 @@ def prepare_lists(
     width: int,
     newest_first: bool,
     errors: list[InputError] | None = None,
+    before: Encoding | None = None,
 ) -> Encoding: ...
 def encode_scalars(
     column: Column, encoder: Encoder

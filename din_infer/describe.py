@@ -53,6 +53,9 @@ def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:
         optional = " (optional)" if column.name in spec.optional_columns else ""
         return f"length of {part.name}{optional}"
     what = _describe_encoder(column.encoder)
+    if column.encoder.is_seeded:
+        together = [c.name for c in part.reads if c.inputs[0] == column.inputs[0]]
+        what += f" with {', '.join(n for n in together if n != column.name)}"
     if column.encoder.uuid_as is not None:
         what += f" (UUIDs as {column.encoder.uuid_as})"
     if isinstance(part, Behavior):
@@ -66,7 +69,10 @@ def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:
 
 def _describe_encoder(encoder: Encoder) -> str:
     if encoder.type == "hash":
-        return f"{encoder.hash} into {encoder.rows:,} buckets"
+        masked = encoder.mask_value
+        more = "" if masked is None else f", {masked!r} missing"
+        of = f" of {encoder.prefix!r} + value" if encoder.prefix else ""
+        return f"{encoder.hash}{of} into {encoder.rows:,} buckets{more}"
     if encoder.type == "vocab":
         return f"vocabulary of {len(encoder.values):,}"
     if encoder.type == "identity":

@@ -143,6 +143,10 @@ def _compile(encoder: Encoder, dtype: str) -> _kernels.Encoder:
         unseen=encoder.unseen,
         boundaries=encoder.boundaries,
         uuid_as=encoder.uuid_as,
+        mask_value=encoder.mask_value,
+        prefix=encoder.prefix,
+        alternate_sign=encoder.alternate_sign,
+        is_seeded=encoder.is_seeded,
     )
 
 
@@ -209,10 +213,11 @@ class _Work:
         self._spread(found, runs)
 
     def add(
-        self, name: str, encoding: _kernels.Encoding, truncated: int, empty: int
+        self, name: str, encoding: _kernels.Encoding | None, truncated: int, empty: int
     ) -> None:
-        """Leave an encoding to `finish`."""
-        self.pending.append((name, encoding, truncated, empty, self._runs))
+        """Leave an encoding, of one column or more, to `finish`."""
+        if encoding is not None:
+            self.pending.append((name, encoding, truncated, empty, self._runs))
 
     def finish(self, threads: int) -> None:
         """Encode what is pending: then all is made, and counted."""
@@ -249,30 +254,34 @@ def _first_row(error: InputError, runs: NDArray[np.int64] | None) -> InputError:
 
 
 _Step = Callable[[Batch, _Work], None]
+# Of each input of ids, the columns that are hashed to it: name, dtype and encoder.
+_Fields = list[tuple[str, list[tuple[str, str, _kernels.Encoder]]]]
 
 
-def _scalar_step(spec: Field, encoder: _kernels.Encoder) -> _Step:
+def _scalar_step(spec: Field, fields: _Fields) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" else ""
-    name, column_name, dtype = spec.name, spec.column, spec.dtype
 
     def step(batch: Batch, work: _Work) -> None:
-        column = require_dtype(
-            batch.columns[column_name],
-            dtype,
-            is_list=False,
-            uuid_as=encoder.uuid_as,
-            fix=fix,
-        )
-        work.add(name, _kernels.prepare_scalars(column, encoder, work.errors), 0, 0)
+        for name, own in fields:
+            encoding = None
+            for column_name, dtype, encoder in own:
+                column = require_dtype(
+                    batch.columns[column_name],
+                    dtype,
+                    is_list=False,
+                    uuid_as=encoder.uuid_as,
+                    fix=fix,
+                )
+                encoding = _kernels.prepare_scalars(
+                    column, encoder, work.errors, encoding
+                )
+            work.add(name, encoding, 0, 0)
 
     return step
 
 
-def _lists_step(
-    spec: Behavior | MultiHot,
-    fields: list[tuple[str, str, str, _kernels.Encoder]],
-) -> _Step:
-    """Encode the parallel lists `fields`: (name, column, dtype, encoder)."""
+def _lists_step(spec: Behavior | MultiHot, fields: _Fields) -> _Step:
+    """Encode the parallel lists of the fields."""
     newest_first = getattr(spec, "order", "") == "newest_first"
     lengths_name = f"{spec.name}.lengths"
     is_fixed = spec.padding == "attended"
@@ -284,20 +293,25 @@ def _lists_step(
 
     def step(batch: Batch, work: _Work) -> None:
         columns = [
-            require_dtype(batch.columns[c], t, is_list=True, uuid_as=e.uuid_as)
-            for _, c, t, e in fields
+            [
+                require_dtype(batch.columns[c], t, is_list=True, uuid_as=e.uuid_as)
+                for c, t, e in own
+            ]
+            for _, own in fields
         ]
-        window = _kernels.Window(columns[0])
+        window = _kernels.Window(columns[0][0])
         if is_narrowed:
             choose_elements(spec, batch, window, work.errors)
         kept, width, truncated, empty = window.finish(spec.max_len, is_fixed)
         if empty and pad_value is not None and spec.length_column in batch.columns:
-            for (_, name, _, _), column in zip(fields, columns, strict=True):
-                _check_padding(pad_value, column, kept, name, work.errors)
-        for (name, _, _, encoder), column in zip(fields, columns, strict=True):
-            encoding = _kernels.prepare_lists(
-                column, encoder, window, width, newest_first, work.errors
-            )
+            for column in (column for own in columns for column in own):
+                _check_padding(pad_value, column, kept, column.name, work.errors)
+        for (name, own), opened in zip(fields, columns, strict=True):
+            encoding = None
+            for (_, _, encoder), column in zip(own, opened, strict=True):
+                encoding = _kernels.prepare_lists(
+                    column, encoder, window, width, newest_first, work.errors, encoding
+                )
             work.add(name, encoding, truncated, empty)
         work.made[lengths_name] = kept
 
@@ -397,17 +411,17 @@ class FeatureEncoder:
         for c in reads:
             (columns if c.name in self.columns else optional)[c.side].append(c.name)
         for part, own in groupby(reads, lambda c: c.part):
-            fields = [
-                (c.inputs[0].name, c.name, c.dtype, encoder_of(c, c.encoder))
-                for c in own
-                if c.encoder is not None
-            ]
+            fields: dict[str, list[tuple[str, str, _kernels.Encoder]]] = {}
+            for c in own:
+                if c.encoder is not None:
+                    encoded = c.name, c.dtype, encoder_of(c, c.encoder)
+                    fields.setdefault(c.inputs[0].name, []).append(encoded)
             if isinstance(part, Field):
-                step = _scalar_step(part, fields[0][3])
+                step = _scalar_step(part, list(fields.items()))
             elif isinstance(part, Dense):
                 step = _dense_step(part)
             else:
-                step = _lists_step(part, fields)
+                step = _lists_step(part, list(fields.items()))
             steps[part.side].append(step)
         self.user_columns = tuple(dict.fromkeys(columns["user"]))
         self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
@@ -794,7 +808,7 @@ def hash_buckets(
     num_buckets: int,
     *,
     hash: str = "xxh64",
-    seed: int = 0,
+    seed: int | tuple[int, int] = 0,
     uuid_as: str | None = None,
 ) -> NDArray[np.int64]:
     """Turn keys into bucket ids: 1 + hash64(key, seed) % (num_buckets - 1); null: 0.
@@ -806,10 +820,12 @@ def hash_buckets(
     num_buckets : int
         2 or more; bucket 0 is left for padding and missing.
     hash : str
-        "xxh64", "xxh3_64", "murmur3_32" or "farmhash64". Strings are hashed as UTF-8,
-        integers as 8 little-endian bytes.
-    seed : int
-        In [0, 2**64); below 2**32 for murmur3_32, 0 for farmhash64.
+        "xxh64", "xxh3_64", "murmur3_32", "farmhash64", "siphash24", "murmur3_32_spark"
+        or "murmur3_32_vw". Strings are hashed as UTF-8, integers as 8 little-endian
+        bytes; by murmur3_32_vw as decimal text.
+    seed : int, or a tuple of two
+        In [0, 2**64); below 2**32 for all of murmur3_32, 0 for farmhash64. Of
+        siphash24, the two halves of the key.
     uuid_as : {"bytes", "text"}, optional
         What UUIDs and fixed-size binary are hashed as; without it they are refused.
 
@@ -834,7 +850,8 @@ def hash_buckets(
     """
     if hash not in _kernels.HASHES:
         raise InputError("one of " + ", ".join(_kernels.HASHES), repr(hash), "hash")
-    for value, place in ((num_buckets, "num_buckets"), (seed, "seed")):
+    seeds = seed if isinstance(seed, tuple) else (seed,)
+    for value, place in ((num_buckets, "num_buckets"), *((s, "seed") for s in seeds)):
         if not is_whole(value):
             raise InputError("a whole number", repr(value), place)
     if not 2 <= num_buckets < 2**63:
@@ -846,7 +863,10 @@ def hash_buckets(
         raise InputError("bytes or text", repr(uuid_as), "uuid_as")
     column = to_column(keys, "keys")
     dtype = "string" if column.kind in ("string", "fixed") else "int64"
-    encoder = _kernels.Encoder("hash", dtype, rows=num_buckets, hash=hash, seed=seed)
+    int_as = "text" if hash == "murmur3_32_vw" else "bytes"
+    encoder = _kernels.Encoder(
+        "hash", dtype, rows=num_buckets, hash=hash, seed=seed, int_as=int_as
+    )
     return _kernels.encode_scalars(
         require_dtype(column, dtype, is_list=False, uuid_as=uuid_as), encoder
     )[0]

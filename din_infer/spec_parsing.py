@@ -45,7 +45,10 @@ ACTIVATIONS = ("dice", "row_dice", "prelu", "relu", "sigmoid", "silu", "none")
 OUTPUT_ACTIVATIONS = ("none", "sigmoid", "relu", "silu")
 INTERACTIONS = ("difference", "product", "outer")
 INTS_AS = ("bytes", "text", "bytes4")
+FLOATS_AS = ("bytes", "bytes4")
 REDUCES = ("offset", "mod", "pmod", "abs")
+SEEDED = ("xxh64", "xxh3_64", "murmur3_32", "murmur3_32_spark")
+MAX_PREFIX = 1000  # characters
 DICE_EPSILON = {"row_dice": 1e-3}
 LAYERS = (
     ("hidden", "a list of sizes, each a positive whole number"),
@@ -112,7 +115,11 @@ def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
     natural = {"hash": "string", "vocab": "string", "identity": "int64"}
     dtype = dtype or natural.get(kind, "float")
     keys = ("string", "int64")
-    by_kind = {"identity": ("int64",), "bucketize": ("float", "int64")}
+    by_kind = {
+        "hash": (*keys, "float"),
+        "identity": ("int64",),
+        "bucketize": ("float", "int64"),
+    }
     allowed: tuple[str, ...] = by_kind.get(kind, keys)
     if dtype not in allowed:
         rule = f"dtype {' or '.join(allowed)} for a {kind} encoder"
@@ -131,9 +138,12 @@ def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
     return encoder, dtype
 
 
-def _parse_uuid_as(section: Section, dtype: str) -> str | None:
-    choices = ("bytes", "text")
-    found = section.choose("uuid_as", choices, None) if dtype == "string" else None
+def _parse_uuid_as(
+    section: Section, dtype: str, default: str | None = None
+) -> str | None:
+    if dtype != "string":
+        return None
+    found = section.choose("uuid_as", ("bytes", "text"), default)
     return None if found is None else str(found)
 
 
@@ -143,13 +153,62 @@ def _parse_hash(section: Section, dtype: str) -> Encoder:
     if reduce == "offset" and buckets < 2:
         raise ModelError("at least 2", buckets, section.at("buckets"))
     name = section.choose("hash", HASHES, "xxh64")
-    seed = section.take("seed", "a whole number", 0)
+    if name == "siphash24":
+        seed = section.take("seed", "a list of whole numbers", ())
+    else:
+        seed = section.take("seed", "a whole number", 0)
     rule = seed_rule(name, seed)
     if rule:
-        raise ModelError(rule, seed, section.at("seed"))
-    text = section.choose("int_as", INTS_AS, "bytes")
-    uuid_as = _parse_uuid_as(section, dtype)
-    return Encoder("hash", buckets, name, seed, reduce, text, uuid_as=uuid_as)
+        got = list(seed) if isinstance(seed, tuple) else seed
+        raise ModelError(rule, got, section.at("seed"))
+    has_sign = section.take("alternate_sign", "true or false", False)
+    if has_sign and reduce != "abs":
+        rule = '`reduce = "abs"` beside `alternate_sign`'
+        raise ModelError(rule, repr(reduce), section.at("reduce"))
+    if has_sign and buckets >= 2**30:
+        rule = "fewer than 2**30 buckets beside `alternate_sign`"
+        raise ModelError(rule, buckets, section.at("buckets"))
+    prefix = section.take("prefix", "a string", "")
+    if len(prefix) > MAX_PREFIX:
+        rule = f"at most {MAX_PREFIX} characters"
+        raise ModelError(rule, len(prefix), section.at("prefix"))
+    encoder = Encoder(
+        "hash",
+        2 * buckets if has_sign else buckets,
+        name,
+        seed,
+        reduce,
+        mask_value=_parse_mask(section, dtype),
+        prefix=prefix,
+        alternate_sign=has_sign,
+    )
+    return _parse_key(section, dtype, encoder)
+
+
+def _parse_mask(section: Section, dtype: str) -> str | int | None:
+    value: str | int | None
+    value = section.take("mask_value", "a string or a whole number", None)
+    kind = "string" if isinstance(value, str) else "int64"
+    if value is not None and kind != dtype:
+        rule = "none of a float" if dtype == "float" else f"a value of dtype {dtype}"
+        raise ModelError(rule, repr(value), section.at("mask_value"))
+    return value
+
+
+def _parse_key(section: Section, dtype: str, encoder: Encoder) -> Encoder:
+    """Read what of a value is hashed; by default what the encoder says."""
+    is_float = dtype == "float"
+    key, choices = ("float_as", FLOATS_AS) if is_float else ("int_as", INTS_AS)
+    form = section.choose(key, choices, "bytes" if is_float else encoder.int_as)
+    if encoder.prefix or encoder.hash == "murmur3_32_vw":
+        what = "beside a prefix" if encoder.prefix else f"for {encoder.hash}"
+        if is_float:
+            raise ModelError(f"strings or integers {what}", "floats", section.place)
+        if dtype == "int64" and form != "text":
+            rule = f'`int_as = "text"` {what}'
+            raise ModelError(rule, repr(form), section.at(key))
+    uuid_as = _parse_uuid_as(section, dtype, encoder.uuid_as)
+    return replace(encoder, int_as=form, uuid_as=uuid_as)
 
 
 def _parse_vocab(section: Section, dtype: str) -> Encoder:
@@ -240,6 +299,29 @@ def _parse_attention(section: Section, default: Attention) -> Attention:
     return attention
 
 
+def _check_seeded(encoder: Encoder, section: Section) -> None:
+    """Raise ModelError where a hash cannot be the seed of the next column's."""
+    if encoder.type != "hash" or encoder.hash not in SEEDED:
+        rule = "one of the hashes " + ", ".join(SEEDED) + " beside `columns`"
+        got = encoder.hash if encoder.type == "hash" else encoder.type
+        raise ModelError(rule, repr(got), section.place)
+    for key in ("mask_value", "prefix"):
+        if section.has(key):
+            raise ModelError(f"no `{key}` beside `columns`", key, section.at(key))
+
+
+def _parse_column(
+    value: object, place: str, embedded: Embedded
+) -> tuple[str, str, Encoder]:
+    """Read one of several columns: name, dtype and encoder."""
+    section = Section({"column": value} if isinstance(value, str) else value, place)
+    name = section.take("column", "a string")
+    dtype = section.choose("dtype", ("string", "int64", "float"), embedded.dtype)
+    encoder = _parse_key(section, dtype, replace(embedded.encoder, is_seeded=True))
+    section.finish()
+    return name, dtype, encoder
+
+
 class _Parser:
     """Reads the sections in the order in which they may refer to each other."""
 
@@ -282,12 +364,43 @@ class _Parser:
         self.tables[name] = Table(name, encoder.rows, dim, row)
         return Embedded(name, dtype, name, dim, encoder)
 
+    def with_columns(self, section: Section, embedded: Embedded) -> dict[str, Any]:
+        """Read `column`, or `columns` that are hashed together; returns all members."""
+        wanted = len(embedded.encoder.columns)
+        rule = f"{wanted} `columns`" if wanted else "one `column`"
+        rule += ", as the field whose table it shares has"
+        if not section.has("columns"):
+            name = section.take("column", "a string", embedded.name)
+            if wanted:
+                raise ModelError(rule, "none", section.at("columns"))
+            return {**vars(embedded), "columns": (name,)}
+        if section.has("column"):
+            raise ModelError("either `column` or `columns`", "both", section.place)
+        given = section.take("columns", "a list")
+        if embedded.table != embedded.name:
+            names = section.take("columns", "a list of strings")
+            if len(names) != wanted:
+                raise ModelError(rule, len(names), section.at("columns"))
+            return {**vars(embedded), "columns": names}
+        if not given:
+            raise ModelError("at least one column", "none", section.at("columns"))
+        _check_seeded(embedded.encoder, section.section("encoder"))
+        parts = [
+            _parse_column(value, section.at(f"columns[{i}]"), embedded)
+            for i, value in enumerate(given)
+        ]
+        of_columns = [(dtype, replace(e, reduce="raw")) for _, dtype, e in parts]
+        of_columns[-1] = parts[-1][1:]
+        encoder = replace(embedded.encoder, columns=tuple(of_columns))
+        names = tuple(name for name, _, _ in parts)
+        mine = replace(embedded, encoder=encoder, dtype=parts[0][1])
+        return {**vars(mine), "columns": names}
+
     def parse_field(self, section: Section, side: str) -> Field:
         name = self.claim(section, section.name())
-        column = section.take("column", "a string", name)
         embedded = self.embedded(section, name)
+        parsed = Field(**self.with_columns(section, embedded), side=side)
         section.finish()
-        parsed = Field(**vars(embedded), column=column, side=side)
         self.owners[name] = self.sources[name] = parsed
         if side == "candidate":
             self.candidates[name] = parsed
@@ -425,8 +538,7 @@ class _Parser:
                 rule = f"an earlier field here that is encoded as `{derived.source}` is"
                 raise ModelError(rule, repr(source), section.at("from"))
         parsed = BehaviorField(
-            **vars(embedded),
-            column=section.take("column", "a string", name),
+            **self.with_columns(section, embedded),
             pairs=pairs,
             source=source,
             derived=derived.name if isinstance(derived, Derived) else None,
@@ -439,13 +551,13 @@ class _Parser:
     def parse_multi_hot(self, section: Section) -> MultiHot:
         name = self.claim(section, section.name())
         embedded = self.embedded(section, name)
+        members = self.with_columns(section, embedded)
         parsed = MultiHot(
-            **vars(embedded),
-            column=section.take("column", "a string", name),
+            **members,
             side=section.choose("side", ("user", "candidate")),
             pooling=section.choose("pooling", ("sum", "mean", "max")),
             empty=section.take("empty", "a finite number", 0.0),
-            **self.ragged(section, embedded.dtype),
+            **self.ragged(section, members["dtype"]),
         )
         section.finish()
         self.owners[name] = parsed

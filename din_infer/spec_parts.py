@@ -26,6 +26,7 @@ __all__ = [
     "Lists",
     "Model",
     "MultiHot",
+    "OwnColumns",
     "Part",
     "ReadColumn",
     "Table",
@@ -40,11 +41,17 @@ ANY_LENGTH = 2**31 - 1
 AXES = {"user": "B", "candidate": "N"}
 
 
-def seed_rule(hash: str, seed: int) -> str:
+def seed_rule(hash: str, seed: int | tuple[int, ...]) -> str:
     """Return what a seed of this hash must be, or "" when it is that."""
+    if hash == "siphash24":
+        halves = seed if isinstance(seed, tuple) else ()
+        right = len(halves) == 2 and all(0 <= half < 2**64 for half in halves)
+        return "" if right else "a seed of two numbers in [0, 2**64), its key"
+    if isinstance(seed, tuple):
+        return f"a seed of one number for {hash}"
     if hash == "farmhash64":
         return "" if seed == 0 else "seed 0, since farmhash64 takes none"
-    bits = 32 if hash == "murmur3_32" else 64
+    bits = 32 if hash.startswith("murmur3_32") else 64
     return "" if 0 <= seed < 2**bits else f"a seed in [0, 2**{bits})"
 
 
@@ -55,18 +62,29 @@ class Encoder:
     `type` is "hash", "vocab", "identity" or "bucketize"; only the members of that type
     mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error";
     `uuid_as` "bytes", "text", or None: then strings are no UUIDs.
+
+    Of a hash: `seed` is two numbers for siphash24; `int_as` says what of an integer or
+    float is hashed; `prefix` stands before each key; `mask_value` has id 0. With
+    `alternate_sign`, ids of negative hashes lie behind all others. A field of several
+    columns has (dtype, encoder) of each in `columns`: the hash of one is the seed of
+    the next, which `is_seeded` says.
     """
 
     type: str
     rows: int
     hash: str = "xxh64"
-    seed: int = 0
+    seed: int | tuple[int, ...] = 0
     reduce: str = "offset"
     int_as: str = "bytes"
     values: tuple[str, ...] | tuple[int, ...] = field(default=(), repr=False)
     unseen: str = "error"
     boundaries: tuple[float, ...] = ()
     uuid_as: str | None = None
+    mask_value: str | int | None = None
+    prefix: str = ""
+    alternate_sign: bool = False
+    is_seeded: bool = False
+    columns: "tuple[tuple[str, Encoder], ...]" = ()
 
     @lazy
     def vocabulary(self) -> Vocabulary | None:
@@ -125,7 +143,8 @@ class ReadColumn:
         What reads the column.
     inputs : tuple of Input
         The graph's inputs that the column determines, its own first. Lists also
-        determine the lengths, which the columns of one sequence share.
+        determine the lengths, which the columns of one sequence share. Columns that are
+        hashed together follow each other, and share the first too.
     encoder : Encoder or None
         None for numbers that are no ids: dense values and lengths.
     table : str or None
@@ -176,18 +195,41 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Field(Embedded):
+class OwnColumns(Embedded):
+    """A field with a column of its own, or with several that are hashed together.
+
+    `dtype` is that of the first.
+    """
+
+    columns: tuple[str, ...]
+
+    @property
+    def column(self) -> str:
+        """The column, the first of several."""
+        return self.columns[0]
+
+    @property
+    def encoded(self) -> tuple[tuple[str, str, Encoder], ...]:
+        """Name, dtype and encoder of each column."""
+        of_columns = self.encoder.columns or ((self.dtype, self.encoder),)
+        pairs = zip(self.columns, of_columns, strict=True)
+        return tuple((name, *of_column) for name, of_column in pairs)
+
+
+@dataclass(frozen=True)
+class Field(OwnColumns):
     """One value per request (`side` "user") or per candidate (`side` "candidate")."""
 
-    column: str
     side: str
 
     @property
     def reads(self) -> tuple[ReadColumn, ...]:
-        """The field's column."""
+        """The field's columns."""
         ids = Input(self.name, "int64", (AXES[self.side],), self.encoder.rows)
-        encoded = self.encoder, self.table
-        return (ReadColumn(self.column, self.dtype, 1, self, (ids,), *encoded),)
+        return tuple(
+            ReadColumn(name, dtype, 1, self, (ids,), encoder, self.table)
+            for name, dtype, encoder in self.encoded
+        )
 
 
 @dataclass(frozen=True)
@@ -207,15 +249,14 @@ class Derived(Embedded):
 
 
 @dataclass(frozen=True)
-class BehaviorField(Embedded):
-    """One of the parallel columns of a behavior sequence.
+class BehaviorField(OwnColumns):
+    """One of the parallel fields of a behavior sequence.
 
     `pairs` is the candidate field that stands opposite it in the query (None: zeros).
     `source` names the behavior field a derived one reads its ids from, `derived` the
     `Derived` whose lookup it uses; such a field has no column.
     """
 
-    column: str
     pairs: str | None
     source: str | None
     derived: str | None
@@ -272,7 +313,7 @@ class Behavior(Lists):
 
     @property
     def own_fields(self) -> tuple[BehaviorField, ...]:
-        """The fields with a column of their own: all that are not derived."""
+        """The fields with columns of their own: all that are not derived."""
         return tuple(f for f in self.fields if f.source is None)
 
     @property
@@ -282,16 +323,15 @@ class Behavior(Lists):
 
 
 @dataclass(frozen=True)
-class MultiHot(Embedded, Lists):
+class MultiHot(OwnColumns, Lists):
     """A ragged field that is pooled to [B or N, dim]; `empty` fills an empty one."""
 
-    column: str
     pooling: str
     empty: float
 
     @property
     def reads(self) -> tuple[ReadColumn, ...]:
-        """The field's column, then that of the lengths."""
+        """The field's columns, then that of the lengths."""
         return _read_lists(self, (self,))
 
 
@@ -303,15 +343,17 @@ def _read_lists(
     lengths = Input(part.lengths, "int64", (axis,))
     shape = (axis, f"{part.name}.T")
     fixed = part.max_len if part.padding == "attended" else None
-    reads = []
+    reads: list[ReadColumn] = []
     for f in fields:
         ids = Input(f.name, "int64", shape, f.encoder.rows, fixed, lengths.name)
-        encoded = (ids, lengths), f.encoder, f.table
-        reads.append(ReadColumn(f.column, f.dtype, None, part, *encoded))
-    name = part.length_column
-    if name is not None:
+        reads += (
+            ReadColumn(name, dtype, None, part, (ids, lengths), encoder, f.table)
+            for name, dtype, encoder in f.encoded
+        )
+    length = part.length_column
+    if length is not None:
         told = part.pad_value is not None  # lengths, by the value behind the elements
-        reads.append(ReadColumn(name, "int64", 1, part, (lengths,), optional=told))
+        reads.append(ReadColumn(length, "int64", 1, part, (lengths,), optional=told))
     return tuple(reads)
 
 

@@ -57,7 +57,7 @@ class Section:
         value = self.values[key]
         if not _KINDS[kind](value):
             raise ModelError(kind, repr(value), self.at(key))
-        if kind == "a list of strings" or kind.startswith("a list of sizes"):
+        if kind.startswith(("a list of strings", "a list of sizes", "a list of whole")):
             return tuple(value)
         floating = ("a finite number", "a positive number", "a number in [0, 1)")
         return float(value) if kind in floating else value
@@ -129,6 +129,9 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "a list": lambda v: isinstance(v, list | tuple),
     "a list of strings": lambda v: (
         isinstance(v, list | tuple) and all(is_text(x) for x in v)
+    ),
+    "a list of whole numbers": lambda v: (
+        isinstance(v, list | tuple) and all(map(is_int, v))
     ),
     "a list of sizes, each a positive whole number": lambda v: (
         isinstance(v, list | tuple) and all(_is_size(x) for x in v)

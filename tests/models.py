@@ -288,14 +288,12 @@ def random_rows(spec: FeatureSpec, count: int, seed: int = 0) -> list[dict[str, 
     for _ in range(count):
         row: dict[str, Any] = {"extra": object()}
         for f in (*spec.user, *spec.candidate):
-            row[f.column] = value(f.dtype, f.encoder.rows)
+            row |= {name: value(kind, e.rows) for name, kind, e in f.encoded}
         for s in spec.behavior:
             length = int(rng.integers(0, s.max_len + 4))
             for f in s.fields:
-                if f.source is None:
-                    row[f.column] = [
-                        value(f.dtype, f.encoder.rows) for _ in range(length)
-                    ]
+                for name, kind, e in f.encoded if f.source is None else ():
+                    row[name] = [value(kind, e.rows) for _ in range(length)]
         for m in spec.multi_hot:
             length = int(rng.integers(0, m.max_len + 2))
             row[m.column] = [value(m.dtype, m.encoder.rows) for _ in range(length)]

@@ -15,13 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from din_infer.spec import Behavior, Encoder, FeatureSpec, MultiHot
-from tests.reference_hash import BITS, HASHES, int_as_bytes, int_as_text, reduce
+from din_infer.spec_parts import OwnColumns
+from tests.reference_hash import (
+    BITS,
+    HASHES,
+    MASK,
+    OTHERS,
+    float_as_bytes,
+    int_as_bytes,
+    int_as_text,
+    reduce,
+    signed,
+)
 
 
 @lru_cache(maxsize=10_000)
-def hash_of(name: str, key: bytes, seed: int) -> int:
+def hash_of(name: str, key: bytes, seed: Any) -> int:
     """Hash, and remember: columns repeat their values."""
-    return HASHES[name](key, seed)
+    return (HASHES | OTHERS)[name](key, seed)
 
 
 def as_bytes(value: Any, int_as: str) -> bytes:
@@ -29,6 +40,8 @@ def as_bytes(value: Any, int_as: str) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode()
+    if isinstance(value, float):
+        return float_as_bytes(value, 4 if int_as == "bytes4" else 8)
     if int_as == "bytes4":
         return int(value).to_bytes(4, "little", signed=True)
     if int_as == "bytes" and value >= 2**63:
@@ -64,17 +77,54 @@ def is_equal(value: Any, known: str | int) -> bool:
     return bool(value == known)
 
 
+def bucket_of(h: int, encoder: Encoder) -> int:
+    bits = BITS[encoder.hash]
+    if not encoder.alternate_sign:
+        return reduce(h, encoder.rows, encoder.reduce, bits)
+    half = encoder.rows // 2
+    negative = signed(h % 2**32, 32) < 0
+    return reduce(h, half, encoder.reduce, bits) + (half if negative else 0)
+
+
+def encode_together(values: list[Any], encoder: Encoder) -> tuple[int, bool, bool]:
+    """Hash the columns' values one after the other, each seeded by those before."""
+    h: Any = encoder.seed
+    for value, (dtype, own) in zip(values, encoder.columns, strict=True):
+        value = None if value is None else as_string(value, own.uuid_as)
+        if value is not None and dtype == "float":
+            h = hash_of(own.hash, as_bytes(float(value), own.int_as), h)
+        elif value is not None:
+            h = hash_of(own.hash, as_bytes(value, own.int_as), h)
+    is_null = all(value is None for value in values)
+    return bucket_of(h & MASK, encoder), is_null, False
+
+
+def encode_row(values: list[Any], f: OwnColumns) -> tuple[int, bool, bool]:
+    """Encode the values of a field's columns."""
+    if f.encoder.columns:
+        return encode_together(values, f.encoder)
+    return encode_value(values[0], f.dtype, f.encoder)
+
+
 def encode_value(value: Any, dtype: str, encoder: Encoder) -> tuple[int, bool, bool]:
     """Return (id, is null, is unseen)."""
-    value = clean(value, dtype)
+    if encoder.type != "hash" or dtype != "float":
+        value = clean(value, dtype)
     if value is None:
         return 0, True, False
     if dtype == "string":
         value = as_string(value, encoder.uuid_as)
     if encoder.type == "hash":
-        h = hash_of(encoder.hash, as_bytes(value, encoder.int_as), encoder.seed)
-        bits = BITS[encoder.hash]
-        return reduce(h, encoder.rows, encoder.reduce, bits), False, False
+        if encoder.mask_value is not None and is_equal(value, encoder.mask_value):
+            return 0, True, False
+        if dtype == "float":
+            value = float(value)
+        key = encoder.prefix.encode() + as_bytes(value, encoder.int_as)
+        return (
+            bucket_of(hash_of(encoder.hash, key, encoder.seed), encoder),
+            False,
+            False,
+        )
     if encoder.type == "bucketize":
         return 1 + sum(b <= value for b in encoder.boundaries), False, False
     if encoder.type == "identity":
@@ -151,7 +201,7 @@ def encode(
         counts[name].update(more)
 
     for f in (*spec.user, *spec.candidate):
-        found = [encode_value(row[f.column], f.dtype, f.encoder) for row in rows]
+        found = [encode_row([row[c] for c in f.columns], f) for row in rows]
         out[f.name] = np.array([i for i, _, _ in found], dtype=np.int64)
         count(f.name, found)
     for part in (*spec.behavior, *spec.multi_hot):
@@ -160,11 +210,12 @@ def encode(
         kept = []
         truncated = 0
         for row in rows:
-            lists = [row[f.column] for f in fields]
+            encoded = [column for f in fields for column in f.encoded]
+            lists = [row[name] for name, _, _ in encoded]
             lists = [[] if values is None else values for values in lists]
             lists = [
-                [v if v is None else as_string(v, f.encoder.uuid_as) for v in values]
-                for f, values in zip(fields, lists, strict=True)
+                [v if v is None else as_string(v, e.uuid_as) for v in values]
+                for (_, _, e), values in zip(encoded, lists, strict=True)
             ]
             length = length_of(part, row)
             chosen, is_truncated = keep(part, lists, length)
@@ -174,11 +225,14 @@ def encode(
         width = max(lengths, default=0)
         if part.padding == "attended":
             width = part.max_len
-        for i, f in enumerate(fields):
+        first = 0
+        for f in fields:
+            stop = first + len(f.columns)
             coded = [
-                [encode_value(v, f.dtype, f.encoder) for v in chosen[i]]
+                [encode_row(list(v), f) for v in zip(*chosen[first:stop], strict=True)]
                 for chosen in kept
             ]
+            first = stop
             out[f.name] = right_pad([[x[0] for x in r] for r in coded], width)
             flat = [x for r in coded for x in r]
             count(f.name, flat, truncated=truncated, empty=lengths.count(0))

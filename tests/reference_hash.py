@@ -1,15 +1,19 @@
-"""Slow and obvious twins of the four hashes, and the golden file beside them.
+"""Slow and obvious twins of the hashes, and the golden file beside them.
 
 XXH64 and XXH3 follow doc/xxhash_spec.md of xxHash, MurmurHash3 is the 32-bit one for
 x86, FarmHash is Fingerprint64. ``python -m tests.reference_hash`` writes
-golden_hashes.json anew from the reference libraries, never from the twins.
+golden_hashes.json anew from the reference libraries, never from the twins. `OTHERS` are
+hashes that other systems alone have: golden_peers.json is theirs.
 
 Long because four hashes have a path of their own for many lengths.
 """
 
 import json
+import math
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 Hash = Callable[[bytes, int], int]
 
@@ -355,7 +359,10 @@ HASHES: dict[str, Hash] = {
     "murmur3_32": murmur3_32,
     "farmhash64": farmhash64,
 }
-BITS = {"xxh64": 64, "xxh3_64": 64, "murmur3_32": 32, "farmhash64": 64}
+BITS = {
+    **dict.fromkeys(("xxh64", "xxh3_64", "farmhash64", "siphash24"), 64),
+    **{"murmur3_32": 32, "murmur3_32_spark": 32, "murmur3_32_vw": 64},
+}
 # How many seeds each takes, beginning with 0.
 NUM_SEEDS = {"xxh64": 2**64, "xxh3_64": 2**64, "murmur3_32": 2**32, "farmhash64": 1}
 
@@ -400,12 +407,12 @@ def spark_xxhash64(key: bytes) -> int:
     return signed(xxh64(key, 42), 64)
 
 
-def spark_hash(key: bytes) -> int:
-    """Spark's hash of one column, signed: every byte of the tail is a block of its own.
+def murmur3_32_spark(key: bytes, seed: int = 0) -> int:
+    """Hash as Spark does: every byte of the tail is a word of its own; unsigned.
 
     After Murmur3_x86_32.hashUnsafeBytes of Spark.
     """
-    h = 42
+    h = seed
     whole = len(key) // 4 * 4
     blocks = [word(key, at, 4) for at in range(0, whole, 4)]
     blocks += [signed(byte, 8) & MASK32 for byte in key[whole:]]
@@ -415,11 +422,29 @@ def spark_hash(key: bytes) -> int:
     h ^= len(key)
     h = xor_shift(h, 16) * 0x85EBCA6B & MASK32
     h = xor_shift(h, 13) * 0xC2B2AE35 & MASK32
-    return signed(xor_shift(h, 16), 32)
+    return xor_shift(h, 16)
 
 
-def spark_key(kind: str, value: str | bytes | int) -> bytes:
+def spark_hash(key: bytes) -> int:
+    """Spark's hash of one column, signed; seed 42."""
+    return signed(murmur3_32_spark(key, 42), 32)
+
+
+def float_as_bytes(value: float, num_bytes: int) -> bytes:
+    """The bytes of a float, rounded to 4: the same of all NaN, and of both zeros."""
+    try:
+        raw = struct.pack("<d" if num_bytes == 8 else "<f", value)
+    except OverflowError:
+        return float_as_bytes(math.copysign(math.inf, value), num_bytes)
+    if value != value:
+        return bytes.fromhex("7ff8000000000000" if num_bytes == 8 else "7fc00000")[::-1]
+    return bytes(num_bytes) if raw[-1] == 128 and not any(raw[:-1]) else raw
+
+
+def spark_key(kind: str, value: str | bytes | int | float) -> bytes:
     """The bytes that Spark hashes of a value: of a DECIMAL, its unscaled value."""
+    if isinstance(value, float):
+        return float_as_bytes(value, 4 if kind == "FLOAT" else 8)
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):
@@ -434,7 +459,7 @@ def spark_key(kind: str, value: str | bytes | int) -> bytes:
 
 # (type, value, xxhash64(value), hash(value)) as Spark 4.3 gives them; dates in days,
 # timestamps in microseconds, decimals unscaled.
-SPARK: list[tuple[str, str | bytes | int | None, int, int]] = [
+SPARK: list[tuple[str, str | bytes | int | float | None, int, int]] = [
     ("STRING", "", -7444071767201028348, 142593372),
     ("STRING", "a", -8582455328737087284, 1485273170),
     ("STRING", "ab", 2710560539726725091, -97053317),
@@ -476,10 +501,135 @@ SPARK: list[tuple[str, str | bytes | int | None, int, int]] = [
     ("DECIMAL(18,0)", 7, -2864211556195259663, 1293116811),
     ("DECIMAL(19,0)", 7, -2707323769083221954, 241752123),
     ("DECIMAL(38,0)", 7, -2707323769083221954, 241752123),
+    ("FLOAT", 0.0, 3614696996920510707, 933211791),
+    ("FLOAT", -0.0, 3614696996920510707, 933211791),
+    ("FLOAT", 1.5, 6163473420726370430, -221251528),
+    ("FLOAT", -1.5, -3653657859106325556, 1765572753),
+    ("FLOAT", 0.1, -7604770425485878823, 38965448),
+    ("FLOAT", 3.4028234663852886e38, -1065250890878313112, -338752985),
+    ("FLOAT", 1e-45, -6698625589789238999, -559580957),
+    ("FLOAT", -1e-46, 3614696996920510707, 933211791),
+    ("FLOAT", float("inf"), -5940311692336719973, 2026854605),
+    ("FLOAT", float("-inf"), -7580553461823983095, 427440766),
+    ("FLOAT", float("nan"), 2692338816207849720, -349261430),
+    ("FLOAT", 16777217.0, 3035270902668959186, -1266822778),
+    ("FLOAT", 2.718281828459045, -3604606472541194129, -416329262),
+    ("DOUBLE", 0.0, -5252525462095825812, -1670924195),
+    ("DOUBLE", -0.0, -5252525462095825812, -1670924195),
+    ("DOUBLE", 1.5, 7738255526519901366, 1290763749),
+    ("DOUBLE", -1.5, -1519168156472177911, 2099784398),
+    ("DOUBLE", 0.1, -4684694357984311926, -1777758357),
+    ("DOUBLE", 3.4028234663852886e38, -7935710949781383019, 1233658544),
+    ("DOUBLE", 1e-45, -7759496261585577418, -727124437),
+    ("DOUBLE", -1e-46, -95458992707170720, -62403317),
+    ("DOUBLE", float("inf"), 5810986238603807492, 833680482),
+    ("DOUBLE", float("-inf"), 5326262080505358431, 461104036),
+    ("DOUBLE", float("nan"), -3127944061524951246, -1281358385),
+    ("DOUBLE", 16777217.0, 7460671814019783805, 2032338721),
+    ("DOUBLE", 2.718281828459045, 10115682302398585, -230350390),
     ("STRING", None, 42, 42),
     ("BIGINT", None, 42, 42),
     ("INT", None, 42, 42),
 ]
+
+
+# ([(type, value), ..], xxhash64(..), hash(..)) of several columns, as Spark 4.3 has it.
+SPARK_ROWS: list[tuple[list[tuple[str, str | int | float | None]], int, int]] = [
+    ([("STRING", "shop_7"), ("BIGINT", 42)], 5324350339173571517, 794620647),
+    ([("BIGINT", 42), ("STRING", "shop_7")], 2151748308602268518, -291013714),
+    ([("STRING", "shop_7"), ("INT", 42)], -4129670889215701644, -1103495852),
+    ([("STRING", None), ("BIGINT", 42)], -6876166290308861218, 1316951768),
+    ([("STRING", "shop_7"), ("BIGINT", None)], 1251568157967500344, -735219948),
+    ([("STRING", None), ("BIGINT", None)], 42, 42),
+    ([("STRING", ""), ("STRING", "")], 6372822119346140258, -1176845985),
+    (
+        [("STRING", "käse"), ("STRING", "a"), ("STRING", "abcdefg")],
+        -5016862762198667543,
+        702197428,
+    ),
+    ([("FLOAT", 0.1), ("DOUBLE", 0.1), ("INT", -7)], -929790700047702233, -745594228),
+    (
+        [
+            ("DOUBLE", -0.0),
+            ("STRING", None),
+            ("FLOAT", float("nan")),
+            ("BIGINT", -1),
+            ("INT", None),
+            ("STRING", "x" * 31),
+        ],
+        2201892348066483780,
+        -1120053404,
+    ),
+    ([("STRING", None)], 42, 42),
+    ([("STRING", "a")], -8582455328737087284, 1485273170),
+]
+
+
+# ---------------------------------------------------------------- others' other hashes
+
+
+def siphash24(key: bytes, seed: tuple[int, int] = (0, 0)) -> int:
+    """Hash as the SipHash paper says in its section 2: c = 2, d = 4."""
+    k0, k1 = seed
+    v = [
+        k0 ^ 0x736F6D6570736575,
+        k1 ^ 0x646F72616E646F6D,
+        k0 ^ 0x6C7967656E657261,
+        k1 ^ 0x7465646279746573,
+    ]
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            for a, b, c, d, r, s in ((0, 1, 2, 3, 13, 16), (2, 1, 0, 3, 17, 21)):
+                v[a] = (v[a] + v[b]) & MASK
+                v[c] = (v[c] + v[d]) & MASK
+                v[b] = rotate(v[b], r) ^ v[a]
+                v[d] = rotate(v[d], s) ^ v[c]
+                v[a] = rotate(v[a], 32)
+
+    def absorb(message: int) -> None:
+        v[3] ^= message
+        rounds(2)
+        v[0] ^= message
+
+    whole = len(key) // 8 * 8
+    for at in range(0, whole, 8):
+        absorb(word(key, at))
+    absorb(word(key, whole) | (len(key) & 255) << 56)
+    v[2] ^= 0xFF
+    rounds(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+def murmur3_32_vw(key: bytes, seed: int = 0) -> int:
+    """Hash as Vowpal Wabbit's hashstring: digits alone are a number, plus the seed."""
+    key = key.strip(bytes(range(33)))
+    if all(chr(byte) in "0123456789" for byte in key):
+        return (int(key or b"0") + seed) & MASK
+    return murmur3_32(key, seed)
+
+
+OTHERS: dict[str, Callable[[bytes, Any], int]] = {
+    "siphash24": siphash24,
+    "murmur3_32_spark": murmur3_32_spark,
+    "murmur3_32_vw": murmur3_32_vw,
+}
+
+# Of the bytes 0, 1, .. n - 1 by the key 0, 1, .. 15: the paper's appendix A for n = 15,
+# vectors_sip64 of the authors' github.com/veorq/SipHash for the others.
+SIPHASH_KEY = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
+SIPHASH = {
+    0: 0x726FDB47DD0E0E31,
+    1: 0x74F839C593DC67FD,
+    2: 0x0D6C8009D9A94F5A,
+    3: 0x85676696D7FB7E2D,
+    4: 0xCF2794E0277187B7,
+    5: 0x18765564CD99A68D,
+    6: 0xCBC9466E58FEE3CE,
+    7: 0xAB0200F58B01D137,
+    8: 0x93F5F5799A932462,
+    15: 0xA129CA6149BE45E5,
+}
 
 
 # ------------------------------------------------------------------------- golden file

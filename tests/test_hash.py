@@ -776,15 +776,21 @@ SPARK_TYPES = {  # those of which docs/spec.md says what equals them
     "TINYINT": {"dtype": "int64", "int_as": "bytes4"},
     "BOOLEAN": {"dtype": "int64", "int_as": "bytes4"},
     "DATE": {"dtype": "int64", "int_as": "bytes4"},
+    "FLOAT": {"dtype": "float", "int_as": "bytes4"},
+    "DOUBLE": {"dtype": "float"},
 }
 
 
 @each_isa
 @pytest.mark.parametrize(("kind", "value", "xxhash64", "murmur"), SPARK)
 def test_what_equals_spark_and_what_does_not(
-    kind: str, value: str | bytes | int | None, xxhash64: int, murmur: int, isa: str
+    kind: str,
+    value: str | bytes | int | float | None,
+    xxhash64: int,
+    murmur: int,
+    isa: str,
 ) -> None:
-    column = to_column([value], "keys")
+    column = to_column(pa.array([value]), "keys")
     options = {"dtype": "int64", **SPARK_TYPES.get(kind, {})}
 
     def found(name: str, **more: int | str) -> int:
@@ -803,6 +809,8 @@ def test_what_equals_spark_and_what_does_not(
     n = 2**31 - 1
     assert (found("murmur3_32") == murmur % 2**32) == is_equal
     assert (found("murmur3_32", rows=n, reduce="pmod") == murmur % n) == is_equal
+    is_equal = found("murmur3_32_spark", rows=n, reduce="pmod") == murmur % n
+    assert is_equal == (kind in SPARK_TYPES)
 
 
 @each_isa
@@ -902,8 +910,8 @@ def test_offset_leaves_bucket_0_and_fills_all_others(name: str) -> None:
         ),
         (
             {"hash": "md5"},
-            "expected one of xxh64, xxh3_64, murmur3_32, farmhash64, got 'md5'"
-            " - at `hash`",
+            "expected one of xxh64, xxh3_64, murmur3_32, farmhash64, siphash24,"
+            " murmur3_32_spark, murmur3_32_vw, got 'md5' - at `hash`",
         ),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from din_infer import _kernels
 from tests.reference_hash import (
     BITS,
     GOLDEN,
@@ -14,6 +15,7 @@ from tests.reference_hash import (
     LENGTHS,
     MASK,
     NUM_SEEDS,
+    OTHERS,
     PUBLISHED,
     SEEDS,
     SPARK,
@@ -34,7 +36,7 @@ LIBRARIES = libraries()
 
 @pytest.mark.parametrize(("kind", "value", "xxhash64", "murmur"), SPARK)
 def test_the_twins_of_spark_equal_spark(
-    kind: str, value: str | bytes | int | None, xxhash64: int, murmur: int
+    kind: str, value: str | bytes | int | float | None, xxhash64: int, murmur: int
 ) -> None:
     if value is None:
         assert (xxhash64, murmur) == (42, 42)
@@ -148,6 +150,7 @@ def test_reductions_to_10_buckets(h: int, bits: int, how: str, expected: int) ->
 
 
 def test_every_hash_says_its_bits() -> None:
-    assert BITS.keys() == NUM_SEEDS.keys() == HASHES.keys() == LIBRARIES.keys()
+    assert NUM_SEEDS.keys() == HASHES.keys() == LIBRARIES.keys()
+    assert BITS.keys() == HASHES.keys() | OTHERS.keys() == _kernels.HASHES.keys()
     for name, _, _, hashes in golden():
         assert max(h.bit_length() for h in hashes) == BITS[name]

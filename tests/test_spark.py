@@ -30,7 +30,7 @@ from din_infer.jobs.files import score_files
 from din_infer.jobs.spark import score_dataframe, scorer
 from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
 from tests.models import SPECS, random_model
-from tests.reference_hash import SPARK
+from tests.reference_hash import SPARK, SPARK_ROWS
 
 JAVA = shutil.which("java") or os.environ.get("JAVA_HOME")
 pytestmark = [
@@ -415,27 +415,35 @@ def test_a_model_of_mlflow_scores_nulls_in_lists(
     close(in_order(found), Predictor(model).score(given))
 
 
+def literal(kind: str, value: str | bytes | int | float | None) -> str:
+    """Say a value in SQL."""
+    if value is None:
+        text = "NULL"
+    elif isinstance(value, bytes):
+        text = f"X'{value.hex()}'"
+    elif isinstance(value, str):
+        text = f"'{value}'"
+    elif isinstance(value, float):
+        text = f"'{repr(value).replace('inf', 'Infinity')}'"
+    elif kind == "DATE":
+        text = f"DATE_FROM_UNIX_DATE({value})"
+    elif kind.startswith("TIMESTAMP"):
+        text = f"TIMESTAMP_MICROS({value})"
+    elif kind == "BOOLEAN":
+        text = str(bool(value))
+    else:
+        scale = int(kind.rstrip(")").split(",")[1]) if "," in kind else 0
+        text = f"'{Decimal(value).scaleb(-scale)}'"
+    return f"CAST({text} AS {kind})"
+
+
 def test_the_table_of_hashes_is_what_spark_says(spark: SparkSession) -> None:
-    for kind, value, xxhash64, murmur in SPARK:
-        if value is None:
-            text = "NULL"
-        elif isinstance(value, bytes):
-            text = f"X'{value.hex()}'"
-        elif isinstance(value, str):
-            text = f"'{value}'"
-        elif kind == "DATE":
-            text = f"DATE_FROM_UNIX_DATE({value})"
-        elif kind.startswith("TIMESTAMP"):
-            text = f"TIMESTAMP_MICROS({value})"
-        elif kind == "BOOLEAN":
-            text = str(bool(value))
-        else:
-            scale = int(kind.rstrip(")").split(",")[1]) if "," in kind else 0
-            text = f"'{Decimal(value).scaleb(-scale)}'"
-        of = f"CAST({text} AS {kind})"
+    columns = [([(kind, value)], *hashes) for kind, value, *hashes in SPARK]
+    for values, xxhash64, murmur in [*columns, *SPARK_ROWS]:
+        of = ", ".join(literal(kind, value) for kind, value in values)
         row = spark.sql(f"SELECT xxhash64({of}), hash({of})").first()
         assert row is not None
-        assert (kind, value, *row) == (kind, value, xxhash64, murmur)
+        assert (values, *row) == (values, xxhash64, murmur)
 
 
 def test_files_that_spark_writes_are_scored(

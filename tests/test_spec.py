@@ -230,7 +230,8 @@ FAULTS = {
     ),
     "expected one of hash, vocab, identity, bucketize, got 'hsh'"
     " - at `user[0].encoder.type`": _set("user", 0, "encoder", "type", "hsh"),
-    "expected one of xxh64, xxh3_64, murmur3_32, farmhash64, got 'md5'"
+    "expected one of xxh64, xxh3_64, murmur3_32, farmhash64, siphash24,"
+    " murmur3_32_spark, murmur3_32_vw, got 'md5'"
     " - at `user[0].encoder.hash`": _set("user", 0, "encoder", "hash", "md5"),
     "expected one of offset, mod, pmod, abs, got 'x' - at"
     " `user[0].encoder.reduce`": _set("user", 0, "encoder", "reduce", "x"),
@@ -240,8 +241,8 @@ FAULTS = {
     "expected a seed in [0, 2**64), got -1 - at `user[0].encoder.seed`": _set(
         "user", 0, "encoder", "seed", -1
     ),
-    "expected one of the keys type, buckets, reduce, hash, seed, int_as,"
-    " uuid_as, got 'bucket'"
+    "expected one of the keys type, buckets, reduce, hash, seed, alternate_sign,"
+    " prefix, mask_value, int_as, uuid_as, got 'bucket'"
     " - at `user[0].encoder`": _set("user", 0, "encoder", "bucket", 3),
     "expected dtype int64 for a identity encoder, got 'string'"
     " - at `candidate[1].encoder`": _set("candidate", 1, "dtype", "string"),
@@ -289,9 +290,9 @@ FAULTS = {
     "expected a `pad_value` to drop, got none - at `behavior[0].pad_inside`": _set(
         "behavior", 0, "pad_inside", "dropped"
     ),
-    "expected one of the keys name, shares, dtype, encoder, dim, padding_row, column,"
-    " side, pooling, empty, pad_value, pad_inside, length_column, max_len, padding,"
-    " got 'color' - at `multi_hot[0]`": _set("multi_hot", 0, "color", 1),
+    "expected one of the keys name, shares, dtype, encoder, dim, padding_row, columns,"
+    " column, side, pooling, empty, pad_value, pad_inside, length_column, max_len,"
+    " padding, got 'color' - at `multi_hot[0]`": _set("multi_hot", 0, "color", 1),
     "expected one of user, candidate, got 'item' - at `dense[0].side`": _set(
         "dense", 0, "side", "item"
     ),

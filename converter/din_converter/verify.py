@@ -270,4 +270,6 @@ def _raw(encoder: Encoder, dtype: str, k: int) -> str | int | float:
     if encoder.type == "bucketize":
         value = (encoder.boundaries or (0.0,))[k % max(len(encoder.boundaries), 1)]
         return int(value) if dtype == "int64" else value
+    if dtype == "float":
+        return 0.5 * k
     return f"golden-{k}" if dtype == "string" else k

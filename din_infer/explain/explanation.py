@@ -200,9 +200,9 @@ def explained(
     opened = open_batch(items, encoder.candidate_columns, optional=optional)
     candidates = {name: read(items, name) for name in opened.columns}
     kept = [_kept(s, batch, raw) for s in spec.behavior]
-    of_sequences = {f.column for s in spec.behavior for f in s.own_fields}
+    of_sequences = {c for s in spec.behavior for f in s.own_fields for c in f.columns}
     facts = [name for name in raw if name not in of_sequences]
-    names = list(dict.fromkeys(f.column for f in spec.candidate))
+    names = list(dict.fromkeys(c for f in spec.candidate for c in f.columns))
     owners = inputs["request_of_candidate"].tolist()
     requests = _equal_requests(raw, owners) if users is items else owners
     rows = []
@@ -237,21 +237,20 @@ def _kept(
     spec: Behavior, batch: Batch, raw: Mapping[str, list[Any]]
 ) -> list[ExplainedSequence]:
     """List the behaviors that the model saw of each request, as yet without weights."""
-    first, *_ = spec.own_fields
-    uuid_as = first.encoder.uuid_as
+    first, dtype, encoder = spec.own_fields[0].encoded[0]
     column = require_dtype(
-        batch.columns[first.column], first.dtype, is_list=True, uuid_as=uuid_as
+        batch.columns[first], dtype, is_list=True, uuid_as=encoder.uuid_as
     )
     window = _kernels.Window(column)
     choose_elements(spec, batch, window)
     lengths, width, _, _ = window.finish(spec.max_len, False)
     places = window.places(width, spec.order == "newest_first")
-    lists = {f.column: raw[f.column] for f in spec.own_fields}
+    lists = {c: raw[c] for f in spec.own_fields for c in f.columns}
     none = np.empty(0, np.float32)
     kept = []
     for b, count in enumerate(lengths.tolist()):
         at = places[b, :count].tolist()
         columns = {name: [values[b][i] for i in at] for name, values in lists.items()}
-        num_given = len(raw[first.column][b] or ())
+        num_given = len(raw[first][b] or ())
         kept.append(ExplainedSequence(spec.name, columns, at, none, none, num_given))
     return kept

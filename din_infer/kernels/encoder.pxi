@@ -3,6 +3,8 @@
 HASHES = {
     "xxh64": DIN_HASH_XXH64, "xxh3_64": DIN_HASH_XXH3_64,
     "murmur3_32": DIN_HASH_MURMUR3_32, "farmhash64": DIN_HASH_FARMHASH_64,
+    "siphash24": DIN_HASH_SIPHASH_24, "murmur3_32_spark": DIN_HASH_MURMUR3_32_SPARK,
+    "murmur3_32_vw": DIN_HASH_MURMUR3_32_VW,
 }
 _REDUCES = {
     "offset": DIN_REDUCE_OFFSET, "mod": DIN_REDUCE_MOD, "pmod": DIN_REDUCE_PMOD,
@@ -99,8 +101,22 @@ cdef class Vocabulary:
         return self.c.num_keys
 
 
+cdef din_key _key_of(str text, list owners):
+    """View a text's UTF-8, which `owners` keep."""
+    cdef din_key key
+    cdef bytes raw = text.encode()
+    owners.append(raw)
+    key.data = <const uint8_t *> <const char *> raw
+    key.num_bytes = len(raw)
+    return key
+
+
 cdef class Encoder:
-    """A compiled encoder; read-only, so that threads may share it."""
+    """A compiled encoder; read-only, so that threads may share it.
+
+    `seed` is two numbers for siphash24. With `is_seeded` the encoding needs another
+    one before it, or begins with the seed: `prepare_scalars`.
+    """
 
     cdef din_encoder c
     cdef str rule
@@ -113,6 +129,8 @@ cdef class Encoder:
         self, str type not None, str dtype not None, *, rows, str hash="xxh64", seed=0,
         str reduce="offset", str int_as="bytes", Vocabulary vocabulary=None,
         str unseen="error", boundaries=(), str uuid_as=None, str isa=None,
+        mask_value=None, str prefix not None="", bint alternate_sign=False,
+        bint is_seeded=False,
     ):
         cdef _Buffer buffer
         if not 1 <= rows < 2**63:
@@ -126,19 +144,31 @@ cdef class Encoder:
         self.c.hash = HASHES[hash]
         self.c.isa = _find_isa(isa)
         self.isa = self.c.isa.name.decode()
-        self.c.seed = seed
+        self.c.seed, self.c.second_seed = seed if isinstance(seed, tuple) else (seed, 0)
         self.c.int_as = _INTS_AS[int_as]
         self.c.num_rows = rows
         self.rule = f"an id in [0, {rows})"
-        if self.c.reads == DIN_READS_FLOAT64 and self.c.type != DIN_ENCODE_BUCKETIZE:
-            raise InputError("bucketize for floats", type, "encoder")
+        if self.c.reads == DIN_READS_FLOAT64 and type not in ("hash", "bucketize"):
+            raise InputError("hash or bucketize for floats", type, "encoder")
         if self.c.reads == DIN_READS_BYTES and type not in ("hash", "vocab"):
             raise InputError("hash or vocab for strings", type, "encoder")
         if type == "hash":
             if rows < 2 and reduce == "offset":
                 raise InputError("at least 2 buckets", rows, "encoder")
+            self.c.is_seeded = is_seeded
+            self.c.has_sign = alternate_sign
+            if alternate_sign:
+                rows = max(1, rows // 2)
             din_prepare_reduction(
                 _REDUCES[reduce], self.c.hash, rows, &self.c.reduction)
+            self.c.has_mask = mask_value is not None
+            self.c.prefix = _key_of(prefix, self.owners)
+            if self.c.prefix.num_bytes >= DIN_MAX_PREFIXED // 2:
+                raise InputError("a short prefix", self.c.prefix.num_bytes, "encoder")
+            if self.c.has_mask and self.c.reads == DIN_READS_BYTES:
+                self.c.mask_key = _key_of(mask_value, self.owners)
+            elif self.c.has_mask:
+                self.c.mask_number = mask_value
         if type == "bucketize":
             buffer = _Buffer(np.array(boundaries, dtype=np.float64))
             self.owners.append(buffer)

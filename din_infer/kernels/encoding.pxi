@@ -12,7 +12,7 @@ cdef _Codes _find_codes(const din_column *chunk, Encoder encoder):
     cdef _Codes found
     cdef int64_t first = 0, stop = 0
     cdef int64_t size = chunk.dictionary.length
-    if not chunk.has_dictionary:
+    if not chunk.has_dictionary or encoder.c.is_seeded:
         return None
     din_check_rows(chunk, &first, &stop)
     if size > stop - first:
@@ -97,6 +97,9 @@ cdef object _fault(
         rule = "an integer in [-2**63, 2**64)"
     elif tally.fault == DIN_BEYOND_INT32:
         rule = "an integer in [-2**31, 2**31)"
+    elif tally.fault == DIN_TOO_LONG:
+        rule = f"a key of at most {DIN_MAX_PREFIXED} bytes with its prefix"
+        value = "a longer one"
     elif tally.fault == DIN_IS_MISSING:
         rule = "a finite number"
         if value == "None" or value == "nan":
@@ -123,6 +126,15 @@ cdef void _encode_part(
     cdef din_tally one
     cdef int64_t row = first
     cdef int64_t count = stop - first
+    if p.encoder.is_seeded and p.weights != NULL and count > 1:
+        # each is encoded once, since then its seed is gone
+        while row < stop and (tally.fault == DIN_FINE):
+            memset(&one, 0, sizeof(one))
+            _encode_part(p, row, row + 1, &one)
+            one.nulls += tally.nulls
+            tally[0] = one
+            row += 1
+        return
     while row < stop:
         _encode_rows(p, row, row + count, tally)
         if tally.fault == DIN_FINE:
@@ -138,6 +150,9 @@ cdef void _encode_part(
             count = min(1, stop - row)
             tally.fault = DIN_FINE
     if p.weights == NULL or tally.nulls + tally.unseen == 0:
+        return
+    if p.encoder.is_seeded:
+        tally.nulls *= p.weights[first]
         return
     # which of them are they?
     tally.nulls = tally.unseen = 0
@@ -171,6 +186,7 @@ cdef class Encoding:
     cdef readonly int64_t num_elements  # about so many are encoded
     cdef Column column
     cdef Encoder encoder
+    cdef Encoding before  # of the column whose hashes are the seeds; or None
     cdef Window window  # None: scalars
     cdef din_window w
     cdef list codes
@@ -184,7 +200,8 @@ cdef class Encoding:
     cdef uint8_t *is_bad    # of each row, while they are collected; else NULL
 
     cdef int open(
-        self, Column column, Encoder encoder, int64_t num_elements, shape, list errors
+        self, Column column, Encoder encoder, int64_t num_elements, shape, list errors,
+        Encoding before,
     ) except -1:
         cdef Py_ssize_t i
         cdef Py_buffer view
@@ -196,11 +213,20 @@ cdef class Encoding:
         self.codes = []
         for i in range(column.num_chunks):
             self.codes.append(_find_codes(column.chunk(i), encoder))
+        if before is not None:
+            if not encoder.c.is_seeded or before.out is None \
+                    or before.encoder.c.reduction.kind != DIN_REDUCE_RAW:
+                raise InputError("hashes as seeds", "others", column.name)
+            if before.out.shape != shape:
+                rule = f"{before.num_rows} rows, as `{before.column.name}` has"
+                raise InputError(rule, column.num_rows, column.name)
+            self.before = before
+            self.num_elements += before.num_elements
         if errors is not None:
             self.errors = errors
             self.bad_rows = _Memory(self.num_rows)
             self.is_bad = self.bad_rows.data
-        self.out = _empty(shape, _INT64)
+        self.out = _empty(shape, _INT64) if before is None else before.out
         PyObject_GetBuffer(self.out, &view, PyBUF_ND)
         if view.len > 0:
             self.ids = <int64_t *> view.buf
@@ -212,7 +238,7 @@ cdef class Encoding:
         cdef din_tally tally
         cdef const din_column *chunk
         cdef int64_t start = 0  # of the chunk
-        cdef int64_t a, b
+        cdef int64_t a, b, at, width
         cdef Py_ssize_t i
         name = "Encoding" if self.column is None else self.column.name
         if not 0 <= first <= stop <= self.num_rows:
@@ -221,8 +247,14 @@ cdef class Encoding:
         if stop - first > self.num_rows - self.num_run:
             raise InputError("each row once", "some again", name)
         self.num_run += stop - first
+        if self.before is not None:
+            self.before.run(first, stop)
         if self.ids == NULL:
             return
+        if self.encoder.c.is_seeded and self.before is None:
+            width = 1 if self.window is None else self.w.width
+            for at in range(first * width, stop * width):
+                self.ids[at] = <int64_t> self.encoder.c.seed
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
             a = max(first - start, 0)
@@ -270,6 +302,8 @@ cdef class Encoding:
             At the first value that has no id, unless errors are collected; if rows
             were not run.
         """
+        if self.before is not None:
+            self.before.finish()
         if self.first_bad < self.num_rows:
             self.refuse()
         if self.num_run < self.num_rows:
@@ -305,16 +339,20 @@ cdef class Encoding:
 
 
 def prepare_scalars(
-    Column column not None, Encoder encoder not None, list errors=None
+    Column column not None, Encoder encoder not None, list errors=None,
+    Encoding before=None,
 ):
     """Return the Encoding of a scalar column to ids int64 [B].
+
+    With `before`, of equally many rows and reduced by "raw", its hashes are the seeds
+    of this column's: `run` and `finish` of this one do both.
 
     With `errors`, a row that has no id gets 0, and `finish` appends the error that this
     row alone would raise, by rising rows. The counts are exact where there is none.
     """
     cdef Encoding encoding = Encoding()
     column.require(encoder.c.reads, False)
-    encoding.open(column, encoder, column.num_rows, column.num_rows, errors)
+    encoding.open(column, encoder, column.num_rows, (column.num_rows,), errors, before)
     return encoding
 
 
@@ -333,13 +371,14 @@ def encode_scalars(Column column not None, Encoder encoder not None):
 
 def prepare_lists(
     Column column not None, Encoder encoder not None, Window window not None,
-    int64_t width, bint newest_first, list errors=None,
+    int64_t width, bint newest_first, list errors=None, Encoding before=None,
 ):
     """Return the Encoding of a list column to padded ids int64 [B, width].
 
     The newest `width` elements of the window, oldest first, right-padded with 0. With
-    `errors`, as in `prepare_scalars`; of a list that has another length than the
-    window's, the error is appended at once, and it counts as empty.
+    `errors` and with `before`, an Encoding by the same window, as in `prepare_scalars`;
+    of a list that has another length than the window's, the error is appended at once,
+    and it counts as empty.
 
     Raises
     ------
@@ -355,5 +394,5 @@ def prepare_lists(
     encoding.w.width = width
     encoding.w.newest_first = newest_first
     shape = column.num_rows, width
-    encoding.open(column, encoder, window.num_kept, shape, errors)
+    encoding.open(column, encoder, window.num_kept, shape, errors, before)
     return encoding

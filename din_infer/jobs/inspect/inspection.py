@@ -234,7 +234,7 @@ class _Inspector:
         for table in spec.tables.values():
             mine = [c for c in spec.reads if c.table == table.name]
             if mine and mine[0].encoder:  # a derived feature's table has no column
-                names = tuple(c.inputs[0].name for c in mine)
+                names = tuple(dict.fromkeys(c.inputs[0].name for c in mine))
                 self._tables.append(TableCounts(table, names, mine[0].encoder))
 
     def add(self, batch: pa.RecordBatch) -> None:

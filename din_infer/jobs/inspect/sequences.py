@@ -37,7 +37,14 @@ def key_encoder(encoder: Encoder) -> Encoder:
         return encoder
     if encoder.type == "identity":
         return _AS_IS
-    return replace(_HASHED, uuid_as=encoder.uuid_as)
+    return replace(
+        _HASHED,
+        int_as="bytes4" if encoder.int_as == "bytes4" else "bytes",
+        uuid_as=encoder.uuid_as,
+        mask_value=encoder.mask_value,
+        is_seeded=encoder.is_seeded,
+        columns=tuple((dtype, key_encoder(e)) for dtype, e in encoder.columns),
+    )
 
 
 def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
@@ -48,12 +55,11 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     InputError
         As encoding the batch does.
     """
-    first = spec.own_fields[0]
+    name, dtype, encoder = spec.own_fields[0].encoded[0]
     lengths = [spec.length_column] if spec.length_column else []
-    opened = open_batch(batch, [first.column], optional=lengths)
-    uuid_as = first.encoder.uuid_as
+    opened = open_batch(batch, [name], optional=lengths)
     column = require_dtype(
-        opened.columns[first.column], first.dtype, is_list=True, uuid_as=uuid_as
+        opened.columns[name], dtype, is_list=True, uuid_as=encoder.uuid_as
     )
     window = _kernels.Window(column)
     choose_elements(spec, opened, window)
