@@ -1,6 +1,6 @@
 """What the extension calls of C: Python's, and what csrc/ declares."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, UINT32_MAX
 
 
 cdef extern from "Python.h":
@@ -133,20 +133,19 @@ cdef extern from "column_inline.h" nogil:
 cdef extern from "vocab.h" nogil:
     const int64_t DIN_MAX_VOCAB
 
-    ctypedef struct din_int_slot:
-        pass
+    enum:
+        DIN_VOCAB_BUILT, DIN_VOCAB_NO_MEMORY
 
     ctypedef struct din_vocab:
         const din_block_isa *isa
-        void *slots
-        int64_t num_slots
         int64_t num_keys
         const int64_t *ints
         const uint8_t *bytes
         const int64_t *offsets
+        int32_t reads_keys
 
-    int64_t din_vocab_num_slots(int64_t) noexcept
-    int64_t din_fill_vocab(const din_vocab *, int64_t *) noexcept
+    int64_t din_build_vocab(din_vocab *, int64_t *) noexcept
+    void din_free_vocab(din_vocab *) noexcept
 
 
 cdef extern from "encode.h" nogil:

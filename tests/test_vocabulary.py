@@ -176,19 +176,57 @@ def test_any_integers_are_found(isa: str, keys: Keys, others: Keys) -> None:
     check(keys, others, isa)
 
 
+def changed(key: str, rng: random.Random) -> str:
+    """Return a key that is another by one letter, or by its length."""
+    at = rng.randrange(len(key) + 1)
+    cut, letter = rng.choice([(0, "x"), (1, ""), (1, "x")])
+    return key[:at] + letter + key[at + cut :]
+
+
+@each_isa
+@pytest.mark.parametrize("longest", [3, 8, 20, 60, 200])
+@pytest.mark.parametrize("count", [1, 7, 100, 3000])
+def test_keys_of_all_lengths_and_their_likes(
+    count: int, longest: int, isa: str
+) -> None:
+    rng = random.Random(count + longest)
+    # long ones are rare, so that slots hold them in one vocabulary and not in another
+    sizes = [int(longest * rng.random() ** rng.choice([1, 4])) for _ in range(count)]
+    keys = list(dict.fromkeys("".join(rng.choices("abcdef", k=n)) for n in sizes))
+    check(keys, [changed(key, rng) for key in [*keys, *keys]], isa)
+    check(keys[::2], keys[1::2], isa)
+
+
+@each_isa
+@pytest.mark.parametrize("num_long", [1, 100, 900])
+def test_keys_longer_than_slots_are_told_apart_at_every_byte(
+    num_long: int, isa: str
+) -> None:
+    short = [f"{i:05}" for i in range(1000)]
+    text = "0123456789" * 10
+    long = [text[: i % 60] + "é" + text[i % 60 :] + f"{i:03}" for i in range(num_long)]
+    others = [key[:i] + "?" + key[i + 1 :] for key in long[:9] for i in range(len(key))]
+    check([*short, *long], [*others, text[:8], text[:57], text], isa)
+
+
 @each_isa
 @pytest.mark.parametrize("kind", ["bytes", "int"])
-@pytest.mark.parametrize("low", [0, 1022, 1023])
-def test_keys_of_one_slot_are_found(kind: str, low: int, isa: str) -> None:
-    # Hashes that differ in their middle alone: one chain, around the end of the table.
-    hashes = [0xABCD1234 << 32 | i << 12 | low for i in range(600)]
+@pytest.mark.parametrize("count", [2, 5, 31, 32, 33, 600])
+def test_keys_of_one_bucket_are_found(kind: str, count: int, isa: str) -> None:
+    # Their hashes differ in the low half alone.
+    hashes = [0xABCD1234 << 32 | i << 12 for i in range(count)]
     keys: Keys = [key_of_xxh64(h) for h in hashes]
     assert [xxhash.xxh64_intdigest(k) for k in keys] == hashes
     if kind == "int":
         keys = [signed(word(key, 0), 64) for key in keys]
-    check(keys[:500], keys[500:], isa)
-    check(keys[500:], keys[:500], isa)
-    check(keys[:1], keys[1:], isa)
+    half = count // 2
+    check(keys, [], isa)
+    check(keys[:half], keys[half:], isa)
+    check(keys[half:], keys[:half], isa)
+    others: Keys = [7 * i for i in range(3000)]
+    if kind == "bytes":
+        others = [f"{i}".encode() for i in others]
+    check([*others, *keys[:half]], [*keys[half:]], isa)
 
 
 def long_key(start: bytes, h: int) -> bytes:
@@ -205,14 +243,29 @@ def long_key(start: bytes, h: int) -> bytes:
 
 
 @each_isa
-@pytest.mark.parametrize("num_bytes", [40, 136, 264, 1032])
-def test_long_keys_of_one_slot_are_told_apart_by_their_ends(
-    num_bytes: int, isa: str
-) -> None:
-    hashes = [0xABCD1234 << 32 | i << 12 | 5 for i in range(60)]
-    keys = [long_key(bytes(num_bytes - 8), h) for h in hashes]
-    assert [xxhash.xxh64_intdigest(k) for k in keys] == hashes
-    check(keys[:50], keys[50:], isa)
+@pytest.mark.parametrize("num_bytes", [16, 40, 136, 264, 1032])
+def test_keys_of_one_hash_are_told_apart(num_bytes: int, isa: str) -> None:
+    starts = [i.to_bytes(num_bytes - 8, "big") for i in range(300)]
+    keys = [long_key(start, 0xABCD1234_56789ABC) for start in starts]
+    assert len({xxhash.xxh64_intdigest(k) for k in keys}) == 1
+    check(keys[:2], keys[2:], isa)
+    check(keys[:250], keys[250:], isa)
+    more = [f"{i}".encode() for i in range(1000)]
+    check([*more, *keys[250:]], keys[:250], isa)
+    for first, second in ((0, 1), (3, 299), (298, 299)):
+        spoiled = list(keys)
+        spoiled[second] = spoiled[first]
+        with pytest.raises(InputError, match=f"at {first} and {second} "):
+            _kernels.Vocabulary([*spoiled, spoiled[0]], "string", isa)
+
+
+def test_keys_of_a_hundred_thousand_to_a_bucket_are_no_worry() -> None:
+    # compared by twos, these would take minutes
+    high = 0xABCD1234 << 32
+    keys = [signed(word(key_of_xxh64(high | i), 0), 64) for i in range(200_000)]
+    vocabulary = _kernels.Vocabulary(keys[:100_000], "int64")
+    expected = [*range(1, 100_001), *[0] * 100_000]
+    assert lookup(vocabulary, keys) == (expected, 0, 100_000)
 
 
 @each_isa

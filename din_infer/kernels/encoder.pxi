@@ -61,14 +61,12 @@ cdef class Vocabulary:
 
     cdef din_vocab c
     cdef readonly str dtype
-    cdef list owners
+    cdef Column keys  # where the table reads them
 
     def __cinit__(self, list keys not None, str dtype not None, str isa=None):
         cdef Column column = from_list(keys, "values")
-        cdef _Memory slots
         cdef din_values *v
         cdef int64_t earlier = 0, twice
-        cdef size_t slot_bytes = sizeof(uint64_t)
         if dtype not in ("string", "int64"):
             raise InputError("string or int64", repr(dtype), "dtype")
         self.dtype = dtype
@@ -81,21 +79,25 @@ cdef class Vocabulary:
         if len(keys) > DIN_MAX_VOCAB:
             raise InputError(f"at most {DIN_MAX_VOCAB} values", len(keys), "values")
         self.c.num_keys = column.num_rows
-        self.c.num_slots = din_vocab_num_slots(column.num_rows)
         if dtype == "string":
             self.c.bytes = v.bytes
             self.c.offsets = <const int64_t *> v.data
+            if len(keys) > 0 and self.c.offsets[len(keys)] > UINT32_MAX:
+                raise InputError("values of at most 4 GiB", "more", "values")
         else:
             self.c.ints = <const int64_t *> v.data
-            slot_bytes = sizeof(din_int_slot)
-        slots = _Memory(self.c.num_slots * slot_bytes)
-        self.c.slots = slots.data
-        self.owners = [column, slots]
         with nogil:
-            twice = din_fill_vocab(&self.c, &earlier)
-        if twice >= 0:
+            twice = din_build_vocab(&self.c, &earlier)
+        if twice == DIN_VOCAB_NO_MEMORY:
+            raise MemoryError
+        if twice != DIN_VOCAB_BUILT:
             got = f"{keys[twice]!r:.80} at {earlier} and {twice}"
             raise InputError("each value once", got, "values")
+        if self.c.reads_keys:
+            self.keys = column
+
+    def __dealloc__(self):
+        din_free_vocab(&self.c)
 
     def __len__(self):
         return self.c.num_keys
