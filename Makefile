@@ -24,7 +24,7 @@ SOURCES = pyproject.toml setup.py constraints.txt \
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
-KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash hash_others encode columns arrow_types arrow_abi exact_types wrong_calls repeats encoding_parts vocabulary window bad_rows)
+KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash hash_lengths hash_others encode columns arrow_types arrow_abi exact_types wrong_calls repeats encoding_parts vocabulary window bad_rows memory)
 # of `make test-as`
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)

@@ -1,16 +1,12 @@
-#define _DEFAULT_SOURCE /* madvise */
-
 #include "vocab.h"
 
 #include <assert.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "column_inline.h"
+#include "pages.h"
 
 enum {
   HEADER = 8, /* id and length */
@@ -137,20 +133,6 @@ void din_find_ints(const din_vocab *v, const int64_t *keys, int64_t n, int64_t *
 }
 
 /* ----------------------------------------------------------------------- building */
-
-/* Zeroed memory, in huge pages where the system gives them: each key is a page of its
- * own else, and its translation missed besides its line. */
-static void *allocate(uint64_t num_bytes) {
-  uint8_t *data = num_bytes <= SIZE_MAX ? calloc(1, (size_t)num_bytes) : NULL;
-#if defined(MADV_HUGEPAGE)
-  const size_t huge = (size_t)2 << 20;
-  if (data != NULL && num_bytes >= 2 * huge) {
-    const size_t skip = (huge - (uintptr_t)data % huge) % huge;
-    madvise(data + skip, ((size_t)num_bytes - skip) / huge * huge, MADV_HUGEPAGE);
-  }
-#endif
-  return data;
-}
 
 static din_stray_key key_at(const din_vocab *v, int64_t number) {
   if (v->ints != NULL) {
@@ -307,16 +289,16 @@ int64_t din_build_vocab(din_vocab *v, int64_t *earlier) {
   v->num_buckets = (uint64_t)((double)v->num_keys / KEYS_PER_BUCKET) + 1;
   v->num_slots = (uint64_t)((double)v->num_keys / LOAD) + 1;
   v->num_inside = choose_inside(v);
-  v->pilots = allocate(v->num_buckets);
-  uint32_t *ends = allocate(v->num_buckets * sizeof *ends);
-  uint64_t *sorted = allocate((uint64_t)(v->num_keys + 1) * sizeof *sorted);
-  uint64_t *taken = allocate((v->num_slots / 64 + 1) * sizeof *taken);
+  v->pilots = din_allocate(v->num_buckets);
+  uint32_t *ends = din_allocate(v->num_buckets * sizeof *ends);
+  uint64_t *sorted = din_allocate((uint64_t)(v->num_keys + 1) * sizeof *sorted);
+  uint64_t *taken = din_allocate((v->num_slots / 64 + 1) * sizeof *taken);
   if (v->pilots != NULL && ends != NULL && sorted != NULL && taken != NULL) {
     sort_hashes(v, ends, sorted);
     find_pilots(v, ends, sorted, taken);
     v->reads_keys = v->num_strays > 0;
-    v->strays = allocate((uint64_t)(v->num_strays + 1) * sizeof *v->strays);
-    v->slots = allocate(v->num_slots * (uint64_t)(HEADER + v->num_inside));
+    v->strays = din_allocate((uint64_t)(v->num_strays + 1) * sizeof *v->strays);
+    v->slots = din_allocate(v->num_slots * (uint64_t)(HEADER + v->num_inside));
     if (v->strays != NULL && v->slots != NULL) {
       place_keys(v);
       result = sort_strays(v, earlier);

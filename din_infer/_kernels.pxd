@@ -130,6 +130,10 @@ cdef extern from "column_inline.h" nogil:
     double din_read_f16(const void *, int64_t) noexcept
 
 
+cdef extern from "pages.h" nogil:
+    void *din_allocate(uint64_t) noexcept
+
+
 cdef extern from "vocab.h" nogil:
     const int64_t DIN_MAX_VOCAB
 

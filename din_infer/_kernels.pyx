@@ -10,13 +10,18 @@ Letters: B rows, T positions, K dense values, V elements of all lists together.
 
 import sys
 
-from cpython.buffer cimport PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_ND,
+    PyBuffer_FillInfo,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MAX
-from libc.stdlib cimport getenv
+from libc.stdlib cimport free, getenv
 from libc.string cimport memcpy, memset
 
 import numpy as np

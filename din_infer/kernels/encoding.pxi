@@ -205,6 +205,7 @@ cdef class Encoding:
     ) except -1:
         cdef Py_ssize_t i
         cdef Py_buffer view
+        cdef double width
         self.column = column
         self.encoder = encoder
         self.num_rows = self.first_bad = column.num_rows
@@ -226,7 +227,9 @@ cdef class Encoding:
             self.errors = errors
             self.bad_rows = _Memory(self.num_rows)
             self.is_bad = self.bad_rows.data
-        self.out = _empty(shape, _INT64) if before is None else before.out
+        width = 1.0 if self.window is None else <double> self.w.width
+        self.out = (
+            _new_ids(shape, self.num_rows * width) if before is None else before.out)
         PyObject_GetBuffer(self.out, &view, PyBUF_ND)
         if view.len > 0:
             self.ids = <int64_t *> view.buf
