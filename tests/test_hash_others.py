@@ -802,6 +802,13 @@ PLACE = " - at `candidate[0].encoder"
         ),
         (
             "string",
+            {"hash": "murmur3_32", "reduce": "abs", "alternate_sign": True},
+            {"columns": ["a", "b"]},
+            "expected no `alternate_sign` beside `columns`, got alternate_sign"
+            f"{PLACE}.alternate_sign`",
+        ),
+        (
+            "string",
             {},
             {"columns": ["a"], "column": "a"},
             "expected either `column` or `columns`, got both - at `candidate[0]`",
@@ -856,6 +863,17 @@ def test_a_field_that_shares_a_table_has_as_many_columns() -> None:
     fields["hist_offer"] = {"pairs": "shop", "columns": ["a"]}
     with pytest.raises(ModelError, match="one `column`, as the field whose table"):
         FeatureSpec.from_dict(raw_spec)
+
+
+def test_a_lookup_cannot_share_a_table_of_several_columns() -> None:
+    raw_spec = json.loads(json.dumps(TOGETHER))
+    derived = {"name": "maker", "from": "shop", "shares": "offer", "lookup": ["x"] * 40}
+    with pytest.raises(ModelError) as caught:
+        FeatureSpec.from_dict(raw_spec | {"derived": [derived]})
+    assert str(caught.value) == (
+        "expected a field of one column, since a lookup holds single values,"
+        " got 'offer' - at `derived[0].shares`"
+    )
 
 
 def test_a_spec_says_the_same_after_json() -> None:
