@@ -900,3 +900,7 @@ def test_columns_hashed_together_are_described() -> None:
     assert describe(spec_of("string", options)).endswith(
         "xxh64 of 'user=' + value into 1,000 buckets, '' missing"
     )
+    options = {"hash": "murmur3_32", "reduce": "abs", "alternate_sign": True}
+    assert describe(spec_of("string", options)).endswith(
+        "murmur3_32 into 2 x 1,000 buckets by sign"
+    )
