@@ -72,7 +72,10 @@ def _describe_encoder(encoder: Encoder) -> str:
         masked = encoder.mask_value
         more = "" if masked is None else f", {masked!r} missing"
         of = f" of {encoder.prefix!r} + value" if encoder.prefix else ""
-        return f"{encoder.hash}{of} into {encoder.rows:,} buckets{more}"
+        into = f"{encoder.rows:,} buckets"
+        if encoder.alternate_sign:
+            into = f"2 x {encoder.rows // 2:,} buckets by sign"
+        return f"{encoder.hash}{of} into {into}{more}"
     if encoder.type == "vocab":
         return f"vocabulary of {len(encoder.values):,}"
     if encoder.type == "identity":

@@ -305,7 +305,7 @@ def _check_seeded(encoder: Encoder, section: Section) -> None:
         rule = "one of the hashes " + ", ".join(SEEDED) + " beside `columns`"
         got = encoder.hash if encoder.type == "hash" else encoder.type
         raise ModelError(rule, repr(got), section.place)
-    for key in ("mask_value", "prefix"):
+    for key in ("mask_value", "prefix", "alternate_sign"):
         if section.has(key):
             raise ModelError(f"no `{key}` beside `columns`", key, section.at(key))
 
@@ -413,6 +413,10 @@ class _Parser:
             rule = "a user or candidate field (" + ", ".join(self.sources) + ")"
             raise ModelError(rule, repr(source), section.at("from"))
         embedded = self.embedded(section, name)
+        if embedded.encoder.columns:
+            rule = "a field of one column, since a lookup holds single values"
+            got = repr(section.values["shares"])
+            raise ModelError(rule, got, section.at("shares"))
         rows = self.sources[source].encoder.rows
         lookup = _rows_of(section, "lookup", rows, embedded.dtype)
         weights = None

@@ -802,6 +802,13 @@ PLACE = " - at `candidate[0].encoder"
         ),
         (
             "string",
+            {"hash": "murmur3_32", "reduce": "abs", "alternate_sign": True},
+            {"columns": ["a", "b"]},
+            "expected no `alternate_sign` beside `columns`, got alternate_sign"
+            f"{PLACE}.alternate_sign`",
+        ),
+        (
+            "string",
             {},
             {"columns": ["a"], "column": "a"},
             "expected either `column` or `columns`, got both - at `candidate[0]`",
@@ -858,6 +865,17 @@ def test_a_field_that_shares_a_table_has_as_many_columns() -> None:
         FeatureSpec.from_dict(raw_spec)
 
 
+def test_a_lookup_cannot_share_a_table_of_several_columns() -> None:
+    raw_spec = json.loads(json.dumps(TOGETHER))
+    derived = {"name": "maker", "from": "shop", "shares": "offer", "lookup": ["x"] * 40}
+    with pytest.raises(ModelError) as caught:
+        FeatureSpec.from_dict(raw_spec | {"derived": [derived]})
+    assert str(caught.value) == (
+        "expected a field of one column, since a lookup holds single values,"
+        " got 'offer' - at `derived[0].shares`"
+    )
+
+
 def test_a_spec_says_the_same_after_json() -> None:
     spec = together()
     again = FeatureSpec.from_json(spec.to_json())
@@ -881,4 +899,8 @@ def test_columns_hashed_together_are_described() -> None:
     options = {"prefix": "user=", "mask_value": ""}
     assert describe(spec_of("string", options)).endswith(
         "xxh64 of 'user=' + value into 1,000 buckets, '' missing"
+    )
+    options = {"hash": "murmur3_32", "reduce": "abs", "alternate_sign": True}
+    assert describe(spec_of("string", options)).endswith(
+        "murmur3_32 into 2 x 1,000 buckets by sign"
     )

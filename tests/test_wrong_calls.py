@@ -265,3 +265,10 @@ def test_an_encoder_is_its_values() -> None:
     changed = dataclasses.replace(encoder, values=("x", "y"))
     assert changed != encoder
     assert encode_values(["a", "x"], changed, "string", "c").tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_one_bucket_of_each_sign_is_too_few_beside_the_missing(rows: int) -> None:
+    with pytest.raises(InputError) as caught:
+        _kernels.Encoder("hash", "string", rows=rows, alternate_sign=True)
+    assert str(caught.value) == "expected at least 2 buckets, got 1 - at `encoder`"

@@ -155,12 +155,12 @@ cdef class Encoder:
         if self.c.reads == DIN_READS_BYTES and type not in ("hash", "vocab"):
             raise InputError("hash or vocab for strings", type, "encoder")
         if type == "hash":
+            if alternate_sign:
+                rows = max(1, rows // 2)
             if rows < 2 and reduce == "offset":
                 raise InputError("at least 2 buckets", rows, "encoder")
             self.c.is_seeded = is_seeded
             self.c.has_sign = alternate_sign
-            if alternate_sign:
-                rows = max(1, rows // 2)
             din_prepare_reduction(
                 _REDUCES[reduce], self.c.hash, rows, &self.c.reduction)
             self.c.has_mask = mask_value is not None
