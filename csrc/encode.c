@@ -364,8 +364,10 @@ static void hash_seeded(block *b, const din_encoder *e, const uint8_t *end,
     hash_keys(e, b->keys + first, b->sizes + first, stop - first, end, seed,
               hashes + first);
   }
+  const int is_last = e->reduction.kind != DIN_REDUCE_RAW;
   for (int64_t i = 0; b->masked && i < b->n; ++i) {
     if (!b->valid[i]) hashes[i] = b->seeds[i];
+    if (is_last && e->seed & DIN_FIRST_SEED) hashes[i] &= ~DIN_FIRST_SEED;
   }
 }
 
@@ -655,7 +657,7 @@ static void settle_nulls(const pass *p) {
   const din_encoder *e = p->encoder;
   for (int64_t i = 0; e->is_seeded && e->reduction.kind != DIN_REDUCE_RAW && i < b->n;
        ++i) {
-    /* A hash that equals the first seed is one in 2^32, or in 2^64. */
+    /* Of 64 bits, one hash in 2^64 equals the first seed. */
     p->tally->nulls += !b->valid[i] && b->seeds[i] == e->seed;
   }
   for (int64_t i = 0; !e->is_seeded && i < b->n; ++i) {

@@ -34,6 +34,12 @@ enum { DIN_UNSEEN_ROW, DIN_UNSEEN_MISSING, DIN_UNSEEN_ERROR };
 enum { DIN_MAX_PREFIXED = 16384 };
 
 /*
+ * Set in the seed of a hash of 32 bits, which does not read it: no hash equals the first
+ * seed then. MurmurHash3 of no bytes is its seed, if that is 0.
+ */
+#define DIN_FIRST_SEED (UINT64_C(1) << 32)
+
+/*
  * With `is_seeded`, the ids of the output are seeds: those of the columns before. A null
  * leaves its seed as it is, and is counted where the ids are made (not DIN_REDUCE_RAW),
  * if nothing has changed the seed either.

@@ -165,6 +165,7 @@ cdef extern from "encode.h" nogil:
         DIN_FINE, DIN_HAS_NO_ID, DIN_NOT_WHOLE, DIN_NOT_EXACT, DIN_BEYOND_INT64,
         DIN_BEYOND_64, DIN_BEYOND_INT32, DIN_TOO_LONG, DIN_IS_MISSING, DIN_WRONG_COUNT
     const int64_t DIN_MAX_PREFIXED
+    const uint64_t DIN_FIRST_SEED
 
     ctypedef struct din_encoder:
         int32_t type

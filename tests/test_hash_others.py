@@ -550,6 +550,20 @@ def test_columns_hashed_together_equal_the_twin(
 
 
 @each_isa
+@pytest.mark.parametrize("name", ["murmur3_32", "murmur3_32_spark", "xxh64"])
+@pytest.mark.parametrize("reduce", ["offset", "mod", "pmod", "abs"])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_an_empty_string_whose_hash_is_the_seed_is_no_null(
+    name: str, reduce: str, seed: int
+) -> None:
+    options = {"hash": name, "reduce": reduce, "seed": seed}
+    spec = spec_of("string", options, columns=["a", "b"])
+    values = ["", None, "u"]
+    rows = [{"a": a, "b": b} for a in values for b in values]
+    check(spec, rows, rows)
+
+
+@each_isa
 def test_padding_of_columns_hashed_together_equals_the_twin() -> None:
     rows = rows_of(200, 8)
     for inside in ("kept", "dropped"):

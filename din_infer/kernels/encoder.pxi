@@ -160,6 +160,8 @@ cdef class Encoder:
             if rows < 2 and reduce == "offset":
                 raise InputError("at least 2 buckets", rows, "encoder")
             self.c.is_seeded = is_seeded
+            if is_seeded and hash.startswith("murmur3_32"):
+                self.c.seed |= DIN_FIRST_SEED
             self.c.has_sign = alternate_sign
             din_prepare_reduction(
                 _REDUCES[reduce], self.c.hash, rows, &self.c.reduction)
