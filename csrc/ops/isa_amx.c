@@ -1,12 +1,12 @@
 #if defined(__x86_64__)
 #include "../target.h"
-DIN_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,amx-tile,amx-bf16")
+DIN_RARE_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,amx-tile,amx-bf16")
 #define DIN_AVX512
 #define DIN_AMX
 #define ISA_SYMBOL din_isa_amx
 #define ISA_NAME "amx"
 #include "kernels.h"
-DIN_END_TARGET
+DIN_END_RARE_TARGET
 #else
 typedef int nothing_here; /* another architecture */
 #endif
