@@ -7,6 +7,7 @@ nvcc's warnings for errors, and ends the build with all that it said where it fa
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,20 @@ if SANITIZE:
     compile_args += ["-fsanitize=address,undefined", "-fvisibility=hidden"]
     compile_args += ["-ffp-contract=off"]
     link_args += ["-fsanitize=address,undefined"]
+
+
+def long_description() -> str:
+    """Return README.md as a package index needs it: no link is relative."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    urls, version = project["project"]["urls"], project["project"]["version"]
+
+    def absolute(link: re.Match[str]) -> str:
+        way = "raw" if link["picture"] else "blob"
+        target = f"{urls['Source']}/{way}/v{version}/{link['path']}"
+        return f"{link['picture']}[{link['text']}]({target})"
+
+    relative = r"(?P<picture>!?)\[(?P<text>[^]]*)\]\((?!https?:|#)(?P<path>[^)]+)\)"
+    return re.sub(relative, absolute, Path("README.md").read_text(encoding="utf-8"))
 
 
 def find_nvcc() -> str | None:
@@ -180,6 +195,8 @@ if sys.platform == "linux" and not SANITIZE and find_nvcc():
     extensions.append(extension(OPS_CUDA, "csrc/ops"))
 
 setup(
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
     ext_modules=extensions,
     cmdclass={"build_ext": build_ext_and_ops},
     options={"build_ext": {"parallel": True}},
