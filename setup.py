@@ -41,20 +41,6 @@ if SANITIZE:
     link_args += ["-fsanitize=address,undefined"]
 
 
-def long_description() -> str:
-    """Return README.md as a package index needs it: no link is relative."""
-    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
-    urls, version = project["project"]["urls"], project["project"]["version"]
-
-    def absolute(link: re.Match[str]) -> str:
-        way = "raw" if link["picture"] else "blob"
-        target = f"{urls['Source']}/{way}/v{version}/{link['path']}"
-        return f"{link['picture']}[{link['text']}]({target})"
-
-    relative = r"(?P<picture>!?)\[(?P<text>[^]]*)\]\((?!https?:|#)(?P<path>[^)]+)\)"
-    return re.sub(relative, absolute, Path("README.md").read_text(encoding="utf-8"))
-
-
 def find_nvcc() -> str | None:
     """Find the CUDA compiler; None where the operators for CUDA are not to be built."""
     if "DIN_NVCC" in os.environ:
@@ -193,6 +179,21 @@ if sys.platform != "win32":
     extensions.append(ops)
 if sys.platform == "linux" and not SANITIZE and find_nvcc():
     extensions.append(extension(OPS_CUDA, "csrc/ops"))
+
+
+def long_description() -> str:
+    """Return README.md as a package index needs it: no link is relative."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    urls, version = project["project"]["urls"], project["project"]["version"]
+
+    def absolute(link: re.Match[str]) -> str:
+        way = "raw" if link["picture"] else "blob"
+        target = f"{urls['Source']}/{way}/v{version}/{link['path']}"
+        return f"{link['picture']}[{link['text']}]({target})"
+
+    relative = r"(?P<picture>!?)\[(?P<text>[^]]*)\]\((?!https?:|#)(?P<path>[^)]+)\)"
+    return re.sub(relative, absolute, Path("README.md").read_text(encoding="utf-8"))
+
 
 setup(
     long_description=long_description(),
