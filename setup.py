@@ -1,6 +1,7 @@
 """Build what is compiled: the Cython extension and the library of native operators.
 
-DIN_SANITIZE=1 builds with AddressSanitizer and UBSan, asserts on. The operators for
+DIN_SANITIZE=1 builds with AddressSanitizer and UBSan, asserts on; DIN_COVERAGE=1 counts
+the lines of C and Cython that run, for gcov (both are GNU C alone). The operators for
 CUDA are built where nvcc is found, on the PATH or in CUDA_HOME, and can compile them;
 DIN_NVCC names another, and DIN_NVCC= (empty) builds without. DIN_NVCC_STRICT=1 takes
 nvcc's warnings for errors, and ends the build with all that it said where it fails.
@@ -19,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 SANITIZE = os.environ.get("DIN_SANITIZE") == "1"
+COVERAGE = os.environ.get("DIN_COVERAGE") == "1"
 STRICT = os.environ.get("DIN_NVCC_STRICT") == "1"
 LIBRARIES = tomllib.loads(Path("csrc/libraries.toml").read_text())
 OPS = "din_infer._ops"
@@ -38,6 +40,10 @@ if SANITIZE:
     compile_args += ["-fsanitize=address,undefined", "-fvisibility=hidden"]
     compile_args += ["-ffp-contract=off"]
     link_args += ["-fsanitize=address,undefined"]
+
+if COVERAGE:
+    compile_args += ["-O1", "--coverage", "-fprofile-update=atomic"]
+    link_args += ["--coverage"]
 
 
 def find_nvcc() -> str | None:
@@ -161,6 +167,8 @@ def extension(name: str, folder: str, *first: str) -> Extension:
 
 extensions = cythonize(
     extension("din_infer._kernels", "csrc", "din_infer/_kernels.pyx"),
+    build_dir="build/coverage" if COVERAGE else None,
+    emit_linenums=COVERAGE,  # the lines of .pyx and .pxi, not those that Cython writes
     compiler_directives={
         "language_level": "3",
         "boundscheck": False,

@@ -6,6 +6,9 @@ HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (100, repeatab
 "few" (10, repeatable: under sanitizers).
 DIN_TEST_BUILD names a folder with other builds of what is compiled, to be tested in
 place of the package's own.
+
+A test that imports a library which `pip install --group test-all` brings, and which is
+not installed, is skipped: so `pytest` runs without Ray, Spark or MLflow.
 """
 
 import os
@@ -19,6 +22,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before torch is imported. Two processes of two threads each, which spin while they wait
+# for one another, took five times the CPU seconds: 1.5 for a conversion that takes 0.3.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 class _OtherBuild:
     """Finds `_kernels` in another folder than the package's."""
@@ -31,6 +38,31 @@ class _OtherBuild:
             return None
         return spec_from_file_location(name, self.path)
 
+
+# Libraries that only tests import (pyproject.toml, test-all), by the names of modules.
+OPTIONAL = {"ray", "pyspark", "mlflow", "deltalake", "datafusion", "duckdb", "polars"}
+OPTIONAL |= {"pandas", "sklearn", "matplotlib", "xxhash", "mmh3", "farmhash"}
+TESTS = str(Path(__file__).parent)
+
+
+class _NotInstalled:
+    """Skips the test, or the file of tests, that imports what is not installed.
+
+    What the package imports is left alone: it has errors of its own.
+    """
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] not in OPTIONAL:
+            return
+        frame = sys._getframe(1)
+        while frame.f_back and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame.f_code.co_filename.startswith(TESTS):
+            reason = f"needs {name}: pip install --group test-all"
+            pytest.skip(reason, allow_module_level=True)
+
+
+sys.meta_path.append(_NotInstalled())  # type: ignore[arg-type]
 
 if "DIN_TEST_BUILD" in os.environ:
     sys.meta_path.insert(0, _OtherBuild(os.environ["DIN_TEST_BUILD"]))  # type: ignore[arg-type]
