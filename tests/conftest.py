@@ -12,9 +12,7 @@ not installed, is skipped: so `pytest` runs without Ray, Spark or MLflow.
 """
 
 import os
-import shutil
 import sys
-import tempfile
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -72,14 +70,6 @@ settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
 settings.register_profile("few", deadline=None, max_examples=10, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of tests/compiled.py, unless another process of the run has."""
-    if "DIN_TEST_COMPILED" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="din-compiled-")
-        os.environ["DIN_TEST_COMPILED"] = folder
-        config.add_cleanup(lambda: shutil.rmtree(folder))
 
 
 def pytest_report_header() -> list[str]:
