@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 DIN_NVCC ?=
 export DIN_NVCC
 # Processes that run tests side by side, a file each.
-JOBS ?= 2
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 # The oldest supported ONNX Runtime: every model must load in it too.
 OLDEST = onnxruntime==1.20.1
 
@@ -31,13 +31,27 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-isas test-as sanitize lint format clean
+.PHONY: demo test test-fast coverage test-isas test-as sanitize lint format clean
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
+test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what is left
+	$(PYTEST) -q -m "not slow"
+
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST)
+
+coverage: $(VENV)/tested-with .oldest  ## all tests; lines run of Python, Cython and C
+	$(PIP) --group coverage
+	rm -rf build/coverage
+	DIN_COVERAGE=1 DIN_NVCC= $(BIN)/python setup.py --quiet build_ext --force \
+		--build-lib build/coverage --build-temp build/coverage
+	DIN_TEST_BUILD=build/coverage COVERAGE_FILE=build/coverage/python \
+		$(PYTEST) --cov --cov-report=
+	COVERAGE_FILE=build/coverage/python $(BIN)/coverage report --skip-covered
+	$(BIN)/gcovr --root . --filter csrc/ --filter din_infer/ --gcov-ignore-errors=no_working_dir_found \
+		build/coverage
 
 test-isas: $(VENV)/tested-with  ## what names no instruction set, on each but the best
 	for isa in $$($(BIN)/python -c "from tests import ops; print(*ops.machine_isas()[:-1])"); \
@@ -85,9 +99,13 @@ $(INSTALLED): $(VENV)/made $(SOURCES)
 	$(PIP) --editable ".[cpu,batch,convert]"
 	touch $@
 
-$(VENV)/tested-with: $(INSTALLED)
+$(VENV)/fast-with: $(INSTALLED)
 	$(PIP) --group test
 	touch $@
+
+$(VENV)/tested-with: $(INSTALLED)
+	$(PIP) --group test-all
+	touch $@ $(VENV)/fast-with
 
 $(VENV)/linted-with: $(VENV)/tested-with
 	$(PIP) --group lint
