@@ -66,7 +66,7 @@ test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseli
 	DIN_MASK_CPU=$(CPU) LD_PRELOAD=$(CURDIR)/build/mask_cpu.so $(PYTEST) $(TESTS)
 
 sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
-	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force \
+	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext \
 		--build-lib build/sanitized --build-temp build/sanitized
 	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
