@@ -12,14 +12,20 @@ TORCH_INDEX ?=
 DIN_NVCC ?=
 export DIN_NVCC
 # Processes that run tests side by side, a file each.
+<<<<<<< HEAD
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+=======
+JOBS ?= 2
+# Pythons to build wheels for.
+PYTHONS ?= $(PYTHON)
+>>>>>>> bfae384680b004dbf01bc5d08b428a30c8eb5ee6
 # The oldest supported ONNX Runtime: every model must load in it too.
 OLDEST = onnxruntime==1.20.1
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-SOURCES = pyproject.toml setup.py constraints.txt \
+SOURCES = pyproject.toml setup.py cuda/nvcc.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx din_infer/*.pxd din_infer/kernels/*)
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
@@ -31,7 +37,11 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
+<<<<<<< HEAD
 .PHONY: demo test test-fast coverage test-isas test-as sanitize lint format clean
+=======
+.PHONY: demo test test-isas test-as sanitize lint format wheels clean
+>>>>>>> bfae384680b004dbf01bc5d08b428a30c8eb5ee6
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -82,6 +92,7 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	PATH="$(BIN):$$PATH" cython-lint din_infer
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
 
@@ -89,6 +100,9 @@ format: $(VENV)/linted-with
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
+
+wheels: $(VENV)/packaged-with  ## sdist, and wheels of PYTHONS, built and checked: dist/
+	unset DIN_NVCC; $(BIN)/python .ci/wheels.py $(PYTHONS)
 
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
@@ -109,6 +123,10 @@ $(VENV)/tested-with: $(INSTALLED)
 
 $(VENV)/linted-with: $(VENV)/tested-with
 	$(PIP) --group lint
+	touch $@
+
+$(VENV)/packaged-with: $(INSTALLED)
+	$(PIP) --group wheels
 	touch $@
 
 .oldest: $(INSTALLED)

@@ -1,10 +1,8 @@
 """Build what is compiled: the Cython extension and the library of native operators.
 
 DIN_SANITIZE=1 builds with AddressSanitizer and UBSan, asserts on; DIN_COVERAGE=1 counts
-the lines of C and Cython that run, for gcov (both are GNU C alone). The operators for
-CUDA are built where nvcc is found, on the PATH or in CUDA_HOME, and can compile them;
-DIN_NVCC names another, and DIN_NVCC= (empty) builds without. DIN_NVCC_STRICT=1 takes
-nvcc's warnings for errors, and ends the build with all that it said where it fails.
+the lines of C and Cython that run, for gcov (both are GNU C alone). DIN_NVCC and
+DIN_NVCC_STRICT, for the operators for CUDA: cuda/nvcc.py.
 
 An object is compiled again where a file that it includes or the flags have changed;
 --force compiles all. Windows: MSVC builds the extension alone, and without AVX2; CC
@@ -25,14 +23,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
+sys.path.insert(0, "cuda")
+import nvcc
+
 SANITIZE = os.environ.get("DIN_SANITIZE") == "1"
 COVERAGE = os.environ.get("DIN_COVERAGE") == "1"
-STRICT = os.environ.get("DIN_NVCC_STRICT") == "1"
 LIBRARIES = tomllib.loads(Path("csrc/libraries.toml").read_text())
 OPS = "din_infer._ops"
 OPS_CUDA = "din_infer._ops_cuda"
-# Machine code for these, and PTX of the last, which drivers compile for newer cards.
-CUDA_TARGETS = (80, 90)
 
 # whether the compiler has GCC's options, vectors and instruction sets per function
 GNU = sys.platform != "win32" or "CC" in os.environ
@@ -54,46 +52,6 @@ SLOWLY_COMPILED = {"din_infer/_kernels.c": ["-O2"]} if GNU else {}
 if COVERAGE:
     compile_args += ["-O1", "--coverage", "-fprofile-update=atomic"]
     link_args += ["--coverage"]
-
-
-def find_nvcc() -> str | None:
-    """Find the CUDA compiler; None where the operators for CUDA are not to be built."""
-    if "DIN_NVCC" in os.environ:
-        return os.environ["DIN_NVCC"] or None
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
-
-
-def nvcc_flags() -> list[str]:
-    """Build the command line of one .cu file, without its names."""
-    flags = ["-std=c++17", "-O3", "--threads", "2"]
-    flags += ["-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
-    if STRICT:
-        flags += ["-Werror", "all-warnings"]
-    for target in CUDA_TARGETS:
-        flags += ["-gencode", f"arch=compute_{target},code=sm_{target}"]
-    last = f"compute_{CUDA_TARGETS[-1]}"
-    return [*flags, "-gencode", f"arch={last},code={last}"]
-
-
-def run_nvcc(arguments: list[str]) -> None:
-    """Run it; raises CompileError with the line of its output that says most."""
-    nvcc = str(find_nvcc())
-    try:
-        done = subprocess.run(
-            [nvcc, *arguments], capture_output=True, text=True, errors="replace"
-        )
-    except OSError as error:
-        said = f"{nvcc}: {error.strerror}"
-        raise CompileError(said) from error
-    said = done.stdout + done.stderr
-    if done.returncode == 0 or STRICT:
-        sys.stderr.write(said)
-    if done.returncode != 0:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        errors = [line for line in lines if "error" in line or "fatal" in line]
-        status = f"{nvcc} ended with status {done.returncode}"
-        raise CompileError((errors or lines or [status])[0])
 
 
 class build_ext_and_ops(build_ext):
@@ -167,44 +125,15 @@ class build_ext_and_ops(build_ext):
             super().build_extension(ext)
             return
         try:
-            self.build_cuda(ext)
+            nvcc.build(self, ext)
         except CompileError as error:
-            if STRICT:
+            if nvcc.STRICT:
                 raise
             self.failed.append(ext)
             sys.stderr.write(
                 f"warning: this package has no operators for CUDA: {error} (to take"
                 " another compiler: DIN_NVCC=path; to build without: DIN_NVCC=)\n"
             )
-
-    def build_cuda(self, ext: Extension) -> None:
-        """Compile C by the C compiler and .cu files by nvcc, which links both."""
-        target = Path(self.get_ext_fullpath(ext.name))
-        inputs = [Path(p) for p in (*ext.sources, *ext.depends, __file__)]
-        newest = max(p.stat().st_mtime for p in inputs)
-        if not self.force and target.exists() and target.stat().st_mtime > newest:
-            return
-        old = [target, Path("din_infer", target.name)]
-        for path in old if self.inplace or self.editable_mode else ():
-            path.unlink(missing_ok=True)  # made of other sources
-        objects = self.compiler.compile(
-            [p for p in ext.sources if p.endswith(".c")],
-            output_dir=f"{self.build_temp}/cuda",
-            include_dirs=ext.include_dirs,
-            extra_postargs=ext.extra_compile_args,
-        )
-        for source in (p for p in ext.sources if p.endswith(".cu")):
-            objects.append(f"{self.build_temp}/cuda/{Path(source).name}.o")
-            run_nvcc([*nvcc_flags(), "-c", source, "-o", objects[-1]])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # CUDA's runtime goes in, and its names stay in
-        link = ["-shared", "-cudart", "static", "-Xlinker", "--exclude-libs,ALL"]
-        beside = target.with_suffix(".new")
-        run_nvcc([*link, "-o", str(beside), *objects])
-        if not beside.is_file():
-            said = f"{find_nvcc()} has written nothing"
-            raise CompileError(said)
-        beside.replace(target)
 
 
 def extension(name: str, folder: str, *first: str) -> Extension:
@@ -242,8 +171,8 @@ else:
         "warning: MSVC lacks GNU C's vectors: this package has no native operators, and"
         " encoding without AVX2 (to have both: CC=gcc or CC=clang, for MinGW)\n"
     )
-if sys.platform == "linux" and not SANITIZE and find_nvcc():
-    extensions.append(extension(OPS_CUDA, "csrc/ops"))
+if sys.platform == "linux" and not SANITIZE and nvcc.find_nvcc():
+    extensions.append(nvcc.extension(OPS_CUDA, "."))
 
 setup(
     ext_modules=extensions,

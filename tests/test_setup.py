@@ -196,6 +196,8 @@ def test_every_file_of_csrc_is_part_of_a_library() -> None:
 def test_gpu_asks_for_a_runtime_on_every_platform() -> None:
     """Where there is no wheel pip says so; a marker would leave it out in silence."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (runtime,) = project["optional-dependencies"]["gpu"]
+    runtime, operators = project["optional-dependencies"]["gpu"]
     assert runtime.startswith("onnxruntime-gpu")
     assert ";" not in runtime
+    pinned = f"din-infer-cuda=={project['version']}; sys_platform == 'linux'"
+    assert operators == pinned
