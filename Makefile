@@ -12,13 +12,9 @@ TORCH_INDEX ?=
 DIN_NVCC ?=
 export DIN_NVCC
 # Processes that run tests side by side, a file each.
-<<<<<<< HEAD
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
-=======
-JOBS ?= 2
 # Pythons to build wheels for.
 PYTHONS ?= $(PYTHON)
->>>>>>> bfae384680b004dbf01bc5d08b428a30c8eb5ee6
 # The oldest supported ONNX Runtime: every model must load in it too.
 OLDEST = onnxruntime==1.20.1
 
@@ -37,11 +33,8 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-<<<<<<< HEAD
-.PHONY: demo test test-fast coverage test-isas test-as sanitize lint format clean
-=======
-.PHONY: demo test test-isas test-as sanitize lint format wheels clean
->>>>>>> bfae384680b004dbf01bc5d08b428a30c8eb5ee6
+.PHONY: demo test test-fast coverage test-isas test-as sanitize doctests lint format \
+	wheels clean
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -82,6 +75,9 @@ sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		$(PYTEST) -q -s tests/test_ops.py $(KERNEL_TESTS)
+
+doctests: $(VENV)/tested-with  ## the examples in docstrings
+	$(BIN)/python -m pytest -q --doctest-modules din_infer converter/din_converter
 
 lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .
