@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Before torch is imported. Two processes of two threads each, which spin while they wait
-# for one another, took five times the CPU seconds: 1.5 for a conversion that takes 0.3.
+# Before torch is imported. Two processes of two threads each, which spin while they
+# wait for one another, took 1.5 CPU seconds for a conversion that takes 0.3.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
