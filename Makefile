@@ -76,6 +76,12 @@ sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		$(PYTEST) -q -s tests/test_ops.py $(KERNEL_TESTS)
 
+acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
+ifneq ($(wildcard ../shared/data/beauty),)
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py --data ../shared/data/beauty \
+		--out build/beauty --min-auc 0.78 --min-gain 0.10
+endif
+
 doctests: $(VENV)/tested-with  ## the examples in docstrings
 	$(BIN)/python -m pytest -q --doctest-modules din_infer converter/din_converter
 
@@ -124,6 +130,13 @@ $(VENV)/linted-with: $(VENV)/tested-with
 $(VENV)/packaged-with: $(INSTALLED)
 	$(PIP) --group wheels
 	touch $@
+
+# All groups at once, so that pip resolves and installs once.
+$(VENV)/all: $(VENV)/made $(SOURCES)
+	$(PIP) --no-compile --editable ".[cpu,batch,convert]" --group test-all --group lint \
+		--group wheels --group docs
+	touch $(INSTALLED) $(addprefix $(VENV)/,fast-with tested-with linted-with \
+		packaged-with documented-with) $@
 
 .oldest: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade --target .oldest --no-deps $(OLDEST)
