@@ -31,7 +31,7 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-isas test-as sanitize lint format clean
+.PHONY: demo test test-isas test-as sanitize lint format docs clean
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -76,6 +76,9 @@ format: $(VENV)/linted-with
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
+docs: $(VENV)/documented-with  ## the site in build/site; dead links and anchors fail
+	$(BIN)/python docs/build_site.py
+
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -91,6 +94,10 @@ $(VENV)/tested-with: $(INSTALLED)
 
 $(VENV)/linted-with: $(VENV)/tested-with
 	$(PIP) --group lint
+	touch $@
+
+$(VENV)/documented-with: $(INSTALLED)
+	$(PIP) --group docs
 	touch $@
 
 .oldest: $(INSTALLED)
