@@ -34,7 +34,7 @@ C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast coverage test-isas test-as sanitize doctests lint format \
-	wheels clean
+	docs wheels acceptance clean
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -105,6 +105,8 @@ format: $(VENV)/linted-with
 
 wheels: $(VENV)/packaged-with  ## sdist, and wheels of PYTHONS, built and checked: dist/
 	unset DIN_NVCC; $(BIN)/python .ci/wheels.py $(PYTHONS)
+docs: $(VENV)/documented-with  ## the site in build/site; dead links and anchors fail
+	$(BIN)/python docs/build_site.py
 
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
@@ -137,6 +139,10 @@ $(VENV)/all: $(VENV)/made $(SOURCES)
 		--group wheels --group docs
 	touch $(INSTALLED) $(addprefix $(VENV)/,fast-with tested-with linted-with \
 		packaged-with documented-with) $@
+
+$(VENV)/documented-with: $(INSTALLED)
+	$(PIP) --group docs
+	touch $@
 
 .oldest: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade --target .oldest --no-deps $(OLDEST)
