@@ -15,6 +15,8 @@ export DIN_NVCC
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 # Pythons to build wheels for.
 PYTHONS ?= $(PYTHON)
+# What builds images: docker, podman or buildah.
+DOCKER ?= docker
 # The oldest supported ONNX Runtime: every model must load in it too.
 OLDEST = onnxruntime==1.20.1
 
@@ -34,7 +36,7 @@ C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast coverage test-isas test-as sanitize doctests lint format \
-	docs wheels acceptance clean
+	docs wheels acceptance clean image image-gpu release
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -97,6 +99,15 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
+
+image:  ## for scoring on CPUs: docs/docker.md
+	$(DOCKER) build --tag din-infer .
+
+image-gpu:  ## for scoring on NVIDIA cards
+	$(DOCKER) build --tag din-infer-gpu --file Dockerfile.gpu .
+
+release:  ## checks that VERSION=x.y.z can be released, and builds it: .ci/release.py
+	$(PYTHON) .ci/release.py $(VERSION)
 
 format: $(VENV)/linted-with
 	$(BIN)/ruff check --fix .

@@ -174,7 +174,24 @@ else:
 if sys.platform == "linux" and not SANITIZE and nvcc.find_nvcc():
     extensions.append(nvcc.extension(OPS_CUDA, "."))
 
+
+def long_description() -> str:
+    """Return README.md as a package index needs it: no link is relative."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    urls, version = project["project"]["urls"], nvcc.read_version(".")
+
+    def absolute(link: re.Match[str]) -> str:
+        way = "raw" if link["picture"] else "blob"
+        target = f"{urls['Source']}/{way}/v{version}/{link['path']}"
+        return f"{link['picture']}[{link['text']}]({target})"
+
+    relative = r"(?P<picture>!?)\[(?P<text>[^]]*)\]\((?!https?:|#)(?P<path>[^)]+)\)"
+    return re.sub(relative, absolute, Path("README.md").read_text(encoding="utf-8"))
+
+
 setup(
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
     ext_modules=extensions,
     cmdclass={"build_ext": build_ext_and_ops},
     options={

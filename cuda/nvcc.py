@@ -6,6 +6,7 @@ nvcc's warnings for errors, and ends the build with all that it said where it fa
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,13 @@ from setuptools.errors import CompileError
 STRICT = os.environ.get("DIN_NVCC_STRICT") == "1"
 # Machine code for these, and PTX of the last, which drivers compile for newer cards.
 CUDA_TARGETS = (80, 90)
+
+
+def read_version(root: str) -> str:
+    """Read the version of both packages; `root` is the folder above din_infer."""
+    text = Path(root, "din_infer", "version.py").read_text(encoding="utf-8")
+    (found,) = re.findall(r'^__version__ = "(.+)"', text, re.MULTILINE)
+    return str(found)
 
 
 def find_nvcc() -> str | None:

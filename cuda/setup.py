@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -14,8 +13,6 @@ from setuptools.errors import CompileError
 os.environ.setdefault("DIN_NVCC_STRICT", "1")  # read by nvcc.py
 sys.path.insert(0, str(Path(__file__).parent))
 import nvcc
-
-PROJECT = tomllib.loads(Path("../pyproject.toml").read_text())["project"]
 
 
 class build_cuda(build_ext):
@@ -36,7 +33,7 @@ class any_python(bdist_wheel):
 
 shutil.copyfile("../LICENSE", "LICENSE")
 setup(
-    version=PROJECT["version"],
+    version=nvcc.read_version(".."),
     ext_modules=[nvcc.extension("din_infer_cuda._ops_cuda", "..")],
     cmdclass={"build_ext": build_cuda, "bdist_wheel": any_python},
 )

@@ -203,6 +203,10 @@ class ModelFile:
     # ---- the data file ----
 
     def _find_data(self, root: Path | None) -> None:
+        if self.header.hides_data:  # older runtimes would read any file for it
+            rule = "data files of the graph's own initializers"
+            got = "one of a node, a function or a sparse tensor"
+            raise ModelError(rule, got, f"{self.place}: external data")
         for name in dict.fromkeys(e.name for e in self.header.externals):
             if self.target is None or self.path is None:
                 rule = "a model with its weights inside"

@@ -32,10 +32,23 @@ __all__ = [
 ]
 
 # Fields of onnx.proto.
-MODEL_GRAPH, MODEL_METADATA = 7, 14
+MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
 GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
 TENSOR_NAME, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 13, 1
 KEY, VALUE = 1, 2
+# Messages that hold tensors, beside a graph's own initializers: {field: what it is}.
+TENSORS_IN: dict[str, dict[int, str]] = {
+    "graph": {1: "node", GRAPH_INITIALIZER: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {
+        **{5: "tensor", 10: "tensor", 6: "graph", 11: "graph"},
+        **{22: "sparse", 23: "sparse"},
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {TENSOR_EXTERNAL_DATA: "data"},
+}
+DEEPEST = 100  # as protobuf reads
 # Wire types of protobuf, and the bytes of those that are of one size.
 VARINT, BYTES = 0, 2
 FIXED = {1: 8, 5: 4}
@@ -160,6 +173,22 @@ def _external(view: Content, tensor: _Field) -> External | None:
     return External(Place(label, offset, length), entries.get("location", ""))
 
 
+def _hides_data(view: Content, f: _Field, kind: str, depth: int = 0) -> bool:
+    """Tell whether any tensor in a message lies in a data file."""
+    if kind == "data":
+        return True
+    if b"location" not in view[f.start : f.end]:  # the key of a data file's name
+        return False
+    if depth > DEEPEST:
+        raise ValueError("messages in messages without end")
+    inner = TENSORS_IN[kind]
+    return any(
+        _hides_data(view, part, inner[part.number], depth + 1)
+        for part in _fields(view, f.start, f.end)
+        if part.number in inner
+    )
+
+
 def _name(view: Content, value: _Field) -> str:
     """Read the name of a ValueInfoProto."""
     for f in _fields(view, value.start, value.end):
@@ -170,7 +199,10 @@ def _name(view: Content, value: _Field) -> str:
 
 @dataclass
 class Header:
-    """What is read of an .onnx; `sealed` bytes stand before its last metadata entry."""
+    """What is read of an .onnx; `sealed` bytes stand before its last metadata entry.
+
+    `hides_data` tells of tensors in a data file that are no initializers of the graph.
+    """
 
     num_bytes: int
     sealed: int
@@ -179,6 +211,7 @@ class Header:
     inputs: list[str]
     outputs: list[str]
     has_graph: bool = False
+    hides_data: bool = False
 
     @classmethod
     def read(cls, view: Content) -> "Header":
@@ -200,6 +233,11 @@ class Header:
                         header.inputs.append(_name(view, part))
                     elif part.number == GRAPH_OUTPUT:
                         header.outputs.append(_name(view, part))
+                    elif part.number in TENSORS_IN["graph"]:
+                        kind = TENSORS_IN["graph"][part.number]
+                        header.hides_data |= _hides_data(view, part, kind)
+            elif f.number == MODEL_FUNCTIONS:
+                header.hides_data |= _hides_data(view, f, "function")
         return header
 
 

@@ -10,20 +10,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 from din_converter import convert
 from din_infer import ModelError, Predictor
 from din_infer.cli import main as score_main
 from din_infer.cli import verify_main
 from din_infer.model_file import ModelFile
-from din_infer.onnx_header import over_data
+from din_infer.onnx_header import over_data, tagged
 from tests.models import random_model
 from tests.oldest import oldest_runtime
 
@@ -169,6 +170,72 @@ def test_a_graph_that_names_data_in_other_folders_is_refused(copy: Path) -> None
             f"expected a data file's name, without folders, got {name!r} - at"
             f" `{copy}: external data`"
         )
+
+
+def hidden_data(where: str, name: str) -> Callable[[onnx.ModelProto], None]:
+    """Add a tensor in a data file that is no initializer of the graph."""
+    tensor = onnx.TensorProto(name="hidden", data_type=1, dims=[4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("offset", "0"), ("location", name)):
+        tensor.external_data.add(key=key, value=value)
+    node = helper.make_node("Constant", [], ["hidden"], value=tensor)
+
+    def add(proto: onnx.ModelProto) -> None:
+        if where == "node":
+            proto.graph.node.append(node)
+        elif where == "list":
+            proto.graph.node.append(helper.make_node("X", [], ["x"], x=[tensor]))
+        elif where == "function":
+            opset = [helper.make_opsetid("", 18)]
+            body = helper.make_function("other", "F", [], ["hidden"], [node], opset)
+            proto.functions.append(body)
+        elif where == "branch":
+            branch = helper.make_graph([], "branch", [], [], [tensor])
+            inner = helper.make_node("If", ["c"], ["x"], then_branch=branch)
+            outer = helper.make_graph([inner], "branch", [], [])
+            proto.graph.node.append(helper.make_node("Loop", ["c"], ["x"], body=outer))
+        else:
+            sparse = onnx.SparseTensorProto(values=tensor, dims=[8])
+            proto.graph.sparse_initializer.append(sparse)
+
+    return add
+
+
+@pytest.mark.parametrize("where", ["node", "list", "function", "branch", "sparse"])
+def test_a_graph_that_names_data_elsewhere_than_in_its_initializers_is_refused(
+    copy: Path, where: str
+) -> None:
+    """ONNX Runtime 1.20 reads any file of the machine for these."""
+    for name in ("../secret", data_of(copy).name):
+        proto = onnx.load(copy, load_external_data=False)
+        hidden_data(where, name)(proto)
+        changed = copy.with_name("changed.onnx")
+        changed.write_bytes(proto.SerializeToString())
+        assert refused(changed) == (
+            "expected data files of the graph's own initializers, got one of a node, a"
+            f" function or a sparse tensor - at `{changed}: external data`"
+        )
+
+
+def test_a_node_may_be_named_as_the_key_of_a_data_file(
+    copy: Path, wanted: NDArray[np.float32]
+) -> None:
+    proto = onnx.load(copy, load_external_data=False)
+    node = helper.make_node("Identity", ["logit"], ["location"], name="location")
+    proto.graph.node.append(node)
+    copy.write_bytes(proto.SerializeToString())
+    np.testing.assert_array_equal(Predictor(copy, device="cpu").score(ROWS), wanted)
+
+
+def test_messages_nested_without_end_are_a_damaged_file(copy: Path) -> None:
+    inner = b"location"
+    for _ in range(3000):
+        inner = tagged(1, tagged(5, tagged(6, inner)))  # node, attribute, graph
+    copy.write_bytes(copy.read_bytes() + tagged(7, inner))
+    assert refused(copy) == (
+        "expected a model that din-convert wrote, got a damaged file, or no ONNX file"
+        f" - at `{copy}`"
+    )
 
 
 OLD = """

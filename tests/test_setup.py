@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from din_infer import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 # setup.py, but for what is built without nvcc
 BUILD = """
@@ -199,5 +201,5 @@ def test_gpu_asks_for_a_runtime_on_every_platform() -> None:
     runtime, operators = project["optional-dependencies"]["gpu"]
     assert runtime.startswith("onnxruntime-gpu")
     assert ";" not in runtime
-    pinned = f"din-infer-cuda=={project['version']}; sys_platform == 'linux'"
+    pinned = f"din-infer-cuda=={__version__}; sys_platform == 'linux'"
     assert operators == pinned

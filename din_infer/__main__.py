@@ -1,0 +1,8 @@
+"""``python -m din_infer`` prints what a report of a fault needs to say of a machine."""
+
+import sys
+
+from din_infer.environment import environment
+
+if __name__ == "__main__":
+    sys.stdout.write(environment() + "\n")
