@@ -12,7 +12,9 @@ TORCH_INDEX ?=
 DIN_NVCC ?=
 export DIN_NVCC
 # Processes that run tests side by side, a file each.
-JOBS ?= 2
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+# Pythons to build wheels for.
+PYTHONS ?= $(PYTHON)
 # What builds images: docker, podman or buildah.
 DOCKER ?= docker
 # The oldest supported ONNX Runtime: every model must load in it too.
@@ -21,7 +23,7 @@ OLDEST = onnxruntime==1.20.1
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-SOURCES = pyproject.toml setup.py constraints.txt \
+SOURCES = pyproject.toml setup.py cuda/nvcc.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx din_infer/*.pxd din_infer/kernels/*)
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
@@ -33,13 +35,28 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-isas test-as sanitize lint format clean image image-gpu release
+.PHONY: demo test test-fast coverage test-isas test-as sanitize doctests lint format \
+	docs wheels acceptance clean image image-gpu release
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
+test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what is left
+	$(PYTEST) -q -m "not slow"
+
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST)
+
+coverage: $(VENV)/tested-with .oldest  ## all tests; lines run of Python, Cython and C
+	$(PIP) --group coverage
+	rm -rf build/coverage
+	DIN_COVERAGE=1 DIN_NVCC= $(BIN)/python setup.py --quiet build_ext --force \
+		--build-lib build/coverage --build-temp build/coverage
+	DIN_TEST_BUILD=build/coverage COVERAGE_FILE=build/coverage/python \
+		$(PYTEST) --cov --cov-report=
+	COVERAGE_FILE=build/coverage/python $(BIN)/coverage report --skip-covered
+	$(BIN)/gcovr --root . --filter csrc/ --filter din_infer/ --gcov-ignore-errors=no_working_dir_found \
+		build/coverage
 
 test-isas: $(VENV)/tested-with  ## what names no instruction set, on each but the best
 	for isa in $$($(BIN)/python -c "from tests import ops; print(*ops.machine_isas()[:-1])"); \
@@ -54,12 +71,21 @@ test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseli
 	DIN_MASK_CPU=$(CPU) LD_PRELOAD=$(CURDIR)/build/mask_cpu.so $(PYTEST) $(TESTS)
 
 sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
-	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --force \
+	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext \
 		--build-lib build/sanitized --build-temp build/sanitized
 	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		$(PYTEST) -q -s tests/test_ops.py $(KERNEL_TESTS)
+
+acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
+ifneq ($(wildcard ../shared/data/beauty),)
+	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py --data ../shared/data/beauty \
+		--out build/beauty --min-auc 0.78 --min-gain 0.10
+endif
+
+doctests: $(VENV)/tested-with  ## the examples in docstrings
+	$(BIN)/python -m pytest -q --doctest-modules din_infer converter/din_converter
 
 lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .
@@ -70,6 +96,7 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	PATH="$(BIN):$$PATH" cython-lint din_infer
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
 
@@ -88,6 +115,11 @@ format: $(VENV)/linted-with
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
+wheels: $(VENV)/packaged-with  ## sdist, and wheels of PYTHONS, built and checked: dist/
+	unset DIN_NVCC; $(BIN)/python .ci/wheels.py $(PYTHONS)
+docs: $(VENV)/documented-with  ## the site in build/site; dead links and anchors fail
+	$(BIN)/python docs/build_site.py
+
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -97,12 +129,31 @@ $(INSTALLED): $(VENV)/made $(SOURCES)
 	$(PIP) --editable ".[cpu,batch,convert]"
 	touch $@
 
-$(VENV)/tested-with: $(INSTALLED)
+$(VENV)/fast-with: $(INSTALLED)
 	$(PIP) --group test
 	touch $@
 
+$(VENV)/tested-with: $(INSTALLED)
+	$(PIP) --group test-all
+	touch $@ $(VENV)/fast-with
+
 $(VENV)/linted-with: $(VENV)/tested-with
 	$(PIP) --group lint
+	touch $@
+
+$(VENV)/packaged-with: $(INSTALLED)
+	$(PIP) --group wheels
+	touch $@
+
+# All groups at once, so that pip resolves and installs once.
+$(VENV)/all: $(VENV)/made $(SOURCES)
+	$(PIP) --no-compile --editable ".[cpu,batch,convert]" --group test-all --group lint \
+		--group wheels --group docs
+	touch $(INSTALLED) $(addprefix $(VENV)/,fast-with tested-with linted-with \
+		packaged-with documented-with) $@
+
+$(VENV)/documented-with: $(INSTALLED)
+	$(PIP) --group docs
 	touch $@
 
 .oldest: $(INSTALLED)

@@ -6,6 +6,7 @@
 """
 
 from din_infer import metrics
+from din_infer.deprecation import DinDeprecationWarning, deprecated_names
 from din_infer.encode import hash_buckets, pad
 from din_infer.encoded_requests import EncodedRequests
 from din_infer.errors import (
@@ -17,20 +18,24 @@ from din_infer.errors import (
 )
 from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec
-
-EncodedRequest = EncodedRequests  # its name before it could hold several
+from din_infer.version import __version__
 
 __all__ = [
     "ConversionError",
     "DeviceError",
+    "DinDeprecationWarning",
     "DinError",
-    "EncodedRequest",
     "EncodedRequests",
     "FeatureSpec",
     "InputError",
     "ModelError",
     "Predictor",
+    "__version__",
     "hash_buckets",
     "metrics",
     "pad",
 ]
+
+__getattr__ = deprecated_names(
+    __name__, {"EncodedRequest": ("0.1", "EncodedRequests", EncodedRequests)}
+)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
+from din_infer.version import __version__
 from din_infer.whole_file import remove_unfinished
 
 __all__ = [
@@ -179,12 +180,15 @@ def read_paths(
 
 def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     """Make a command's parser; its help ends with the examples, as they are."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name,
         description=what,
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    said = f"{name} {__version__}"
+    parser.add_argument("--version", action="version", version=said)
+    return parser
 
 
 def _add_data_root(parser: argparse.ArgumentParser) -> None:

@@ -54,9 +54,9 @@ os.environ.setdefault(TELEMETRY, "1")
 
 def available_cpus() -> int:
     """Count the CPUs this process may use: affinity and cgroup quota, at least 1."""
-    try:
+    if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
+    else:  # not Linux
         count = os.cpu_count() or 1
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:

@@ -25,7 +25,7 @@ class Lock:
 
     def __init__(self, *, forks_wait: bool = False) -> None:
         self._lock = threading.RLock()
-        if not hasattr(os, "fork"):
+        if not hasattr(os, "register_at_fork"):
             return
         if forks_wait:
             os.register_at_fork(
@@ -63,5 +63,5 @@ def _leave_sessions() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 
 
-if hasattr(os, "fork"):
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_sessions)

@@ -1,6 +1,7 @@
 """A model before a runtime sees it: metadata, digests, and where its weights lie."""
 
 import io
+import json
 import os
 import shutil
 import stat
@@ -18,6 +19,8 @@ from din_infer.lazy import lazy
 from din_infer.local_path import local_path
 from din_infer.onnx_header import Header, Place, over_data, viewed
 from din_infer.spec import FeatureSpec
+from din_infer.version import check_format, written_by_newer
+from din_infer.whole_file import link_or_copy
 
 __all__ = ["ModelFile", "Source"]
 
@@ -135,7 +138,21 @@ class ModelFile:
         if fmt.SPEC_KEY not in self.metadata:
             rule = "a model with a feature spec, which din-convert wrote"
             raise ModelError(rule, "an ONNX file without one", self.place)
-        return FeatureSpec.from_json(self.metadata[fmt.SPEC_KEY])
+        try:
+            return FeatureSpec.from_json(self.metadata[fmt.SPEC_KEY])
+        except ModelError as error:
+            # a minor release may add keys and names to a format, as words of its own
+            fix = written_by_newer(self.versions.get("din-infer"))
+            raise error.at(fix=fix) if fix else error from None
+
+    @property
+    def versions(self) -> dict[str, Any]:
+        """What wrote the model, versions by name; empty where it does not say."""
+        try:
+            found = json.loads(self.metadata.get(fmt.VERSIONS_KEY, "{}"))
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @classmethod
     def read(
@@ -178,10 +195,7 @@ class ModelFile:
         number = header.metadata.get(fmt.FORMAT_KEY)
         if number is None:
             raise ModelError(rule, "an ONNX file without din_infer metadata", place)
-        if number != fmt.FORMAT:
-            fix = "Use the din-infer version that wrote it, or a newer one."
-            place = f"{place}: {fmt.FORMAT_KEY}"
-            raise ModelError(f"format {fmt.FORMAT}", number, place, fix)
+        check_format(number, int(fmt.FORMAT), f"{place}: {fmt.FORMAT_KEY}")
         model = cls(place, path, target, content, header=header)
         model._find_data(root)
         return model
@@ -338,12 +352,15 @@ class ModelFile:
             add(list(self.data), contents, list(map(len, contents)))
             yield os.fspath(self.target)
         else:
-            with tempfile.TemporaryDirectory(prefix="din-infer-") as scratch:
+            with tempfile.TemporaryDirectory(
+                prefix="din-infer-",
+                ignore_cleanup_errors=os.name == "nt",  # what is mapped stays there
+            ) as scratch:
                 place = Path(scratch, "model.onnx")
                 shutil.copyfile(self.target, place)
                 for name, path in self.data.items():
                     if mapped:
-                        (place.parent / name).symlink_to(path)
+                        link_or_copy(path, place.parent / name)
                     else:  # the runtime maps it, and nobody else has it
                         shutil.copyfile(path, place.parent / name)
                 yield os.fspath(place)

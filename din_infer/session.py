@@ -61,17 +61,37 @@ def _check_choice(
 
 
 def ops_library(device: str = "cpu") -> Path | None:
-    """Find the native operators for "cpu" or "cuda" in this package; None if not built.
+    """Find the native operators for "cpu" or "cuda"; None if there are none.
 
-    Any ONNX Runtime from 1.20 on can register them, from any language:
+    Those for CUDA are in this package, where it was built with them, or in the wheel
+    din-infer-cuda. Any ONNX Runtime from 1.20 on can register them, from any language:
     ``SessionOptions.register_custom_ops_library``.
+
+    Raises
+    ------
+    DeviceError
+        If din-infer-cuda is of another version than din-infer.
     """
     stem = "_ops_cuda" if device == "cuda" else "_ops"
     for suffix in (".so", ".dll"):
         path = Path(__file__).absolute().with_name(stem + suffix)
         if path.is_file():
             return path
-    return None
+    return _cuda_wheel() if device == "cuda" else None
+
+
+def _cuda_wheel() -> Path | None:
+    from importlib import metadata  # slow to import, and needed only here
+
+    try:
+        wheel = metadata.distribution("din-infer-cuda")
+    except metadata.PackageNotFoundError:
+        return None
+    own = metadata.version("din-infer")
+    if wheel.version != own:
+        rule, fix = f"{own}, as din-infer", f'Run: pip install "din-infer[gpu]=={own}"'
+        raise DeviceError(rule, wheel.version, "din-infer-cuda", fix)
+    return Path(str(wheel.locate_file("din_infer_cuda/_ops_cuda.so")))
 
 
 class Session:

@@ -37,6 +37,7 @@ from din_infer.spec_reading import (
     is_number,
     is_text,
 )
+from din_infer.version import check_format
 
 __all__ = ["ACTIVATIONS", "parse_spec"]
 
@@ -64,9 +65,7 @@ def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
     parser = _Parser(source)
     root = parser.root
     number = root.take("format", "a whole number")
-    if number != FORMAT:
-        fix = "Use a newer din-infer." if number > FORMAT else ""
-        raise ModelError(f"format {FORMAT}", number, "format", fix)
+    check_format(number, FORMAT, "format")
     parsed: dict[str, Any] = {
         key: root.take(key, "a string", None)
         for key in ("label", "weight", "group", "time")

@@ -10,7 +10,7 @@ the lock when the process ends, however it ends, so a file of such a name withou
 was left by a killed writer: the next writer of the same target removes it. The file of
 a live writer, in another thread, process or host, is locked and stays. Other hosts see
 the lock where the file system shares locks (NFS v4 without ``local_lock``). On a file
-system or an operating system without locks nothing is removed.
+system without locks nothing is removed.
 """
 
 import hashlib
@@ -23,16 +23,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from din_infer.errors import DinError, InputError
+from din_infer.file_locks import lock_file
 from din_infer.local_path import local_path
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "WholeFile",
     "draft_folder",
+    "link_or_copy",
     "move_into_place",
     "remove_leftovers",
     "remove_unfinished",
@@ -41,6 +38,9 @@ __all__ = [
 ]
 
 _UNFINISHED: set[Path] = set()
+# Windows neither renames nor removes a file that is open; elsewhere the lock is held
+# until the file has its name.
+OPEN_FILES_MOVE = os.name != "nt"
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_UNFINISHED.clear)  # those are the parent's
 
@@ -80,9 +80,11 @@ class WholeFile:
             name = f"{_stem(target)}{os.getpid()}.{os.urandom(4).hex()}.tmp"
             self.path = self._target.with_name(name)
             _UNFINISHED.add(self.path)
-            self.file: IO[Any] = self.path.open(made, encoding=encoding)
-            with suppress(OSError, AttributeError):  # a system without locks
-                fcntl.flock(self.file, fcntl.LOCK_EX)
+            newline = None if encoding is None else ""  # equal bytes on every system
+            file = self.path.open(made, encoding=encoding, newline=newline)
+            self.file: IO[Any] = file
+            with suppress(OSError):  # a file system without locks
+                lock_file(self.file, wait=True)
             if self.path.exists():
                 return
             self.file.close()  # another writer removed it before it was locked
@@ -91,12 +93,18 @@ class WholeFile:
         """Sync the file and rename it to its target; `abort` where that fails."""
         try:
             self.file.flush()
-            _rename(self.file, self.path, self._target)
+            os.fsync(self.file.fileno())
+            if not OPEN_FILES_MOVE:
+                self.file.close()
+            _rename(self.path, self._target)
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Close and remove the file; does nothing after `finish`."""
+        if not OPEN_FILES_MOVE:
+            with suppress(OSError):
+                self.file.close()
         with suppress(OSError):
             _remove(self.path)
             _UNFINISHED.discard(self.path)
@@ -148,12 +156,12 @@ def draft_folder(target: Path) -> Iterator[Path]:
 
 def move_into_place(path: Path, target: Path) -> None:
     """Sync a file that is complete, and rename it; raises OSError."""
-    with path.open("rb") as file:
-        _rename(file, path, target)
+    with path.open("r+b") as file:  # Windows syncs what is open to be written alone
+        os.fsync(file.fileno())
+    _rename(path, target)
 
 
-def _rename(file: IO[Any], path: Path, target: Path) -> None:
-    os.fsync(file.fileno())
+def _rename(path: Path, target: Path) -> None:
     path.replace(target)
     with suppress(OSError):  # some file systems cannot sync a folder
         handle = os.open(target.parent, os.O_RDONLY)
@@ -178,8 +186,10 @@ def remove_leftovers(target: Path) -> None:
     with suppress(OSError):  # no such folder, or one that may not be listed
         names = os.listdir(target.parent)  # noqa: PTH208
     for path in map(target.with_name, filter(unfinished.fullmatch, names)):
-        with suppress(OSError, AttributeError), path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is alive
+        with suppress(OSError), path.open("r+b") as file:
+            lock_file(file, wait=False)  # OSError: it is alive
+            if not OPEN_FILES_MOVE:
+                file.close()
             _remove(path)
 
 
@@ -188,7 +198,15 @@ def _remove(path: Path) -> None:
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():  # else NFS keeps an open file: the next writer tries again
-        path.unlink()
+        path.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Show a file in another folder, without a copy where the system lets it."""
+    try:
+        target.symlink_to(source)
+    except OSError:  # Windows, without the right to make links
+        shutil.copyfile(source, target)
 
 
 @contextmanager

@@ -1,17 +1,20 @@
-"""Libraries that tests compile of csrc/, each once a run, whichever process asks first.
+"""Libraries that tests compile of csrc/, kept in build/tests for the runs that follow.
 
-They lie in one folder, which conftest.py makes and removes; what a run starts finds it
-by DIN_TEST_COMPILED. A library that does not compile fails every test that asks for it,
-at once: what the compiler said is kept beside the others.
+An object is named by the digest of its source after preprocessing, its command and its
+compiler's version; a library by the digest of its objects. So a run compiles what has
+changed, whichever of its processes asks first, and a run that is killed leaves nothing
+elsewhere. What no run has used for a week is removed. A library that does not compile
+fails every test that asks for it, with what the compiler said.
 """
 
 import fcntl
 import functools
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
-import tempfile
+import time
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +23,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = "DIN_TEST_COMPILED"
+FOLDER = ROOT / "build" / "tests"
+WEEK = 7 * 24 * 3600
 # GNU vectors as arguments of inlined functions: no binary interface is concerned
 FLAGS = ["-O1", "-fPIC", "-Wno-psabi"]
 
@@ -42,34 +46,66 @@ def compilers() -> dict[str, str]:
     return {".c": cc, ".cu": cxx}
 
 
-@functools.cache
-def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="din-compiled-")  # removed at exit
+class _Failed(Exception):
+    """What a command said."""
 
 
 def compiled(name: str, commands: Sequence[Sequence[str]], link: Sequence[str]) -> Path:
-    """Run each command with an object's name behind it, then link them to a library."""
-    folder = Path(os.environ.get(FOLDER) or _own_folder().name)
-    library, said = folder / f"{name}.so", folder / f"{name}.failed"
-    with (folder / f"{name}.lock").open("w") as lock:
+    """Compile by each command, which names one source, and link a library of them."""
+    made = _make(name, tuple(tuple(command) for command in commands), tuple(link))
+    if isinstance(made, str):
+        pytest.fail(f"{name} does not compile:\n{made}", pytrace=False)
+    return made
+
+
+@functools.cache
+def _make(
+    name: str, commands: tuple[tuple[str, ...], ...], link: tuple[str, ...]
+) -> Path | str:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # freed when closed
-        if not library.exists() and not said.exists():
-            objects = [str(folder / f"{name}-{i}.o") for i in range(len(commands))]
-            first = [[*c, "-o", o] for c, o in zip(commands, objects, strict=True)]
+        try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                made = [*pool.map(_run, first)]
-            beside = str(folder / f"{name}.new")
-            made.append(_run([*link, "-shared", "-o", beside, *objects, "-lm"]))
-            if any(made):
-                said.write_text("".join(made))
-            else:
-                Path(beside).rename(library)
-    if said.exists():
-        pytest.fail(f"{name} does not compile:\n{said.read_text()}", pytrace=False)
-    return library
+                objects = [*pool.map(functools.partial(_compile, name), commands)]
+            linked = [*link, "-shared", *map(str, objects), "-lm"]
+            digest = _digest(_version(link[0]), " ".join(linked))
+            library = _kept(FOLDER / f"{name}-{digest}.so", linked)
+        except _Failed as error:
+            return str(error)
+        for path in FOLDER.glob(f"{name}-*"):
+            if time.time() - path.stat().st_mtime > WEEK:
+                path.unlink()
+        return library
+
+
+def _compile(name: str, command: tuple[str, ...]) -> Path:
+    text = _run([*command, "-E"])
+    digest = _digest(_version(command[0]), " ".join(command), text)
+    return _kept(FOLDER / f"{name}-{Path(command[-1]).stem}-{digest}.o", command)
+
+
+def _kept(path: Path, command: Sequence[str]) -> Path:
+    """Return the file, made by the command where it is not there."""
+    if path.exists():
+        os.utime(path)  # in use
+        return path
+    beside = path.with_suffix(".new")
+    _run([*command, "-o", str(beside)])
+    return beside.rename(path)
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    return _run([compiler, "--version"])
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _run(command: Sequence[str]) -> str:
-    """What a command says where it fails, and "" where it does not."""
     done = subprocess.run(command, capture_output=True, text=True)
-    return (done.stderr or f"{command[0]} failed") if done.returncode else ""
+    if done.returncode:
+        raise _Failed(done.stderr or f"{command[0]} failed")
+    return done.stdout

@@ -43,6 +43,8 @@ from benchmarks.timing import (
 )
 from din_infer import _kernels
 
+pytestmark = pytest.mark.slow
+
 SIZES = graphs.Sizes(users=50, goods=1000, cates=20)
 TINY = [
     "--rows",
@@ -68,7 +70,6 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "options", "scenarios"),
     [
@@ -109,7 +110,6 @@ def test_every_output_is_compared_and_reported(
             assert f"| {key} " in printed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "maker", "factor", "limit"),
     [(ours, "session", 1 + 4e-6, "1e-06"), (Rivals, "eager", 1 + 4e-4, "0.0001")],
@@ -264,7 +264,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "SETTLE_S", 0)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_everyone_encodes_every_scenario(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

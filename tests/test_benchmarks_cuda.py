@@ -11,6 +11,8 @@ import torch
 from benchmarks import cuda
 from tests.emulated import emulated_cuda
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -25,6 +25,8 @@ from benchmarks.tables import hold, markdown, sentence
 from benchmarks.timing import WrongOutputError
 from din_infer import FeatureSpec
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--rows", "600", "--goods-rows", "500", "--group-rows", "250", "--rounds", "1"]
 CONTESTANTS = [
     "din-score",
@@ -41,7 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("events")
 
 
-@pytest.mark.slow
 def test_every_job_is_compared_and_reported(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +73,6 @@ def test_every_job_is_compared_and_reported(
     assert not list(folder.glob("scores-*"))
 
 
-@pytest.mark.slow
 def test_what_changes_costs_is_swept_one_at_a_time(
     folder: Path,
     tmp_path: Path,
@@ -125,7 +125,6 @@ def test_what_changes_costs_is_swept_one_at_a_time(
     assert all(r["output_mb_per_million_rows"] > 0 for r in rows["rows"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("maker", ["din_score", "straightforward"])
 def test_a_wrong_score_ends_the_run(
     maker: str,

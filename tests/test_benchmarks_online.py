@@ -17,6 +17,8 @@ from benchmarks.report import Wanted, section, summarize
 from benchmarks.rivals import Rivals
 from benchmarks.timing import Contestant, Race, Scenario, race, within
 
+pytestmark = pytest.mark.slow
+
 SIZES = graphs.Sizes(users=50, goods=1000, cates=20)
 TINY = ["--rows", "1000", "--user-rows", "50", "--cate-rows", "20", "--seconds", "0"]
 EVERYONE = {"ours", "ours-cached", "ours-session", "plain", "eager"}
@@ -32,7 +34,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.slow
 def test_everyone_scores_the_same_requests(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,7 +61,6 @@ def test_everyone_scores_the_same_requests(
     assert "- p99 / median of ours: " in printed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("key", "factor"), [("ours", 1 + 4e-5), ("eager", 1 + 4e-4)])
 def test_a_wrong_score_ends_the_run(
     key: str,
@@ -102,7 +102,6 @@ def test_rivals_encode_to_our_ids() -> None:
     assert len(seen) > 20
 
 
-@pytest.mark.slow
 def test_a_plain_export_gets_a_copy_of_the_user(tmp_path: Path) -> None:
     with online.open_subject(SIZES, 1, 0) as subject:
         made = online.entries(subject, SIZES)
@@ -199,7 +198,6 @@ def test_a_figure_may_limit_what_is_added_and_the_tail(
 # ---- the soak ----
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_the_soak_counts_calls_and_judges_growth(
     capsys: pytest.CaptureFixture[str],

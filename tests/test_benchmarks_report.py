@@ -10,6 +10,8 @@ from benchmarks import keys, paste, report, timing
 from benchmarks.report import Wanted, overview, render, section, summarize
 from benchmarks.timing import Absent, Contestant, Outcome
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = {
     "benchmarks": {

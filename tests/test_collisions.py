@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from benchmarks import collisions
 from tests.reference_hash import BITS, HASHES, reduce
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "model.md"
 
 
@@ -56,7 +58,6 @@ def test_chance_and_its_spread_are_those_of_all_ways_to_throw(
     assert error == pytest.approx(statistics.pstdev(shares), rel=1e-9)
 
 
-@pytest.mark.slow
 def test_the_table_of_the_page_is_the_one_that_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,6 +12,8 @@ from din_converter.train import evaluate, train
 from din_infer import FeatureSpec, metrics
 from tests.test_examples import EXAMPLES, load
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(EXAMPLES / "amazon_reviews"))
 compare = load("amazon_reviews/compare.py")
 generate = load("click_logs/generate.py")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+import din_infer
 from din_converter import convert
 from din_infer import ModelError, Predictor
 from din_infer.contract import Contract
@@ -25,6 +26,8 @@ from din_infer.model_format import (
     SPEC_KEY,
 )
 from tests.models import SPECS, random_model
+
+READABLE = f"format 1, which din-infer {din_infer.__version__} reads"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def refusal(path: Path) -> str:
 def test_a_wrong_spec_is_refused_without_a_session(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     wrong = {
-        FORMAT_KEY: ("2", f"format 1, got 2 - at `{path}: {FORMAT_KEY}`"),
+        FORMAT_KEY: ("2", f"{READABLE}, got 2 - at `{path}: {FORMAT_KEY}`"),
         SPEC_KEY: (None, f"a spec in the model, got none - at `{path}: {SPEC_KEY}`"),
     }
     for key, (value, wanted) in wrong.items():
@@ -95,7 +98,7 @@ def test_a_wrong_spec_is_refused_without_a_session(model: Path, tmp_path: Path) 
         assert refusal(path).startswith(f"expected {wanted}")
     for text, wanted in (
         ("{", "expected JSON, got "),
-        ('{"format": 2}', "expected format 1, got 2 - at `format`"),
+        ('{"format": 2}', f"expected {READABLE}, got 2 - at `format`"),
         ('{"format": 1}', "expected at least one candidate field"),
         (json.dumps(SPECS["candidate only"]), "expected the graph inputs goods_id, "),
     ):
@@ -179,7 +182,7 @@ def test_a_large_model_is_refused_before_its_data_is_mapped(
     path = with_entries(large, tmp_path / "m.onnx", spec='{"format": 2}')
     assert DATA_KEY not in ModelFile.read(path).metadata
     assert ModelFile.read(path).num_bytes > 1 << 40
-    assert refusal(path).startswith("expected format 1, got 2 - at `format`")
+    assert refusal(path).startswith(f"expected {READABLE}, got 2 - at `format`")
 
 
 def test_a_contract_names_what_the_graph_takes_and_gives(model: Path) -> None:

@@ -150,6 +150,7 @@ READERS = {
     "session.py",
     "text_records.py",
     "text_values.py",
+    "version.py",
     "whole_file.py",
 }
 

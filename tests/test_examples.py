@@ -21,6 +21,8 @@ from din_infer import metrics
 from din_infer.spec import FeatureSpec
 from tests.shared import SHARED, needs_shared
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FILES = ["features.toml", "test.parquet", "train.parquet", "valid.parquet"]
 Row = dict[str, Any]
@@ -366,7 +368,6 @@ def test_a_failed_write_leaves_the_old_files(
 
 
 @needs_shared
-@pytest.mark.slow
 def test_prepare_reads_the_brand_and_the_category_above(
     original_form: Path, tmp_path: Path
 ) -> None:
@@ -511,7 +512,6 @@ def test_the_generated_spec_fits_the_logs(click_logs: Path) -> None:
 # -------------------------------------------------------------------- command lines
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "script", ["amazon_reviews/prepare.py", "click_logs/generate.py"]
 )

@@ -1014,6 +1014,18 @@ def test_rows_of_any_physical_types_are_found_and_explained(
         assert a.score == b.score
 
 
+def test_the_order_of_a_files_columns_does_not_matter(
+    paper: Predictor, events: Path, tmp_path: Path
+) -> None:
+    table = pq.read_table(events)
+    path = tmp_path / "other.parquet"
+    for names in (table.column_names, table.column_names[::-1]):
+        pq.write_table(table.select(names), path)
+        got = explain_file(paper, path, [2, 5])
+        wanted = explain_file(paper, events, [2, 5])
+        assert [row.score for row in got] == [row.score for row in wanted]
+
+
 @pytest.mark.parametrize("suffix", [".html", ".png", ".svg"])
 def test_rows_of_a_file_are_written_as_page_and_picture(
     suffix: str, say: Say, tmp_path: Path

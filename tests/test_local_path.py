@@ -82,6 +82,18 @@ def test_other_paths_stay_as_they_are(text: str) -> None:
     assert local_path(text, "inputs") == Path(text)
 
 
+def test_paths_of_windows_are_told_from_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("din_infer.local_path.SEPARATOR", "\\")
+    for text in ("C:\\x", "C:/x", "C:x", "\\\\host\\share", "\\\\?\\C:\\x"):
+        assert local_path(text, "inputs") == Path(text)
+    for url in ("s3:\\bucket\\x", "s3://bucket/x"):  # the first is pathlib's, there
+        with pytest.raises(InputError, match="a path on this machine"):
+            local_path(url, "inputs")
+    with pytest.raises(InputError) as caught:
+        local_path("file:///C:/data/x", "inputs")
+    assert caught.value.fix == "Give C:/data/x."
+
+
 def test_folders_that_have_such_a_name_are_reached_by_a_dot() -> None:
     made = local_path("./s3:/x", "inputs")
     assert made == Path.cwd() / "s3:" / "x"

@@ -28,10 +28,13 @@ from din_infer.jobs.mlflow import log_model, save_model, signature
 
 Scores = NDArray[np.float32]
 
-pytestmark = pytest.mark.filterwarnings(
-    # of pandas, for how MLflow compares columns
-    "ignore:Operation with range is deprecated"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        # of pandas, for how MLflow compares columns
+        "ignore:Operation with range is deprecated"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

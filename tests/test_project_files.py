@@ -10,6 +10,8 @@ import pytest
 import setuptools
 import yaml
 
+from din_infer import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
     "project"
@@ -39,7 +41,7 @@ def test_a_package_index_can_follow_every_link(long_description: str) -> None:
     links = re.findall(r"\]\(([^)]*)\)", long_description)
     assert len(links) > 10
     assert not [link for link in links if not link.startswith("https://")]
-    tag = f"v{PROJECT['version']}"
+    tag = f"v{__version__}"
     assert f"]({SOURCE}/raw/{tag}/docs/attention.png)" in long_description
     assert f"]({SOURCE}/blob/{tag}/docs/cuda.md#the-kernels)" in long_description
 
@@ -68,7 +70,7 @@ def test_the_project_has_one_address() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     cited = yaml.safe_load(read("CITATION.cff"))
-    assert cited["version"] == PROJECT["version"]
+    assert cited["version"] == __version__
     assert cited["repository-code"] == SOURCE
     assert cited["license"] == PROJECT["license"]
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import din_infer
 from din_infer import InputError, Predictor
 from din_infer.cli import main
 from din_infer.jobs import progress
@@ -444,8 +445,8 @@ def test_a_job_of_an_older_format_is_refused(
     with pytest.raises(InputError) as caught:
         score_files(predictor, tmp_path / "in", out, resume=True)
     assert str(caught.value) == (
-        "expected a job of format 2, as this version writes it, got format 1 - at"
-        f" `{job}`. Give --overwrite to begin anew."
+        f"expected format 2, which din-infer {din_infer.__version__} reads, got 1 - at"
+        f" `{job}: format`. Give --overwrite to begin anew."
     )
     for damage in ("[]", '{"format": 2, "inputs": [3]}', '{"format": 2}'):
         job.write_text(damage)

@@ -1,12 +1,15 @@
 """What is built: which files, what a failing nvcc ends, what extras ask for."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from din_infer import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 # setup.py, but for what is built without nvcc
@@ -21,6 +24,7 @@ given.update(ext_modules=cuda, packages=[])
 made = setuptools.Distribution(given)
 command = made.get_command_obj("build_ext")
 command.build_lib = command.build_temp = sys.argv[1]
+command.force = "force" in sys.argv
 command.ensure_finalized()
 command.run()
 print([name.rpartition("/")[2] for name in command.get_outputs()])
@@ -129,6 +133,62 @@ def test_warnings_are_errors_under_strictness_alone(
     assert "-shared" in link
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A package built by this setup.py, of a few lines of C."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    (tmp_path / "csrc" / "ops").mkdir(parents=True)
+    (tmp_path / "din_infer").mkdir()
+    (tmp_path / "din_infer" / "_kernels.pyx").touch()
+    for path, text in {
+        "libraries.toml": 'kernels = []\nops = ["csrc/ops/a.c", "csrc/ops/b.c"]\n',
+        "ops/a.h": "enum { A = 1 };\n",
+        "ops/a.c": '#include "a.h"\nint a(void) { return A; }\n',
+        "ops/b.c": "int RegisterCustomOps(void) { return 2; }\n",
+    }.items():
+        (tmp_path / "csrc" / path).write_text(text)
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    cc = tmp_path / "cc"
+    cc.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}\nexec cc "$@"\n')
+    cc.chmod(0o755)
+    return tmp_path
+
+
+def rebuilt(project: Path, *options: str, **environment: str) -> list[str]:
+    """Build the operators; the files compiled, and "link" where they were linked."""
+    calls = project / "calls"
+    calls.write_text("")
+    subprocess.run(
+        [sys.executable, "-c", BUILD.replace("_ops_cuda", "_ops"), "build", *options],
+        cwd=project,
+        env={**os.environ, "CC": str(project / "cc"), "DIN_NVCC": "", **environment},
+        check=True,
+        capture_output=True,
+    )
+    lines = [line.split() for line in calls.read_text().splitlines()]
+    done = ["".join(w for w in line if w.endswith(".c")) or "link" for line in lines]
+    return sorted(
+        Path(word).name
+        for word, line in zip(done, lines, strict=True)
+        if "--version" not in line
+    )
+
+
+def test_a_build_compiles_what_has_changed(project: Path) -> None:
+    assert rebuilt(project) == ["a.c", "b.c", "link"]
+    assert rebuilt(project) == []
+    (project / "csrc" / "ops" / "a.h").write_text("enum { A = 11 };\n")
+    assert rebuilt(project) == ["a.c", "link"]
+    (project / "csrc" / "ops" / "b.c").touch()
+    assert rebuilt(project) == ["b.c", "link"]
+    assert rebuilt(project, CFLAGS="-DC") == ["a.c", "b.c", "link"]
+    (project / "csrc" / "ops" / "a.h").rename(project / "csrc" / "ops" / "b.h")
+    (project / "csrc" / "ops" / "a.c").write_text('#include "b.h"\n')
+    assert rebuilt(project, CFLAGS="-DC") == ["a.c", "link"]
+    assert rebuilt(project, "force", CFLAGS="-DC") == ["a.c", "b.c", "link"]
+
+
 def test_every_file_of_csrc_is_part_of_a_library() -> None:
     lists = tomllib.loads((ROOT / "csrc" / "libraries.toml").read_text())
     listed = {ROOT / name for names in lists.values() for name in names}
@@ -138,6 +198,8 @@ def test_every_file_of_csrc_is_part_of_a_library() -> None:
 def test_gpu_asks_for_a_runtime_on_every_platform() -> None:
     """Where there is no wheel pip says so; a marker would leave it out in silence."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (runtime,) = project["optional-dependencies"]["gpu"]
+    runtime, operators = project["optional-dependencies"]["gpu"]
     assert runtime.startswith("onnxruntime-gpu")
     assert ";" not in runtime
+    pinned = f"din-infer-cuda=={__version__}; sys_platform == 'linux'"
+    assert operators == pinned

@@ -10,6 +10,7 @@ import pytest
 
 from din_infer import FeatureSpec, ModelError
 from din_infer.spec import Attention, Encoder, Input
+from din_infer.version import __version__
 from tests.models import SPECS, spec_dict
 
 DESIGN = """
@@ -204,7 +205,8 @@ def _set(*path: Any) -> Any:  # noqa: ANN401
 TWICE = [{"name": "age", "dim": 1, "encoder": {"type": "identity", "buckets": 2}}] * 2
 FAULTS = {
     "expected a whole number, got nothing - at `format`": _set("format", ...),
-    "expected format 1, got 2 - at `format`. Use a newer din-infer.": _set("format", 2),
+    f"expected format 1, which din-infer {__version__} reads, got 2 - at `format`."
+    " Run: pip install --upgrade din-infer.": _set("format", 2),
     "expected at least one candidate field, got none - at `candidate`": lambda r: (
         r.update(candidate=[], behavior=[])
     ),

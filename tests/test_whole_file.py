@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -365,3 +366,32 @@ def test_a_signal_between_making_and_writing_leaves_nothing(
     made[0].file.close()
     assert [p.name for p in tmp_path.iterdir()] == ["old.txt"]
     assert capsys.readouterr().err == "din-score: interrupted\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="tells open files")
+def test_files_are_closed_before_they_move_where_open_ones_cannot(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_on_windows(call: Callable[..., None]) -> Callable[..., None]:
+        def checked(path: str | Path, *others: str | Path, **more: object) -> None:
+            links = Path("/proc/self/fd").iterdir()
+            if str(path) in [str(x.readlink()) for x in links if x.is_symlink()]:
+                raise PermissionError(errno.EACCES, "in use", str(path))
+            call(path, *others, **more)
+
+        return checked
+
+    monkeypatch.setattr("os.replace", as_on_windows(os.replace))
+    monkeypatch.setattr("os.unlink", as_on_windows(os.unlink))
+    with pytest.raises(PermissionError):  # as long as files are held until they moved
+        write_whole(target, "new")
+    monkeypatch.setattr("din_infer.whole_file.OPEN_FILES_MOVE", False)
+    remove_leftovers(target)
+    assert (names(target.parent), target.read_text()) == (["a.txt"], "old")
+    write_whole(target, "new")
+    assert (names(target.parent), target.read_text()) == (["a.txt"], "new")
+    with suppress(ValueError), WholeFile(target, "w") as file:
+        file.write("half")
+        raise ValueError
+    move_draft(target)
+    assert (names(target.parent), target.read_text()) == (["a.txt"], "new")

@@ -7,6 +7,8 @@ missing extras need no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from din_infer.version import __version__
+
 if TYPE_CHECKING:
     from din_converter.checkpoint import load, save
     from din_converter.export import Report, convert
@@ -21,6 +23,7 @@ __all__ = [
     "LocalActivationUnit",
     "MiniBatchAwareRegularizer",
     "Report",
+    "__version__",
     "build_model",
     "convert",
     "count_samples",

@@ -3,7 +3,6 @@
 import os
 import pickle
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.errors import ModelError
 from din_infer.local_path import local_path
 from din_infer.spec import FeatureSpec
+from din_infer.version import __version__, check_format, written_by_newer
 from din_infer.whole_file import WholeFile
 
 __all__ = ["load", "save"]
@@ -35,7 +35,7 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
         "spec": model.spec.to_json(),
         "state_dict": {k: v.cpu() for k, v in model.state_dict().items()},
         "versions": {
-            "din-infer": version("din-infer"),
+            "din-infer": __version__,
             "torch": str(torch.__version__),
         },
     }
@@ -58,9 +58,13 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
     """
     path = local_path(path, "model", ModelError)
     content = _read(path)
-    if content["format"] != FORMAT:
-        raise ModelError(f"format {FORMAT}", repr(content["format"]), f"{path}: format")
-    spec = FeatureSpec.from_json(content["spec"])
+    try:
+        spec = FeatureSpec.from_json(content["spec"])
+    except ModelError as error:
+        versions = content.get("versions")
+        version = versions.get("din-infer") if isinstance(versions, dict) else None
+        fix = written_by_newer(version)
+        raise error.at(fix=fix) if fix else error from None
     model = hollow_model(spec)
     _compare(model.state_dict(), content["state_dict"], path)
     return fill(model, content["state_dict"])
@@ -107,6 +111,8 @@ def _read(path: Path) -> dict[str, Any]:
     for key, kind in keys.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
             raise ModelError(rule, f"no `{key}`", str(path), FOREIGN)
+        if key == "format":
+            check_format(content["format"], FORMAT, f"{path}: format")
     return dict(content)
 
 

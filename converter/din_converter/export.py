@@ -43,6 +43,7 @@ from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import Session
 from din_infer.spec import FeatureSpec
+from din_infer.version import __version__
 from din_infer.whole_file import draft_folder, move_into_place, write_whole, writing
 
 if TYPE_CHECKING:
@@ -366,7 +367,8 @@ def _write(
     with draft_folder(path) as folder:
         # A single file is proven in two: two sessions would have a copy of it each.
         data = place_weights(proto, weights, path.stem, folder)
-        versions = {name: version(name) for name in ("din-infer", "torch", "onnx")}
+        versions = {"din-infer": __version__}
+        versions |= {name: version(name) for name in ("torch", "onnx")}
         metadata = {
             fmt.FORMAT_KEY: fmt.FORMAT,
             fmt.MODEL_ID_KEY: model_id,

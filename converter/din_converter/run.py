@@ -19,11 +19,13 @@ import torch
 from din_converter.epochs import Trained
 from din_infer.errors import InputError
 from din_infer.local_path import local_path
+from din_infer.version import check_format
 from din_infer.whole_file import WholeFile, remove_leftovers
 
 __all__ = ["RunFolder", "plot_curve", "read_events"]
 
 FORMAT = 1
+ANEW = "Give --overwrite, without --resume, to start another one."
 # May change between a run and its resumption; anything else would be another run.
 FREE = ("patience", "threads", "device", "progress", "checkpoint_minutes")
 
@@ -92,7 +94,7 @@ class RunFolder:
                 # What was logged after the checkpoint will be logged again.
                 if self.metrics.stat().st_size > content["log_bytes"]:
                     os.truncate(self.metrics, content["log_bytes"])
-            self._log = self.metrics.open("a", encoding="utf-8")
+            self._log = self.metrics.open("a", encoding="utf-8", newline="")
         except OSError as error:
             rule = "a folder that can be written"
             raise InputError(rule, error, str(self.path)) from None
@@ -123,7 +125,7 @@ class RunFolder:
     def finish(self, trained: Trained) -> None:
         """Log the end, draw the learning curve, drop the checkpoint."""
         best = trained.best.number if trained.best else None
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with self.metrics.open("a", encoding="utf-8", newline="") as file:
             end = {"event": "finished", "best": best, "config": self.config}
             file.write(json.dumps(end) + "\n")
         plot_curve(trained, self.path)
@@ -141,18 +143,17 @@ class RunFolder:
         rule = "a checkpoint that din-train wrote"
         try:
             content = torch.load(self.checkpoint, weights_only=True)
-            format_, config = content["format"], content["config"]
+            number = content["format"]
+            config = content["config"] if number == FORMAT else {}
         except pickle.UnpicklingError:
             raise InputError(rule, "a pickle that is not weights only", place) from None
         except Exception as error:  # a damaged file can raise nearly anything in torch
             raise InputError(rule, type(error).__name__, place) from None
-        if format_ != FORMAT:
-            raise InputError(f"format {FORMAT}", f"format {format_!r}", place)
+        check_format(number, FORMAT, f"{place}: format", InputError, ANEW)
         differences = _differences(config, self.config)
         if differences:
             rule = "the run that was interrupted"
-            fix = "Give --overwrite, without --resume, to start another one."
-            raise InputError(rule, "; ".join(differences), place, fix)
+            raise InputError(rule, "; ".join(differences), place, ANEW)
         return dict(content)
 
 

@@ -19,7 +19,7 @@ __all__ = ["add_options", "read_config", "write_config"]
 
 Number = TypeVar("Number", int, float)
 PATHS = ("data", "spec", "out", "run", "valid", "warm_start")
-NOT_IN_CONFIG = ("help", "config", "resume", "overwrite")
+NOT_IN_CONFIG = ("help", "version", "config", "resume", "overwrite")
 
 
 def _number(

@@ -124,7 +124,8 @@ def explain_file(
         for row in rows:
             if not 0 <= row < num_rows:
                 raise InputError(f"a row in [0, {num_rows}) of {source}", row, "--row")
-        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        # of the file's order, as its batches are
+        schema = pa.schema([f for f in file.schema_arrow if f.name in columns])
         metadata = file.metadata
         sizes = [metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
     found = dict(_rows(source, columns, sizes, set(rows)))

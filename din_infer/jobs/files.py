@@ -24,6 +24,7 @@ from din_infer.jobs.text_options import NULL_TEXTS, TextOptions
 from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
+from din_infer.version import __version__
 from din_infer.whole_file import writing
 
 __all__ = ["JobError", "Summary", "score_files"]
@@ -179,7 +180,7 @@ def score_files(
     text.check_formats([source.format for source in sources])
     shards = _look(job, sources, out, resume=resume)
     about = {
-        "versions": {name: version(name) for name in ("din-infer", "pyarrow")},
+        "versions": {"din-infer": __version__, "pyarrow": version("pyarrow")},
         "model_id": predictor.model_id,
         "options": job.options(),
     }

@@ -10,18 +10,18 @@ inputs are added where that is asked for.
 Above 400 lines: one class, since all of it happens under its locks.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
 from din_infer.errors import InputError
+from din_infer.file_locks import ByteLocks
 from din_infer.forking import Lock
 from din_infer.integrity import digest_of
+from din_infer.version import check_format
 from din_infer.whole_file import remove_leftovers, write_whole
 
 __all__ = ["FOLDER", "Ledger", "file_digest"]
@@ -45,7 +45,8 @@ KNOWN_BY = (
 _Inputs = Mapping[str, Mapping[str, Any]]  # by the names of their outputs
 _OPEN: set[str] = set()
 _OPENING = Lock()
-os.register_at_fork(after_in_child=_OPEN.clear)  # those are the parent's
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OPEN.clear)  # those are the parent's
 
 
 def file_digest(path: Path) -> str:
@@ -120,7 +121,7 @@ class Ledger:
         self._job = {"format": FORMAT, **job}
         self._add, self._same, self._note = add, same, on_note
         self.gone: set[int] = set()
-        self._key, self._handle = os.path.realpath(out), -1
+        self._key = os.path.realpath(out)
         with _OPENING:
             if self._key in _OPEN:
                 rule = "one job at a time in a folder"
@@ -128,13 +129,17 @@ class Ledger:
             _OPEN.add(self._key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-            with self._locked(JOB_LOCK):
+            self._locks = ByteLocks(self.folder / "lock")
+        except BaseException:
+            _OPEN.discard(self._key)
+            raise
+        try:
+            with self._locks.taken(JOB_LOCK):
                 remove_leftovers(self.folder / "job.json")
                 remove_leftovers(self.folder / "manifest.json")
                 self._begin(resume=resume, overwrite=overwrite)
                 # held until the end: it tells others that somebody works here
-                fcntl.lockf(self._handle, fcntl.LOCK_SH, 1, WORK_LOCK)
+                self._locks.share(WORK_LOCK)
         except BaseException:
             self.close()
             raise
@@ -144,9 +149,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of all locks."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        self._locks.close()
         _OPEN.discard(self._key)
 
     def _begin(self, *, resume: bool, overwrite: bool) -> None:
@@ -182,14 +185,14 @@ class Ledger:
         InputError
             If a process works on it.
         """
-        if not self._lock(WORK_LOCK, wait=False):
+        if not self._locks.take(WORK_LOCK):
             rule = "a job that no process works on, to begin anew"
             raise InputError(rule, "one at work", str(self.out))
         inputs = (old or {}).get("inputs")
         for described in inputs if isinstance(inputs, list) else []:
             name = described.get("output") if isinstance(described, dict) else None
             target = PurePath(name) if isinstance(name, str) else PurePath()
-            if target.name and not target.is_absolute() and ".." not in target.parts:
+            if target.name and not target.anchor and ".." not in target.parts:
                 (self.out / target).unlink(missing_ok=True)
                 (self.folder / "shards" / f"{target}.json").unlink(missing_ok=True)
                 (self.folder / "bad" / f"{target}.jsonl").unlink(missing_ok=True)
@@ -205,14 +208,15 @@ class Ledger:
     def _compare(self, found: dict[str, Any] | None) -> dict[str, Any]:
         """Refuse a job that differs from the one that has begun; says in what."""
         place = str(self._path)
+        if found is not None and "format" in found:
+            check_format(found["format"], FORMAT, f"{place}: format", InputError, ANEW)
         inputs = (found or {}).get("inputs")
-        if found is None or not isinstance(inputs, list):
-            raise InputError("a job to go on with", "damage", place, ANEW)
-        if found.get("format") != FORMAT:
-            rule = f"a job of format {FORMAT}, as this version writes it"
-            raise InputError(rule, f"format {found.get('format')!r}", place, ANEW)
-        if not all(
-            isinstance(i, dict) and isinstance(i.get("output"), str) for i in inputs
+        if (
+            found is None
+            or not isinstance(inputs, list)
+            or not all(
+                isinstance(i, dict) and isinstance(i.get("output"), str) for i in inputs
+            )
         ):
             raise InputError("a job to go on with", "damage", place, ANEW)
         wanted = json.loads(json.dumps(self._job))
@@ -301,11 +305,11 @@ class Ledger:
         taken = {*begun, *self.names}
         for k, entry in waiting:
             short = PurePath(self.names[k])
-            if str(short) not in begun:
+            if self.names[k] not in begun:
                 continue
             parts = PurePath(entry["path"]).with_name(short.name).parts[1:]
             sizes = range(len(short.parts) + 1, len(parts) + 1)
-            longer = (str(PurePath(*parts[-n:])) for n in sizes)
+            longer = (PurePath(*parts[-n:]).as_posix() for n in sizes)
             name = next((name for name in longer if name not in taken), "")
             if not name:
                 rule, got = "inputs of different names", f"two that become {short}"
@@ -330,7 +334,7 @@ class Ledger:
 
     def _check_left_out(self, names: Collection[str]) -> None:
         """Refuse to leave out what others may be at, or where a file is not ours."""
-        if names and not self._lock(WORK_LOCK, wait=False):
+        if names and not self._locks.take(WORK_LOCK):
             rule = "a job that no process works on, to leave inputs out"
             fix = "Give all inputs, or wait until it has ended."
             raise InputError(rule, "one at work", str(self.out), fix)
@@ -364,11 +368,11 @@ class Ledger:
 
     def claim(self, k: int, *, wait: bool = False) -> bool:
         """Take shard k for this process; False where another has it."""
-        return self._lock(_byte(self.names[k]), wait=wait)
+        return self._locks.take(_byte(self.names[k]), wait=wait)
 
     def release(self, k: int) -> None:
         """Let others have shard k."""
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _byte(self.names[k]))
+        self._locks.release(_byte(self.names[k]))
 
     def manifest(self, k: int) -> dict[str, Any] | None:
         """Read the manifest of shard k; None unless its output is what that says.
@@ -404,7 +408,7 @@ class Ledger:
 
         Those that other processes have added are among them.
         """
-        with self._locked(JOB_LOCK):
+        with self._locks.taken(JOB_LOCK):
             job = read_object(self._path) or {}
             names = [str(i["output"]) for i in job.get("inputs", [])]
             shards = [read_object(self._manifest(name)) for name in names]
@@ -413,24 +417,6 @@ class Ledger:
             whole = {**job, "shards": shards}
             write_whole(self.folder / "manifest.json", json.dumps(whole, indent=1))
         return True
-
-    # ---------------------------------------------------------------------- locks
-
-    def _lock(self, byte: int, *, wait: bool) -> bool:
-        how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
-        try:
-            fcntl.lockf(self._handle, how, 1, byte)
-        except (BlockingIOError, PermissionError):  # the second, on some systems
-            return False
-        return True
-
-    @contextmanager
-    def _locked(self, byte: int) -> Iterator[None]:
-        self._lock(byte, wait=True)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
 
 
 def _byte(name: str) -> int:

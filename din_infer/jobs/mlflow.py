@@ -6,7 +6,6 @@ needs ONNX Runtime, and neither torch nor onnx. `docs/engines.md` says how to ru
 
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,8 @@ from din_infer.model_file import ModelFile
 from din_infer.model_format import GOLDEN_KEY, MODEL_ID_KEY
 from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec
+from din_infer.version import __version__
+from din_infer.whole_file import link_or_copy
 
 __all__ = ["log_model", "save_model", "signature"]
 
@@ -152,14 +153,14 @@ def _prepared(
         folder = Path(scratch, "din")
         folder.mkdir()
         for name, source in {path.name: path, **known.data}.items():
-            _place(source, folder / name)
+            link_or_copy(source, folder / name)
         given = {
             "loader_module": __name__,
             "data_path": os.fspath(folder),
             "signature": signature(known.spec),
             "model_config": {"device": device, "threads": threads},
             "pip_requirements": [
-                f"din-infer[cpu,mlflow]=={version('din-infer')}",
+                f"din-infer[cpu,mlflow]=={__version__}",
                 f"mlflow-skinny=={version('mlflow-skinny')}",
             ],
             "metadata": {MODEL_ID_KEY: known.model_id},
@@ -178,14 +179,6 @@ def _example(model: ModelFile) -> pd.DataFrame | None:
         if None not in values and all(lists):
             return pd.DataFrame([row])
     return None
-
-
-def _place(source: Path, target: Path) -> None:
-    """Show a file in another folder, without a copy where that is possible."""
-    try:
-        target.symlink_to(source)
-    except OSError:  # Windows, without the right to
-        shutil.copyfile(source, target)
 
 
 def _load_pyfunc(

@@ -114,7 +114,7 @@ class Shard:
         identity = {} if self.identity is None else asdict(self.identity)
         if self.content is not None:
             identity["content"] = self.content
-        return {"path": where, **identity, "output": str(self.source.target)}
+        return {"path": where, **identity, "output": self.source.target.as_posix()}
 
 
 @dataclass
@@ -363,7 +363,7 @@ class Run:
             target = self._ledger.target(shard.k)
             with writing("the scores", target):
                 manifest = {
-                    "output": str(shard.source.target),
+                    "output": shard.source.target.as_posix(),
                     "input": shard.describe(),
                     "model_id": self._summary.model_id,
                     **output.finish(),
