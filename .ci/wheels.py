@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -224,6 +225,12 @@ def check_cuda(raw: Path, scratch: Path, out: Path) -> str:
     return run(inside, ROOT / ".ci" / "check_cuda_wheel.py")
 
 
+def size(wheel: Path) -> str:
+    """Return how many MB the files of a wheel take."""
+    with zipfile.ZipFile(wheel) as archive:
+        return f"{sum(file.file_size for file in archive.infolist()) / 1e6:.1f}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Build and check everything; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -258,14 +265,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if nvcc.find_nvcc():
             command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
             cuda = subprocess.Popen([*command, "-w", scratch / "raw", ROOT / "cuda"])
-        demo = arguments.demo.resolve() if arguments.demo else make_demo(scratch)
-        for python in arguments.pythons:
-            wheel = build_wheel(python, sdist, scratch, out)
-            say(f"{wheel.name}: built{' without a network' * bool(without_network())}")
-            say(test_wheel(python, wheel, scratch, demo))
-        if cuda is not None:
-            expect(cuda.wait() == 0, "din-infer-cuda to be built", cuda.returncode)
-            say(check_cuda(scratch / "raw", scratch, out))
+        try:
+            demo = arguments.demo.resolve() if arguments.demo else make_demo(scratch)
+            for python in arguments.pythons:
+                wheel = build_wheel(python, sdist, scratch, out)
+                how = " without a network" if without_network() else ""
+                say(f"{wheel.name}: built{how}, {size(wheel)} MB installed")
+                say(test_wheel(python, wheel, scratch, demo))
+            if cuda is not None:
+                expect(cuda.wait() == 0, "din-infer-cuda to be built", cuda.returncode)
+                say(check_cuda(scratch / "raw", scratch, out))
+        finally:
+            if cuda is not None:
+                cuda.terminate()
     tool("twine", "check", "--strict", *out.iterdir())
     for file in sorted(out.iterdir()):
         say(f"{file.stat().st_size / 1e6:6.2f} MB  {file.name}")
