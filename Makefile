@@ -106,8 +106,9 @@ image:  ## for scoring on CPUs: docs/docker.md
 image-gpu:  ## for scoring on NVIDIA cards
 	$(DOCKER) build --tag din-infer-gpu --file Dockerfile.gpu .
 
-release:  ## checks that VERSION=x.y.z can be released, and builds it: .ci/release.py
-	$(PYTHON) .ci/release.py $(VERSION)
+release: $(VENV)/made  ## whether VERSION=x.y.z can be released; RELEASE=--tag makes the tag
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python .ci/release.py $(VERSION) $(RELEASE)
 
 format: $(VENV)/linted-with
 	$(BIN)/ruff check --fix .

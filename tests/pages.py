@@ -268,6 +268,9 @@ def known(words: list[str]) -> None:
         said = file.read_text(encoding="utf-8")
         for option in (w for w in rest if w.startswith("--")):
             assert f'"{option}"' in said, f"{file.name}: {option}"
+    elif name == "docker":  # an image, and arguments of its din-score
+        image = next(w for w in rest if w in ("din-infer", "din-infer-gpu"))
+        parse(["din-score", *rest[rest.index(image) + 1 :]])
     elif name == "pytest":
         marks = [m for flag, m in pairwise(rest) if flag == "-m"]
         said = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -152,3 +152,31 @@ def test_the_tests_that_hold_a_promise_are_there() -> None:
     assert len(TESTS_OF_SECURITY) > 10
     for name in TESTS_OF_SECURITY:
         assert (ROOT / "tests" / name).is_file(), name
+
+
+SUFFIXES = r"py|pyx|pxd|pxi|pyi|c|h|cu|cuh|json|md"
+SOURCES = [
+    path
+    for folder in ("din_infer", "converter", "csrc", "tests", "benchmarks", "docs")
+    for path in (ROOT / folder).rglob("*.*")
+    if re.fullmatch(rf"\.({SUFFIXES})", path.suffix) and path.name != "_kernels.c"
+]
+CHANGES = read("ARCHITECTURE.md").partition("\n## Where to change\n")[2]
+RECIPES = CHANGES.split("\n### ")[1:]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.split("\n")[0])
+def test_what_a_recipe_names_is_there(recipe: str) -> None:
+    """Each file, and each name of code in one of the files of its recipe."""
+    named = re.findall(r"`([^`]+)`", recipe)
+    names = [n for n in named if re.fullmatch(rf"[\w./]+\.({SUFFIXES})", n)]
+    assert names
+    text = ""
+    for name in names:
+        found = [path for path in SOURCES if path.match(name)]
+        assert found or (ROOT / name).is_file(), name
+        text += "".join(path.read_text(encoding="utf-8") for path in found)
+    for name in set(named) - set(names):
+        if re.fullmatch(r"[A-Za-z_]+[\w.]*", name) and "..." not in name:
+            last = name.rpartition(".")[2]
+            assert re.search(rf"\b{last}\b", text), name
