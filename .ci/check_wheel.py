@@ -126,4 +126,4 @@ else:
         check_models(arguments.models)
     else:
         check_missing_runtime()
-    print(import_time())
+        print(import_time())

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -115,7 +116,16 @@ def check_complete(folder: Path) -> None:
 
 def build_sdist(folder: Path) -> Path:
     """Build it; in a checkout, its files are those of git."""
-    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "--outdir",
+        folder,
+        ROOT,
+    )
     (sdist,) = folder.glob("din_infer-*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {m.name.partition("/")[2] for m in archive if not m.isdir()}
@@ -165,10 +175,11 @@ def build_wheel(python: str, sdist: Path, scratch: Path, out: Path) -> Path:
     raw = Path(tempfile.mkdtemp(dir=scratch))
     words = ("wheel", "--no-deps", *options, "--wheel-dir", raw, sdist)
     pip(python, *words, before=without_network(), env=environment)
-    return repair(next(raw.glob("*.whl")), out, "manylinux_2_28")
+    wheel = next(raw.glob("*.whl"))
+    return repair(wheel, out, "din_infer,din_converter", "manylinux_2_28")
 
 
-def repair(wheel: Path, out: Path, policy: str | None) -> Path:
+def repair(wheel: Path, out: Path, toplevel: str, policy: str | None) -> Path:
     """Strip it, and give it the tag that it keeps to; `policy` or better."""
     before = set(out.glob("*.whl"))
     arch = wheel.stem.partition("-linux_")[2]
@@ -178,7 +189,7 @@ def repair(wheel: Path, out: Path, policy: str | None) -> Path:
     said = " ".join(tool("auditwheel", "show", repaired).split())
     tag = repaired.stem.split("-")[-1]
     expect(any(f'"{t}"' in said for t in tag.split(".")), f"a wheel of {tag}", said)
-    tool("check-wheel-contents", "--toplevel", "din_infer,din_converter", repaired)
+    tool("check-wheel-contents", "--toplevel", toplevel, repaired)
     return repaired
 
 
@@ -191,7 +202,7 @@ def test_wheel(python: str, wheel: Path, scratch: Path, demo: Path) -> str:
     variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
     def install(extras: str) -> None:
-        pip(inside, "install", "--quiet", f"{wheel}{extras}")
+        pip(inside, "install", "--quiet", "--no-compile", f"{wheel}{extras}")
 
     def check(*arguments: object) -> str:
         script = ROOT / ".ci" / "check_wheel.py"
@@ -217,11 +228,18 @@ def make_demo(folder: Path) -> Path:
 
 def check_cuda(raw: Path, scratch: Path, out: Path) -> str:
     """Repair din-infer-cuda, to the tag of this system, and install it alone."""
-    wheel = repair(next(raw.glob("din_infer_cuda-*.whl")), out, None)
+    wheel = next(raw.glob("din_infer_cuda-*.whl"))
+    wheel = repair(wheel, out, "din_infer_cuda", None)
     run(sys.executable, "-m", "venv", "--without-pip", scratch / "cuda")
     inside = scratch / "cuda" / "bin" / "python"
     pip(inside, "install", "--quiet", wheel)
     return run(inside, ROOT / ".ci" / "check_cuda_wheel.py")
+
+
+def size(wheel: Path) -> str:
+    """Return how many MB the files of a wheel take."""
+    with zipfile.ZipFile(wheel) as archive:
+        return f"{sum(file.file_size for file in archive.infolist()) / 1e6:.1f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -258,14 +276,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if nvcc.find_nvcc():
             command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
             cuda = subprocess.Popen([*command, "-w", scratch / "raw", ROOT / "cuda"])
-        demo = arguments.demo.resolve() if arguments.demo else make_demo(scratch)
-        for python in arguments.pythons:
-            wheel = build_wheel(python, sdist, scratch, out)
-            say(f"{wheel.name}: built{' without a network' * bool(without_network())}")
-            say(test_wheel(python, wheel, scratch, demo))
-        if cuda is not None:
-            expect(cuda.wait() == 0, "din-infer-cuda to be built", cuda.returncode)
-            say(check_cuda(scratch / "raw", scratch, out))
+        try:
+            demo = arguments.demo.resolve() if arguments.demo else make_demo(scratch)
+            for python in arguments.pythons:
+                wheel = build_wheel(python, sdist, scratch, out)
+                how = " without a network" if without_network() else ""
+                say(f"{wheel.name}: built{how}, {size(wheel)} MB installed")
+                say(test_wheel(python, wheel, scratch, demo))
+            if cuda is not None:
+                expect(cuda.wait() == 0, "din-infer-cuda to be built", cuda.returncode)
+                say(check_cuda(scratch / "raw", scratch, out))
+        finally:
+            if cuda is not None:
+                cuda.terminate()
     tool("twine", "check", "--strict", *out.iterdir())
     for file in sorted(out.iterdir()):
         say(f"{file.stat().st_size / 1e6:6.2f} MB  {file.name}")

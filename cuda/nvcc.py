@@ -3,6 +3,7 @@
 They are built where nvcc is found, on the PATH or in CUDA_HOME, and can compile them;
 DIN_NVCC names another, and DIN_NVCC= (empty) builds without. DIN_NVCC_STRICT=1 takes
 nvcc's warnings for errors, and ends the build with all that it said where it fails.
+DIN_CUDA_TARGETS=90 builds for cards of compute capability 9.0 and newer alone.
 """
 
 import os
@@ -19,7 +20,7 @@ from setuptools.errors import CompileError
 
 STRICT = os.environ.get("DIN_NVCC_STRICT") == "1"
 # Machine code for these, and PTX of the last, which drivers compile for newer cards.
-CUDA_TARGETS = (80, 90)
+CUDA_TARGETS = os.environ.get("DIN_CUDA_TARGETS", "80,90").split(",")
 
 
 def read_version(root: str) -> str:
