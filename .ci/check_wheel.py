@@ -42,6 +42,8 @@ def check_files() -> None:
             assert shipped.is_file(), f"not in the wheel: {shipped}"
     for command in ("score", "train", "convert", "explain", "inspect", "verify"):
         subprocess.run([f"din-{command}", "--help"], check=True, capture_output=True)
+        said = subprocess.check_output([f"din-{command}", "--version"], text=True)
+        assert said == f"din-{command} {version('din-infer')}\n", said
     for device in ("cpu", "cuda"):
         library = ops_library(device)
         # those for CUDA are in a wheel of their own
