@@ -251,7 +251,7 @@ def known(words: list[str]) -> None:
         words = words[1:]
     name, rest = Path(words[0]).name, words[1:]
     if name == "pip":
-        assert rest[0] == "install"
+        assert rest[0] in ("install", "wheel", "download")
         for wanted in rest[1:]:
             extras = re.match(r"(?:din-infer|\.)\[([\w,]+)\]$", wanted)
             if extras:

@@ -149,6 +149,8 @@ def project(tmp_path: Path) -> Path:
     }.items():
         (tmp_path / "csrc" / path).write_text(text)
     shutil.copy(ROOT / "setup.py", tmp_path)
+    (tmp_path / "cuda").mkdir()
+    shutil.copy(ROOT / "cuda" / "nvcc.py", tmp_path / "cuda")
     cc = tmp_path / "cc"
     cc.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}\nexec cc "$@"\n')
     cc.chmod(0o755)
