@@ -35,7 +35,7 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-fast coverage test-isas test-as sanitize doctests lint format \
+.PHONY: demo test test-fast coverage matrix test-isas test-as sanitize doctests lint format \
 	docs wheels acceptance clean image image-gpu release
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
@@ -57,6 +57,10 @@ coverage: $(VENV)/tested-with .oldest  ## all tests; lines run of Python, Cython
 	COVERAGE_FILE=build/coverage/python $(BIN)/coverage report --skip-covered
 	$(BIN)/gcovr --root . --filter csrc/ --filter din_infer/ --gcov-ignore-errors=no_working_dir_found \
 		build/coverage
+
+matrix: $(VENV)/made  ## tests with the oldest and the newest dependencies: noxfile.py
+	$(PIP) --group matrix
+	$(BIN)/nox
 
 test-isas: $(VENV)/tested-with  ## what names no instruction set, on each but the best
 	for isa in $$($(BIN)/python -c "from tests import ops; print(*ops.machine_isas()[:-1])"); \
@@ -91,12 +95,18 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	for system in win32 darwin; do $(BIN)/mypy --platform $$system -p din_infer \
+		--cache-dir .mypy_cache/$$system || exit 1; done
 	MYPYPATH=. $(BIN)/stubtest --mypy-config-file pyproject.toml \
 		--ignore-unused-allowlist --allowlist .ci/stubtest_allowlist din_infer._kernels
 	PATH="$(BIN):$$PATH" cython-lint din_infer
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	git ls-files | xargs $(BIN)/codespell
 	$(BIN)/zizmor --offline --quiet --min-severity medium .github
+	$(BIN)/hadolint Dockerfile Dockerfile.gpu
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		.github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $(CC) -std=c11 -O2 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done
 

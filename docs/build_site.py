@@ -200,7 +200,7 @@ def help_of(command: str) -> str:
 def commands_page() -> str:
     """Write the page of the commands: what each says of itself."""
     os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}
-    lines = ["# Commands", "", "What `--help` of each says.", ""]
+    lines = ["# Commands", "", "The text of each command's `--help`, in the order in which they are used.", ""]
     for command in COMMANDS:
         lines += [f"## {command}", "", "```text", help_of(command).rstrip(), "```", ""]
     return "\n".join(lines)

@@ -111,8 +111,8 @@ def find_sources(
     -------
     list of Source
         A file's scores keep its name, inside a folder that was given; where two have
-        the same name, all keep their paths below the folder that holds all of them.
-        What is not Parquet has ``.parquet`` added.
+        the same name, in letters of either case, all keep their paths below the folder
+        that holds all of them. What is not Parquet has ``.parquet`` added.
 
     Raises
     ------
@@ -123,7 +123,8 @@ def find_sources(
     kinds = set(FORMATS.values()) if given is None else {given}
     pairs = find_files(wanted, kinds, given=given, on_note=on_note)
     names = [name for _, name in pairs]
-    if len(set(names)) < len(names):
+    # on some file systems, names that differ in case alone are one
+    if len({str(name).casefold() for name in names}) < len(names):
         whole = [Path(os.path.abspath(path)) for path, _ in pairs]  # noqa: PTH100
         top = os.path.commonpath([path.parent for path in whole])
         names = [PurePath(path.relative_to(top)) for path in whole]
