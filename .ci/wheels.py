@@ -211,7 +211,7 @@ def test_wheel(python: str, wheel: Path, scratch: Path, demo: Path) -> str:
     install("")
     said = check()
     install("[cpu]")
-    said += check("--models", demo)
+    said += check("--models", ROOT / "tests" / "frozen")
     install("[cpu,batch]")  # pyarrow, for the Parquet file
     return said + check("--readme", ROOT / "README.md")
 

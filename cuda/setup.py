@@ -36,4 +36,5 @@ setup(
     version=nvcc.read_version(".."),
     ext_modules=[nvcc.extension("din_infer_cuda._ops_cuda", "..")],
     cmdclass={"build_ext": build_cuda, "bdist_wheel": any_python},
+    options={"build_ext": {"force": True}},  # what lies here may be for other targets
 )

@@ -34,6 +34,7 @@ from din_infer.errors import DeviceError, ModelError, is_whole
 from din_infer.forking import Lock, leave_to_parent
 from din_infer.model_file import ModelFile, Source
 from din_infer.model_format import MODEL_ID_KEY, WEIGHT_SUFFIX
+from din_infer.version import __version__
 
 __all__ = ["Session", "available_cpus", "ops_library"]
 
@@ -87,9 +88,9 @@ def _cuda_wheel() -> Path | None:
         wheel = metadata.distribution("din-infer-cuda")
     except metadata.PackageNotFoundError:
         return None
-    own = metadata.version("din-infer")
-    if wheel.version != own:
-        rule, fix = f"{own}, as din-infer", f'Run: pip install "din-infer[gpu]=={own}"'
+    if wheel.version != __version__:
+        rule = f"{__version__}, as din-infer"
+        fix = f'Run: pip install "din-infer[gpu]=={__version__}"'
         raise DeviceError(rule, wheel.version, "din-infer-cuda", fix)
     return Path(str(wheel.locate_file("din_infer_cuda/_ops_cuda.so")))
 

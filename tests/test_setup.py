@@ -148,7 +148,10 @@ def project(tmp_path: Path) -> Path:
         "ops/b.c": "int RegisterCustomOps(void) { return 2; }\n",
     }.items():
         (tmp_path / "csrc" / path).write_text(text)
-    shutil.copy(ROOT / "setup.py", tmp_path)
+    (tmp_path / "cuda").mkdir()
+    needed = ("setup.py", "cuda/nvcc.py", "pyproject.toml", "README.md")
+    for name in (*needed, "din_infer/version.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     cc = tmp_path / "cc"
     cc.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}\nexec cc "$@"\n')
     cc.chmod(0o755)
