@@ -6,7 +6,7 @@ DIN_NVCC_STRICT, for the operators for CUDA: cuda/nvcc.py.
 
 An object is compiled again where a file that it includes or the flags have changed;
 --force compiles all. Windows: MSVC builds the extension alone, and without AVX2; CC
-names a compiler with GCC's command line, which builds all.
+names a clang for MinGW, as "python -m ziglang cc", which builds all.
 """
 
 import os
@@ -142,7 +142,7 @@ def extension(name: str, folder: str, *first: str) -> Extension:
     return Extension(
         name,
         sources=[*first, *LIBRARIES[library]],
-        depends=sorted(p.as_posix() for p in Path(folder).glob("*.*h")),
+        depends=sorted(p.as_posix() for p in Path("csrc").rglob("*.*h")),
         include_dirs=[folder],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -169,7 +169,7 @@ if GNU:
 else:
     sys.stderr.write(
         "warning: MSVC lacks GNU C's vectors: this package has no native operators, and"
-        " encoding without AVX2 (to have both: CC=gcc or CC=clang, for MinGW)\n"
+        " encoding without AVX2 (to have both: CC='python -m ziglang cc')\n"
     )
 if sys.platform == "linux" and not SANITIZE and nvcc.find_nvcc():
     extensions.append(nvcc.extension(OPS_CUDA, "."))

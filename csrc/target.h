@@ -6,6 +6,10 @@
 #ifndef DIN_TARGET_H
 #define DIN_TARGET_H
 
+#if defined(_WIN32) && !defined(__clang__)
+#error "expected clang: on Windows GCC does not align AVX vectors on the stack"
+#endif
+
 #define DIN_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define DIN_TARGET(names) \

@@ -3,8 +3,10 @@
 
 #include <string.h>
 
+#if defined(__x86_64__)
+#include "../cpu.h"
+#endif
 #if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -18,18 +20,12 @@ const din_isa *din_find_isa(const char *name) {
   const din_isa *found[4]; /* best first */
   int count = 0;
 #if defined(__x86_64__)
-  __builtin_cpu_init();
 #ifdef DIN_EMULATE
   found[count++] = &din_isa_avx512;
 #endif
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    found[count++] = &din_isa_avx512;
-  }
+  if (din_cpu_has(DIN_CPU_AVX512)) found[count++] = &din_isa_avx512;
   /* every one of these has F16C too, which some compilers cannot ask for */
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    found[count++] = &din_isa_avx2;
-  }
+  if (din_cpu_has(DIN_CPU_AVX2 | DIN_CPU_FMA)) found[count++] = &din_isa_avx2;
 #endif
   found[count++] = &din_isa_baseline;
   if (name == NULL || name[0] == '\0') return found[0];
