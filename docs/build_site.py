@@ -200,7 +200,8 @@ def help_of(command: str) -> str:
 def commands_page() -> str:
     """Write the page of the commands: what each says of itself."""
     os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}
-    lines = ["# Commands", "", "The text of each command's `--help`, in the order in which they are used.", ""]
+    what = "The text of each command's `--help`, in the order in which they are used."
+    lines = ["# Commands", "", what, ""]
     for command in COMMANDS:
         lines += [f"## {command}", "", "```text", help_of(command).rstrip(), "```", ""]
     return "\n".join(lines)
