@@ -62,12 +62,13 @@ def lowest(wanted: list[str]) -> list[str]:
     return [f"{n}=={'.'.join(map(str, v))}.*" for n, v in found.items()]
 
 
-def run_tests(session: nox.Session, names: list[str]) -> None:
+def run_tests(session: nox.Session, names: list[str], *words: str) -> None:
     """Run test modules on the installed package, with what is skipped said."""
     session.run("python", "-m", "pip", "list")
     env = {"HYPOTHESIS_PROFILE": "few", "OMP_WAIT_POLICY": "PASSIVE"}
     files = [f"tests/test_{name}.py" for name in names]
-    session.run("pytest", "-p", "no:cacheprovider", *session.posargs, *files, env=env)
+    words = ("-p", "no:cacheprovider", *words, *session.posargs)
+    session.run("pytest", *words, *files, env=env)
     # a matrix of whole environments takes gigabytes
     if os.environ.get("DIN_KEEP_ENVIRONMENTS") != "1":
         shutil.rmtree(session.virtualenv.location)
@@ -81,7 +82,10 @@ def oldest(session: nox.Session) -> None:
     wanted += lowest(of_tests(*FRAMES))
     session.install(TORCH, *wanted, *HELPERS[:-1])
     session.install("--no-deps", "--editable", ".", env=NO_CUDA)
-    run_tests(session, RUNTIME + CONVERTING)
+    # polars 1.35 ends the process when it is asked for a column of Python objects
+    left = "test_objects_of_polars_are_read_as_themselves"
+    # the last two of RUNTIME ask for types of Arrow that the oldest pyarrow lacks
+    run_tests(session, RUNTIME[:-2] + CONVERTING, "-k", f"not {left}")
 
 
 @nox.session(python="3.11")
