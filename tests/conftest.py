@@ -44,7 +44,8 @@ class _OtherBuild:
 # Libraries that only tests import (pyproject.toml, test-all), by the names of modules.
 OPTIONAL = {"ray", "pyspark", "mlflow", "deltalake", "datafusion", "duckdb", "polars"}
 OPTIONAL |= {"pandas", "sklearn", "matplotlib", "xxhash", "mmh3", "farmhash"}
-TESTS = str(Path(__file__).parent)
+ROOT = Path(__file__).resolve().parents[1]
+THEIRS = tuple(str(ROOT / name) for name in ("tests", "benchmarks", "examples"))
 
 
 class _NotInstalled:
@@ -59,7 +60,7 @@ class _NotInstalled:
         frame = sys._getframe(1)
         while frame.f_back and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
-        if frame.f_code.co_filename.startswith(TESTS):
+        if frame.f_code.co_filename.startswith(THEIRS):
             reason = f"needs {name}: pip install --group test-all"
             pytest.skip(reason, allow_module_level=True)
 
@@ -140,6 +141,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     _note_skip(report)
+    if report.skipped:  # half a module, for other files that import it
+        sys.modules.pop(report.nodeid.removesuffix(".py").replace("/", "."), None)
 
 
 def _skips_are_failures() -> bool:
