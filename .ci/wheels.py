@@ -278,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             cuda = subprocess.Popen([*command, "-w", scratch / "raw", ROOT / "cuda"])
         try:
             demo = arguments.demo.resolve() if arguments.demo else make_demo(scratch)
-            for python in arguments.pythons:
+            for name in arguments.pythons:
+                python = run(name, "-c", "import sys; print(sys.executable)").strip()
                 wheel = build_wheel(python, sdist, scratch, out)
                 how = " without a network" if without_network() else ""
                 say(f"{wheel.name}: built{how}, {size(wheel)} MB installed")
