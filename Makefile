@@ -35,7 +35,7 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-fast coverage matrix test-isas test-as sanitize doctests lint format \
+.PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 sanitize doctests lint format \
 	docs wheels acceptance clean image image-gpu release
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
@@ -73,6 +73,9 @@ test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseli
 	$(CC) -std=c11 -Wall -Wextra -Werror -O1 -shared -fPIC \
 		-o build/mask_cpu.so tests/mask_cpu.c -ldl
 	DIN_MASK_CPU=$(CPU) LD_PRELOAD=$(CURDIR)/build/mask_cpu.so $(PYTEST) $(TESTS)
+
+test-arm64: $(VENV)/tested-with  ## operators, hashes and frozen models, in emulation
+	VENV=$(VENV) nice .ci/arm64.sh
 
 sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext \
