@@ -56,6 +56,6 @@ emulated() {
 }
 
 emulated .ci/check_arm64.py
-# left out: what starts another Python, and what takes minutes in emulation
+# left out: tests that take minutes in emulation, and those of AMX
 emulated -m pytest -q -p no:cacheprovider -o pythonpath="$arm/lib" tests/test_frozen.py \
   tests/test_ops.py -k "not 100_000 and not million and not cross_blocks and not any_shape and not bf16" "$@"
