@@ -120,6 +120,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     _left.update(item.nodeid.partition("::")[0] for item in left)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - of xdist
     """Learn from a process of the run what it left out, which each of them does."""
     _left.update(Counter(node.workeroutput["left"]) - _left)
