@@ -108,6 +108,13 @@ def reals(kind: pa.DataType, width: Any) -> Leaf:
     return Leaf(kind, "float", legal, (math.nan, -math.inf))
 
 
+# types of pyarrow 18
+NARROW = hasattr(pa, "decimal32")
+NARROW_WHOLE = (
+    [pa.decimal32(9, 0), pa.decimal32(5, 2), pa.decimal64(18, 6)] if NARROW else []
+)
+NARROW_REAL = [pa.decimal32(9, 9), pa.decimal64(18, 2)] if NARROW else []
+
 LEAVES: dict[str, Leaf] = {
     "string": Leaf(pa.string(), "string", texts, ("stray", "")),
     "large_string": Leaf(pa.large_string(), "string", texts, ("stray", "")),
@@ -136,9 +143,7 @@ LEAVES: dict[str, Leaf] = {
     **{
         f"whole {kind}": decimals(kind, is_whole=True)
         for kind in (
-            pa.decimal32(9, 0),
-            pa.decimal32(5, 2),
-            pa.decimal64(18, 6),
+            *NARROW_WHOLE,
             pa.decimal128(38, 0),
             pa.decimal128(38, 18),
             pa.decimal256(76, 40),
@@ -147,8 +152,7 @@ LEAVES: dict[str, Leaf] = {
     **{
         str(kind): decimals(kind, is_whole=False)
         for kind in (
-            pa.decimal32(9, 9),
-            pa.decimal64(18, 2),
+            *NARROW_REAL,
             pa.decimal128(2, 1),
             pa.decimal128(38, 18),
             pa.decimal256(76, 0),
