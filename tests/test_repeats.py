@@ -117,7 +117,7 @@ def test_every_container_gives_one_request_per_run(
     starts = set(reference.first_rows(rows, columns))
     if container is as_chunked_arrow:  # in chunks of two rows
         starts |= set(range(0, len(rows), 2))
-    # in two chunks, cut elsewhere in each column; DuckDB 1.1: seen once, not explained
+    # in two chunks, cut elsewhere in each column; DuckDB 1.1: seen twice, not explained
     is_split = container is as_dict_of_arrow or (
         container is as_duckdb and duckdb.__version__.startswith("1.1.")
     )
