@@ -176,9 +176,10 @@ def _open_frame(
 ) -> Batch:
     try:
         narrow = _select(batch, names, place, optional)
-        if names and any(map(_is_object, getattr(narrow, "dtypes", ()))):
+        if any(map(_has_objects, getattr(narrow, "dtypes", ()))):
             series = {name: narrow[name] for name in narrow.columns}
-            return _open_dict(series, list(series), place)
+            found = [*names, *(n for n in optional if n in series)]
+            return _open_dict(series, found, place, len(narrow))
         wanted = frozenset((*names, *optional))
         present, columns, rows = _kernels.import_arrow(narrow, place, wanted)
     except DinError:
@@ -224,10 +225,15 @@ def _select(
     return batch.select(wanted)
 
 
-def _is_object(dtype: object) -> bool:
-    """Tell whether a dtype is polars' Object, which says nothing as Arrow: pointers."""
+def _has_objects(dtype: object) -> bool:
+    """Tell whether a dtype of polars is Object, or lists of it.
+
+    As Arrow they are pointers; polars 1.35 ends the process when asked for them.
+    """
     kind = type(dtype)
-    return kind.__name__ == "Object" and kind.__module__.startswith("polars.")
+    if not kind.__module__.startswith("polars."):
+        return False
+    return kind.__name__ == "Object" or _has_objects(getattr(dtype, "inner", None))
 
 
 def _open_pandas(
@@ -267,7 +273,10 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
         return _from_array(value, name)
     if isinstance(value, tuple):
         return _from_ragged(value, name)
-    if _is_object(getattr(value, "dtype", None)):
+    if _has_objects(dtype := getattr(value, "dtype", None)):
+        if hasattr(dtype, "inner"):
+            fix = "Cast its objects to strings or numbers."
+            raise InputError("a type that Arrow has", dtype, name, fix)
         return _kernels.from_list(value.to_list(), name)
     if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
         try:

@@ -184,7 +184,8 @@ def as_pandas_of_objects(rows: Rows, kinds: Kinds) -> Any:
 
 
 def as_duckdb(rows: Rows, kinds: Kinds) -> Any:
-    return duckdb.connect().from_arrow(table(rows, kinds))
+    # by the module's own connection: of one that is gone DuckDB 1.1 reads nothing
+    return duckdb.from_arrow(table(rows, kinds))
 
 
 CONTAINERS: list[Callable[[Rows, Kinds], Any]] = [

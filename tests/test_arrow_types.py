@@ -108,6 +108,13 @@ def reals(kind: pa.DataType, width: Any) -> Leaf:
     return Leaf(kind, "float", legal, (math.nan, -math.inf))
 
 
+# types of pyarrow 18
+NARROW = hasattr(pa, "decimal32")
+NARROW_WHOLE = (
+    [pa.decimal32(9, 0), pa.decimal32(5, 2), pa.decimal64(18, 6)] if NARROW else []
+)
+NARROW_REAL = [pa.decimal32(9, 9), pa.decimal64(18, 2)] if NARROW else []
+
 LEAVES: dict[str, Leaf] = {
     "string": Leaf(pa.string(), "string", texts, ("stray", "")),
     "large_string": Leaf(pa.large_string(), "string", texts, ("stray", "")),
@@ -136,9 +143,7 @@ LEAVES: dict[str, Leaf] = {
     **{
         f"whole {kind}": decimals(kind, is_whole=True)
         for kind in (
-            pa.decimal32(9, 0),
-            pa.decimal32(5, 2),
-            pa.decimal64(18, 6),
+            *NARROW_WHOLE,
             pa.decimal128(38, 0),
             pa.decimal128(38, 18),
             pa.decimal256(76, 40),
@@ -147,8 +152,7 @@ LEAVES: dict[str, Leaf] = {
     **{
         str(kind): decimals(kind, is_whole=False)
         for kind in (
-            pa.decimal32(9, 9),
-            pa.decimal64(18, 2),
+            *NARROW_REAL,
             pa.decimal128(2, 1),
             pa.decimal128(38, 18),
             pa.decimal256(76, 0),
@@ -178,6 +182,8 @@ LEAVES: dict[str, Leaf] = {
         pa.binary(3), "string", st.binary(min_size=3, max_size=3), (b"abc",), ("bytes",)
     ),
 }
+if not NARROW:  # pyarrow 17 makes no views of buffers
+    del LEAVES["string_view"], LEAVES["binary_view"]
 
 INDICES = [
     *(pa.int8(), pa.uint8(), pa.int16(), pa.uint16()),
@@ -229,12 +235,12 @@ class Layout:
         kind = self.leaf.type
         under = pick(self.rng, self.leaf.strays, len(values))
         filled = [u if v is None else v for v, u in zip(values, under, strict=True)]
-        if kind.to_pandas_dtype() in (np.object_, np.str_, np.bytes_):
+        if pa.types.is_primitive(kind):
+            whole = pa.array(np.array(filled, dtype=kind.to_pandas_dtype()), kind)
+        else:
             cut = int(self.rng.integers(len(filled) + 1))
             halves = [pa.array(filled[:cut], kind), pa.array(filled[cut:], kind)]
             whole = pa.concat_arrays(halves)  # of views: two buffers
-        else:
-            whole = pa.array(np.array(filled, dtype=kind.to_pandas_dtype()), kind)
         valid = bitmap(values)
         buffers = [valid, *whole.buffers()[1:]]
         if valid is not None and kind in (pa.string_view(), pa.binary_view()):

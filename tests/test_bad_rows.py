@@ -57,6 +57,7 @@ KINDS = {
     "int64": Kind("int64", "int64", [0, 7, 8, None], [9, -1, -(2**63), 2**63 - 1]),
     "int8": Kind("int8", "int64", [0, 8], [9, -128]),
 }
+KINDS = {name: kind for name, kind in KINDS.items() if kind.leaf in LEAVES}
 
 
 def values_of(rng: Rng, kind: Kind, count: int, share: float) -> list[Any]:

@@ -173,6 +173,26 @@ def test_objects_of_polars_are_read_as_themselves() -> None:
     assert opened.columns["y"].kind == "int"
     assert columns.open_batch(frame, ["y"]).num_rows == 2
     assert columns.open_batch(frame, ()).num_rows == 2
+    opened = columns.open_batch(frame, (), optional=["x", "z"])
+    assert opened.columns["x"].kind == "string"
+    assert opened.num_rows == 2
+    with pytest.raises(InputError, match="expected a column `z`, got columns x, y"):
+        columns.open_batch(frame, ["z"])
+
+
+def test_objects_of_polars_inside_lists_are_refused() -> None:
+    """Asked for such a frame as Arrow, polars 1.35 ends the process."""
+    objects = pl.Series("x", ["a", "b"], dtype=pl.Object).reshape((1, 2))
+    frame = pl.DataFrame([objects, pl.Series("k", [1])])
+    for batch in (frame, {"x": objects}):
+        with pytest.raises(InputError) as caught:
+            columns.open_batch(batch, ["x"])
+        assert str(caught.value) == (
+            "expected a type that Arrow has, got Array(Object, shape=(2,)) - at `x`."
+            " Cast its objects to strings or numbers."
+        )
+    assert columns.open_batch(frame, ["k"]).num_rows == 1
+    assert columns.open_batch(frame, ()).num_rows == 1
 
 
 @pytest.mark.parametrize(
@@ -255,7 +275,8 @@ def test_pandas_needs_no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(message)
 
     monkeypatch.setattr(pd.DataFrame, "__arrow_c_stream__", refuse)
-    monkeypatch.setattr(pd.Series, "__arrow_c_stream__", refuse)
+    # pandas has none before 3.0
+    monkeypatch.setattr(pd.Series, "__arrow_c_stream__", refuse, raising=False)
     assert columns.hash_keys(frame, "s").tolist() == expected
     assert columns.floats(frame, "a").tolist() == [1.0, 2.0]
     assert columns.floats({"a": frame["a"]}, "a").tolist() == [1.0, 2.0]

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TODAY = datetime.datetime.now(datetime.UTC).date()
 FILES = {
-    "pyproject.toml": '[project]\nversion = "0.2.0"\n',
+    "pyproject.toml": '[project]\ngpu = ["din-infer-cuda==0.2.0; sys_platform"]\n',
+    "din_infer/version.py": '__version__ = "0.2.0"\n',
     "CITATION.cff": "cff-version: 1.2.0\nversion: 0.2.0\n",
     "CHANGELOG.md": f"# Changelog\n\n## 0.2.0 - {TODAY}\n\n- This.\n\n## 0.1.0 - x\n",
     "docs/versions.md": "| 0.1 | 1 |\n| 0.2 | 1 |\n",
@@ -94,11 +95,16 @@ CHANGES = {
         "CITATION.cff": "version: 0.1.0\n"
     },
     "versions: expected the version 0.2.0, got 0.1.0 - at `pyproject.toml:2`": {
-        "pyproject.toml": '[project]\nversion = "0.1.0"\n'
+        "pyproject.toml": '[project]\ngpu = ["din-infer-cuda==0.1.0; sys_platform"]\n'
     },
-    "versions: expected the version 0.2.0, got 0.1.0 - at `pyproject.toml:3`": {
-        "pyproject.toml": FILES["pyproject.toml"]
-        + 'gpu = ["din-infer-cuda==0.1.0; sys_platform"]\n'
+    "versions: expected a version, got none - at `pyproject.toml`": {
+        "pyproject.toml": '[project]\ngpu = ["din-infer-cuda>=0.2.0"]\n'
+    },
+    "versions: expected a version, got none - at `din_infer/version.py`": {
+        "din_infer/version.py": "from elsewhere import __version__\n"
+    },
+    "versions: expected a version, got none - at `CITATION.cff`": {
+        "CITATION.cff": "cff-version: 1.2.0\n"
     },
     "versions: expected the version 0.2.0, got 0.3.0 - at `din_infer/version.py:1`": {
         "din_infer/version.py": '__version__ = "0.3.0"\n'
@@ -185,5 +191,9 @@ def test_a_version_has_three_numbers(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_versions_of_this_checkout_agree() -> None:
     found = release.versions(ROOT)
-    assert len(found) > 1
+    assert [place.partition(":")[0] for place in found] == [
+        "pyproject.toml",
+        "din_infer/version.py",
+        "CITATION.cff",
+    ]
     assert len(set(found.values())) == 1, found
