@@ -39,6 +39,7 @@ def warn(what: str, since: str, instead: str, *, stacklevel: int = 2) -> None:
     Examples
     --------
     >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
     ...     warn("--shards", "0.2", "--inputs")
     >>> print(caught[0].message)
     `--shards` is deprecated since din-infer 0.2 and will go. Use `--inputs`.
