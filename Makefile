@@ -55,8 +55,9 @@ coverage: $(VENV)/tested-with .oldest  ## all tests; lines run of Python, Cython
 	DIN_TEST_BUILD=build/coverage COVERAGE_FILE=build/coverage/python \
 		$(PYTEST) --cov --cov-report=
 	COVERAGE_FILE=build/coverage/python $(BIN)/coverage report --skip-covered
-	$(BIN)/gcovr --root . --filter csrc/ --filter din_infer/ --gcov-ignore-errors=no_working_dir_found \
-		build/coverage
+	$(BIN)/gcovr --root . --filter csrc/ --filter din_infer/ \
+		--merge-mode-functions merge-use-line-min \
+		--gcov-ignore-errors no_working_dir_found build/coverage
 
 matrix: $(VENV)/made  ## tests with the oldest and the newest dependencies: noxfile.py
 	$(PIP) --group matrix
