@@ -42,7 +42,7 @@ demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
 test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what is left
-	$(PYTEST) -q -m "not slow"
+	HYPOTHESIS_PROFILE=few $(PYTEST) -q -m "not slow"
 
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST)

@@ -3,7 +3,7 @@
 DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it where
 every test can run. Tests that need a card are left out where there is none.
 HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (30, repeatable) or
-"few" (10, repeatable: under sanitizers).
+"few" (10, repeatable: under sanitizers, and in the fast set).
 DIN_TEST_BUILD names a folder with other builds of what is compiled, to be tested in
 place of the package's own.
 

@@ -189,6 +189,7 @@ def lengths_of(rng: Rng, lists: Any, share: float) -> list[float | None]:
     return lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", TAILS)
 @pytest.mark.parametrize("nesting", NESTINGS)
 @given(data=st.data())

@@ -359,6 +359,7 @@ def test_training_overwrites_no_input(
     assert (made / "train.parquet").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_several_files_a_folder_and_a_killed_run(
     made: Path, tmp_path: Path, say: Say
 ) -> None:

@@ -18,6 +18,8 @@ from din_infer.spec import FeatureSpec
 from tests.emulated import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
 
+pytestmark = pytest.mark.slow
+
 Arrays = dict[str, NDArray[Any]]
 
 

@@ -30,6 +30,8 @@ from tests.ops import (
 )
 from tests.test_ops import MODES, relative, twin
 
+pytestmark = pytest.mark.slow
+
 # what a factor of a product is rounded to, with room for four layers of them
 TOLERANCES = {"fp32": 2e-6, "tf32x3": 6e-6, "tf32": 4e-3, "bf16": 2e-2}
 

@@ -28,6 +28,8 @@ from tests.models import SPECS, random_model, random_rows, spec_dict
 from tests.oldest import oldest_logits
 from tests.test_train import click_log, log_spec
 
+pytestmark = pytest.mark.slow
+
 
 def rounded(model: ClickModel) -> ClickModel:
     """The float64 twin: tables in fp16, derived fields rounded where they are read."""

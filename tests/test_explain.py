@@ -75,6 +75,7 @@ def rows(paper: Predictor) -> Rows:
 # ------------------------------------------------------------------------- the weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ATTENDING)
 def test_weights_equal_torch(name: str, fused: bool, folder: Path) -> None:

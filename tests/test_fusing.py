@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from tests.fusing import Din, export, inputs, worst
 
+pytestmark = pytest.mark.slow
+
 STYLES: dict[str, dict[str, Any]] = {
     "expand, concat, Dice, where": {},
     "repeat, lengths": {

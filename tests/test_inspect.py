@@ -1026,6 +1026,7 @@ def test_what_there_is_not_is_said_in_the_picture(
     figure.savefig(tmp_path / "x.png")
 
 
+@pytest.mark.slow
 def test_many_sequences_long_histories_and_any_letters_are_drawn(
     tmp_path: Path,
 ) -> None:

@@ -684,6 +684,7 @@ def makers(made: Path) -> Iterator[None]:
         t.join()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.usefixtures("makers")
@@ -769,6 +770,7 @@ FRESH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", FRESH)
 def test_nothing_is_written_to_a_fresh_home(
     way: str, made: Path, tmp_path: Path

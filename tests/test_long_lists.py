@@ -23,6 +23,8 @@ from din_infer.jobs.files import score_files
 from tests.containers import CONTAINERS
 from tests.models import random_model, random_rows, spec_dict
 
+pytestmark = pytest.mark.slow
+
 Rows = list[dict[str, Any]]
 HISTORY = ("hist_goods_id", "hist_cate_id", "action")
 
@@ -243,7 +245,6 @@ WAYS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_history_of_a_million_takes_its_own_memory_alone(
     way: str, model: Path, tmp_path: Path

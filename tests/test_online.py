@@ -466,6 +466,7 @@ def test_warming_up_for_no_number_of_candidates_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_a_torch_module_has_no_requests(tmp_path: Path) -> None:
     import torch
 
@@ -552,6 +553,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_thousands_of_calls_take_no_more_memory(paper: Predictor) -> None:
     users, items = sides(paper, some_rows(paper.spec, 200, 5))

@@ -74,6 +74,7 @@ def test_scores_equal_torch_in_float64(paper: Predictor, rows: Rows) -> None:
     assert np.std(logits) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", SPECS)
 def test_users_that_repeat_are_one_request_and_score_the_same(

@@ -532,6 +532,7 @@ def array_of(rows: Lists, kind: pa.DataType, nesting: str) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), child)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 7, 256, 300])
 @pytest.mark.parametrize("nesting", NESTED)
 @pytest.mark.parametrize("name", PAIRS)

@@ -323,6 +323,7 @@ def test_csv_with_a_byte_order_mark_and_quotes_is_read(
     np.testing.assert_array_equal(np.asarray(got["score"]), predictor.score(table))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["arrow", "arrows", "csv.gz", "jsonl.zst"])
 def test_files_that_are_cut_short_have_no_output(
     suffix: str, predictor: Predictor, tmp_path: Path
@@ -574,6 +575,7 @@ def test_a_row_group_larger_than_memory_is_read_by_the_page(tmp_path: Path) -> N
     assert peak < 30e6
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(model: Path, tmp_path: Path) -> None:
     small = make_table(2000)
     pq.write_table(small, tmp_path / "small.parquet")

@@ -169,6 +169,7 @@ def test_lists_in_brackets_and_quotes_are_lists(
     assert got["score"].to_pylist() == score.wanted(["g1"] * 5, hists)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "history",
     [

@@ -275,6 +275,7 @@ def compare(
     return got.count(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_of_a_writer_have_their_scores_or_none(

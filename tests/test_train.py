@@ -61,6 +61,7 @@ def click_log(rows: int, seed: int = 0) -> pa.Table:
     )
 
 
+@pytest.mark.slow
 def test_training_learns_that_history_matters() -> None:
     spec, table = log_spec(), click_log(6000)
     seen: list[Epoch] = []
@@ -195,6 +196,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 9, 17, 30])
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
 def test_a_killed_run_resumes_to_the_same_model(

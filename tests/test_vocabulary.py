@@ -259,6 +259,7 @@ def test_keys_of_one_hash_are_told_apart(num_bytes: int, isa: str) -> None:
             _kernels.Vocabulary([*spoiled, spoiled[0]], "string", isa)
 
 
+@pytest.mark.slow
 def test_keys_of_a_hundred_thousand_to_a_bucket_are_no_worry() -> None:
     # compared by twos, these would take minutes
     high = 0xABCD1234 << 32
