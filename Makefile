@@ -28,7 +28,9 @@ SOURCES = pyproject.toml setup.py cuda/nvcc.py constraints.txt \
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
-KERNEL_TESTS = $(patsubst %,tests/test_%.py,hash hash_lengths hash_others encode columns arrow_types arrow_abi exact_types wrong_calls repeats encoding_parts vocabulary window bad_rows memory)
+# what the instruction set matters to, and what else runs the C of encoding
+ISA_TESTS = $(patsubst %,tests/test_%.py,hash hash_lengths hash_others encode arrow_types exact_types encoding_parts vocabulary)
+KERNEL_TESTS = $(ISA_TESTS) $(patsubst %,tests/test_%.py,columns arrow_abi wrong_calls repeats window bad_rows memory)
 # of `make test-as`
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
@@ -67,7 +69,7 @@ test-isas: $(VENV)/tested-with  ## what names no instruction set, on each but th
 	for isa in $$($(BIN)/python -c "from tests import ops; print(*ops.machine_isas()[:-1])"); \
 	do DIN_INFER_ISA=$$isa HYPOTHESIS_PROFILE=few $(PYTEST) --quiet \
 		-k "not baseline and not avx2 and not avx512 and not amx" \
-		tests/test_ops.py $(KERNEL_TESTS) || exit 1; done
+		tests/test_ops.py $(ISA_TESTS) || exit 1; done
 
 test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseline
 	mkdir -p build
