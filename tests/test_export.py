@@ -432,5 +432,5 @@ def test_a_model_for_another_format_is_refused(tmp_path: Path) -> None:
         if p.key == "din_infer.format":
             p.value = "2"
     onnx.save(proto, tmp_path / "n.onnx")
-    with pytest.raises(ModelError, match=r"expected format 1, got 2 - at "):
+    with pytest.raises(ModelError, match=r"expected format 1, .*, got 2 - at "):
         Predictor(tmp_path / "n.onnx")
