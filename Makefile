@@ -43,7 +43,7 @@ C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
-test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what is left
+test-fast: $(VENV)/fast-with  ## most tests, in 5 minutes on 2 cores; says what is left
 	HYPOTHESIS_PROFILE=few $(PYTEST) -q -m "not slow"
 
 test: $(VENV)/tested-with .oldest  ## all tests
