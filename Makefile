@@ -27,7 +27,7 @@ SOURCES = pyproject.toml setup.py cuda/nvcc.py constraints.txt \
 	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx din_infer/*.pxd din_infer/kernels/*)
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
-PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 # what the instruction set matters to, and what else runs the C of encoding
 ISA_TESTS = $(patsubst %,tests/test_%.py,hash hash_lengths hash_others encode arrow_types exact_types encoding_parts vocabulary)
 KERNEL_TESTS = $(ISA_TESTS) $(patsubst %,tests/test_%.py,columns arrow_abi wrong_calls repeats window bad_rows memory)
@@ -46,8 +46,9 @@ demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 test-fast: $(VENV)/fast-with  ## most tests, in 5 minutes on 2 cores; says what is left
 	HYPOTHESIS_PROFILE=few $(PYTEST) -q -m "not slow"
 
+# One process more than there are cores, for the time that Ray and Spark are waited for.
 test: $(VENV)/tested-with .oldest  ## all tests
-	$(PYTEST)
+	$(PYTEST) --numprocesses $$(($(JOBS) + 1))
 
 coverage: $(VENV)/tested-with .oldest  ## all tests; lines run of Python, Cython and C
 	$(PIP) --group coverage
@@ -124,8 +125,7 @@ image:  ## for scoring on CPUs: docs/docker.md
 image-gpu:  ## for scoring on NVIDIA cards
 	$(DOCKER) build --tag din-infer-gpu --file Dockerfile.gpu .
 
-release: $(VENV)/made  ## whether VERSION=x.y.z can be released; RELEASE=--tag makes the tag
-	$(BIN)/python -m pip install --quiet build twine
+release: $(VENV)/packaged-with  ## whether VERSION=x.y.z can be released; RELEASE=--tag makes the tag
 	$(BIN)/python .ci/release.py $(VERSION) $(RELEASE)
 
 format: $(VENV)/linted-with

@@ -5,7 +5,10 @@ holds Amazon reviews, as `examples/amazon_reviews/prepare.py` reads them.
 """
 
 import argparse
+import math
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,16 +26,33 @@ sys.path.insert(0, str(Path(__file__).parent))
 from amazon_reviews import prepare
 from click_logs import generate
 
+# Of training, per row and epoch: TODO measure
+SECONDS_PER_ROW = {"DIN": 8e-5, "no history": 3e-5}
 SCORES_AGREE = 1e-5
 AUCS_AGREE = 1e-6
 
 
-def run(name: str, command: object, arguments: Sequence[object]) -> None:
-    """Print a command as one would type it, and run it here."""
+def run(
+    name: str, command: object, arguments: Sequence[object], about: float = 0
+) -> None:
+    """Print a command as one would type it, and run it here.
+
+    `about` is how many seconds it takes on 2 cores, 0 if hardly any.
+    """
     words = [str(a) for a in arguments]
-    print(f"\n$ {name} {' '.join(words)}", flush=True)
+    takes = f"    # about {duration(about)}" if about >= 1 else ""
+    print(f"\n$ {name} {shlex.join(words)}{takes}", flush=True)
     if command(words):  # type: ignore[operator]
         sys.exit(f"{name} failed")
+
+
+def duration(seconds: float) -> str:
+    """Round to what one can promise: 5 s, 40 s, 3 min."""
+    if seconds < 10:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 90:
+        return f"{math.ceil(seconds / 10) * 10} s"
+    return f"{math.ceil(seconds / 60)} min"
 
 
 def without_history(spec: FeatureSpec, path: Path) -> None:
@@ -52,6 +72,25 @@ def popularity(train: Path, test: Path) -> NDArray[np.float64]:
     count_of = dict(zip(items.tolist(), counts.tolist(), strict=True))
     rows = pq.read_table(test, columns=["goods_id"])["goods_id"].to_pylist()
     return np.array([count_of.get(str(g), 0) for g in rows], dtype=np.float64)
+
+
+def print_next(out: Path, spec: FeatureSpec) -> None:
+    """Print what to keep of all that was made, and three commands to try."""
+    model, weights = out / "din.onnx", sorted(out.glob("din.*.data"))
+    print(f"the model to use is {model.name}", end="")
+    print(f" with {weights[0].name}, which must stay beside it" if weights else "")
+    test = out / "test.parquet"
+    (behavior, *_) = spec.behaviors
+    history = next(iter(behavior.fields))
+    rows = pq.read_table(test, columns=[spec.group, history]).to_pylist()
+    user = max(rows, key=lambda row: len(row[history] or []))[spec.group]
+    find = shlex.quote(f"{spec.group}={user}")
+    print("\ntry next:")
+    print(f"  din-inspect {test} --spec {out / 'features.toml'} --plot fit.png")
+    print(f"  din-explain {model} {test} --where {find} --out weights.html")
+    print(f"  din-score {model} YOUR.parquet --out scores    # your own rows:")
+    columns = ", ".join(spec.columns)
+    print(f"      with the columns {columns}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
     spec = FeatureSpec.load(out / "features.toml")
+    num_rows = pq.read_metadata(out / "train.parquet").num_rows
     without_history(spec, out / "no_history.json")
     test = out / "test.parquet"
     models = {"DIN": "features.toml", "no history": "no_history.json"}
@@ -98,13 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         stem = title.replace(" ", "_").lower()
         model, onnx = out / f"{stem}.pt", out / f"{stem}.onnx"
         words = [out / "train.parquet", "--valid", out / "valid.parquet"]
-        words += ["--spec", out / spec_name, "--out", model]
-        run(
-            "din-train",
-            train_main,
-            [*words, "--epochs", arguments.epochs, "--batch-size", 256],
-        )
-        run("din-convert", convert_main, [model, "--out", onnx])
+        words += ["--spec", out / spec_name, "--out", model, "--overwrite"]
+        words += ["--epochs", arguments.epochs, "--batch-size", 256]
+        per_row = SECONDS_PER_ROW[title] * int(arguments.epochs)
+        run("din-train", train_main, words, num_rows * per_row)
+        words = [model, "--out", onnx, "--prune"]
+        run("din-convert", convert_main, [*words, *["--explain"] * (title == "DIN")], 8)
         folder = out / f"scores_{stem}"
         words = [onnx, test, "--out", folder, "--overwrite"]
         run("din-score", score_main, [*words, "--keep", f"{spec.group},{spec.label}"])
@@ -132,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" {worst[0]:.1e} (allowed {SCORES_AGREE:g}), AUC within {worst[1]:.1e}"
         f" (allowed {aucs_agree:g})"
     )
-    print(f"everything is in {out.resolve()}: din.onnx is the model to use")
+    print(f"everything is in {out.resolve()}")
+    print_next(out, spec)
     gain = aucs["DIN"] - aucs["no history"]
     faults = []
     if worst[0] > SCORES_AGREE or worst[1] > aucs_agree:

@@ -45,6 +45,9 @@ class _OtherBuild:
 OPTIONAL = {"ray", "pyspark", "mlflow", "deltalake", "datafusion", "duckdb", "polars"}
 OPTIONAL |= {"pandas", "sklearn", "matplotlib", "xxhash", "mmh3", "farmhash"}
 ROOT = Path(__file__).resolve().parents[1]
+# Files in the order in which processes begin them, before all others: the longest ones,
+# and between them those that wait for processes of Ray, Spark and MLflow.
+FIRST = ("ray", "fusing", "ops", "spark", "predictor", "mlflow", "benchmarks_job")
 THEIRS = tuple(str(ROOT / name) for name in ("tests", "benchmarks", "examples"))
 
 
@@ -93,7 +96,9 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave tests that need a card out where the runtime has no CUDA."""
+    """Put long files first; leave tests of a card out where the runtime has no CUDA."""
+    places = {f"test_{name}": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     import onnxruntime
 
     from din_infer.device import find_card, release_of
