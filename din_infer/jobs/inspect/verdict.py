@@ -13,7 +13,15 @@ from din_infer.jobs.inspect.facts import (
     share,
 )
 
-__all__ = ["FEWEST_ROWS", "is_leak", "is_signal", "verdict", "warnings"]
+__all__ = [
+    "FEWEST_ROWS",
+    "MANY_ZEROS",
+    "is_leak",
+    "is_signal",
+    "on_zeros",
+    "verdict",
+    "warnings",
+]
 
 # A judgement needs so many rows of either class that have a history.
 FEWEST_ROWS = 50
@@ -25,6 +33,8 @@ LEAK_SHARE, LEAK_TIMES, LEAK_FALL, NEARLY_ALL = 0.1, 5.0, 1 / 3, 0.9
 SIGNAL_ERRORS, SIGNAL_TIMES = 4.0, 1.1
 # Rows with two behaviors or more, for attention to weigh against each other.
 HARDLY, PARTLY = 0.2, 0.5
+# Of the values of an identity column, so many zeros are worth a sentence.
+MANY_ZEROS = 0.001
 
 
 def _classes(overlap: Overlap) -> tuple[Match, Match] | None:
@@ -99,6 +109,17 @@ def warnings(found: Findings) -> Iterator[str]:
                 f"{kind} values, which din-train and din-score refuse:"
                 f" {', '.join(values)}. `{key}` in the spec accepts them."
             )
+
+
+def on_zeros(name: str, zeros: float) -> str:
+    """Say what it means that a share of an identity column's values is 0."""
+    return (
+        f"{percent(zeros)} of the values of {name} are 0, which `identity` takes for"
+        " missing: row 0 of its table stays zero, and nothing is learned about it. If 0"
+        ' is an id like others, hash the column (`type = "hash"`, whose `reduce ='
+        ' "offset"` leaves row 0 to missing values), list its ids (`type = "vocab"`),'
+        ' or train the row (`padding_row = "trained"`).'
+    )
 
 
 def _leak(o: Overlap) -> str:
