@@ -68,8 +68,8 @@ def about_rows(survey: Survey) -> Iterator[str]:
             f"{name} alone tells clicks from non-clicks in every training row: it seems"
             " to know the label. A feature must be known before the click."
         )
-    for name, share in survey.zeros().items():
-        yield on_zeros(name, share)
+    for fields, share in survey.zeros():
+        yield on_zeros(fields, share)
 
 
 def about_result(

@@ -66,12 +66,14 @@ class Survey:
         self._pairs = [(s, c, b) for s in spec.behavior for c, b in _pairs_of(spec, s)]
         self._judged: list[tuple[NDArray[np.float32], ...]] = []
         self._judged_ids: list[tuple[NDArray[np.int32], ...]] = []
-        self._zeros = {
-            c.inputs[0].name: [0, 0]  # zeros that are values, and all values
+        self._zeros: dict[str, list[int]] = {}  # per table: zeros, and all values
+        self._identity = {
+            c.inputs[0].name: c.table
             for c in spec.reads
-            if c.encoder is not None
+            if c.table is not None
+            and c.encoder is not None
             and c.encoder.type == "identity"
-            and spec.tables[c.table or ""].padding_row == "zero"
+            and spec.tables[c.table].padding_row == "zero"
         }
         self._ends: dict[str, NDArray[np.float64]] = {}
         self._rows_of_class = np.zeros(2, np.int64)
@@ -109,16 +111,14 @@ class Survey:
 
     def add_zeros(self, batch: Batch) -> None:
         """Count the values 0 of identity columns, which stand for missing."""
-        missing = dict.fromkeys(self._zeros, 0)
-        for name, _, nulls, unseen, *_ in batch.counts:
-            if name in missing:
-                missing[name] += nulls + unseen
         lengths = {i.name: i.lengths for i in self.spec.inputs}
-        for name, found in self._zeros.items():
+        for name, table in self._identity.items():
             ids, told = batch.inputs[name], lengths[name]
             values = ids.size if told is None else int(batch.inputs[told].sum())
-            padding = ids.size - values
-            found[0] += int((ids == 0).sum()) - padding - missing[name]
+            zeros = ids.size - int(np.count_nonzero(ids)) - (ids.size - values)
+            zeros -= sum(c[2] + c[3] for c in batch.counts if c[0] == name)
+            found = self._zeros.setdefault(table, [0, 0])
+            found[0] += zeros
             found[1] += values
 
     def check_labels(self, has_validation: bool) -> None:
@@ -188,10 +188,15 @@ class Survey:
                 found.append(name)
         return found
 
-    def zeros(self) -> dict[str, float]:
-        """Return, of identity columns with many zeros, their share of the values."""
-        shares = {n: share(zeros, values) for n, (zeros, values) in self._zeros.items()}
-        return {n: s for n, s in shares.items() if s and s >= MANY_ZEROS}
+    def zeros(self) -> list[tuple[list[str], float]]:
+        """Return the fields of identity tables with many zeros, and their share."""
+        found = []
+        for table, (zeros, values) in self._zeros.items():
+            part = share(zeros, values)
+            if part and part >= MANY_ZEROS:
+                fields = [name for name, t in self._identity.items() if t == table]
+                found.append((fields, part))
+        return found
 
     def _share(
         self, batch: Batch, sequence: Behavior, candidate: str, behavior: str
