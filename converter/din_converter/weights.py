@@ -37,13 +37,9 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 def digest_of_model(proto: onnx.ModelProto, weights: Weights) -> str:
     """Digest of a graph, with its spec and calibration, and of all weights.
 
-    Take it before `place`: where weights lie, and under which name, is no part of it,
-    nor is the graph's name, which is that of the file.
+    Take it before `place`: where weights lie, and under which name, is no part of it.
     """
-    unnamed = onnx.ModelProto()
-    unnamed.CopyFrom(proto)
-    unnamed.graph.name = ""
-    digest = hashlib.sha256(unnamed.SerializeToString(deterministic=True))
+    digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
     for name in sorted(weights):
         digest.update(name.encode())
         digest.update(_bytes(weights[name]))
