@@ -73,17 +73,22 @@ def _encoders(spec: FeatureSpec) -> dict[str, Encoder]:
 
 def _between(old: FeatureSpec, new: FeatureSpec) -> Iterator[str]:
     """Name each difference that gives weights another meaning."""
+    of_model = list(_of_values(old.model, new.model, "model"))
+    yield from of_model
     for kind in PARTS:
         parts = [{p.name: p for p in getattr(s, kind)} for s in (old, new)]
-        yield from _of_named(*parts, kind)
+        for text in _of_named(*parts, kind):
+            # a sequence has the model's attention, unless it says otherwise
+            _, attention, rest = text.partition(".attention.")
+            if f"model{attention}{rest}" not in of_model:
+                yield text
     grown = {n for n, e in _encoders(new).items() if e.type == "vocab"}
     tables = (
         {n: replace(t, rows=0) if n in grown else t for n, t in s.tables.items()}
         for s in (old, new)
     )
     yield from _of_named(*tables, "table")
-    yield from _of_values(old.model, new.model, "model")
-    if [p for p in old.tower_inputs] != [p for p in new.tower_inputs]:
+    if old.tower_inputs != new.tower_inputs:
         texts = [", ".join(map(_part, s.tower_inputs)) for s in (old, new)]
         yield f"model.tower.inputs {texts[0]} and now {texts[1]}"
 
