@@ -668,7 +668,8 @@ def _auc_per_group(
     rows = np.diff(firsts, append=len(values))
     masses = rows.astype(np.float64)
     if mass is None:  # in integers: exact
-        ups, downs = clicks.astype(np.int64), (~clicks).astype(np.int64)
+        ups: NDArray[Any] = clicks.astype(np.int64)
+        downs: NDArray[Any] = (~clicks).astype(np.int64)
     else:
         mass = mass[order]
         masses = np.add.reduceat(mass, firsts)

@@ -168,6 +168,9 @@ def test_files_that_changed_are_named(tmp_path: Path) -> None:
     assert text.startswith(f"{a}/1.parquet has changed (")
     assert text.endswith(")")
     assert " bytes and now " in text
+    assert changes([f"{a}/0.parquet 1 2 3"], before)[0] == [
+        "was written down in another way by an earlier version"
+    ]
     many = [f"/{k}.parquet 9 1 5 aa" for k in range(9)]
     assert changes(many, []) == (
         [*(f"/{k}.parquet is gone" for k in range(4)), "and 5 more"],

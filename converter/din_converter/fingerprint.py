@@ -59,7 +59,10 @@ def changes(before: Sequence[str], now: Sequence[str]) -> tuple[list[str], list[
     (list of str, list of str)
         What makes it another run; else what differs though the rows are the same.
     """
-    old, new = [_File.read(t) for t in before], [_File.read(t) for t in now]
+    try:
+        old, new = [_File.read(t) for t in before], [_File.read(t) for t in now]
+    except ValueError:
+        return ["was written down in another way by an earlier version"], []
     if [f.content for f in old] == [f.content for f in new]:
         pairs = zip(old, new, strict=True)
         return [], _shown([text for o, n in pairs for text in _harmless(o, n)])

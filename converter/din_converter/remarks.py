@@ -57,8 +57,9 @@ def _unread(spec: FeatureSpec) -> list[str]:
         if derived.name in read:
             read.add(derived.source)
     # a sequence that nothing reads may still look up what a derived field needs
-    parts = (*spec.user, *spec.candidate, *spec.derived, *spec.multi_hot, *spec.dense)
-    return [p.name for p in (*parts, *spec.behavior) if p.name not in read]
+    kinds = (spec.user, spec.candidate, spec.derived, spec.multi_hot, spec.dense)
+    names = [part.name for kind in (*kinds, spec.behavior) for part in kind]
+    return [name for name in names if name not in read]
 
 
 def about_rows(survey: Survey) -> Iterator[str]:

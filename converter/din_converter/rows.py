@@ -61,9 +61,14 @@ class Batch:
             return self
         inputs = {k: v[kept] for k, v in self.inputs.items()}
         inputs["request_of_candidate"] = np.arange(kept.sum())
-        columns = (self.labels, self.weights, self.groups)
-        chosen = (None if c is None else c[kept] for c in columns)
-        return Batch(inputs, *chosen, self.counts)  # type: ignore[arg-type]
+        weights, groups = self.weights, self.groups
+        return Batch(
+            inputs,
+            self.labels[kept],
+            None if weights is None else weights[kept],
+            None if groups is None else groups[kept],
+            self.counts,
+        )
 
 
 class Rows:

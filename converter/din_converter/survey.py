@@ -209,7 +209,8 @@ class Survey:
             is_value &= wanted != field.encoder.rows - 1  # all that is unseen
         same = ((history == wanted[:, None]) & is_value[:, None]).sum(axis=1)
         lengths = np.maximum(batch.inputs[sequence.lengths], 1)
-        return (same / lengths).astype(np.float32)
+        shares: NDArray[np.float32] = (same / lengths).astype(np.float32)
+        return shares
 
 
 def check_rows(

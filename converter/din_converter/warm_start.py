@@ -9,7 +9,7 @@ import torch
 from din_converter.model import ClickModel, key_of
 from din_infer.errors import ModelError
 from din_infer.formatting import shorten
-from din_infer.spec import Encoder, FeatureSpec
+from din_infer.spec import Behavior, Encoder, FeatureSpec
 
 __all__ = ["copy_weights"]
 
@@ -76,18 +76,18 @@ def _between(old: FeatureSpec, new: FeatureSpec) -> Iterator[str]:
     of_model = list(_of_values(old.model, new.model, "model"))
     yield from of_model
     for kind in PARTS:
-        parts = [{p.name: p for p in getattr(s, kind)} for s in (old, new)]
-        for text in _of_named(*parts, kind):
+        was, now = ({p.name: p for p in getattr(s, kind)} for s in (old, new))
+        for text in _of_named(was, now, kind):
             # a sequence has the model's attention, unless it says otherwise
             _, attention, rest = text.partition(".attention.")
             if f"model{attention}{rest}" not in of_model:
                 yield text
     grown = {n for n, e in _encoders(new).items() if e.type == "vocab"}
-    tables = (
+    was, now = (
         {n: replace(t, rows=0) if n in grown else t for n, t in s.tables.items()}
         for s in (old, new)
     )
-    yield from _of_named(*tables, "table")
+    yield from _of_named(was, now, "table")
     if old.tower_inputs != new.tower_inputs:
         texts = [", ".join(map(_part, s.tower_inputs)) for s in (old, new)]
         yield f"model.tower.inputs {texts[0]} and now {texts[1]}"
@@ -113,20 +113,21 @@ def _of_named(
 def _of_values(old: Any, new: Any, place: str) -> Iterator[str]:  # noqa: ANN401
     if old == new:
         return
-    if not is_dataclass(old) or type(old) is not type(new):
+    if not is_dataclass(type(old)) or type(old) is not type(new):
         shown = [shorten(_text(v), SHOWN) for v in (old, new)]
         yield f"{place} {shown[0]} and now {shown[1]}"
         return
-    free = FREE
+    free: tuple[str, ...] = FREE
     if isinstance(old, Encoder) and old.type == new.type == "vocab":
         free = (*FREE, "values", "rows")
     elif place.startswith("dense "):
         free = (*FREE, "scale")
+    if isinstance(old, Behavior):
+        was, now = ({f.name: f for f in part.fields} for part in (old, new))
+        yield from _of_named(was, now, f"{place}.field")
+        free = (*FREE, "fields")
     for f in fields(old):
-        if f.name == "fields":  # of a behavior sequence
-            named = ({b.name: b for b in part.fields} for part in (old, new))
-            yield from _of_named(*named, f"{place}.field")
-        elif f.name not in free:
+        if f.name not in free:
             values = (getattr(old, f.name), getattr(new, f.name))
             yield from _of_values(*values, f"{place}.{f.name}")
 
