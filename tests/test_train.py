@@ -400,6 +400,9 @@ def test_wrong_checkpoints_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"expected a model.pt that din-train or"):
             load(path)
+    assert path.write_bytes(whole[:-5])
+    with pytest.raises(ModelError, match=r", got a file that is cut off or damaged \("):
+        load(path)
     with pytest.raises(ModelError, match=r"expected a model.pt that din-train or"):
         load(tmp_path / "none.pt")
     path.write_bytes(whole)

@@ -1,5 +1,6 @@
 """model.pt: {format, spec, state_dict, versions}, read without running pickled code."""
 
+import errno
 import os
 import pickle
 import warnings
@@ -103,7 +104,8 @@ def read_weights(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401
         raise ModelError(rule, got, str(path), fix) from None
     except Exception as error:  # a damaged file can raise nearly anything in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if not isinstance(error, OSError):
+        # torch seeks to places that a file which is cut off does not have
+        if not isinstance(error, OSError) or error.errno == errno.EINVAL:
             reason = f"a file that is cut off or damaged ({reason})"
         raise ModelError(rule, reason, str(path)) from None
 
