@@ -88,7 +88,13 @@ def auc(
     return int(right_twice) / (2 * pairs) if pairs else math.nan
 
 
-def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
+def gauc(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+) -> float:
     """Return the AUC within each group, averaged by impressions.
 
     Groups are users as a rule: what counts is the order of the candidates shown to one
@@ -100,11 +106,14 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
         As for `auc`.
     groups : int or string [N]
         The group of each row, in any order; an array or a list.
+    weights : float [N], optional
+        As for `auc`.
 
     Returns
     -------
     float
-        In [0, 1]; NaN when no group has both a click and a non-click.
+        In [0, 1]; NaN when no group has both a click and a non-click (of weight
+        above 0).
 
     Raises
     ------
@@ -115,8 +124,8 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
     -----
     ``sum(impressions_g * AUC_g) / sum(impressions_g)``, the metric of the DIN paper
     (Zhou et al., KDD 2018, equation 10). The impressions of a group are its
-    rows; a group of clicks only, or of none, has no AUC and is left out of both sums.
-    One sort for all groups, O(N log N).
+    rows, or the sum of their weights; a group of clicks only, or of none, has no AUC
+    and is left out of both sums. One sort for all groups, O(N log N).
 
     Examples
     --------
@@ -124,8 +133,10 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> float:
     0.7
     >>> gauc([1, 0], [0.9, 0.1], ["a", "b"])  # no group has both
     nan
+    >>> gauc([1, 0, 1, 0], [9, 1, 1, 9], ["a", "a", "b", "b"], weights=[3, 3, 1, 1])
+    0.75
     """
-    return gauc_report(labels, scores, groups).gauc
+    return gauc_report(labels, scores, groups, weights=weights).gauc
 
 
 @dataclass(frozen=True)
@@ -133,7 +144,7 @@ class GaucReport:
     """GAUC, and how many groups and rows it rests on.
 
     ``groups = groups_scored + only_clicks + no_clicks``; `rows_scored` are the rows of
-    the groups scored.
+    the groups scored. Rows of weight 0 are not counted.
     """
 
     gauc: float
@@ -152,7 +163,13 @@ class GaucReport:
         )
 
 
-def gauc_report(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> GaucReport:
+def gauc_report(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+) -> GaucReport:
     """Return GAUC with what it leaves out; parameters and errors are those of `gauc`.
 
     Examples
@@ -162,23 +179,27 @@ def gauc_report(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc
     """
     marks, values = _check(labels, scores)
     keys = _group_keys(groups, len(values))
-    if not len(values):
-        return GaucReport(math.nan, 0, 0, 0, 0, 0, 0)
+    mass = _check_weights(weights, len(values))
     # Integers need no numbering; uint64 wraps, one to one.
     codes = _codes(keys, _CodeOf()) if isinstance(keys, list) else keys.astype("i8")
-    aucs, rows, clicks = _auc_per_group(marks, values, codes)
+    if mass is not None:
+        kept = mass > 0
+        marks, values, codes, mass = marks[kept], values[kept], codes[kept], mass[kept]
+    if not len(values):
+        return GaucReport(math.nan, 0, 0, 0, 0, 0, 0)
+    aucs, rows, clicks, masses = _auc_per_group(marks, values, codes, mass)
     scored = ~np.isnan(aucs)
-    rows_scored = int(rows[scored].sum())
     # Rounded once, so that the order of the groups, by name or by code, does not count.
-    total = math.fsum(aucs[scored] * rows[scored])
+    total = math.fsum(aucs[scored] * masses[scored])
+    whole = math.fsum(masses[scored])
     return GaucReport(
-        gauc=total / rows_scored if rows_scored else math.nan,
+        gauc=min(total / whole, 1.0) if whole else math.nan,
         groups=len(aucs),
         groups_scored=int(scored.sum()),
         only_clicks=int((clicks == rows).sum()),
         no_clicks=int((clicks == 0).sum()),
         rows=len(values),
-        rows_scored=rows_scored,
+        rows_scored=int(rows[scored].sum()),
     )
 
 
@@ -394,7 +415,11 @@ def calibration_report(
 
 @dataclass(frozen=True)
 class ClickReport:
-    """What `ClickMetrics` measured; `gauc` is None where no groups were given."""
+    """What `ClickMetrics` measured; `gauc` is None where no groups were given.
+
+    `rows` and `clicks` are counts of rows; the others are weighted where weights were
+    given.
+    """
 
     rows: int
     clicks: int
@@ -443,7 +468,7 @@ class ClickMetrics:
         Parameters
         ----------
         labels, scores, weights
-            As for `log_loss`. GAUC counts impressions and does not use weights.
+            As for `log_loss`. With weights every metric is weighted.
         groups : int or string [N], optional
             As for `gauc`; equal groups of different batches are one.
 
@@ -484,7 +509,9 @@ class ClickMetrics:
             rows=len(clicks),
             clicks=int(clicks.sum()),
             auc=auc(clicks, scores, weights=weights),
-            gauc=None if groups is None else gauc(clicks, scores, groups),
+            gauc=None
+            if groups is None
+            else gauc(clicks, scores, groups, weights=weights),
             log_loss=log_loss(clicks, scores, weights=weights),
             calibration=calibration.ratio,
             calibration_error=calibration.error,
@@ -624,8 +651,13 @@ def _auc_per_group(
     values: NDArray[np.float64],
     codes: NDArray[np.int64],
     mass: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return AUC (NaN where a class is missing), rows and clicks, each [G]; N > 0."""
+) -> tuple[
+    NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]
+]:
+    """Return AUC (NaN where a class is missing), rows, clicks and mass, each [G].
+
+    N > 0. None depends on the order of the groups, not by one bit.
+    """
     order = _order(codes, values)
     clicks, values, codes = clicks[order], values[order], codes[order]
     starts_group = np.concatenate(([True], codes[1:] != codes[:-1]))
@@ -633,18 +665,53 @@ def _auc_per_group(
     ties = np.flatnonzero(starts_tie)
     firsts = np.flatnonzero(starts_group)
     groups = np.flatnonzero(starts_group[ties])  # the first tie of each group
-    # Without weights in integers: exact.
-    counts = np.ones(len(values), np.int64) if mass is None else mass[order]
-    positives = np.add.reduceat(counts * clicks, ties)
-    negatives = np.add.reduceat(counts * ~clicks, ties)
-    all_below = np.cumsum(negatives) - negatives
+    rows = np.diff(firsts, append=len(values))
+    masses = rows.astype(np.float64)
+    if mass is None:  # in integers: exact
+        ups: NDArray[Any] = clicks.astype(np.int64)
+        downs: NDArray[Any] = (~clicks).astype(np.int64)
+    else:
+        mass = mass[order]
+        masses = np.add.reduceat(mass, firsts)
+        # Of either class only ratios count, so no product of two sums underflows.
+        ups, downs = (
+            _evened(np.where(of_class, mass, 0.0), firsts, rows)
+            for of_class in (clicks, ~clicks)
+        )
+    positives = np.add.reduceat(ups, ties)
+    negatives = np.add.reduceat(downs, ties)
     ties_of_group = np.diff(groups, append=len(ties))
-    below = all_below - np.repeat(all_below[groups], ties_of_group)
+    if mass is None or len(groups) == 1:
+        all_below = np.cumsum(negatives) - negatives
+        below = all_below - np.repeat(all_below[groups], ties_of_group)
+    else:  # a difference of sums over all groups would depend on those before
+        below = _sums_within(negatives, groups, ties_of_group) - negatives
     # Twice the pairs that are ordered rightly, a tie counting half.
     right_twice = np.add.reduceat(positives * (2 * below + negatives), groups)
     pairs = np.add.reduceat(positives, groups) * np.add.reduceat(negatives, groups)
     aucs = np.full(len(groups), math.nan)
     np.divide(right_twice, 2 * pairs, out=aucs, where=pairs > 0)
     aucs = np.minimum(aucs, 1)  # which sums of weights may miss by a rounding
-    rows = np.diff(firsts, append=len(values))
-    return aucs, rows, np.add.reduceat(clicks, firsts, dtype=np.int64)
+    return aucs, rows, np.add.reduceat(clicks, firsts, dtype=np.int64), masses
+
+
+def _evened(
+    mass: NDArray[np.float64], firsts: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Scale the weights of each group by a power of two, the largest to [1, 2)."""
+    exponents = np.frexp(np.maximum.reduceat(mass, firsts))[1] - 1
+    scaled: NDArray[np.float64] = np.ldexp(mass, -np.repeat(exponents, rows))
+    return scaled
+
+
+def _sums_within(
+    values: NDArray[np.float64], firsts: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return running sums that begin anew with each group; O(N log of the longest)."""
+    place = np.arange(len(values)) - np.repeat(firsts, rows)
+    sums, longest, shift = values.copy(), int(rows.max()), 1
+    while shift < longest:
+        behind = np.flatnonzero(place >= shift)
+        sums[behind] += sums[behind - shift]
+        shift *= 2
+    return sums

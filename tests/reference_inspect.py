@@ -187,11 +187,12 @@ def inspect_table(
     counts: Counter[Any] = Counter()
     ids: dict[Any, int] = {}
     used, unseen = set(), 0
-    largest = 0
+    largest = zeros = 0
     for f, values in mine.values():
         for value in values:
             row, is_null, is_unseen = reference.encode_value(value, f.dtype, f.encoder)
             unseen += is_unseen
+            zeros += row == 0 and not (is_null or is_unseen)
             key = key_of(value, f.dtype, f.encoder)
             if key is not None:
                 counts[key] += 1
@@ -214,6 +215,7 @@ def inspect_table(
     return {
         "name": name,
         "encoder": encoder.type,
+        "padding_row": spec.tables[name].padding_row,
         "fields": tuple(mine),
         "rows": num_rows,
         "dim": dim,
@@ -225,6 +227,7 @@ def inspect_table(
         "never": len(countable - used),
         "unseen": unseen,
         "unseen_keys": sum(row in unseen_rows for row in ids.values()),
+        "zeros": zeros if encoder.type == "identity" else 0,
         "largest": largest if encoder.type == "identity" else None,
         "collisions": (
             inspect_collisions(encoder, num_rows, counts, ids)
@@ -239,11 +242,21 @@ def inspect_collisions(
 ) -> dict[str, Any]:
     spare = encoder.reduce == "offset"
     wanted = fewest_buckets(len(counts))
-    mask = 2 ** (64 - max(1, (num_rows - 1).bit_length())) - 1
-    again = {
-        key: (HASHES["xxh64"](reference.as_bytes(key, "bytes"), 0) & mask) % wanted
+    plain = (encoder.hash, encoder.seed, encoder.int_as) == ("xxh64", 0, "bytes")
+    plain &= encoder.reduce in ("offset", "mod") and not encoder.columns
+    plain &= not encoder.prefix and not encoder.alternate_sign
+    mask = 2**64 - 1 if plain else 2 ** (64 - max(1, (num_rows - 1).bit_length())) - 1
+    hashed = {
+        key: HASHES["xxh64"](reference.as_bytes(key, "bytes"), 0) & mask
         for key in counts
     }
+
+    def measured(buckets: int) -> float | None:
+        again = {key: value % buckets for key, value in hashed.items()}
+        return divide(len(sharing(again)), len(counts))
+
+    while (measured(wanted) or 0) > 0.01:
+        wanted = math.ceil(Fraction(51, 50) * wanted)
     shared = sharing(ids)
     return {
         "buckets": num_rows - spare,
@@ -251,7 +264,7 @@ def inspect_collisions(
         "measured": divide(len(shared), len(counts)),
         "occurrences": divide(sum(counts[k] for k in shared), counts.total()),
         "wanted_buckets": wanted + spare,
-        "wanted_measured": divide(len(sharing(again)), len(counts)),
+        "wanted_measured": measured(wanted),
     }
 
 

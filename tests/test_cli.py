@@ -261,11 +261,14 @@ def test_training_prints_its_epochs(made: Path, tmp_path: Path, say: Say) -> Non
     assert lines[0].startswith("training base on 2,000 rows of ")
     assert lines[1].split()[:3] == ["epoch", "train", "log-loss"]
     assert lines[2].split()[0] == "1"
-    assert lines[3] == "kept epoch 1 of 1, by validation auc"
-    assert lines[4].endswith(" waiting for rows")
-    assert lines[5].startswith(f"wrote {tmp_path}/m.pt (")
-    assert lines[6] == (
-        f"  and {tmp_path}/m.run: config.toml, learning_curve.png, metrics.jsonl"
+    assert lines[3] == "kept epoch 1 of 1, by validation AUC"
+    assert lines[4].startswith("validation AUC 0.")
+    assert lines[5] == "  0.50000  chance"
+    assert lines[-3].endswith(" waiting for rows")
+    assert lines[-2].startswith(f"wrote {tmp_path}/m.pt (")
+    assert lines[-1] == (
+        f"  and {tmp_path}/m.run: config.toml, last.pt, learning_curve.png,"
+        " metrics.jsonl"
     )
     events = read_events(tmp_path / "m.run" / "metrics.jsonl")
     assert [e["event"] for e in events if e["event"] != "step"] == ["epoch", "finished"]
@@ -388,7 +391,7 @@ def test_several_files_a_folder_and_a_killed_run(
     states = [load(tmp_path / f"{n}.pt").state_dict() for n in ("whole", "cut")]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     left = sorted(p.name for p in (tmp_path / "cut.run").iterdir())
-    assert left == ["config.toml", "learning_curve.png", "metrics.jsonl"]
+    assert left == ["config.toml", "last.pt", "learning_curve.png", "metrics.jsonl"]
     say()
 
 

@@ -1,5 +1,6 @@
 """din-convert --from and convert(source=..): which options belong to which library."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from din_converter import convert
 from din_converter.cli import convert_main
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
+from din_infer.spec import FeatureSpec
+from tests.models import SPECS, random_model
 from tests.shared import SHARED, needs_shared
 
 PEERS = SHARED / "peers"
@@ -153,3 +156,33 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_is_written(
     assert error.startswith("din-convert: expected a checkpoint that torch.save wrote")
     assert str(junk) in error
     assert [p.name for p in tmp_path.iterdir()] == ["junk.pth"]
+
+
+def test_examples_of_help_can_be_pasted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that goes on says so: what follows is never a command of its own."""
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        convert_main(["--help"])
+    _, _, examples = capsys.readouterr().out.partition("examples:\n")
+    lines = examples.replace("\\\n", " ").splitlines()
+    commands = [line.split() for line in lines if line.startswith("  din-convert ")]
+    assert len(commands) >= 9
+    assert all("--out" in words for words in commands)
+    assert not any(line.lstrip().startswith("--") for line in lines)
+    assert [" ".join(c) for c in commands if "fuxictr" in c] == [
+        "din-convert DIN_x1.model --from fuxictr --feature-map feature_map.json"
+        " --model-config model_config.yaml --feature-vocab feature_vocab.json --out"
+        " model.onnx"
+    ]
+
+
+@pytest.mark.slow
+def test_the_model_id_does_not_depend_on_the_name_of_the_file(tmp_path: Path) -> None:
+    raw = copy.deepcopy(SPECS["paper"])
+    raw["candidate"][0]["encoder"] = {"type": "hash", "buckets": 100_000}
+    model = random_model(FeatureSpec.from_dict(raw))
+    reports = [convert(model, tmp_path / n) for n in ("one.onnx", "another name.onnx")]
+    assert reports[0].model_id == reports[1].model_id
+    assert reports[0].data_path != reports[1].data_path

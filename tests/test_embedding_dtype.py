@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from din_converter import convert, save
 from din_converter.cli import convert_main
 from din_converter.model import ClickModel
-from din_converter.rounding import BATCH_ROWS, round_tables
+from din_converter.rounding import BATCH_ROWS, measure_rounding, round_tables
 from din_converter.train import evaluate
 from din_converter.verify import edge_batches, random_inputs, torch_logits
 from din_infer import ConversionError, DinError, InputError, Predictor, metrics
@@ -196,6 +196,21 @@ def measured(path: Path) -> dict[str, Any]:
     found = {p.key: p.value for p in onnx.load(path).metadata_props}
     parity = json.loads(found["din_infer.parity"], parse_constant=refuse)
     return dict(parity["embedding_dtype"])
+
+
+def test_the_cost_on_weighted_rows_is_weighted() -> None:
+    table = click_log(300)
+    model = random_model(log_spec(weight="weight"), seed=1)
+    cost = measure_rounding(copy.deepcopy(model).double(), rounded(model), table)
+    scores = evaluate(copy.deepcopy(model).double(), table, calibrated=False)
+    labels, mass = (np.asarray(table[n]) for n in ("label", "weight"))
+    wanted = metrics.auc(labels, scores, weights=mass.astype(np.float32))
+    assert cost.auc_unrounded == pytest.approx(wanted, abs=1e-3)
+    assert abs(wanted - metrics.auc(labels, scores)) > 2e-3
+    assert cost.source == "weighted validation rows"
+    first, second = str(cost).splitlines()
+    assert first == "fp16, measured on 300 weighted validation rows"
+    assert f"; weighted AUC {cost.auc_unrounded:.6f}, rounded " in second
 
 
 @pytest.mark.parametrize("as_file", [True, False])

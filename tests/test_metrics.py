@@ -259,6 +259,73 @@ def test_weighted_auc_equals_its_slow_twin(
     assert auc(labels, scores, weights=weights) == expected
 
 
+def slow_weighted_gauc(quads: list[tuple[int, float, int, float]]) -> float:
+    """The groups one by one, in fractions."""
+    total = mass = Fraction(0)
+    for group in {g for _, _, g, _ in quads}:
+        mine = [(label, score, w) for label, score, g, w in quads if g == group]
+        value = slow_weighted_auc(mine)
+        if not math.isnan(value):
+            of_group = sum((Fraction(w) for _, _, w in mine), Fraction(0))
+            total += of_group * Fraction(value)
+            mass += of_group
+    return float(total / mass) if mass else math.nan
+
+
+grouped_rows = st.lists(
+    st.tuples(st.integers(0, 1), st.one_of(tied, free), st.integers(-2, 3), weight),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(grouped_rows, st.sampled_from([1.0, 1e-300, 1e300]))
+def test_weighted_gauc_equals_its_slow_twin(
+    quads: list[tuple[int, float, int, float]], scale: float
+) -> None:
+    labels, scores, groups, weights = zip(*quads, strict=True)
+    expected = pytest.approx(slow_weighted_gauc(quads), nan_ok=True, **CLOSE)
+    scaled = np.array(weights) * scale
+    assert gauc(labels, scores, groups, weights=scaled) == expected
+    names = [f"user {g}" for g in groups]
+    assert gauc(labels, scores, names, weights=scaled) == expected
+
+
+@given(grouped_rows)
+def test_gauc_leaves_out_rows_of_weight_zero(
+    quads: list[tuple[int, float, int, float]],
+) -> None:
+    kept = [row for row in quads if row[3] > 0]
+    some = tuple(zip(*kept, strict=True)) or ((), (), (), ())
+    labels, scores, groups, weights = zip(*quads, strict=True)
+    expected = gauc_report(*some[:3], weights=some[3])
+    assert repr(gauc_report(labels, scores, groups, weights=weights)) == repr(expected)
+
+
+def test_weights_of_one_and_whole_weights_keep_what_gauc_means() -> None:
+    generator = np.random.default_rng(4)
+    labels, scores, groups = generator.integers(0, [[2], [9], [30]], (3, 500))
+    ones, times = np.ones(500), generator.integers(0, 4, 500)
+    plain = gauc_report(labels, scores, groups)
+    assert gauc(labels, scores, groups, weights=ones) == pytest.approx(plain.gauc)
+    repeated = (np.repeat(column, times) for column in (labels, scores, groups))
+    got = gauc(labels, scores, groups, weights=times)
+    assert got == pytest.approx(gauc(*repeated), **CLOSE)
+    assert abs(got - plain.gauc) > 1e-3
+
+
+def test_a_group_of_tiny_weights_behind_one_of_large_ones_counts_rightly() -> None:
+    labels, scores = [0, 1, 0, 0, 1, 0, 1], [1, 2, 2, 1, 2, 3, 2]
+    groups, tiny = [0, 0, 0, 1, 1, 1, 1], 1e-250
+    weights = [1, 1, 1, tiny, 3 * tiny, 2 * tiny, tiny]
+    report = gauc_report(labels, scores, groups, weights=weights)
+    assert report.groups_scored == 2
+    assert report.gauc == 0.75
+    assert gauc(labels[3:], scores[3:], groups[3:], weights=weights[3:]) == (
+        pytest.approx(1 / 3, **CLOSE)
+    )
+
+
 @given(st.lists(st.floats(1e-3, 1), min_size=2, max_size=60))
 def test_weights_never_lift_an_auc_above_one(weights: list[float]) -> None:
     labels = [row >= len(weights) // 2 for row in range(len(weights))]
@@ -353,6 +420,9 @@ def test_weights_that_are_all_zero_are_no_rows() -> None:
     ],
 )
 def test_wrong_weights_are_named(weights: Any, message: str) -> None:  # noqa: ANN401
+    with pytest.raises(InputError) as error:
+        gauc([0, 1], [0.1, 0.2], [0, 0], weights=weights)
+    assert str(error.value) == message
     for call in (auc, log_loss, calibration_error, calibration_report):
         with pytest.raises(InputError) as error:
             call([0, 1], [0.1, 0.2], weights=weights)
@@ -584,7 +654,7 @@ def one_shot(
         rows=len(labels),
         clicks=int(sum(labels)),
         auc=auc(labels, scores, weights=weights),
-        gauc=None if groups is None else gauc(labels, scores, groups),
+        gauc=None if groups is None else gauc(labels, scores, groups, weights=weights),
         log_loss=log_loss(labels, scores, weights=weights),
         calibration=calibration.ratio,
         calibration_error=calibration.error,

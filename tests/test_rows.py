@@ -224,7 +224,7 @@ def test_shards_that_mix_types_are_the_rows_of_one_type(
                 start += len(ids)
                 assert np.array_equal(ids, whole.inputs["hist"][mine, : ids.shape[1]])
     older, newest = split_by_time(files, 0.2)
-    older.check(lambda _: None)
+    older.check(lambda *_: None)
     assert older.num_rows + newest.num_rows == 300
 
 
@@ -409,7 +409,7 @@ def test_check_shows_each_row_inside_the_time_range_once(tmp_path: Path) -> None
     older, newest = split_by_time(files(tmp_path, numbered(600)), 0.25)
     for rows in (older, newest):
         seen: list[float] = []
-        rows.check(lambda b, seen=seen: seen.extend(b.weights))  # type: ignore[misc]
+        rows.check(lambda b, inside, seen=seen: seen.extend(b.weights[inside]))  # type: ignore[misc]
         wanted = [w for b in rows.batches(99) for w in b.weights]  # type: ignore[union-attr]
         assert sorted(seen) == sorted(wanted)
 

@@ -116,12 +116,14 @@ def test_without_validation_every_epoch_is_trained() -> None:
 
 def test_sample_weights_count() -> None:
     table = click_log(800)
-    zero = table.set_column(5, "weight", pa.array(np.zeros(800)))
-    settings = Settings(epochs=1, **QUIET)
+    labels = np.asarray(table["label"])
+    clicks = table.set_column(5, "weight", pa.array(np.where(labels, 50.0, 1e-3)))
+    settings = Settings(epochs=2, batch_size=50, learning_rate=0.01, **QUIET)
     weighted = log_spec(weight="weight")
-    start = train(weighted, zero, None, settings)
-    assert start.epochs[0].train_log_loss == 0.0
-    assert train(weighted, table, None, settings).epochs[0].train_log_loss > 0.1
+    scores = evaluate(train(weighted, clicks, None, settings).model, table)
+    assert scores.mean() > 0.9
+    scores = evaluate(train(weighted, table, None, settings).model, table)
+    assert abs(scores.mean() - labels.mean()) < 0.1
 
 
 FAULTS = {
@@ -141,6 +143,10 @@ FAULTS = {
     "expected a time, got null - at `time`, row 2 of the training rows": (
         "time",
         [1, 2, None, 3],
+    ),
+    "expected a finite time, got inf - at `time`, row 1 of the training rows": (
+        "time",
+        [1, float("inf"), 2, 3],
     ),
     "expected times before the newest ones, to train on, got all at 7 or later"
     " - at `time`": ("time", [7, 7, 7, 7]),
@@ -273,8 +279,13 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     for content in (b"", checkpoint.read_bytes()[:900], pickle.dumps(Malicious())):
         checkpoint.write_bytes(content)
-        with pytest.raises(InputError, match="expected a checkpoint that din-train"):
+        with pytest.raises(InputError) as caught:
             train(spec, table, None, settings, run=other, resume=True)
+        assert str(caught.value) == (
+            "expected a checkpoint that din-train wrote, got a file that is cut off or"
+            f" damaged - at `{checkpoint}`. Give --overwrite, without --resume, to"
+            " start another one."
+        )
 
 
 def test_a_warm_start_begins_where_the_other_model_ended() -> None:
@@ -289,8 +300,9 @@ def test_a_warm_start_begins_where_the_other_model_ended() -> None:
     with pytest.raises(ModelError) as caught:
         train(other, table, None, one, start=first.model)
     assert str(caught.value) == (
-        "expected a model of the same spec, whose ids mean the same, got other model"
-        " - at `warm start`"
+        "expected a model of the same spec, whose ids mean the same, got"
+        " model.attention.hidden [8] and now [80, 40]; model.tower.hidden [8] and now"
+        " [9] - at `warm start`"
     )
 
 
@@ -388,6 +400,9 @@ def test_wrong_checkpoints_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"expected a model.pt that din-train or"):
             load(path)
+    assert path.write_bytes(whole[:-5])
+    with pytest.raises(ModelError, match=r", got a file that is cut off or damaged \("):
+        load(path)
     with pytest.raises(ModelError, match=r"expected a model.pt that din-train or"):
         load(tmp_path / "none.pt")
     path.write_bytes(whole)

@@ -1,5 +1,6 @@
 """model.pt: {format, spec, state_dict, versions}, read without running pickled code."""
 
+import errno
 import os
 import pickle
 import warnings
@@ -45,6 +46,8 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> ClickModel:
     """Read a model written by `save`; it is in evaluation mode.
+
+    Of the checkpoint of a run (checkpoint.pt, last.pt) the best model so far.
 
     Raises
     ------
@@ -101,12 +104,17 @@ def read_weights(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401
         raise ModelError(rule, got, str(path), fix) from None
     except Exception as error:  # a damaged file can raise nearly anything in torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch seeks to places that a file which is cut off does not have
+        if not isinstance(error, OSError) or error.errno == errno.EINVAL:
+            reason = f"a file that is cut off or damaged ({reason})"
         raise ModelError(rule, reason, str(path)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     rule = "a model.pt that din-train or din_converter.save wrote"
     content = read_weights(path, rule, FOREIGN)
+    if isinstance(content, dict) and "state_dict" not in content:
+        content = _of_run(content)
     keys = {"format": int, "spec": str, "state_dict": dict}
     for key, kind in keys.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
@@ -114,6 +122,15 @@ def _read(path: Path) -> dict[str, Any]:
         if key == "format":
             check_format(content["format"], FORMAT, f"{path}: format")
     return dict(content)
+
+
+def _of_run(content: dict[str, Any]) -> dict[str, Any]:
+    """Take the best weights so far where this is the checkpoint of a run."""
+    config, model = content.get("config"), content.get("model")
+    if not isinstance(config, dict) or not isinstance(model, dict):
+        return content
+    weights = content.get("best_state") or model
+    return {**content, "spec": config.get("spec"), "state_dict": weights}
 
 
 def _compare(wanted: dict[str, Any], state: dict[str, Any], path: Path) -> None:

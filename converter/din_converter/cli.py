@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -27,6 +28,14 @@ __all__ = ["convert_main", "train_main"]
 
 SOURCES = ("deepctr-torch", "torch-rechub", "recbole", "fuxictr")
 NOT_OPTIONS = ("model", "out", "json")
+WIDTH = 88
+CALIBRATED = (
+    "log-loss and calibration of validation are of scores as served, calibrated"
+)
+NOT_CALIBRATED = (
+    "log-loss and calibration of validation are of scores without the spec's\n"
+    "calibration, since held-out rows are sampled as the training rows are"
+)
 
 TRAIN_EXAMPLES = """\
 examples:
@@ -37,8 +46,10 @@ examples:
   din-train logs/ --spec features.toml --out model.pt --mba 0.3 --epochs 20
       with mini-batch aware regularization
   din-train logs/ --spec features.toml --out model.pt --resume
-      continues a run that was killed, from its last checkpoint
+      continues a run that was killed, from its last checkpoint; with more --epochs
+      also one that has ended
   din-train today/ --spec features.toml --out new.pt --warm-start model.pt
+      starts from yesterday's weights; vocabularies may have grown
   din-train train.parquet --spec features.toml --model base --out base.pt
       the same without attention: a baseline that shows what attention contributes
   din-train --config train.toml --seed 2
@@ -46,7 +57,12 @@ examples:
       batch_size = 256 and so on; its paths are relative to the file's folder
 
 The run folder (--run) receives metrics.jsonl, learning_curve.png (with matplotlib),
-tensorboard/ (with tensorboard) and config.toml, which repeats the run.
+tensorboard/ (with tensorboard), config.toml, which repeats the run, and last.pt, from
+which --resume trains more epochs.
+
+The end of the output compares the validation AUC with that of rules without a model,
+and warns where the model does not beat them. With a `weight` in the spec all measures
+are weighted, and say so.
 """
 CONVERT_EXAMPLES = """\
 examples:
@@ -67,8 +83,8 @@ checkpoints of other libraries, read without the library and without running any
       a state_dict; a whole model or ModelCheckpoint needs no description
   din-convert model.pth --from torch-rechub --description features.json --out model.onnx
   din-convert saved/DIN-Nov-23.pth --from recbole --out model.onnx
-  din-convert DIN_x1.model --from fuxictr --feature-map feature_map.json
-      --model-config model_config.yaml --feature-vocab feature_vocab.json
+  din-convert DIN_x1.model --from fuxictr --feature-map feature_map.json \\
+      --model-config model_config.yaml --feature-vocab feature_vocab.json \\
       --out model.onnx
 
 any torch module, exported by torch.export; attention that is found is fused:
@@ -121,6 +137,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import train
+    from din_infer.spec import Calibration
 
     out: Path = arguments.out
     folder = out.absolute().parent
@@ -151,15 +168,19 @@ def _train(arguments: argparse.Namespace) -> int:
         "warm_start": str(arguments.warm_start) if arguments.warm_start else None,
     }
     config = {**asdict(settings), "spec": spec.to_json(), **sources}
-    run = RunFolder(arguments.run, config)
+    run = RunFolder(arguments.run, config, on_note=note)
     if arguments.resume and out.exists() and run.is_finished():
         print(f"this run has finished already: {out} is its model")
         return 0
-    start = load(arguments.warm_start) if arguments.warm_start else None
+    start = None
+    if arguments.warm_start and not (arguments.resume and run.has_checkpoint):
+        start = load(arguments.warm_start)
     started = time.perf_counter()
     names = ", ".join(str(p) for p in arguments.data)
     print(f"training {spec.model.type} on {rows.num_rows:,} rows of {names}")
-    print(epoch_header(), flush=True)
+    if spec.calibration != Calibration():
+        print(CALIBRATED if valid else NOT_CALIBRATED)
+    print(epoch_header(weighted=spec.weight is not None), flush=True)
     trained = train(
         spec,
         rows,
@@ -180,11 +201,24 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _summary(trained: Any, arguments: argparse.Namespace, seconds: float) -> str:  # noqa: ANN401
     """Render the result of a run."""
-    best, epochs = trained.best, trained.epochs
+    from din_converter.epochs import decided_by
+    from din_converter.remarks import name_of_measure
+
+    best, epochs, spec = trained.best, trained.epochs, trained.model.spec
     lines = []
     if best is not None:
-        by = f", by validation {arguments.select}" if best.auc == best.auc else ""
+        by = ""
+        if best.log_loss == best.log_loss:
+            measure = decided_by(best, arguments.select)
+            by = f", by {name_of_measure(measure, spec)}"
         lines.append(f"kept epoch {best.number} of {len(epochs)}{by}")
+    if trained.baselines:
+        lines.append(f"{name_of_measure('auc', spec)} {best.auc:.5f}, beside")
+        lines += [f"  {b.auc:.5f}  {b.name}" for b in trained.baselines]
+    for text in trained.remarks:
+        lines += textwrap.wrap(
+            f"Warning: {text}", WIDTH, break_long_words=False, break_on_hyphens=False
+        )
     spent = sum(e.seconds for e in epochs)
     waited = sum(e.seconds * e.waited for e in epochs) / spent if spent else 0.0
     size = sum(p.numel() for p in trained.model.parameters())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,6 +25,7 @@ from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = [
     "EVALUATION_ROWS",
+    "Scored",
     "evaluate",
     "measure",
     "read_table",
@@ -71,10 +73,10 @@ def evaluate(
     """Score every row with torch in evaluation mode, float64 [rows].
 
     Calibration is applied, as `Predictor.score` applies it, unless `calibrated` is
-    False: training neither sees nor judges by it.
+    False: training does not see it, and judges by it only on rows of their own.
     """
     if isinstance(table, Rows):
-        return score_rows(model, table, batch_size, calibrated=calibrated)[1]
+        return score_rows(model, table, batch_size, calibrated=calibrated).scores
     made = [np.empty(0)]
     for start in range(0, table.num_rows, batch_size):
         part = table.slice(start, batch_size)
@@ -98,16 +100,27 @@ def score(
     return scores
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One of each per row; groups and weights where the spec names them."""
+
+    labels: NDArray[np.float32]
+    scores: NDArray[np.float64]
+    groups: NDArray[np.int64] | None
+    weights: NDArray[np.float32] | None
+
+
 def score_rows(
     model: ClickModel,
     rows: Rows,
     batch_size: int = EVALUATION_ROWS,
     *,
     calibrated: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64] | None]:
-    """Return labels, scores and groups of all rows, in order."""
+) -> Scored:
+    """Score all rows, in order."""
     device = model.tower.output.weight.device
-    labels, scores, groups = [], [], []
+    labels, scores = [np.empty(0, np.float32)], [np.empty(0)]
+    groups, weights = [], []
     with closing(ahead(rows.batches(batch_size))) as batches:  # type: ignore[type-var]
         for batch in batches:
             labels.append(batch.labels)
@@ -115,22 +128,32 @@ def score_rows(
             scores.append(score(model, inputs, calibrated=calibrated))
             if batch.groups is not None:
                 groups.append(batch.groups)
-    return (
-        np.concatenate(labels) if labels else np.empty(0, np.float32),
-        np.concatenate(scores) if scores else np.empty(0),
+            if batch.weights is not None:
+                weights.append(batch.weights)
+    return Scored(
+        np.concatenate(labels),
+        np.concatenate(scores),
         np.concatenate(groups) if groups else None,
+        np.concatenate(weights) if weights else None,
     )
 
 
-def measure(model: ClickModel, rows: Rows | None) -> dict[str, Any]:
-    """Judge the uncalibrated scores of rows, as an `Epoch` has it; NaN without rows."""
+def measure(
+    model: ClickModel, rows: Rows | None, *, calibrated: bool = False
+) -> dict[str, Any]:
+    """Judge rows, as an `Epoch` has it, by their weights; NaN without rows."""
     if rows is None:
         nan = math.nan
         return {"log_loss": nan, "auc": nan, "calibration": nan, "gauc": None}
-    labels, scores, groups = score_rows(model, rows, calibrated=False)
+    found = score_rows(model, rows, calibrated=calibrated)
+    labels, scores, weights = found.labels, found.scores, found.weights
+    mass = 1.0 if weights is None else weights.astype(np.float64)
+    clicked = float((labels * mass).sum())
     return {
-        "log_loss": metrics.log_loss(labels, scores),
-        "auc": metrics.auc(labels, scores),
-        "calibration": float(scores.sum() / labels.sum()) if labels.any() else math.nan,
-        "gauc": None if groups is None else metrics.gauc(labels, scores, groups),
+        "log_loss": metrics.log_loss(labels, scores, weights=weights),
+        "auc": metrics.auc(labels, scores, weights=weights),
+        "calibration": float((scores * mass).sum()) / clicked if clicked else math.nan,
+        "gauc": None
+        if found.groups is None
+        else metrics.gauc(labels, scores, found.groups, weights=weights),
     }

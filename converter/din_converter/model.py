@@ -3,9 +3,7 @@
 Letters: B requests, N candidates, T positions, D width of a behavior, V valid pairs.
 """
 
-import copy
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -373,20 +371,3 @@ def fill(model: ClickModel, weights: Mapping[str, Tensor]) -> ClickModel:
     own = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     model.load_state_dict({k: v.contiguous() for k, v in own.items()}, assign=True)
     return model.eval()
-
-
-def copy_weights(start: ClickModel, model: ClickModel) -> None:
-    """Take the weights of a model whose ids and layers mean the same."""
-
-    def parts(spec: FeatureSpec) -> dict[str, Any]:
-        raw = copy.deepcopy(spec.to_dict())
-        for role in ("label", "weight", "group", "time", "calibration"):
-            raw.pop(role, None)
-        return raw
-
-    old, new = parts(start.spec), parts(model.spec)
-    differ = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
-    if differ:
-        rule = "a model of the same spec, whose ids mean the same"
-        raise ModelError(rule, "other " + ", ".join(differ), "warm start")
-    model.load_state_dict(start.state_dict())

@@ -21,9 +21,12 @@ from din_infer.spec import FeatureSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from din_converter.rows import Batch
+
 __all__ = ["Rounding", "measure_rounding", "round_tables"]
 
-GENERATED = "generated rows"
+GENERATED, VALID = "generated rows", "validation rows"
+WEIGHTED = f"weighted {VALID}"
 GENERATED_ROWS = 4096
 BATCH_ROWS = 256
 
@@ -32,7 +35,8 @@ BATCH_ROWS = 256
 class Rounding:
     """The effect of storing tables in a smaller dtype, torch compared with torch.
 
-    `source` is "validation rows", or "generated rows": random ids, whose labels are
+    `source` is "validation rows", "weighted validation rows" where the spec names a
+    weight, by which the AUCs then go, or "generated rows": random ids, whose labels are
     drawn with the unrounded scores as probabilities. `logit_change` is the largest.
     AUCs are None where all labels are the same.
     """
@@ -61,7 +65,8 @@ class Rounding:
         rows = f"{self.rows:,} {self.source}{drawn if self.source == GENERATED else ''}"
         cost = f"no AUC, since all labels are {int(self.clicks > 0)}"
         if self.auc_change is not None:
-            cost = f"AUC {self.auc_unrounded:.6f}, rounded {self.auc_rounded:.6f}"
+            kind = "weighted AUC" if self.source == WEIGHTED else "AUC"
+            cost = f"{kind} {self.auc_unrounded:.6f}, rounded {self.auc_rounded:.6f}"
             cost += f" ({self.auc_change:+.1e})"
         return (
             f"{self.dtype}, measured on {rows}\n"
@@ -134,7 +139,7 @@ def measure_rounding(
         If there is `valid` and the spec names no label.
     """
     spec = model.spec
-    batches: Iterator[tuple[Mapping[str, NDArray[Any]], NDArray[Any] | None]]
+    batches: Iterator[tuple[Mapping[str, NDArray[Any]], Batch | None]]
     batches = ((inputs, None) for inputs in _generated(spec))
     if valid is not None:
         from din_converter.rows import Rows  # pyarrow, which only `valid` asks for
@@ -147,21 +152,25 @@ def measure_rounding(
         if rows.num_rows == 0:
             raise InputError("at least one validation row", 0, "valid")
         rows.check()
-        batches = ((b.inputs, b.labels) for b in rows.batches(BATCH_ROWS))
-    found = [(torch_logits(model, x), torch_logits(rounded, x), y) for x, y in batches]
+        batches = ((b.inputs, b) for b in rows.batches(BATCH_ROWS))
+    found = [(torch_logits(model, x), torch_logits(rounded, x), b) for x, b in batches]
     before = np.concatenate([z for z, _, _ in found])
     after = np.concatenate([z for _, z, _ in found])
     scale, offset = spec.calibration.scale, spec.calibration.offset
+    weights = None
     if valid is not None:
-        labels: NDArray[Any] = np.concatenate([y for _, _, y in found if y is not None])
+        kept = [b for _, _, b in found if b is not None]
+        labels: NDArray[Any] = np.concatenate([b.labels for b in kept])
+        if spec.weight is not None:
+            weights = np.concatenate([b.weights for b in kept if b.weights is not None])
     else:  # a logistic variable is below z with probability sigmoid(z)
         draw = np.random.default_rng(1).logistic(size=len(before))
         labels = draw < scale * before + offset
-    aucs = [auc(labels, scale * z + offset) for z in (before, after)]
+    aucs = [auc(labels, scale * z + offset, weights=weights) for z in (before, after)]
     known = not np.isnan(aucs[0])
     return Rounding(
         dtype="fp16",
-        source=GENERATED if valid is None else "validation rows",
+        source=GENERATED if valid is None else VALID if weights is None else WEIGHTED,
         rows=len(before),
         clicks=int(labels.sum()),
         logit_change=float(np.abs(after - before).max()),

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from din_converter.fingerprint import fingerprint
 from din_converter.unify import join, widen
 from din_infer import columns
+from din_infer.encode import Counts
 from din_infer.errors import InputError, ModelError
 from din_infer.jobs.data_files import Note, expand, ignore
 from din_infer.jobs.readers import ParquetReader
@@ -28,6 +30,7 @@ from din_infer.spec import FeatureSpec
 __all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
 
 PIECE_ROWS = 1 << 16
+LARGEST_WEIGHT = 1e9  # squares of its gradients are far from the end of float32
 TICKS_PER_SECOND = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -50,6 +53,22 @@ class Batch:
     labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     groups: NDArray[np.int64] | None
+    counts: Counts = ()  # of nulls and unseen values, as `Encoded` has them
+
+    def select(self, kept: NDArray[np.bool_]) -> "Batch":
+        """Take some of the rows, bool [N]; `counts` stay those of all."""
+        if kept.all():
+            return self
+        inputs = {k: v[kept] for k, v in self.inputs.items()}
+        inputs["request_of_candidate"] = np.arange(kept.sum())
+        weights, groups = self.weights, self.groups
+        return Batch(
+            inputs,
+            self.labels[kept],
+            None if weights is None else weights[kept],
+            None if groups is None else groups[kept],
+            self.counts,
+        )
 
 
 class Rows:
@@ -144,14 +163,11 @@ class Rows:
         return sum(p.kept for p in self.pieces)
 
     def fingerprint(self) -> list[str]:
-        """Tell these files from others: place, size and time of each, rows of each."""
-        seen = []
-        for source in dict.fromkeys(p.source for p in self.pieces):
-            path = Path(source).resolve()
-            state = path.stat()
-            rows = sum(p.num_rows for p in self.pieces if p.source == source)
-            seen.append(f"{path} {state.st_size} {state.st_mtime_ns} {rows}")
-        return seen
+        """Tell these files from others: a line for each, as `fingerprint` has it."""
+        rows: dict[str, int] = {}
+        for piece in self.pieces:
+            rows[piece.source] = rows.get(piece.source, 0) + piece.num_rows
+        return [fingerprint(source, count) for source, count in rows.items()]
 
     def windows(
         self, num_rows: int, rng: np.random.Generator | None = None
@@ -237,19 +253,22 @@ class Rows:
             for first, stop in self.spec.encoder.cut(table):
                 yield table.slice(first, stop - first)
 
-    def check(self, seen: Callable[[Batch], None] | None = None) -> None:
+    def check(
+        self, seen: Callable[[Batch, NDArray[np.bool_]], None] | None = None
+    ) -> None:
         """Read every row once, in order, so that an error names the row it is in.
 
         Parameters
         ----------
         seen : callable, optional
-            Called with the rows of each piece that are inside the time range.
+            Called with all rows, in batches, and which of them are inside the time
+            range, bool [N].
 
         Raises
         ------
         InputError
             If a row does not fit the spec, a label is not 0 or 1, or a weight is
-            negative or missing.
+            negative, missing or above `LARGEST_WEIGHT`.
         """
         for piece in self.pieces:
             start = piece.start
@@ -260,10 +279,7 @@ class Rows:
                     raise in_file(error, start, piece.source) from None
                 start += part.num_rows
                 if seen is not None:
-                    inside = self._inside(part)
-                    if not inside.all():
-                        batch = self._encode(_filter(widen(part), inside), 1)
-                    seen(batch)
+                    seen(batch, self._inside(part))
 
     def times(self) -> Iterator[tuple[Piece, NDArray[np.float64]]]:
         """Read the time of every row, piece by piece; nothing else is read.
@@ -271,15 +287,18 @@ class Rows:
         Raises
         ------
         InputError
-            If a time is missing or not a number, date or timestamp.
+            If a time is missing, infinite, or not a number, date or timestamp.
         """
         name = self.spec.time or ""
         for piece in self.pieces:
             parts = [_read_times(part, name) for part in piece.load([name])]
             time = np.concatenate(parts)
-            if np.isnan(time).any():
-                row = int(np.argmax(np.isnan(time)))
-                fault = InputError("a time", "null", name, row=row)
+            wrong = ~np.isfinite(time)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                got = "null" if np.isnan(time[row]) else time[row]
+                rule = "a time" if got == "null" else "a finite time"
+                fault = InputError(rule, got, name, row=row)
                 raise in_file(fault, piece.start, piece.source)
             yield piece, time
 
@@ -313,11 +332,13 @@ class Rows:
 
     def _encode(self, table: pa.Table, threads: int) -> Batch:
         spec = self.spec
+        encoded = spec.encoder.encode(table, threads)
         return Batch(
-            inputs=spec.encode(table, threads=threads),
+            inputs=encoded.inputs,
             labels=read_labels(table, spec),
             weights=_read_weights(table, spec),
             groups=columns.hash_keys(table, spec.group) if spec.group else None,
+            counts=tuple(encoded.counts),
         )
 
 
@@ -367,10 +388,14 @@ def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | N
         return None
     weights = columns.floats(table, spec.weight)
     wrong = ~((weights >= 0) & np.isfinite(weights))
+    rule, fix = "a finite weight of at least 0", ""
+    if not wrong.any():
+        wrong = weights > LARGEST_WEIGHT
+        rule = f"a weight of at most {LARGEST_WEIGHT:g}"
+        fix = "Divide all weights by their mean: only their ratios count."
     if wrong.any():
         row = int(np.argmax(wrong))
-        rule = "a finite weight of at least 0"
-        raise InputError(rule, weights[row], spec.weight, row=row)
+        raise InputError(rule, weights[row], spec.weight, fix, row=row)
     return weights.astype(np.float32)
 
 

@@ -2,7 +2,8 @@
 
 config.toml repeats the run (din-train --config config.toml); metrics.jsonl has a line
 per event, "step", "epoch" or "finished"; checkpoint.pt, while the run lasts, is all
-that --resume needs; learning_curve.png and tensorboard/ are there where matplotlib and
+that --resume needs, and last.pt, when it has ended, all that more epochs need;
+learning_curve.png and tensorboard/ are there where matplotlib and
 tensorboard are installed.
 """
 
@@ -17,10 +18,12 @@ from typing import Any
 import torch
 
 from din_converter.epochs import Trained
+from din_converter.fingerprint import changes
 from din_infer.errors import InputError
+from din_infer.jobs.data_files import Note, ignore
 from din_infer.local_path import local_path
 from din_infer.version import check_format
-from din_infer.whole_file import WholeFile, remove_leftovers
+from din_infer.whole_file import WholeFile, move_into_place, remove_leftovers
 
 __all__ = ["RunFolder", "plot_curve", "read_events"]
 
@@ -28,6 +31,9 @@ FORMAT = 1
 ANEW = "Give --overwrite, without --resume, to start another one."
 # May change between a run and its resumption; anything else would be another run.
 FREE = ("patience", "threads", "device", "progress", "checkpoint_minutes")
+FILES = ("data", "valid")
+# The rates of other schedules depend on how many epochs there are to be.
+OPEN_SCHEDULES = ("constant", "exponential")
 
 
 class RunFolder:
@@ -39,12 +45,22 @@ class RunFolder:
         Made when it is not there.
     config : dict
         What the run is: the settings, the spec, the data. A checkpoint is taken up only
-        by a run of the same config, apart from `FREE`.
+        by a run of the same config, apart from `FREE`, more epochs, and files that were
+        moved or touched.
+    on_note : callable
+        Called with a sentence about such files.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        *,
+        on_note: Note = ignore,
+    ) -> None:
         self.path = local_path(path, "run")
         self.config = dict(config)
+        self._on_note = on_note
         self._log: Any = None
         self._board: Any = None
 
@@ -54,18 +70,34 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def last(self) -> Path:
+        """Where the last checkpoint is once the run has ended."""
+        return self.path / "last.pt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from."""
+        return self.checkpoint.exists() or self.last.exists()
+
+    @property
     def metrics(self) -> Path:
         """The JSON lines."""
         return self.path / "metrics.jsonl"
 
     def is_finished(self) -> bool:
         """Tell whether this very run has come to its end already."""
+        config = self._finished_config()
+        if config is None or self.checkpoint.exists():
+            return False
+        same = [config.get(k) == self.config.get(k) for k in ("epochs", "patience")]
+        return all(same) and not self._differences(config, 0)[0]
+
+    def _finished_config(self) -> dict[str, Any] | None:
+        """Return the config of the run that has ended here; None without one."""
         events = read_events(self.metrics)
-        return (
-            bool(events)
-            and events[-1]["event"] == "finished"
-            and not _differences(events[-1]["config"], self.config)
-        )
+        if events and events[-1]["event"] == "finished":
+            return dict(events[-1]["config"])
+        return None
 
     def begin(self, *, resume: bool, overwrite: bool = False) -> dict[str, Any] | None:
         """Open the folder; returns the checkpoint to go on from, if there is one.
@@ -74,21 +106,28 @@ class RunFolder:
         ------
         InputError
             If it holds an unfinished run and neither `resume` nor `overwrite` is set,
-            or the run to resume is another one; what differs is named.
+            or the run to resume is another one (what differs is named), or has ended
+            and left no checkpoint.
         """
         content = None
         if self.checkpoint.exists():
             if resume:
-                content = self._read()
+                content = self._read(self.checkpoint)
             elif not overwrite:
                 rule = "a folder without an unfinished run"
                 fix = "Give --resume to go on with it, or --overwrite to start again."
                 raise InputError(rule, "one with checkpoint.pt", str(self.path), fix)
+        elif resume and self.last.exists():
+            content = self._read(self.last)
+        elif resume and self._finished_config() is not None:
+            rule = "last.pt of the run that has ended here, to take it further"
+            raise InputError(rule, "none", str(self.path), ANEW)
         try:
             self.path.mkdir(exist_ok=True)
             remove_leftovers(self.checkpoint)
             if content is None:
                 self.checkpoint.unlink(missing_ok=True)
+                self.last.unlink(missing_ok=True)
                 self.metrics.write_bytes(b"")
             else:
                 # What was logged after the checkpoint will be logged again.
@@ -123,13 +162,19 @@ class RunFolder:
             torch.save(whole, file)
 
     def finish(self, trained: Trained) -> None:
-        """Log the end, draw the learning curve, drop the checkpoint."""
-        best = trained.best.number if trained.best else None
+        """Log the end, draw the learning curve, set the checkpoint aside."""
+        end = {
+            "event": "finished",
+            "best": trained.best.number if trained.best else None,
+            "baselines": {b.name: b.auc for b in trained.baselines},
+            "remarks": trained.remarks,
+            "config": self.config,
+        }
         with self.metrics.open("a", encoding="utf-8", newline="") as file:
-            end = {"event": "finished", "best": best, "config": self.config}
-            file.write(json.dumps(end) + "\n")
+            file.write(json.dumps(end, allow_nan=False) + "\n")
         plot_curve(trained, self.path)
-        self.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint.exists():
+            move_into_place(self.checkpoint, self.last)
 
     def close(self) -> None:
         """Close the files; what was saved stays for --resume."""
@@ -138,23 +183,66 @@ class RunFolder:
         if self._board is not None:
             self._board.close()
 
-    def _read(self) -> dict[str, Any]:
-        place = str(self.checkpoint)
+    def _read(self, path: Path) -> dict[str, Any]:
+        place = str(path)
         rule = "a checkpoint that din-train wrote"
         try:
-            content = torch.load(self.checkpoint, weights_only=True)
+            content = torch.load(path, weights_only=True)
             number = content["format"]
             config = content["config"] if number == FORMAT else {}
+            epochs = len(content["epochs"]) if number == FORMAT else 0
         except pickle.UnpicklingError:
-            raise InputError(rule, "a pickle that is not weights only", place) from None
-        except Exception as error:  # a damaged file can raise nearly anything in torch
-            raise InputError(rule, type(error).__name__, place) from None
+            got = "a pickle that is not weights only"
+            raise InputError(rule, got, place, ANEW) from None
+        except Exception:  # a damaged file can raise nearly anything in torch
+            got = "a file that is cut off or damaged"
+            raise InputError(rule, got, place, ANEW) from None
         check_format(number, FORMAT, f"{place}: format", InputError, ANEW)
-        differences = _differences(config, self.config)
+        differences, notes = self._differences(config, epochs)
         if differences:
-            rule = "the run that was interrupted"
-            raise InputError(rule, "; ".join(differences), place, ANEW)
+            ended = "has ended here" if path == self.last else "was interrupted"
+            fix = ANEW
+            if any(text.split(" ", 1)[0] in FILES for text in differences):
+                fix = (
+                    "Put the files back to go on, or start another run from its"
+                    f" weights: --overwrite --warm-start {place}."
+                )
+            got = "; ".join(differences)
+            raise InputError(f"the run that {ended}", got, place, fix)
+        for text in notes:
+            self._on_note(text)
         return dict(content)
+
+    def _differences(
+        self, old: Mapping[str, Any], epochs: int
+    ) -> tuple[list[str], list[str]]:
+        """Say what makes this another run than `old`, and what differs but does not.
+
+        `epochs` are those that were trained.
+        """
+        new = self.config
+        found: list[str] = []
+        notes: list[str] = []
+        for key in dict.fromkeys([*old, *new]):
+            was, now = old.get(key), new.get(key)
+            if key in FREE or was == now:
+                continue
+            if key == "epochs" and now is not None and now >= epochs:
+                if old.get("schedule") in OPEN_SCHEDULES:
+                    continue
+                of = f", on which the {old.get('schedule')} schedule depends"
+                found.append(f"epochs {was} and now {now}{of}")
+            elif key in FILES and was and now:
+                wrong, harmless = changes(was, now)
+                found += [f"{key} {text}" for text in wrong]
+                notes += [
+                    f"{key}: {text}; its size, rows and a sample of its bytes are as"
+                    " they were"
+                    for text in harmless
+                ]
+            else:
+                found.append(f"{key} {_short(was)} and now {_short(now)}")
+        return found, notes
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -198,20 +286,13 @@ def plot_curve(trained: Trained, folder: Path) -> Path | None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-    left.set_ylabel("log-loss")
-    right.set_ylabel("on validation rows")
+    weighted = "weighted " if trained.model.spec.weight else ""
+    left.set_ylabel(f"{weighted}log-loss")
+    right.set_ylabel(f"{weighted and 'weighted, '}on validation rows")
     path = folder / "learning_curve.png"
     with WholeFile(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return path
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key} {_short(old.get(key))} and now {_short(new.get(key))}"
-        for key in dict.fromkeys([*old, *new])
-        if key not in FREE and old.get(key) != new.get(key)
-    ]
 
 
 def _short(value: object) -> str:

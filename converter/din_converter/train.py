@@ -26,12 +26,16 @@ from din_converter.evaluate import (
     score,
     tensors,
 )
-from din_converter.model import ClickModel, build_model, copy_weights, key_of
+from din_converter.model import ClickModel, build_model, key_of
+from din_converter.optimizers import find_device, make_optimizers
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
+from din_converter.remarks import about_result, about_rows, about_spec
 from din_converter.rows import Batch, Rows, split_by_time
 from din_converter.run import RunFolder
 from din_converter.settings import CHOICES, Settings
-from din_infer.errors import DeviceError, InputError, ModelError
+from din_converter.survey import Survey, check_rows
+from din_converter.warm_start import copy_weights
+from din_infer.errors import InputError, ModelError
 from din_infer.jobs.pipeline import ahead
 from din_infer.jobs.progress import show_progress
 from din_infer.spec import FeatureSpec
@@ -63,7 +67,8 @@ def train(
         Must name a `label`; `weight`, `group` and `time` are used where named.
     data, valid : pyarrow.Table or Rows
         Without `valid`, the last `settings.valid_fraction` of the rows by `spec.time`
-        are held out; a fraction of 0 trains without validation.
+        are held out; a fraction of 0 trains without validation. Rows of `valid` are
+        judged as they are served, with the spec's calibration; held-out rows without.
     settings : Settings, optional
     on_epoch : callable, optional
         Called with each `Epoch` as it ends.
@@ -72,13 +77,15 @@ def train(
     resume, overwrite : bool
         Go on from the checkpoint in `run`, if there is one; or start again over it.
     start : DIN or BaseModel, optional
-        A model of the same spec to start from, instead of random weights.
+        A model to start from instead of random weights, of a spec that `copy_weights`
+        takes.
 
     Raises
     ------
     InputError
-        If a label is not 0 or 1, a weight is negative or missing, the data does not fit
-        the spec, there is no way to split it, or the loss is no longer finite.
+        If a label is not 0 or 1, or all are one of them, a weight is negative or
+        missing, the data does not fit the spec, there is no way to split it, or the
+        loss is no longer finite.
     ModelError
         If the spec names no label, the model's output is not a probability, or `start`
         is a model of another spec.
@@ -101,7 +108,7 @@ def train(
         raise ModelError(rule, repr(spec.model.link), "model.link")
     if settings.select == "gauc" and spec.group is None:
         raise ModelError("a `group` column, to select by GAUC", "none", "spec.group")
-    device = _device(settings.device)
+    device = find_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     rows = _as_rows(data, spec, "the training rows")
@@ -121,10 +128,22 @@ def train(
         model.initialize_tables(settings.embedding_std)
     if start is not None:
         copy_weights(start, model)
-    counts = _check_rows(rows, model if settings.mba else None)
-    if held_out is not None and valid is not None:  # else checked with `rows`
-        held_out.check()
-    training = _Training(model.to(device), settings, counts, rows, held_out, run)
+    survey = Survey(spec, held_out.num_rows if held_out is not None else 0)
+    counts = count_samples(model, []) if settings.mba else None
+    check_rows(rows, None if valid is None else held_out, model, counts, survey)
+    survey.check_labels(held_out is not None)
+    training = _Training(
+        model.to(device),
+        settings,
+        counts,
+        rows,
+        held_out,
+        run,
+        survey,
+        # Held-out rows were thinned as the training rows were; rows of their own were
+        # not, so that they are judged as they are served.
+        calibrated=valid is not None,
+    )
     if run is not None:
         content = run.begin(resume=resume, overwrite=overwrite)
         if content is not None:
@@ -152,11 +171,13 @@ class _Training:
         rows: Rows,
         valid: Rows | None,
         run: RunFolder | None,
+        survey: Survey,
+        calibrated: bool,
     ) -> None:
         self.model, self.settings = model, settings
         self.rows, self.valid, self.run = rows, valid, run
         self.steps_per_epoch = -(-rows.num_rows // settings.batch_size)
-        self.optimizers = _optimizers(model, settings)
+        self.optimizers = make_optimizers(model, settings)
         self.regularizer = None
         if counts is not None:
             names = list(counts)
@@ -171,6 +192,8 @@ class _Training:
         self.best: Epoch | None = None
         self.best_state: dict[str, Any] = {}
         self.saved_at = time.monotonic()
+        self.survey = survey
+        self.calibrated = calibrated
 
     @property
     def device(self) -> torch.device:
@@ -190,7 +213,13 @@ class _Training:
             embedding.sparse = False  # type: ignore[assignment]
             embedding.weight.grad = None
         self.model.cpu().eval()
-        return Trained(self.model, self.best, self.epochs)
+        survey = self.survey
+        baselines = survey.baselines()
+        remarks = [*about_spec(survey.spec), *about_rows(survey)]
+        remarks += about_result(
+            self.epochs, self.best, settings.select, survey, baselines
+        )
+        return Trained(self.model, self.best, self.epochs, baselines, tuple(remarks))
 
     def _stops_early(self) -> bool:
         if self.valid is None or self.best is None:
@@ -226,6 +255,9 @@ class _Training:
                     place = f"epoch {number}"
                     raise InputError("a finite loss", loss, place, DIVERGED)
                 self.loss += loss * len(batch.labels)
+                if batch.weights is not None:  # the weighted mean, as in validation
+                    mass = float(batch.weights.mean(dtype=np.float64))
+                    loss = loss / mass if mass else 0.0
                 now = time.perf_counter()
                 self.seconds += now - started
                 started = now
@@ -270,12 +302,12 @@ class _Training:
         rows = self.rows.num_rows
         epoch = Epoch(
             number=len(self.epochs) + 1,
-            train_log_loss=self.loss / rows,
+            train_log_loss=self.loss / float(self.survey.mass.sum()),
             learning_rate=self.learning_rate(),
             seconds=self.seconds,
             rows_per_second=rows / self.seconds if self.seconds else 0.0,
             waited=self.waited / self.seconds if self.seconds else 0.0,
-            **measure(self.model, self.valid),
+            **measure(self.model, self.valid, calibrated=self.calibrated),
         )
         self.epochs.append(epoch)
         self.loss = self.seconds = self.waited = 0.0
@@ -342,55 +374,5 @@ def _check_settings(settings: Settings) -> None:
             raise InputError("one of " + ", ".join(choices), repr(value), name)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        rule = "a device that torch can use"
-        reason = str(error).splitlines()[0]
-        raise DeviceError(rule, f"{name!r} ({reason})", "device") from None
-    return device
-
-
 def _as_rows(data: pa.Table | Rows, spec: FeatureSpec, name: str) -> Rows:
     return data if isinstance(data, Rows) else Rows.of_table(data, spec, name)
-
-
-def _check_rows(
-    rows: Rows, model: ClickModel | None
-) -> dict[str, NDArray[np.int64]] | None:
-    """Check every row; with a model, count in how many samples table rows occur."""
-    if model is None:
-        rows.check()
-        return None
-    counts = count_samples(model, [])
-
-    def count(batch: Batch) -> None:
-        for name, more in count_samples(model, [tensors(batch.inputs)]).items():
-            counts[name] += more
-
-    rows.check(count)
-    return counts
-
-
-def _optimizers(
-    model: ClickModel, settings: Settings
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Make an optimizer of the layers, and a sparse one of the tables."""
-    for embedding in model.tables.values():
-        embedding.sparse = True  # type: ignore[assignment]
-    tables = list(model.tables.parameters())
-    inside = {id(p) for p in tables}
-    layers = [p for p in model.parameters() if id(p) not in inside]
-    kinds: dict[str, tuple[Any, Any]] = {
-        "adam": (torch.optim.Adam, torch.optim.SparseAdam),
-        "adagrad": (torch.optim.Adagrad, torch.optim.Adagrad),
-        "sgd": (torch.optim.SGD, torch.optim.SGD),
-    }
-    for_layers, for_tables = kinds[settings.optimizer]
-    rate = settings.learning_rate
-    return (
-        for_layers(layers, lr=rate, weight_decay=settings.weight_decay),
-        for_tables(tables, lr=rate),
-    )

@@ -52,9 +52,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--spec", type=path, help="feature spec, .toml or .json (required)")
     add("--out", type=path, help="the model to write, e.g. model.pt (required)")
     add("--run", metavar="DIR", type=path, help="run folder (default: model.run)")
-    add("--resume", action="store_true", help="go on with a run that was interrupted")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was interrupted, or, with more --epochs, has ended",
+    )
     add("--overwrite", action="store_true", help="start again over such a run")
-    add("--warm-start", metavar="MODEL", type=path, help="start from this model.pt")
+    add(
+        "--warm-start",
+        metavar="MODEL",
+        type=path,
+        help="start from this model.pt, or from the checkpoint.pt or last.pt of a run",
+    )
 
     def setting(name: str, what: str, **options: object) -> None:
         default = getattr(Settings, name[2:].replace("-", "_"))

@@ -202,8 +202,9 @@ class Collisions:
         The share of keys that do, and of their occurrences; None where the keys are a
         sample.
     wanted_buckets : int or None
-        What the spec's `buckets` must be for an expected share of one percent; None
-        where that is more than a table may have.
+        What the spec's `buckets` must be for a share of at most one percent, expected
+        and, where the keys are no sample, measured; None where that is more than a
+        table may have.
     wanted_measured : float or None
         The share measured with so many, by XXH64.
     """
@@ -222,7 +223,7 @@ class TableReport:
 
     Attributes
     ----------
-    name, encoder : str
+    name, encoder, padding_row : str
     fields : tuple of str
     rows, dim : int
     occurrences : int
@@ -242,6 +243,8 @@ class TableReport:
     unseen, unseen_keys : int
         Occurrences without an id of their own, and distinct keys among them (of a
         vocabulary or identity table).
+    zeros : int
+        Of an identity table, the values 0, which stand for missing.
     largest : int or None
         Of an identity table, the largest value.
     collisions : Collisions or None
@@ -250,6 +253,7 @@ class TableReport:
 
     name: str
     encoder: str
+    padding_row: str
     fields: tuple[str, ...]
     rows: int
     dim: int
@@ -261,6 +265,7 @@ class TableReport:
     never: int
     unseen: int
     unseen_keys: int
+    zeros: int
     largest: int | None
     collisions: Collisions | None
 

@@ -17,7 +17,7 @@ from din_infer.encode import choose_elements
 from din_infer.jobs.inspect.facts import Match, Overlap, SequenceReport, share
 from din_infer.spec import Behavior, Encoder, FeatureSpec
 
-__all__ = ["SequenceCounts", "key_encoder", "lengths_of"]
+__all__ = ["SequenceCounts", "find_pairs", "key_encoder", "lengths_of"]
 
 Ints = NDArray[np.int64]
 
@@ -66,7 +66,7 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     return window.finish(2**62, False)[0]
 
 
-def _find_pairs(spec: FeatureSpec, sequence: Behavior) -> list[tuple[str, str]]:
+def find_pairs(spec: FeatureSpec, sequence: Behavior) -> list[tuple[str, str]]:
     """List (candidate field, behavior field) whose values can be compared."""
     candidates = {f.name: f for f in spec.candidate}
     query = [candidates[name] for name, _ in sequence.query if name in candidates]
@@ -101,7 +101,7 @@ class SequenceCounts:
         self._rows_of_length = np.zeros(0, np.int64)
         self._kept = [np.zeros(0, np.int64) for _ in classes]
         self._repeats = {f.name: 0 for f in own if f.encoder.type != "bucketize"}
-        pairs = _find_pairs(spec, sequence)
+        pairs = find_pairs(spec, sequence)
         self._counts = {pair: [_MatchCounts() for _ in classes] for pair in pairs}
 
     def add(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from din_infer.jobs.inspect.facts import (
     expected_collisions,
     share,
 )
+from din_infer.jobs.inspect.sequences import key_encoder
 from din_infer.spec import Encoder, Table
 
 __all__ = ["DistinctKeys", "TableCounts", "buckets_for"]
@@ -154,26 +156,39 @@ class TableCounts:
 
     A key is kept as the row it has and, in the bits left, the low ones of its XXH64 (of
     an identity table: the value); so keys of one row lie side by side. Two keys are
-    taken for one when they share the row and those bits, 33 or more.
+    taken for one when they share the row and those bits, 33 or more. Where the row is
+    that XXH64 modulo the buckets, as by default, a key is kept as all of it: then
+    collisions can be measured exactly for any number of buckets.
     """
 
     def __init__(self, table: Table, fields: tuple[str, ...], encoder: Encoder) -> None:
         self.table, self.fields, self.encoder = table, fields, encoder
         self.distinct = DistinctKeys()
         self._largest = 0
+        self._ids = self._zeros = 0  # all ids, and those that are 0; padding is, too
         self._seen = np.zeros(table.rows, np.bool_)
         self._bits = np.uint64(64 - max(1, (table.rows - 1).bit_length()))
         self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
+        raw = replace(encoder, rows=2, reduce="raw")
+        self._is_whole = (
+            encoder.type == "hash"
+            and encoder.reduce in ("offset", "mod")
+            and raw == key_encoder(encoder)
+        )
 
     def add(self, ids: dict[str, Ints], keys: dict[str, Ints]) -> None:
         """Count a batch: per field, ids and what stands for the values (0: none)."""
         parts = []
         for field in self.fields:
+            self._ids += ids[field].size
+            self._zeros += ids[field].size - int(np.count_nonzero(ids[field]))
             is_value = keys[field] != 0
             rows, key = ids[field][is_value], keys[field][is_value].view(np.uint64)
             self._seen[rows] = True
             self._largest = max(self._largest, int(key.max(initial=0)))
-            parts.append((rows.view(np.uint64) << self._bits) | (key & self._mask))
+            if not self._is_whole:
+                key = (rows.view(np.uint64) << self._bits) | (key & self._mask)
+            parts.append(key)
         self.distinct.add(np.concatenate(parts))
 
     def report(self, counts: Mapping[str, FieldCounts]) -> TableReport:
@@ -189,13 +204,17 @@ class TableCounts:
         first = 0 if encoder.type == "hash" and encoder.reduce != "offset" else 1
         stop = rows - 1 if encoder.type == "vocab" else rows
         mine = [counts[f] for f in self.fields]
+        values = sum(c.values for c in mine)
+        zeros = self._zeros - (self._ids - values)
+        zeros -= sum(c.nulls + c.unseen for c in mine)
         return TableReport(
             name=self.table.name,
             encoder=encoder.type,
             fields=self.fields,
             rows=rows,
             dim=self.table.dim,
-            occurrences=sum(c.values - c.nulls for c in mine),
+            padding_row=self.table.padding_row,
+            occurrences=values - sum(c.nulls for c in mine),
             distinct=distinct.num_keys,
             error=distinct.error,
             once=share(int((distinct.counts == 1).sum()), len(distinct.keys)),
@@ -203,6 +222,7 @@ class TableCounts:
             never=int(np.count_nonzero(~self._seen[first:stop])),
             unseen=sum(c.unseen for c in mine),
             unseen_keys=unseen_keys,
+            zeros=zeros if encoder.type == "identity" else 0,
             largest=self._largest if encoder.type == "identity" else None,
             collisions=self._collisions() if encoder.type == "hash" else None,
         )
@@ -214,12 +234,15 @@ class TableCounts:
         wanted = buckets_for(num_keys)
         measured = occurrences = wanted_measured = None
         if not distinct.halvings:
-            is_shared = _has_twin(distinct.keys >> self._bits)
+            is_shared = self._shared(buckets)
             measured = share(int(is_shared.sum()), num_keys)
             of_shared = int(distinct.counts[is_shared].sum())
             occurrences = share(of_shared, distinct.occurrences)
-            again = np.sort((distinct.keys & self._mask) % np.uint64(wanted))
-            wanted_measured = share(int(_has_twin(again).sum()), num_keys)
+            wanted_measured = share(int(self._shared_by_xxh64(wanted).sum()), num_keys)
+            while (wanted_measured or 0.0) > WANTED and wanted <= MOST_ROWS:
+                wanted += -(-wanted // 50)
+                is_shared = self._shared_by_xxh64(wanted)
+                wanted_measured = share(int(is_shared.sum()), num_keys)
         rows = wanted + is_offset
         return Collisions(
             buckets=buckets,
@@ -229,6 +252,21 @@ class TableCounts:
             wanted_buckets=rows if rows <= MOST_ROWS else None,
             wanted_measured=wanted_measured if rows <= MOST_ROWS else None,
         )
+
+    def _shared(self, buckets: int) -> NDArray[np.bool_]:
+        """Tell which keys share their row with another, as the table is."""
+        if self._is_whole:
+            return self._shared_by_xxh64(buckets)
+        return _has_twin(self.distinct.keys >> self._bits)
+
+    def _shared_by_xxh64(self, buckets: int) -> NDArray[np.bool_]:
+        """Tell which keys XXH64 gives one of so many buckets with another."""
+        keys = self.distinct.keys if self._is_whole else self.distinct.keys & self._mask
+        places = keys % np.uint64(buckets)
+        order = np.argsort(places)
+        found = np.empty(len(places), np.bool_)
+        found[order] = _has_twin(places[order])
+        return found
 
 
 def _has_twin(ordered: Keys) -> NDArray[np.bool_]:

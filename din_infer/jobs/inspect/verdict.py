@@ -1,7 +1,7 @@
 """What an inspection means: warnings, and a verdict that gives its reasons."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from din_infer.formatting import count, percent, size
 from din_infer.jobs.inspect.facts import (
@@ -13,7 +13,15 @@ from din_infer.jobs.inspect.facts import (
     share,
 )
 
-__all__ = ["FEWEST_ROWS", "is_leak", "is_signal", "verdict", "warnings"]
+__all__ = [
+    "FEWEST_ROWS",
+    "MANY_ZEROS",
+    "is_leak",
+    "is_signal",
+    "on_zeros",
+    "verdict",
+    "warnings",
+]
 
 # A judgement needs so many rows of either class that have a history.
 FEWEST_ROWS = 50
@@ -25,6 +33,10 @@ LEAK_SHARE, LEAK_TIMES, LEAK_FALL, NEARLY_ALL = 0.1, 5.0, 1 / 3, 0.9
 SIGNAL_ERRORS, SIGNAL_TIMES = 4.0, 1.1
 # Rows with two behaviors or more, for attention to weigh against each other.
 HARDLY, PARTLY = 0.2, 0.5
+# Of the values of an identity column, so many zeros are worth a sentence.
+MANY_ZEROS = 0.001
+# The share of keys with a row in common that is small enough.
+WANTED = 0.01
 
 
 def _classes(overlap: Overlap) -> tuple[Match, Match] | None:
@@ -84,6 +96,10 @@ def warnings(found: Findings) -> Iterator[str]:
     if found.labels and found.labels.other:
         other = found.labels.other
         yield f"{other:,} labels are neither 0 nor 1, which din-train refuses."
+    for t in found.tables:
+        zeros = share(t.zeros, t.occurrences)
+        if t.padding_row == "zero" and zeros and zeros >= MANY_ZEROS:
+            yield on_zeros(t.fields, zeros)
     unseen: list[str] = []
     missing: list[str] = []
     for name, counts in found.fields.items():
@@ -99,6 +115,17 @@ def warnings(found: Findings) -> Iterator[str]:
                 f"{kind} values, which din-train and din-score refuse:"
                 f" {', '.join(values)}. `{key}` in the spec accepts them."
             )
+
+
+def on_zeros(fields: Iterable[str], zeros: float) -> str:
+    """Say what it means that a share of the values of an identity table is 0."""
+    return (
+        f"{percent(zeros)} of the values of {', '.join(fields)} are 0, which"
+        " `identity` takes for missing: row 0 of its table stays zero, and nothing is"
+        " learned about it. If 0 is an id like others, hash the column (`type ="
+        ' "hash"`, whose `reduce = "offset"` leaves row 0 to missing values), list its'
+        ' ids (`type = "vocab"`), or train the row (`padding_row = "trained"`).'
+    )
 
 
 def _leak(o: Overlap) -> str:
@@ -188,8 +215,10 @@ def _on_truncation(s: SequenceReport) -> Iterator[str]:
 
 def _on_table(t: TableReport) -> Iterator[str]:
     c = t.collisions
+    sharing = 0.0
     if c is not None and (c.wanted_buckets is None or c.wanted_buckets > t.rows):
         sharing = c.expected if c.measured is None else c.measured
+    if c is not None and round(sharing, 3) > WANTED:  # as it is shown
         under = "more buckets than a table may have"
         if c.wanted_buckets is not None:
             wanted = size(c.wanted_buckets * t.dim)
