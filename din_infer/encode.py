@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, integers, open_batch, require_dtype, to_column
 from din_infer.encoded_requests import EncodedRequests
-from din_infer.errors import InputError, check_count, is_whole, renumbered, report
+from din_infer.errors import InputError, ModelError, check_count, is_whole, renumbered, report
 from din_infer.spec_parts import (
     Behavior,
     Dense,
@@ -29,6 +29,7 @@ from din_infer.spec_parts import (
     required_columns,
     seed_rule,
 )
+from din_infer.spec_scales import compile_scale
 
 __all__ = [
     "Encoded",
@@ -128,6 +129,11 @@ class Stats:
 
 
 def _compile(encoder: Encoder, dtype: str) -> _kernels.Encoder:
+    if encoder.quantiles:
+        rule = "the boundaries of a bucketize encoder"
+        got = f"quantiles = {encoder.quantiles}, not fitted yet"
+        fix = "din-train fits them and writes them into the model, or give numbers."
+        raise ModelError(rule, got, "spec", fix)
     vocabulary = encoder.vocabulary
     if encoder.type == "vocab" and (vocabulary is None or vocabulary.dtype != dtype):
         vocabulary = _kernels.Vocabulary(list(encoder.values), dtype)
@@ -356,12 +362,15 @@ def choose_elements(
 
 def _dense_step(spec: Dense) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" and spec.dim == 1 else ""
+    scale = compile_scale(spec)
 
     def step(batch: Batch, work: _Work) -> None:
         column = batch.columns[spec.column]
         is_list = spec.dim > 1 or column.is_list
         column = require_dtype(column, "float", is_list=is_list, fix=fix)
-        values, nulls = _kernels.read_dense(column, spec.dim, spec.missing, work.errors)
+        values, nulls = _kernels.read_dense(
+            column, spec.dim, spec.missing, work.errors, scale
+        )
         work.made[spec.name] = values
         work.counts.append((spec.name, column.num_counted, nulls, 0, 0, 0))
 
