@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, integers, open_batch, require_dtype, to_column
 from din_infer.encoded_requests import EncodedRequests
-from din_infer.errors import InputError, ModelError, check_count, is_whole, renumbered, report
+from din_infer.errors import InputError, check_count, is_whole, renumbered, report
 from din_infer.spec_parts import (
     Behavior,
     Dense,
@@ -29,7 +29,7 @@ from din_infer.spec_parts import (
     required_columns,
     seed_rule,
 )
-from din_infer.spec_scales import compile_scale
+from din_infer.spec_scales import check_fitted, compile_scale
 
 __all__ = [
     "Encoded",
@@ -129,11 +129,6 @@ class Stats:
 
 
 def _compile(encoder: Encoder, dtype: str) -> _kernels.Encoder:
-    if encoder.quantiles:
-        rule = "the boundaries of a bucketize encoder"
-        got = f"quantiles = {encoder.quantiles}, not fitted yet"
-        fix = "din-train fits them and writes them into the model, or give numbers."
-        raise ModelError(rule, got, "spec", fix)
     vocabulary = encoder.vocabulary
     if encoder.type == "vocab" and (vocabulary is None or vocabulary.dtype != dtype):
         vocabulary = _kernels.Vocabulary(list(encoder.values), dtype)
@@ -402,6 +397,7 @@ class FeatureEncoder:
     """A spec made ready to encode; read-only, so that threads may share it."""
 
     def __init__(self, reads: Sequence[ReadColumn]) -> None:
+        check_fitted(reads)
         compiled: dict[tuple[str, int], _kernels.Encoder] = {}
 
         def encoder_of(column: ReadColumn, encoder: Encoder) -> _kernels.Encoder:

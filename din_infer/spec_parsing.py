@@ -413,6 +413,10 @@ class _Parser:
             rule = "a user or candidate field (" + ", ".join(self.sources) + ")"
             raise ModelError(rule, repr(source), section.at("from"))
         embedded = self.embedded(section, name)
+        if embedded.table == name and embedded.encoder.quantiles:
+            rule = "numbers, since a lookup has no rows to fit them to"
+            place = section.section("encoder").at("boundaries")
+            raise ModelError(rule, f"quantiles = {embedded.encoder.quantiles}", place)
         if embedded.encoder.columns:
             rule = "a field of one column, since a lookup holds single values"
             got = repr(section.values["shares"])

@@ -4,21 +4,22 @@ Letters: K dense values.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from din_infer._kernels import Scale as CompiledScale
 from din_infer.errors import ModelError
-from din_infer.spec_parts import Dense, Scale
+from din_infer.spec_parts import Dense, ReadColumn, Scale
 from din_infer.spec_reading import Section, is_number
 
 __all__ = [
     "SCALES",
+    "check_fitted",
     "compile_scale",
+    "constant_names",
     "parse_quantiles",
     "parse_rising",
     "parse_scale",
-    "scale_to_dict",
 ]
 
 SCALES = ("standard", "log1p", "minmax", "quantile")
@@ -129,19 +130,23 @@ def _parse_boundaries(section: Section, dim: int) -> tuple[tuple[float, ...], ..
     return rows
 
 
-def scale_to_dict(scale: Scale) -> dict[str, Any]:
-    """Return a fitted scale as a spec has it; `parse_scale` of it is equal to it."""
-    values: tuple[Sequence[Any], ...] = (scale.boundaries,)
-    if scale.type != "quantile":
-        high: Sequence[float] = scale.spread
-        if scale.type == "minmax":
-            high = [a + s for a, s in zip(scale.low, scale.spread, strict=True)]
-        values = (scale.low, high)
-    out: dict[str, Any] = {"type": scale.type}
-    for name, of_values in zip(constant_names(scale.type), values, strict=True):
-        of_k = [list(v) if isinstance(v, tuple) else v for v in of_values]
-        out[name] = of_k if len(of_k) > 1 else of_k[0]
-    return out
+def check_fitted(reads: Iterable[ReadColumn]) -> None:
+    """Raise ModelError at the first column whose constants din-train has yet to fit."""
+    for column in reads:
+        keys: tuple[str, ...] = ()
+        if isinstance(column.part, Dense):
+            scale = column.part.scale
+            if scale is not None and not scale.is_fitted:
+                keys, where = constant_names(scale.type), "scale"
+        elif column.encoder is not None and column.encoder.quantiles:
+            keys, where = ("boundaries",), "encoder"
+        if keys:
+            names = " and ".join(f"`{key}`" for key in keys)
+            what = "numbers as `boundaries`" if where == "encoder" else names
+            fix = f"din-train fits them and writes them into the model; or give {what}."
+            raise ModelError(
+                f"a spec with fitted {names}", "none", f"{column.name}: {where}", fix
+            )
 
 
 def compile_scale(dense: Dense) -> CompiledScale | None:
@@ -150,17 +155,11 @@ def compile_scale(dense: Dense) -> CompiledScale | None:
     Raises
     ------
     ModelError
-        If the scale is not fitted, or float32 does not hold the field's scaled
-        `missing`.
+        If float32 does not hold the scaled `missing` of the field.
     """
     scale = dense.scale
     if scale is None or scale.type == "none":
         return None
-    place = f"dense `{dense.name}`.scale"
-    if not scale.is_fitted:
-        names = " and ".join(f"`{name}`" for name in constant_names(scale.type))
-        fix = f"din-train fits them and writes them into the model, or give {names}."
-        raise ModelError("the constants of the scale", "none yet", place, fix)
     made = CompiledScale(
         scale.type,
         dense.dim,
@@ -172,5 +171,5 @@ def compile_scale(dense: Dense) -> CompiledScale | None:
         scaled = made.apply([dense.missing] * dense.dim)
         if not all(abs(value) < FLOAT32_END for value in scaled):
             rule = "a scale that float32 holds `missing` of"
-            raise ModelError(rule, f"{dense.missing:g}", place)
+            raise ModelError(rule, f"{dense.missing:g}", f"{dense.name}: scale")
     return made

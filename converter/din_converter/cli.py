@@ -117,7 +117,7 @@ def _train(arguments: argparse.Namespace) -> int:
     # Threads that spin while they wait starve each other on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from din_converter.checkpoint import load, save
-    from din_converter.epochs import epoch_header, epoch_line
+    from din_converter.epochs import Epoch, epoch_header, epoch_line
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import train
@@ -144,6 +144,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.valid:
         valid = Rows.open(arguments.valid, spec, on_note=note)
     given = vars(arguments) | {"progress": not arguments.quiet}
+    given["add_scales"] = not arguments.no_scale
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
     sources = {
         "data": rows.fingerprint(),
@@ -159,17 +160,26 @@ def _train(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     names = ", ".join(str(p) for p in arguments.data)
     print(f"training {spec.model.type} on {rows.num_rows:,} rows of {names}")
-    print(epoch_header(), flush=True)
+    has_header = False
+
+    def show(epoch: Epoch) -> None:
+        nonlocal has_header
+        if not has_header:
+            print(epoch_header())
+            has_header = True
+        print(epoch_line(epoch), flush=True)
+
     trained = train(
         spec,
         rows,
         valid,
         settings,
-        lambda e: print(epoch_line(e), flush=True),
+        show,
         run=run,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         start=start,
+        on_note=print,
     )
     save(trained.model, out)
     write_config(arguments, run.path / "config.toml")
