@@ -289,7 +289,9 @@ def inspect_dense(dense: Dense, rows: Rows) -> dict[str, Any]:
     if mean is not None and std is not None and dense.scale is None:
         largest = max(abs(v) for v in there)
         if abs(mean) > 3 or std > 3 or (largest < 0.1 and there[0] != there[-1]):
-            first, median, last = (there[math.ceil(p * n / 100) - 1] for p in (1, 50, 99))
+            first, median, last = (
+                there[math.ceil(p * n / 100) - 1] for p in (1, 50, 99)
+            )
             above = there[-1] - median > max(10 * (last - median), 3)
             below = median - there[0] > max(10 * (median - first), 3)
             ratio = there[0] >= 0 and 0 < 10 * median < last and last > 3

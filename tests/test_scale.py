@@ -262,7 +262,13 @@ def test_boundaries_that_are_not_fitted_score_nothing() -> None:
         "expected a spec with fitted `boundaries`, got none - at `age: encoder`. din-train"
         " fits them and writes them into the model; or give numbers as `boundaries`."
     )
-    looked_up = {"name": "x", "from": "goods", "dim": 2, "lookup": [], "encoder": encoder}
+    looked_up = {
+        "name": "x",
+        "from": "goods",
+        "dim": 2,
+        "lookup": [],
+        "encoder": encoder,
+    }
     with pytest.raises(ModelError) as refused:
         FeatureSpec.from_dict(
             {"format": 1, "candidate": [GOODS], "derived": [looked_up]}
@@ -280,7 +286,11 @@ SCALED: list[dict[str, Any]] = [
         "side": "user",
         "scale": {"type": "standard", "mean": 1.7e9, "std": 86400.0},
     },
-    {"name": "rank", "side": "candidate", "scale": {"type": "minmax", "min": 1, "max": 9}},
+    {
+        "name": "rank",
+        "side": "candidate",
+        "scale": {"type": "minmax", "min": 1, "max": 9},
+    },
     {
         "name": "place",
         "side": "user",

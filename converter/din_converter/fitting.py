@@ -174,7 +174,9 @@ class _Fit:
         text = f"{self.name}: {keys} = {_toml(shown)}, fitted to {counted:,} values"
         if not counted:
             text += "; it has none, so each becomes 0"
-        elif self.type != "bucketize" and all(d.is_constant for d in self.distributions):
+        elif self.type != "bucketize" and all(
+            d.is_constant for d in self.distributions
+        ):
             text += "; it is constant, so each becomes 0"
         if not self.type:
             text += (
