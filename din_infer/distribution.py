@@ -30,8 +30,8 @@ class Distribution:
     65,536 values, whose moments are then joined (Chan, Golub and LeVeque, 1979).
     Quantiles are exact up to `limit` values. Beyond, they are those of an even sample
     of half of `limit` or more: the values at places whose hash begins with `halvings`
-    zeros; a `limit` of 0 keeps none, for no quantiles. The share of values below such a quantile is off by less than 2 / sqrt(limit)
-    with a probability of 99 %.
+    zeros. The share of values below such a quantile is off by less than 2 / sqrt(limit)
+    with a probability of 99 %. A `limit` of 0 keeps none, for no quantiles.
 
     Attributes
     ----------

@@ -61,9 +61,9 @@ class Encoder:
     """How a raw value becomes an id; `rows` is the size of the table it needs.
 
     `type` is "hash", "vocab", "identity" or "bucketize"; only the members of that type
-    mean anything. `quantiles` > 0 says that din-train has yet to fit the `boundaries`
-    of so many ranges. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error";
-    `uuid_as` "bytes", "text", or None: then strings are no UUIDs.
+    mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error";
+    `uuid_as` "bytes", "text", or None: then strings are no UUIDs. `quantiles` > 0 says
+    that din-train has yet to fit the `boundaries` of so many ranges.
 
     Of a hash: `seed` is two numbers for siphash24; `int_as` says what of an integer or
     float is hashed; `prefix` stands before each key; `mask_value` has id 0. With
@@ -366,8 +366,9 @@ class Scale:
 
     `type` is "standard", "log1p", "minmax", "quantile", or "none" for values as they
     are. `low` and `spread` are a mean and a standard deviation, of minmax the smallest
-    value and how far the largest lies above it; a spread of 0 makes every value 0. Of quantile, `boundaries` are instead
-    of them. All are empty until din-train has fitted them, by so many `quantiles`.
+    value and how far the largest lies above it; a spread of 0 makes every value 0.
+    Quantile has `boundaries` instead of them. All are empty until din-train has fitted
+    them, by so many `quantiles`.
     """
 
     type: str

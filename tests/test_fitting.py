@@ -212,8 +212,8 @@ def test_a_warm_start_keeps_the_constants() -> None:
         ),
         (
             {"type": "standard", "mean": 0, "std": 1},
-            "expected a model of the same spec, whose ids mean the same, got other dense"
-            " - at `warm start`",
+            "expected a model of the same spec, whose ids mean the same, got other"
+            " dense - at `warm start`",
         ),
     ):
         with pytest.raises(ModelError) as caught:
@@ -246,9 +246,10 @@ def test_a_resumed_run_keeps_the_constants(
         raise KeyboardInterrupt
 
     run = RunFolder(tmp_path / "killed", {})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save", kill)
-        train(spec, table, None, settings, run=run)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, table, None, settings, run=run)
     kept = FeatureSpec.load(tmp_path / "killed" / "spec.json")
     assert kept == whole.model.spec
     monkeypatch.setattr("din_converter.train.fit_spec", None)
@@ -265,8 +266,8 @@ def test_values_that_no_double_measures_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         scale_of("standard", [-1.7e308, 1.7e308])
     assert str(caught.value) == (
-        "expected values whose deviation and range float64 holds, to fit a scale to, got"
-        ' values from -1.7e+308 to 1.7e+308 - at `x`. Give a scale of type "log1p", or'
+        "expected values whose deviation and range float64 holds, to fit a scale to,"
+        ' got values from -1.7e+308 to 1.7e+308 - at `x`. Give a scale of type "log1p", or'
         ' `scale = "none"`.'
     )
 

@@ -90,7 +90,7 @@ def fit_spec(
 
 @dataclass(frozen=True)
 class _Fit:
-    """What is fitted to a column: one distribution for each of the K values of a row."""
+    """What is fitted to a column: a distribution for each of the K values of a row."""
 
     name: str
     column: str
@@ -161,7 +161,7 @@ class _Fit:
         return scale
 
     def boundaries(self) -> list[float]:
-        """Return the inner quantiles, each once; what none lies below separates none."""
+        """Return the inner quantiles, each once, without the smallest value."""
         found = self.distributions[0].finish()
         inner = sorted(set(found.quantiles(self.quantiles)[1:-1]))
         return [b for b in inner if b > found.low]

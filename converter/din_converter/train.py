@@ -78,8 +78,8 @@ def train(
     start : DIN or BaseModel, optional
         A model of the same spec to start from, instead of random weights.
     on_note : callable, optional
-        Called with a sentence about each scale, and each encoder's boundaries, that were
-        fitted to the training rows: `fitting.fit_spec`. They are in the model's spec.
+        Called with a sentence about each scale and each encoder's boundaries that were
+        fitted to the training rows, by `fit_spec`. They are in the model's spec.
 
     Raises
     ------

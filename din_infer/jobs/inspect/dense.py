@@ -1,4 +1,4 @@
-"""The numbers of dense fields: how they are distributed, and whether they need a scale."""
+"""The numbers of dense fields: their distribution, and whether they need a scale."""
 
 import math
 
