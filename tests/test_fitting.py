@@ -267,8 +267,8 @@ def test_values_that_no_double_measures_are_refused() -> None:
         scale_of("standard", [-1.7e308, 1.7e308])
     assert str(caught.value) == (
         "expected values whose deviation and range float64 holds, to fit a scale to,"
-        ' got values from -1.7e+308 to 1.7e+308 - at `x`. Give a scale of type "log1p", or'
-        ' `scale = "none"`.'
+        " got values from -1.7e+308 to 1.7e+308 - at `x`."
+        ' Give a scale of type "log1p", or `scale = "none"`.'
     )
 
 

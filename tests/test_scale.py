@@ -260,7 +260,8 @@ def test_boundaries_that_are_not_fitted_score_nothing() -> None:
         build_model(spec)
     assert str(caught.value) == (
         "expected a spec with fitted `boundaries`, got none - at `age: encoder`."
-        " din-train fits them and writes them into the model; or give numbers as `boundaries`."
+        " din-train fits them and writes them into the model; or give numbers as"
+        " `boundaries`."
     )
     looked_up = {
         "name": "x",

@@ -46,7 +46,9 @@ examples:
       batch_size = 256 and so on; its paths are relative to the file's folder
 
 The run folder (--run) receives metrics.jsonl, learning_curve.png (with matplotlib),
-tensorboard/ (with tensorboard) and config.toml, which repeats the run.
+tensorboard/ (with tensorboard), config.toml, which repeats the run, and spec.json: the
+spec with the scales and boundaries that were fitted to the training rows. What was
+fitted is printed, too.
 """
 CONVERT_EXAMPLES = """\
 examples:
