@@ -1155,8 +1155,8 @@ void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
           return;
         }
         tally->nulls += is_finite ? 0 : weight;
-        out[to + done + k] = is_finite ? (float)numbers[k]
-                                       : replaced(scale, done + k, replacement);
+        out[to + done + k] =
+            is_finite ? (float)numbers[k] : replaced(scale, done + k, replacement);
       }
     }
   }

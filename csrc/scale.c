@@ -12,7 +12,7 @@ double din_signed_log1p(double x) {
   const double high = 6.93147180369123816490e-01; /* of ln 2: 21 zero bits at its end */
   const double low = 1.90821492927058770002e-10;
   const double a = fabs(x);
-  double f = a;         /* 1 + a = 2^k * (1 + f) */
+  double f = a; /* 1 + a = 2^k * (1 + f) */
   double k = 0.0;
   double rounding = 0.0; /* what 1 + a lost, relative */
   if (a < 0x1p-53) return x;
@@ -23,7 +23,7 @@ double din_signed_log1p(double x) {
     memcpy(&bits, &sum, sizeof(bits));
     int64_t exponent = (int64_t)(bits >> 52) - 1023;
     bits = (bits & 0xfffffffffffffu) | 0x3ff0000000000000u;
-    memcpy(&f, &bits, sizeof(f)); /* in [1, 2) */
+    memcpy(&f, &bits, sizeof(f));   /* in [1, 2) */
     if (f >= 0x1.6a09e667f3bcdp0) { /* sqrt(2) */
       f *= 0.5;
       ++exponent;
@@ -35,9 +35,9 @@ double din_signed_log1p(double x) {
   const double s = f / (2.0 + f);
   const double z = s * s;
   const double w = z * z;
-  const double even = w * (3.999999999940941908e-01 +
-                           w * (2.222219843214978396e-01 +
-                                w * 1.531383769920937332e-01));
+  const double even =
+      w * (3.999999999940941908e-01 +
+           w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01));
   const double odd =
       z * (6.666666666666735130e-01 +
            w * (2.857142874366239149e-01 +
@@ -49,8 +49,8 @@ double din_signed_log1p(double x) {
 
 /* How far x lies in boundaries [count], from 0 at the first to 1 at the last. */
 static double quantile_of(const double *boundaries, int64_t count, double x) {
-  int64_t below = 0; /* boundaries <= x */
-  int64_t stop = count;
+  int64_t below = 1;        /* boundaries <= x, of which the first is one */
+  int64_t stop = count - 1; /* and the last is none, so both stay inside */
   if (count < 2 || x < boundaries[0]) return 0.0;
   if (x >= boundaries[count - 1]) return 1.0;
   while (below < stop) {

@@ -23,7 +23,8 @@ enum {
  * The constants of K values. A divisor of 0, or a single boundary, makes every x 0.
  *
  *   shift, divisor  [K]       all but DIN_SCALE_QUANTILE
- *   boundaries                rising; those of value k from boundary_start[k] on
+ *   boundaries                those of value k from boundary_start[k] on, rising; what
+ *                             others give means nothing
  *   boundary_start  [K + 1]
  */
 typedef struct {

@@ -100,6 +100,29 @@ def test_the_logarithm_has_the_same_bits_on_every_platform() -> None:
     ]
 
 
+def test_constants_that_are_none_crash_nothing() -> None:
+    for boundaries in ([math.nan, math.nan], [3.0, -1.0, 9.0], [], [5.0, 1.0, 5.5]):
+        scale = _kernels.Scale("quantile", 1, boundaries=[boundaries])
+        for x in (-2.0, 0.0, 4.0, 5.2, 1e300, math.nan):
+            scale.apply([x])
+    scale = _kernels.Scale("minmax", 1, shift=[math.nan], divisor=[math.nan])
+    assert scale.apply([1.0]) == [0.0]
+    for options, message in (
+        ({}, "expected constants of 2 values, got 0, 0 - at `scale`"),
+        ({"shift": [1.0]}, "expected constants of 2 values, got 1, 0 - at `scale`"),
+    ):
+        with pytest.raises(InputError) as caught:
+            _kernels.Scale("standard", 2, **options)
+        assert str(caught.value) == message
+    with pytest.raises(InputError) as refused:
+        scale.apply([1.0, 2.0])
+    assert str(refused.value) == "expected 1 values, got 2 - at `scale`"
+    column = _kernels.from_list([1.0], "x")
+    with pytest.raises(InputError) as wide:
+        _kernels.read_dense(column, 3, None, None, scale)
+    assert str(wide.value) == "expected a scale of 3 values, got 1 - at `scale`"
+
+
 def test_what_is_outside_the_constants_is_clipped_or_goes_on() -> None:
     values = [-5.0, 0.0, 2.5, 10.0, 99.0]
     rows = {"goods": ["a"] * 5, "price": values}
