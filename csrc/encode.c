@@ -1097,12 +1097,17 @@ void din_read_scalars_int64(const din_column *c, int64_t first, int64_t *out,
   }
 }
 
+static float replaced(const din_scale *scale, int64_t k, double replacement) {
+  if (scale != NULL) din_scale_values(scale, k, 1, &replacement);
+  return (float)replacement;
+}
+
 void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
-                    int32_t replace, float replacement, const int64_t *weights,
-                    float *out, din_tally *tally) {
+                    int32_t replace, double replacement, const din_scale *scale,
+                    const int64_t *weights, float *out, double *raw, din_tally *tally) {
   double numbers[DIN_BLOCK];
   for (int64_t row = first; row < c->num_rows; ++row) {
-    float *to = out + row * num_values;
+    const int64_t to = row * num_values;
     const int64_t weight = weights == NULL ? 1 : weights[row];
     int64_t start;
     int64_t count;
@@ -1114,7 +1119,11 @@ void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
     if (is_null) {
       tally->nulls += weight;
       for (int64_t k = 0; k < num_values; ++k) {
-        to[k] = replacement;
+        if (raw != NULL) {
+          raw[to + k] = (double)NAN;
+        } else {
+          out[to + k] = replaced(scale, k, replacement);
+        }
       }
     } else if (count != num_values) {
       tally->fault = DIN_WRONG_COUNT;
@@ -1130,7 +1139,12 @@ void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
     }
     for (int64_t done = 0; !is_null && done < count; done += DIN_BLOCK) {
       const int64_t n = count - done < DIN_BLOCK ? count - done : DIN_BLOCK;
+      if (raw != NULL) {
+        read_numbers(c, start + done, n, raw + to + done);
+        continue;
+      }
       read_numbers(c, start + done, n, numbers);
+      if (scale != NULL) din_scale_values(scale, done, n, numbers);
       for (int64_t k = 0; k < n; ++k) {
         /* The comparison is false for NaN; rounding to FLT_MAX's successor is inf. */
         const int is_finite = fabs(numbers[k]) < 3.4028235677973366e38;
@@ -1141,7 +1155,8 @@ void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
           return;
         }
         tally->nulls += is_finite ? 0 : weight;
-        to[done + k] = is_finite ? (float)numbers[k] : replacement;
+        out[to + done + k] =
+            is_finite ? (float)numbers[k] : replaced(scale, done + k, replacement);
       }
     }
   }

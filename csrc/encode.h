@@ -14,6 +14,7 @@
 #include "block.h"
 #include "column.h"
 #include "column_inline.h"
+#include "scale.h"
 #include "vocab.h"
 
 #ifdef __cplusplus
@@ -179,11 +180,14 @@ void din_drop_pads(const din_column *column, const din_pad_value *pad,
 
 /*
  * Read K values per row, from row `first` on, as float32 [R, K]; replace missing ones
- * when `replace` is set. Those of row r count weights[r] times; NULL: once.
+ * when `replace` is set, then scale (NULL: leave as they are). Missing is null, and what
+ * is not finite, before or after. Those of row r count weights[r] times; NULL: once.
+ *
+ * With `raw` [R, K], write the values there instead, null as NaN.
  */
 void din_read_dense(const din_column *column, int64_t first, int64_t num_values,
-                    int32_t replace, float replacement, const int64_t *weights,
-                    float *out, din_tally *tally);
+                    int32_t replace, double replacement, const din_scale *scale,
+                    const int64_t *weights, float *out, double *raw, din_tally *tally);
 
 /* Read scalars as float64 [R], null as NaN. @pre checked numbers */
 void din_read_scalars_float64(const din_column *column, double *out);

@@ -65,6 +65,21 @@ cdef extern from "link.h" nogil:
     int64_t din_link(float *, int64_t, int32_t, double, double) noexcept
 
 
+cdef extern from "scale.h" nogil:
+    enum:
+        DIN_SCALE_STANDARD, DIN_SCALE_LOG1P, DIN_SCALE_MINMAX, DIN_SCALE_QUANTILE
+
+    ctypedef struct din_scale:
+        int32_t kind
+        const double *shift
+        const double *divisor
+        const double *boundaries
+        const int64_t *boundary_start
+
+    double din_signed_log1p(double) noexcept
+    void din_scale_values(const din_scale *, int64_t, int64_t, double *) noexcept
+
+
 cdef extern from "column.h" nogil:
     enum:
         DIN_SCALAR, DIN_LIST32, DIN_LIST64, DIN_LIST_VIEW32, DIN_LIST_VIEW64,
@@ -231,8 +246,8 @@ cdef extern from "encode.h" nogil:
         const din_column *, const din_pad_value *, const int64_t *, int64_t *,
         int64_t *) noexcept
     void din_read_dense(
-        const din_column *, int64_t, int64_t, int32_t, float, const int64_t *, float *,
-        din_tally *) noexcept
+        const din_column *, int64_t, int64_t, int32_t, double, const din_scale *,
+        const int64_t *, float *, double *, din_tally *) noexcept
     void din_read_scalars_float64(const din_column *, double *) noexcept
     void din_read_scalars_int64(
         const din_column *, int64_t, int64_t *, uint8_t *, din_tally *) noexcept

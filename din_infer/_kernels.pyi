@@ -108,12 +108,29 @@ def prepare_lists(
 def encode_scalars(
     column: Column, encoder: Encoder
 ) -> tuple[NDArray[np.int64], int, int]: ...
+
+class Scale:
+    num_values: int
+    def __init__(
+        self,
+        type: str,
+        num_values: int,
+        *,
+        shift: Sequence[float] = (),
+        divisor: Sequence[float] = (),
+        boundaries: Sequence[Sequence[float]] = (),
+    ) -> None: ...
+    def apply(self, values: Sequence[float]) -> list[float]: ...
+
 def read_dense(
     column: Column,
     num_values: int,
     missing: float | None,
     errors: list[InputError] | None = None,
+    scale: Scale | None = None,
 ) -> tuple[NDArray[np.float32], int]: ...
+def read_raw_dense(column: Column, num_values: int) -> NDArray[np.float64]: ...
+def signed_log1p(values: NDArray[np.float64]) -> NDArray[np.float64]: ...
 def read_float64(column: Column) -> NDArray[np.float64]: ...
 def read_int64(
     column: Column, errors: list[InputError] | None = None

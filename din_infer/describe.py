@@ -48,7 +48,8 @@ def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:
     """Say what becomes of a column's values."""
     part = column.part
     if isinstance(part, Dense):
-        return "as is" if part.missing is None else f"as is, missing = {part.missing:g}"
+        more = "" if part.missing is None else f", missing = {part.missing:g}"
+        return _describe_scale(part) + more
     if column.encoder is None:
         optional = " (optional)" if column.name in spec.optional_columns else ""
         return f"length of {part.name}{optional}"
@@ -67,6 +68,22 @@ def _describe_column(spec: FeatureSpec, column: ReadColumn) -> str:
     return what
 
 
+def _describe_scale(dense: Dense) -> str:
+    scale = dense.scale
+    if scale is None or scale.type == "none":
+        return "as is"
+    if not scale.is_fitted:
+        return f"{scale.type} scale, to be fitted"
+    if dense.dim > 1:
+        return f"{scale.type} scale"
+    if scale.type == "quantile":
+        return f"quantile scale, {len(scale.boundaries[0])} boundaries"
+    low, spread = scale.low[0], scale.spread[0]
+    if scale.type == "minmax":
+        return f"minmax scale, {low:g} to {low + spread:g}"
+    return f"{scale.type} scale, mean = {low:g}, std = {spread:g}"
+
+
 def _describe_encoder(encoder: Encoder) -> str:
     if encoder.type == "hash":
         masked = encoder.mask_value
@@ -80,4 +97,6 @@ def _describe_encoder(encoder: Encoder) -> str:
         return f"vocabulary of {len(encoder.values):,}"
     if encoder.type == "identity":
         return f"id in 0..{encoder.rows - 1:,}"
+    if encoder.quantiles:
+        return f"{encoder.quantiles} intervals, to be fitted"
     return f"{len(encoder.boundaries) + 1} intervals"

@@ -29,6 +29,7 @@ from din_infer.spec_parts import (
     required_columns,
     seed_rule,
 )
+from din_infer.spec_scales import check_fitted, compile_scale
 
 __all__ = [
     "Encoded",
@@ -356,12 +357,15 @@ def choose_elements(
 
 def _dense_step(spec: Dense) -> _Step:
     fix = _USE_REQUESTS if spec.side == "candidate" and spec.dim == 1 else ""
+    scale = compile_scale(spec)
 
     def step(batch: Batch, work: _Work) -> None:
         column = batch.columns[spec.column]
         is_list = spec.dim > 1 or column.is_list
         column = require_dtype(column, "float", is_list=is_list, fix=fix)
-        values, nulls = _kernels.read_dense(column, spec.dim, spec.missing, work.errors)
+        values, nulls = _kernels.read_dense(
+            column, spec.dim, spec.missing, work.errors, scale
+        )
         work.made[spec.name] = values
         work.counts.append((spec.name, column.num_counted, nulls, 0, 0, 0))
 
@@ -393,6 +397,7 @@ class FeatureEncoder:
     """A spec made ready to encode; read-only, so that threads may share it."""
 
     def __init__(self, reads: Sequence[ReadColumn]) -> None:
+        check_fitted(reads)
         compiled: dict[tuple[str, int], _kernels.Encoder] = {}
 
         def encoder_of(column: ReadColumn, encoder: Encoder) -> _kernels.Encoder:

@@ -28,6 +28,7 @@ from din_infer.spec_parts import (
     MultiHot,
     Part,
     ReadColumn,
+    Scale,
     Table,
     Tower,
     inputs_of,
@@ -58,6 +59,7 @@ __all__ = [
     "MultiHot",
     "Part",
     "ReadColumn",
+    "Scale",
     "Table",
     "Tower",
 ]

@@ -4,7 +4,6 @@ One file above 400 lines: the sections of the format refer to each other.
 `docs/spec.md` describes every key.
 """
 
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -37,6 +36,7 @@ from din_infer.spec_reading import (
     is_number,
     is_text,
 )
+from din_infer.spec_scales import parse_quantiles, parse_rising, parse_scale
 from din_infer.version import check_format
 
 __all__ = ["ACTIVATIONS", "parse_spec"]
@@ -259,12 +259,13 @@ def _check_values(values: Iterable[Any], dtype: str, section: Section) -> None:
 
 
 def _parse_bucketize(section: Section) -> Encoder:
+    if isinstance(section.values.get("boundaries"), dict):
+        unfitted = section.section("boundaries")
+        quantiles = parse_quantiles(unfitted)
+        unfitted.finish()
+        return Encoder("bucketize", quantiles + 1, quantiles=quantiles)
     boundaries = section.take("boundaries", "a list")
-    pairs = itertools.pairwise(boundaries)
-    if not (all(map(is_number, boundaries)) and all(a < b for a, b in pairs)):
-        place = section.at("boundaries")
-        raise ModelError("rising finite numbers", repr(boundaries), place)
-    values = tuple(float(b) for b in boundaries)
+    values = parse_rising(boundaries, section.at("boundaries"))
     return Encoder("bucketize", len(values) + 2, boundaries=values)
 
 
@@ -412,6 +413,10 @@ class _Parser:
             rule = "a user or candidate field (" + ", ".join(self.sources) + ")"
             raise ModelError(rule, repr(source), section.at("from"))
         embedded = self.embedded(section, name)
+        if embedded.table == name and embedded.encoder.quantiles:
+            rule = "numbers, since a lookup has no rows to fit them to"
+            place = section.section("encoder").at("boundaries")
+            raise ModelError(rule, f"quantiles = {embedded.encoder.quantiles}", place)
         if embedded.encoder.columns:
             rule = "a field of one column, since a lookup holds single values"
             got = repr(section.values["shares"])
@@ -575,7 +580,9 @@ class _Parser:
             dim=section.take("dim", "a positive whole number below 2**31", 1),
             project=section.take("project", "a positive whole number below 2**31", 0),
             missing=section.take("missing", "a finite number", None),
+            scale=None,
         )
+        parsed = replace(parsed, scale=parse_scale(section, parsed.dim))
         section.finish()
         return parsed
 

@@ -29,6 +29,7 @@ __all__ = [
     "OwnColumns",
     "Part",
     "ReadColumn",
+    "Scale",
     "Table",
     "Tower",
     "inputs_of",
@@ -61,7 +62,8 @@ class Encoder:
 
     `type` is "hash", "vocab", "identity" or "bucketize"; only the members of that type
     mean anything. `unseen` is "row" (vocab: the last row), "missing" (id 0) or "error";
-    `uuid_as` "bytes", "text", or None: then strings are no UUIDs.
+    `uuid_as` "bytes", "text", or None: then strings are no UUIDs. `quantiles` > 0 says
+    that din-train has yet to fit the `boundaries` of so many ranges.
 
     Of a hash: `seed` is two numbers for siphash24; `int_as` says what of an integer or
     float is hashed; `prefix` stands before each key; `mask_value` has id 0. With
@@ -79,6 +81,7 @@ class Encoder:
     values: tuple[str, ...] | tuple[int, ...] = field(default=(), repr=False)
     unseen: str = "error"
     boundaries: tuple[float, ...] = ()
+    quantiles: int = 0
     uuid_as: str | None = None
     mask_value: str | int | None = None
     prefix: str = ""
@@ -358,6 +361,29 @@ def _read_lists(
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How the K values of a dense field are scaled; each has constants of its own.
+
+    `type` is "standard", "log1p", "minmax", "quantile", or "none" for values as they
+    are. `low` and `spread` are a mean and a standard deviation, of minmax the smallest
+    value and how far the largest lies above it; a spread of 0 makes every value 0.
+    Quantile has `boundaries` instead of them. All are empty until din-train has fitted
+    them, by so many `quantiles`.
+    """
+
+    type: str
+    low: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    boundaries: tuple[tuple[float, ...], ...] = ()
+    quantiles: int = 0
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether values can be scaled."""
+        return self.type == "none" or bool(self.low or self.boundaries)
+
+
+@dataclass(frozen=True)
 class Dense:
     """`dim` (K) float values; `project` > 0 maps them by a [project, K] matrix."""
 
@@ -367,6 +393,7 @@ class Dense:
     dim: int
     missing: float | None
     project: int
+    scale: Scale | None
 
     @property
     def width(self) -> int:

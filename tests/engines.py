@@ -20,6 +20,9 @@ def make_model(folder: Path) -> Path:
     """Convert a model of the paper whose tables lie in a file of their own."""
     raw = copy.deepcopy(spec_dict())
     raw["user"][0]["encoder"]["buckets"] = MANY_BUCKETS
+    price, profile = raw["dense"]
+    price["scale"] = {"type": "log1p", "mean": 0.1, "std": 0.7}
+    profile["scale"] = {"type": "standard", "mean": [0, 1, -1], "std": [1, 3, 0.3]}
     convert(random_model(raw), folder / "model.onnx")
     return folder / "model.onnx"
 

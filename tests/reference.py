@@ -6,7 +6,7 @@ Everything here is pure Python on lists; a batch is a list of dicts, None is nul
 
 import itertools
 import math
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from din_infer.spec import Behavior, Encoder, FeatureSpec, MultiHot
+from din_infer.spec import Behavior, Encoder, FeatureSpec, MultiHot, Scale
 from din_infer.spec_parts import OwnColumns
 from tests.reference_hash import (
     BITS,
@@ -186,6 +186,36 @@ def pad(
     return right_pad(rows, max(lengths, default=0)), lengths
 
 
+def signed_log1p(x: float) -> float:
+    """Round the exact logarithm, of 60 digits, to the nearest double."""
+    if abs(x) < 2.0**-53:
+        return x
+    with localcontext(prec=60):
+        return math.copysign(float((1 + Decimal(abs(x))).ln()), x)
+
+
+def scaled(scale: Scale | None, k: int, x: float) -> float:
+    """Scale one raw number, value k of its row, as docs/spec.md says."""
+    if scale is None or scale.type == "none":
+        return x
+    if scale.type == "quantile":
+        b = scale.boundaries[k]
+        if len(b) == 1 or x < b[0]:
+            return 0.0
+        if x >= b[-1]:
+            return 1.0
+        i = max(i for i in range(len(b)) if b[i] <= x)
+        return (i + (x - b[i]) / (b[i + 1] - b[i])) / (len(b) - 1)
+    low, spread = scale.low[k], scale.spread[k]
+    if spread == 0:
+        return 0.0
+    if scale.type == "log1p":
+        x = signed_log1p(x)
+    with np.errstate(over="ignore"):
+        y = float(np.float64(x - low) / np.float64(spread))
+    return min(max(y, 0.0), 1.0) if scale.type == "minmax" else y
+
+
 def encode(
     spec: FeatureSpec, rows: list[dict[str, Any]]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, int]]]:
@@ -244,12 +274,16 @@ def encode(
             values = row[d.column]
             if values is None and d.dim > 1:
                 nulls += 1
-                table[b] = d.missing
+                table[b] = [scaled(d.scale, k, d.missing) for k in range(d.dim)]
                 continue
             for k, x in enumerate(values if isinstance(values, list) else [values]):
-                is_missing = x is None or not math.isfinite(x)
-                nulls += is_missing
-                table[b, k] = d.missing if is_missing else x
+                y = None
+                if x is not None and math.isfinite(x):
+                    y = scaled(d.scale, k, float(x))
+                    with np.errstate(over="ignore"):
+                        y = y if np.isfinite(np.float32(y)) else None
+                nulls += y is None
+                table[b, k] = scaled(d.scale, k, d.missing) if y is None else y
         out[d.name] = table
         counts[d.name] = {
             "rows": n, "nulls": nulls, "unseen": 0, "truncated": 0, "empty": 0

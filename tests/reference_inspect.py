@@ -7,11 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from din_infer.spec import FeatureSpec
+from din_infer.spec import Dense, FeatureSpec
 from tests import reference
 from tests.reference_hash import HASHES
 
 Rows = list[dict[str, Any]]
+PERCENTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 
 
 def divide(part: float, whole: float) -> float | None:
@@ -284,6 +285,43 @@ def inspect_fields(spec: FeatureSpec, rows: Rows) -> dict[str, Any]:
     return out
 
 
+def inspect_dense(dense: Dense, rows: Rows) -> dict[str, Any]:
+    values: list[Any] = []
+    for row in rows:
+        value = row[dense.column]
+        whole = [None] * dense.dim if value is None else value
+        values += whole if isinstance(whole, list) else [whole]
+    there = sorted(float(v) for v in values if v is not None and math.isfinite(v))
+    n = len(there)
+    mean = float(sum(map(Fraction, there)) / n) if n else None
+    std = None
+    if mean is not None:
+        std = math.sqrt(sum((Fraction(v) - Fraction(mean)) ** 2 for v in there) / n)
+    places = {p: max(0, math.ceil(Fraction(p * n, 100)) - 1) for p in PERCENTILES}
+    wanted = None
+    if mean is not None and std is not None and dense.scale is None:
+        largest = max(abs(v) for v in there)
+        if abs(mean) > 3 or std > 3 or (largest < 0.1 and there[0] != there[-1]):
+            first, median, last = (
+                there[math.ceil(p * n / 100) - 1] for p in (1, 50, 99)
+            )
+            above = there[-1] - median > max(10 * (last - median), 3)
+            below = median - there[0] > max(10 * (median - first), 3)
+            ratio = there[0] >= 0 and 0 < 10 * median < last and last > 3
+            wanted = "log1p" if above or below or ratio else "standard"
+    return {
+        "name": dense.name,
+        "values": n,
+        "missing": len(values) - n,
+        "zeros": there.count(0.0),
+        "mean": mean,
+        "std": std,
+        "percentiles": {str(p): there[i] for p, i in places.items() if n},
+        "scale": dense.scale.type if dense.scale else None,
+        "wanted": wanted,
+    }
+
+
 def inspect_users(spec: FeatureSpec, rows: Rows) -> dict[str, Any] | None:
     if spec.group is None:
         return None
@@ -322,4 +360,5 @@ def inspect_rows(
         ),
         "fields": fields,
         "tables": tuple(inspect_table(spec, t, fields, rows) for t in spec.tables),
+        "dense": tuple(inspect_dense(d, rows) for d in spec.dense),
     }

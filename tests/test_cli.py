@@ -268,7 +268,7 @@ def test_training_prints_its_epochs(made: Path, tmp_path: Path, say: Say) -> Non
     assert lines[-2].startswith(f"wrote {tmp_path}/m.pt (")
     assert lines[-1] == (
         f"  and {tmp_path}/m.run: config.toml, last.pt, learning_curve.png,"
-        " metrics.jsonl"
+        " metrics.jsonl, spec.json"
     )
     events = read_events(tmp_path / "m.run" / "metrics.jsonl")
     assert [e["event"] for e in events if e["event"] != "step"] == ["epoch", "finished"]
@@ -391,7 +391,8 @@ def test_several_files_a_folder_and_a_killed_run(
     states = [load(tmp_path / f"{n}.pt").state_dict() for n in ("whole", "cut")]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     left = sorted(p.name for p in (tmp_path / "cut.run").iterdir())
-    assert left == ["config.toml", "last.pt", "learning_curve.png", "metrics.jsonl"]
+    kept = ["config.toml", "last.pt", "learning_curve.png", "metrics.jsonl"]
+    assert left == [*kept, "spec.json"]
     say()
 
 

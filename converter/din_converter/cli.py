@@ -57,8 +57,9 @@ examples:
       batch_size = 256 and so on; its paths are relative to the file's folder
 
 The run folder (--run) receives metrics.jsonl, learning_curve.png (with matplotlib),
-tensorboard/ (with tensorboard), config.toml, which repeats the run, and last.pt, from
-which --resume trains more epochs.
+tensorboard/ (with tensorboard), config.toml, which repeats the run, last.pt, from which
+--resume trains more epochs, and spec.json: the spec with the scales and boundaries that
+were fitted to the training rows. What was fitted is printed, too.
 
 The end of the output compares the validation AUC with that of rules without a model,
 and warns where the model does not beat them. With a `weight` in the spec all measures
@@ -133,7 +134,7 @@ def _train(arguments: argparse.Namespace) -> int:
     # Threads that spin while they wait starve each other on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from din_converter.checkpoint import load, save
-    from din_converter.epochs import epoch_header, epoch_line
+    from din_converter.epochs import Epoch, epoch_header, epoch_line
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import train
@@ -161,6 +162,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.valid:
         valid = Rows.open(arguments.valid, spec, on_note=note)
     given = vars(arguments) | {"progress": not arguments.quiet}
+    given["add_scales"] = not arguments.no_scale
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
     sources = {
         "data": rows.fingerprint(),
@@ -180,17 +182,26 @@ def _train(arguments: argparse.Namespace) -> int:
     print(f"training {spec.model.type} on {rows.num_rows:,} rows of {names}")
     if spec.calibration != Calibration():
         print(CALIBRATED if valid else NOT_CALIBRATED)
-    print(epoch_header(weighted=spec.weight is not None), flush=True)
+    has_header = False
+
+    def show(epoch: Epoch) -> None:
+        nonlocal has_header
+        if not has_header:
+            print(epoch_header(weighted=spec.weight is not None))
+            has_header = True
+        print(epoch_line(epoch), flush=True)
+
     trained = train(
         spec,
         rows,
         valid,
         settings,
-        lambda e: print(epoch_line(e), flush=True),
+        show,
         run=run,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         start=start,
+        on_note=print,
     )
     save(trained.model, out)
     write_config(arguments, run.path / "config.toml")

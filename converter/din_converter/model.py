@@ -13,6 +13,7 @@ from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
 from din_infer.errors import ModelError
 from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot
+from din_infer.spec_scales import check_fitted
 
 __all__ = ["DIN", "BaseModel", "ClickModel", "build_model"]
 
@@ -92,6 +93,7 @@ class ClickModel(nn.Module):
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
+        check_fitted(spec.reads)
         if self.kind and spec.model.type != self.kind:
             raise ModelError(repr(self.kind), repr(spec.model.type), "model.type")
         self.spec = spec

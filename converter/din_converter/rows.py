@@ -281,6 +281,32 @@ class Rows:
                 if seen is not None:
                     seen(batch, self._inside(part))
 
+    def encoded_by(self, spec: FeatureSpec) -> "Rows":
+        """Return the same rows, to be encoded by another spec of the same columns."""
+        return Rows(spec, self.pieces, before=self._before, since=self._since)
+
+    def read(
+        self, names: Sequence[str]
+    ) -> Iterator[tuple[Piece, int, pa.Table, NDArray[np.bool_]]]:
+        """Read some columns of every row, in order.
+
+        Yields
+        ------
+        piece : Piece
+        start : int
+            The row of its source that is the table's first.
+        table : pyarrow.Table [B]
+        inside : bool [B]
+            Which of its rows are inside the time range.
+        """
+        is_cut = self._before is not None or self._since is not None
+        wanted = [*names, self.spec.time or ""] if is_cut else [*names]
+        for piece in self.pieces:
+            start = piece.start
+            for table in piece.load(list(dict.fromkeys(wanted))):
+                yield piece, start, table, self._inside(table)
+                start += table.num_rows
+
     def times(self) -> Iterator[tuple[Piece, NDArray[np.float64]]]:
         """Read the time of every row, piece by piece; nothing else is read.
 

@@ -1,6 +1,7 @@
 """A run folder: what a training run writes beside its model.
 
-config.toml repeats the run (din-train --config config.toml); metrics.jsonl has a line
+config.toml repeats the run (din-train --config config.toml); spec.json is the spec with
+all that was fitted to the training rows; metrics.jsonl has a line
 per event, "step", "epoch" or "finished"; checkpoint.pt, while the run lasts, is all
 that --resume needs, and last.pt, when it has ended, all that more epochs need;
 learning_curve.png and tensorboard/ are there where matplotlib and
@@ -22,6 +23,7 @@ from din_converter.fingerprint import changes
 from din_infer.errors import InputError
 from din_infer.jobs.data_files import Note, ignore
 from din_infer.local_path import local_path
+from din_infer.spec import FeatureSpec
 from din_infer.version import check_format
 from din_infer.whole_file import WholeFile, move_into_place, remove_leftovers
 
@@ -83,6 +85,23 @@ class RunFolder:
     def metrics(self) -> Path:
         """The JSON lines."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def spec(self) -> Path:
+        """Where the spec is, with the constants that were fitted to the rows."""
+        return self.path / "spec.json"
+
+    def fitted_spec(self) -> FeatureSpec | None:
+        """Read the spec of the run to resume; None where there is no such run.
+
+        Raises
+        ------
+        ModelError
+            If the file is no spec.
+        """
+        if self.checkpoint.exists() and self.spec.exists():
+            return FeatureSpec.load(self.spec)
+        return None
 
     def is_finished(self) -> bool:
         """Tell whether this very run has come to its end already."""

@@ -19,7 +19,8 @@ class Settings:
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every
     step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
-    shuffled together; memory holds about four times as many.
+    shuffled together; memory holds about four times as many. With `add_scales`, dense
+    fields far from unit range get a standard scale where the spec says none.
     """
 
     epochs: int = 10
@@ -36,6 +37,7 @@ class Settings:
     select: str = "auc"
     valid_fraction: float = 0.1
     shuffle_rows: int = 1_000_000
+    add_scales: bool = True
     seed: int = 0
     threads: int | None = None
     device: str = "cpu"

@@ -26,6 +26,7 @@ from din_converter.evaluate import (
     score,
     tensors,
 )
+from din_converter.fitting import adopt_constants, fit_spec
 from din_converter.model import ClickModel, build_model, key_of
 from din_converter.optimizers import find_device, make_optimizers
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
@@ -36,9 +37,11 @@ from din_converter.settings import CHOICES, Settings
 from din_converter.survey import Survey, check_rows
 from din_converter.warm_start import copy_weights
 from din_infer.errors import InputError, ModelError
+from din_infer.jobs.data_files import ignore
 from din_infer.jobs.pipeline import ahead
 from din_infer.jobs.progress import show_progress
 from din_infer.spec import FeatureSpec
+from din_infer.whole_file import write_whole
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
@@ -58,6 +61,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     start: ClickModel | None = None,
+    on_note: Callable[[str], None] = ignore,
 ) -> Trained:
     """Fit a model to the log-loss; keep the epoch that validates best.
 
@@ -79,6 +83,9 @@ def train(
     start : DIN or BaseModel, optional
         A model to start from instead of random weights, of a spec that `copy_weights`
         takes.
+    on_note : callable, optional
+        Called with a sentence about each scale and each encoder's boundaries that were
+        fitted to the training rows, by `fit_spec`. They are in the model's spec.
 
     Raises
     ------
@@ -122,6 +129,17 @@ def train(
         if part is not None and part.num_rows == 0:
             rule = f"at least one {name} row"
             raise InputError(rule, 0, "train" if part is rows else "valid")
+    kept = run.fitted_spec() if run is not None and resume else None
+    if kept is not None:
+        spec = kept
+    elif start is not None:
+        spec = adopt_constants(spec, start.spec)
+    else:
+        spec, notes = fit_spec(spec, rows, add_scales=settings.add_scales)
+        for note in notes:
+            on_note(note)
+    rows = rows.encoded_by(spec)
+    held_out = held_out.encoded_by(spec) if held_out is not None else None
     torch.manual_seed(settings.seed)
     model = build_model(spec)
     if settings.embedding_std != Settings.embedding_std:
@@ -151,6 +169,8 @@ def train(
             for epoch in training.epochs:
                 if on_epoch:
                     on_epoch(epoch)
+        else:
+            write_whole(run.spec, spec.to_json())
     try:
         # Stated, though it is the default, since torch warns where it is not.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]

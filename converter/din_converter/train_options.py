@@ -79,6 +79,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     setting("--batch-size", "rows in a batch", type=positive)
     what = "rows shuffled together; memory holds about four times as many"
     setting("--shuffle-rows", what, metavar="N", type=positive)
+    what = (
+        "leave dense fields without a `scale` in the spec as they are: else those far"
+    )
+    what += " from unit range get a standard scale"
+    group.add_argument("--no-scale", action="store_true", help=what)
 
     group = parser.add_argument_group("model, overriding the spec")
     group.add_argument("--model", choices=("din", "base"), help="type of the model")

@@ -6,6 +6,7 @@ golden rows of raw values go into the file for every later load to check.
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from din_converter.precision import computing_in
 from din_infer.errors import ConversionError, InputError
 from din_infer.model_format import TOLERANCE, WEIGHT_SUFFIX
 from din_infer.session import Session
-from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec
+from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec, Scale
 
 __all__ = ["Case", "check_parity", "edge_batches", "golden_rows", "open_way", "ways"]
 
@@ -243,7 +244,7 @@ def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
     lists = (*spec.behavior, *spec.multi_hot)
     longest = min(max((s.max_len for s in lists), default=0) + 3, GOLDEN_LENGTH)
     length = longest if k == 2 else k
-    dense = {d.column for d in spec.dense}
+    dense = {d.column: d for d in spec.dense}
     row: dict[str, Any] = {}
     for c in sorted(spec.reads, key=lambda c: not c.is_length):
         value: Any
@@ -251,6 +252,7 @@ def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
             value = length
         elif c.encoder is None:
             values = [round(0.25 * k - 0.5 * j, 3) for j in range(c.size or 0)]
+            values = _unscaled(dense[c.name].scale, values, k)
             value = values if c.is_list else values[0]
         elif c.is_list:
             times = range(length)
@@ -260,6 +262,19 @@ def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
             value = None if null else _raw(c.encoder, c.dtype, k)
         row.setdefault(c.name, value)
     return row
+
+
+def _unscaled(scale: Scale | None, values: list[float], k: int) -> list[float]:
+    """Return raw values that a scale makes of the size of these."""
+    if scale is None or scale.type == "none":
+        return values
+    if scale.type == "quantile":
+        return [own[k % len(own)] for own in scale.boundaries]
+    parts = zip(values, scale.low, scale.spread, strict=True)
+    raw = [low + value * spread for value, low, spread in parts]
+    if scale.type == "log1p":
+        return [math.copysign(math.expm1(min(abs(x), 700.0)), x) for x in raw]
+    return raw
 
 
 def _raw(encoder: Encoder, dtype: str, k: int) -> str | int | float:

@@ -1,12 +1,112 @@
 # Columns to numbers, ragged ids to padded ones, logits to scores.
 
+_TYPES_OF_SCALE = {
+    "standard": DIN_SCALE_STANDARD, "log1p": DIN_SCALE_LOG1P,
+    "minmax": DIN_SCALE_MINMAX, "quantile": DIN_SCALE_QUANTILE,
+}
+
+
+cdef class Scale:
+    """The constants of a dense field's scale; read-only, so that threads may share it.
+
+    Of "quantile", `boundaries` has the rising numbers of each of the K values, one at
+    least; of the others `shift` and `divisor` have one number each.
+    """
+
+    cdef din_scale c
+    cdef readonly int64_t num_values
+    cdef list owners
+
+    def __cinit__(
+        self, str type not None, int64_t num_values, *, shift=(), divisor=(),
+        boundaries=(),
+    ):
+        cdef _Buffer flat
+        cdef _Buffer starts
+        self.num_values = num_values
+        self.c.kind = _TYPES_OF_SCALE[type]
+        is_quantile = type == "quantile"
+        given = [boundaries] if is_quantile else [shift, divisor]
+        if num_values < 1 or any(len(numbers) != num_values for numbers in given):
+            got = ", ".join(str(len(numbers)) for numbers in given)
+            raise InputError(f"constants of {num_values} values", got, "scale")
+        if is_quantile:
+            flat = _Buffer(np.array([b for own in boundaries for b in own], np.float64))
+            sizes = [len(own) for own in boundaries]
+            starts = _Buffer(np.cumsum([0, *sizes], dtype=np.int64))
+            self.c.boundaries = <const double *> flat.view.buf
+            self.c.boundary_start = <const int64_t *> starts.view.buf
+        else:
+            flat = _Buffer(np.array(shift, np.float64))
+            starts = _Buffer(np.array(divisor, np.float64))
+            self.c.shift = <const double *> flat.view.buf
+            self.c.divisor = <const double *> starts.view.buf
+        self.owners = [flat, starts]
+
+    def apply(self, values):
+        """Scale the K values of a row, in double: a list; NaN where it cannot."""
+        cdef double[::1] view = np.array(values, np.float64)
+        if view.shape[0] != self.num_values:
+            raise InputError(f"{self.num_values} values", view.shape[0], "scale")
+        din_scale_values(&self.c, 0, self.num_values, &view[0])
+        return list(view)
+
+
+def signed_log1p(const double[::1] values not None):
+    """Return sign(x) * log1p(|x|) of float64 [n], equal on every platform."""
+    cdef int64_t i
+    cdef double[::1] view
+    out = np.empty(values.shape[0], np.float64)
+    view = out
+    with nogil:
+        for i in range(values.shape[0]):
+            view[i] = din_signed_log1p(values[i])
+    return out
+
+
+def read_raw_dense(Column column not None, int64_t num_values):
+    """Read `num_values` (K) numbers per row as float64 [B, K]; null is NaN.
+
+    Raises
+    ------
+    InputError
+        Naming the row that has another number of values.
+    """
+    cdef double[:, ::1] view
+    cdef din_tally tally
+    cdef int64_t row = 0
+    cdef Py_ssize_t i
+    cdef din_column *chunk
+    if num_values < 1:
+        raise InputError("at least 1 value", num_values, column.name)
+    column.require(DIN_READS_FLOAT64, column.is_list)
+    memset(&tally, 0, sizeof(tally))
+    out = np.empty((column.num_rows, num_values), dtype=np.float64)
+    view = out
+    for i in range(column.num_chunks):
+        chunk = column.chunk(i)
+        if chunk.num_rows == 0:
+            continue
+        with nogil:
+            din_read_dense(
+                chunk, 0, num_values, True, 0.0, NULL, NULL, NULL, &view[row, 0],
+                &tally)
+        if tally.fault != DIN_FINE:
+            unit = "value" if num_values == 1 else "values"
+            raise _fault(column, i, row, &tally, f"{num_values} {unit}")
+        row += chunk.num_rows
+    return out
+
+
 def read_dense(
-    Column column not None, int64_t num_values, missing, list errors=None
+    Column column not None, int64_t num_values, missing, list errors=None,
+    Scale scale=None,
 ):
     """Read `num_values` (K) numbers per row: (float32 [B, K], missing ones, weighted).
 
     Null, NaN and infinity become `missing`; None: they raise. With `errors`, one per
-    bad row is appended instead, and its values are 0.
+    bad row is appended instead, and its values are 0. `scale` is then applied, in
+    double; what float32 does not hold is missing, too.
 
     Raises
     ------
@@ -17,12 +117,17 @@ def read_dense(
     cdef din_tally tally
     cdef din_column *chunk
     cdef const int64_t *weights
-    cdef float replacement = 0.0 if missing is None else missing
+    cdef double replacement = 0.0 if missing is None else missing
+    cdef const din_scale *scaled = NULL
     cdef int32_t replace = missing is not None
     cdef int64_t row = 0, first
     cdef Py_ssize_t i
     if num_values < 1:
         raise InputError("at least 1 value", num_values, column.name)
+    if scale is not None and scale.num_values != num_values:
+        raise InputError(f"a scale of {num_values} values", scale.num_values, "scale")
+    if scale is not None:
+        scaled = &scale.c
     column.require(DIN_READS_FLOAT64, column.is_list)
     memset(&tally, 0, sizeof(tally))
     out = np.empty((column.num_rows, num_values), dtype=np.float32)
@@ -34,8 +139,8 @@ def read_dense(
         while first < chunk.num_rows:
             with nogil:
                 din_read_dense(
-                    chunk, first, num_values, replace, replacement, weights,
-                    &view[row, 0], &tally)
+                    chunk, first, num_values, replace, replacement, scaled, weights,
+                    &view[row, 0], NULL, &tally)
             if tally.fault == DIN_FINE:
                 break
             unit = "value" if num_values == 1 else "values"

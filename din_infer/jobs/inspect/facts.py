@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "Collisions",
+    "DenseReport",
     "FieldCounts",
     "Findings",
     "Labels",
@@ -271,6 +272,39 @@ class TableReport:
 
 
 @dataclass(frozen=True)
+class DenseReport:
+    """The numbers of one dense field, of all its K values together.
+
+    Attributes
+    ----------
+    name : str
+    values, missing, zeros : int
+        Finite values; null, NaN and infinite ones; zeros among the finite ones.
+    mean, std : float or None
+        None where float64 does not hold them.
+    percentiles : dict of float
+        "0" (the smallest value) to "100" (the largest): of that many percent of the
+        values this is the largest; of a sample where there are more than 4,194,304.
+        Empty where there are no values.
+    scale : str or None
+        The type of the spec's `scale`; None: it says none.
+    wanted : str or None
+        The scale that training needs where the spec says none: "standard" far from unit
+        range, "log1p" where few values are far larger than nearly all others.
+    """
+
+    name: str
+    values: int
+    missing: int
+    zeros: int
+    mean: float | None
+    std: float | None
+    percentiles: dict[str, float]
+    scale: str | None
+    wanted: str | None
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that was counted.
 
@@ -288,6 +322,7 @@ class Findings:
     sequences : tuple of SequenceReport
     fields : dict of FieldCounts
     tables : tuple of TableReport
+    dense : tuple of DenseReport
     """
 
     files: tuple[str, ...]
@@ -300,3 +335,4 @@ class Findings:
     sequences: tuple[SequenceReport, ...]
     fields: dict[str, FieldCounts]
     tables: tuple[TableReport, ...]
+    dense: tuple[DenseReport, ...]

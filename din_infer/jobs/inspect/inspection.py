@@ -18,6 +18,7 @@ from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
 from din_infer.errors import InputError, check_count, check_suffix
 from din_infer.jobs.data_files import Note, expand, ignore
+from din_infer.jobs.inspect.dense import DenseCounts
 from din_infer.jobs.inspect.facts import FieldCounts, Findings, Labels, Users, share
 from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
 from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
@@ -197,15 +198,17 @@ def _encoders(spec: FeatureSpec) -> tuple[FeatureEncoder, FeatureEncoder]:
     for column in spec.reads:
         part, encoder = column.part, column.encoder
         if isinstance(part, Dense):
-            part = replace(part, missing=part.missing or 0.0)
+            part = replace(part, missing=part.missing or 0.0, scale=None)
             ids.append(replace(column, part=part))
         elif encoder is None:
             ids.append(column)
             keys.append(column)
         else:
-            if encoder.type in ("vocab", "identity") and encoder.unseen == "error":
+            is_strict = encoder.type in ("vocab", "identity")
+            if (is_strict and encoder.unseen == "error") or encoder.quantiles:
                 if id(encoder) not in known:
-                    known[id(encoder)] = replace(encoder, unseen="missing")
+                    unseen = "missing" if is_strict else encoder.unseen
+                    known[id(encoder)] = replace(encoder, unseen=unseen, quantiles=0)
                 encoder = known[id(encoder)]
             ids.append(replace(column, encoder=encoder))
             keys.append(replace(column, encoder=key_encoder(encoder)))
@@ -225,6 +228,7 @@ class _Inspector:
         self._rows = 0
         # that are kept
         self._elements = {part.name: 0 for part in (*spec.behavior, *spec.multi_hot)}
+        self._dense = [DenseCounts(d) for d in spec.dense]
         self._labels = np.zeros(3, np.int64)  # clicks, non-clicks, others
         self._users = DistinctKeys()
         self._times: list[tuple[Any, str]] = []
@@ -233,7 +237,8 @@ class _Inspector:
         self._tables = []
         for table in spec.tables.values():
             mine = [c for c in spec.reads if c.table == table.name]
-            if mine and mine[0].encoder:  # a derived feature's table has no column
+            # a derived feature's table has no column; ranges may not be fitted yet
+            if mine and mine[0].encoder and not mine[0].encoder.quantiles:
                 names = tuple(dict.fromkeys(c.inputs[0].name for c in mine))
                 self._tables.append(TableCounts(table, names, mine[0].encoder))
 
@@ -257,6 +262,8 @@ class _Inspector:
             table.add(ids, keys)
         for sequence in self._sequences:
             sequence.add(batch, ids[sequence.spec.lengths], keys, classes)
+        for dense in self._dense:
+            dense.add(batch)
         for name in self._elements:
             self._elements[name] += int(ids[f"{name}.lengths"].sum())
         if "group" in self._present:
@@ -283,6 +290,7 @@ class _Inspector:
             sequences=tuple(s.report() for s in self._sequences),
             fields=fields,
             tables=tuple(t.report(fields) for t in self._tables),
+            dense=tuple(d.report() for d in self._dense),
         )
 
     def _count_users(self) -> Users:

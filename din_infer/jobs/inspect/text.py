@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from din_infer.formatting import aligned, count, percent, shorten, size
 from din_infer.jobs.inspect.facts import (
     Collisions,
+    DenseReport,
     FieldCounts,
     Findings,
     Overlap,
@@ -63,6 +64,11 @@ def tables(found: Findings) -> str:
         "Values without an id of their own",
         "table|encoder|unseen|of values|unseen keys|largest value",
         (_unseen(t) for t in found.tables if t.encoder in ("vocab", "identity")),
+    )
+    lines += _table(
+        "Dense values (zeros: of those that are there; missing: null, NaN, infinite)",
+        "field|min|1%|50%|99%|max|mean|std|zeros|missing|scale",
+        map(_dense, found.dense),
     )
     headline, *reasons = verdict(found)
     lines += _bullets("Warnings", [*warnings(found)])
@@ -167,6 +173,14 @@ def _collisions(t: TableReport, c: Collisions) -> list[Cell]:
 def _unseen(t: TableReport) -> list[Cell]:
     unseen = (t.unseen, share(t.unseen, t.occurrences), t.unseen_keys)
     return [t.name, t.encoder, *unseen, "" if t.largest is None else t.largest]
+
+
+def _dense(d: DenseReport) -> list[Cell]:
+    shown = [d.percentiles.get(p) for p in ("0", "1", "50", "99", "100")]
+    shown += [d.mean, d.std]
+    numbers: list[Cell] = ["-" if x is None else f"{x:.4g}" for x in shown]
+    shares = (share(d.zeros, d.values), share(d.missing, d.values + d.missing))
+    return [d.name, *numbers, *shares, d.scale or "none"]
 
 
 def _bullets(title: str, texts: Sequence[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from din_infer.formatting import count, percent, size
 from din_infer.jobs.inspect.facts import (
+    DenseReport,
     Findings,
     Match,
     Overlap,
@@ -151,6 +152,25 @@ def verdict(found: Findings) -> Iterator[str]:
         yield from _on_truncation(s)
     for t in found.tables:
         yield from _on_table(t)
+    for d in found.dense:
+        yield from _on_dense(d)
+
+
+def _on_dense(d: DenseReport) -> Iterator[str]:
+    if d.wanted is None:
+        return
+    low, last, high = (f"{d.percentiles[p]:.4g}" for p in ("0", "99", "100"))
+    key = f'`scale = {{ type = "{d.wanted}" }}`'
+    if d.wanted == "log1p":
+        yield (
+            f"99% of {d.name}'s values are up to {last}, the largest is {high}: give it"
+            f" {key} in the spec, which din-train fits."
+        )
+        return
+    yield (
+        f"{d.name}'s values, from {low} to {high}, are far from unit range: din-train"
+        f" adds {key}, if the spec does not."
+    )
 
 
 def _weighed(s: SequenceReport) -> float:
