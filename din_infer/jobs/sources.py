@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.errors import InputError
-from din_infer.jobs.data_files import FORMATS, Note, find_files, format_of, ignore
+from din_infer.jobs.data_files import (
+    FORMATS,
+    Note,
+    find_files,
+    format_of,
+    ignore,
+    one_file,
+)
+from din_infer.jobs.text_options import TextOptions
 from din_infer.local_path import local_path
 
 __all__ = [
@@ -22,6 +30,8 @@ __all__ = [
     "Source",
     "content_digest",
     "find_sources",
+    "find_table",
+    "find_tables",
     "found_in",
     "in_file",
     "open_parquet",
@@ -140,6 +150,50 @@ def find_sources(
         if times > 1:
             got = f"two that become {target}"
             raise InputError("inputs of different names", got, "inputs")
+    return found
+
+
+def find_tables(
+    inputs: Sequence[str | Path],
+    given: str | None = None,
+    text: TextOptions | None = None,
+    on_note: Note = ignore,
+) -> list[Source]:
+    """List the tables that `find_sources` would, but for stdin.
+
+    Raises
+    ------
+    InputError
+        As `find_sources`; or if one is stdin, or none has a use for an option of text.
+    """
+    if any(str(item) == STDIN for item in inputs):
+        rule = "files, since they are read more than once"
+        raise InputError(rule, "stdin", STDIN, "Write it into a file first.")
+    kinds = set(FORMATS.values()) if given is None else {given}
+    found = find_files(inputs, kinds, given=given, on_note=on_note)
+    tables = [Source(p, given or _told(p), PurePath(p.name)) for p, _ in found]
+    if text is not None:
+        text.check_formats([table.format for table in tables])
+    return tables
+
+
+def find_table(
+    path: str | Path, given: str | None = None, text: TextOptions | None = None
+) -> Source:
+    """Take one file, of the format that is given or told by its name.
+
+    Raises
+    ------
+    InputError
+        As `find_tables`; or if it is a folder, or has no use for the options of text.
+    """
+    source = Source(one_file(path), "", PurePath(Path(path).name))
+    if source.path is None or str(path) == STDIN:
+        rule = "files, since they are read more than once"
+        raise InputError(rule, "stdin", STDIN, "Write it into a file first.")
+    found = replace(source, format=given or _told(source.path))
+    if text is not None:
+        text.check_formats([found.format])
     return found
 
 
