@@ -10,9 +10,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from din_infer.closed_pipe import STATUS, flush_output, forget_output
+from din_infer.closed_pipe import STATUS, flush_output, forget_output, write_output
 from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
@@ -200,8 +200,13 @@ def read_paths(
 class _Parser(argparse.ArgumentParser):
     """A parser whose help may be read by the line: ``--help | head -1``."""
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        super().exit(status if flush_output() else STATUS, message)
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ANN401
+        # argparse forgets the error, which Python would meet again at its end
+        if message and file is sys.stdout:
+            if not write_output(message):
+                self.exit(STATUS)
+        else:
+            super()._print_message(message, file)
 
 
 def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["STATUS", "flush_output", "forget_output"]
+__all__ = ["STATUS", "flush_output", "forget_output", "write_output"]
 
 STATUS = 141  # as a shell reports a program that SIGPIPE has ended
 
@@ -14,8 +14,14 @@ def flush_output() -> bool:
 
     Python would do so at its end, and leave a traceback and status 120.
     """
+    return write_output("")
+
+
+def write_output(text: str) -> bool:
+    """Write text to stdout, and all that is buffered; False if nobody reads it."""
     try:
         if sys.stdout is not None:
+            sys.stdout.write(text)
             sys.stdout.flush()
     except BrokenPipeError:
         forget_output()
