@@ -182,6 +182,4 @@ def how_to_split(column: Column, part: Behavior | MultiHot) -> str:
         found = next((s for s in SEPARATORS if s in first), SEPARATORS[0])
         key = f"separator = {json.dumps(found)}"
     section = "behavior" if isinstance(part, Behavior) else "multi_hot"
-    return (
-        f"If that is how its text is written, say {key} in [[{section}]] {part.name}."
-    )
+    return f"Say in the spec how its text is split: {key} in [[{section}]] {part.name}."

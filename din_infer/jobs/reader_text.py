@@ -231,10 +231,17 @@ def _list_types(
     for c in (c for c in spec.reads if c.text is not None):
         objects = (o for row in rows for key in row for o in _objects(row, key))
         values = [each.get(c.name) for each in chain(rows, objects)]
-        lists = sum(isinstance(value, list) for value in values)
+        lists = sum(_is_elements(value, c.dtype) for value in values)
         if lists > sum(isinstance(value, str) for value in values):
             found[c.name] = pa.list_(types[c.dtype])
     return found
+
+
+def _is_elements(value: object, dtype: str) -> bool:
+    """Tell a list of elements from one of texts, which are lists of their own."""
+    if not isinstance(value, list):
+        return False
+    return dtype == "string" or not any(isinstance(each, str) for each in value)
 
 
 def _number_types(
@@ -251,6 +258,8 @@ def _number_types(
     return found
 
 
+AS_STRINGS = 'Ids that are text need dtype = "string" in the spec.'
+AS_INTEGERS = 'Ids that are numbers need dtype = "int64" in the spec.'
 OF_64_BITS = " of 64 bits"
 _ONE = {pa.string(): "text", pa.int64(): "an integer", pa.float64(): "a number"}
 _MANY = {pa.string(): "strings", pa.int64(): "integers", pa.float64(): "numbers"}
@@ -306,6 +315,8 @@ class Csv(_Text):
         if options.header:
             self._take_header()
         types = text_types(spec)
+        keys = (c for c in spec.reads if c.dtype == "int64" and c.encoder is not None)
+        self._mends = dict.fromkeys((c.name for c in keys), AS_STRINGS)
         kinds = [pa.field(n, types.get(n, pa.string())) for n in self._names]
         self.schema = pa.schema(kinds)
         self._texts = {}  # columns of text, by their names here
@@ -472,8 +483,10 @@ class Csv(_Text):
         numbers, bad = to_numbers(text, kind)
         for row in bad:
             value = text[row].as_py()
-            rule = _ONE[kind] + OF_64_BITS * (kind == pa.int64() and is_whole(value))
-            errors.setdefault(row, InputError(rule, shown(value), name, row=row))
+            is_wide = kind == pa.int64() and is_whole(value)
+            rule = _ONE[kind] + OF_64_BITS * is_wide
+            fix = "" if is_wide else self._mends.get(name, "")
+            errors.setdefault(row, InputError(rule, shown(value), name, fix, row=row))
         return numbers
 
     def _split(
@@ -971,6 +984,8 @@ def _no_value(value: object, field: pa.Field, row: int) -> InputError:
         got = shown(json.dumps(value, ensure_ascii=False, default=float))
     except RecursionError:
         got = "values inside of each other too deeply"
+    if field.type == pa.string() and isinstance(value, int):
+        fix = AS_INTEGERS
     rule = _rule_of(field.type)
     if field.type in (pa.int64(), pa.list_(pa.int64())):
         some = value if isinstance(value, list) else [value]

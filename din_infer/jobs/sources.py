@@ -22,7 +22,6 @@ from din_infer.jobs.data_files import (
     one_file,
 )
 from din_infer.jobs.text_options import TextOptions
-from din_infer.local_path import local_path
 
 __all__ = [
     "STDIN",
@@ -32,10 +31,7 @@ __all__ = [
     "find_sources",
     "find_table",
     "find_tables",
-    "found_in",
     "in_file",
-    "open_parquet",
-    "reading",
     "stored_columns",
 ]
 
@@ -278,41 +274,6 @@ def _count_stored(kind: pa.DataType) -> int:
     return sum(_count_stored(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def open_parquet(
-    path: str | Path, wanted: Iterable[str], optional: Iterable[str] = ()
-) -> pq.ParquetFile:
-    """Open a Parquet file that has the columns `wanted`, and maybe `optional` ones.
-
-    Raises
-    ------
-    InputError
-        If it is not a readable Parquet file, or lacks some: all are named.
-    """
-    file = read_footer(local_path(path, "inputs"))
-    names = file.schema_arrow.names
-    wanted = list(wanted)
-    twice = [c for c in (*wanted, *optional) if names.count(c) > 1]
-    if twice:
-        file.close()
-        raise InputError("each column once", ", ".join(twice), str(path))
-    missing = [c for c in wanted if c not in names]
-    if missing:
-        file.close()
-        rule = "the columns " + ", ".join(missing)
-        got, fix = "only " + ", ".join(names), in_path(path, missing)
-        raise InputError(rule, got, str(path), fix)
-    return file
-
-
-def in_path(source: str | Path | Source, missing: Iterable[str]) -> str:
-    """Say which missing columns are in a path alone, as ``day=2026-01-01``; else ""."""
-    keys = [part.partition("=")[0] for part in Path(str(source)).parts if "=" in part]
-    found = [name for name in missing if name in keys]
-    if not found:
-        return ""
-    return f"{', '.join(found)}: in the path alone. Write the values into the files."
-
-
 def read_footer(
     path: str | Path, metadata: pq.FileMetaData | None = None
 ) -> pq.ParquetFile:
@@ -361,24 +322,6 @@ def read_names(fields: Iterable[pa.Field]) -> None:
             read_names((kind.key_field, kind.item_field))
         elif hasattr(kind, "value_field"):
             read_names((kind.value_field,))
-
-
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turn an error of reading Parquet into an `InputError` that names the file."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        rule = "a Parquet file that can be read to its end"
-        raise InputError(rule, str(error).splitlines()[0], str(path)) from None
-
-
-def found_in(
-    file: pq.ParquetFile, wanted: Iterable[str], optional: Iterable[str]
-) -> list[str]:
-    """List the columns to read: `wanted`, and what the file has of `optional`."""
-    names = file.schema_arrow.names
-    return list(dict.fromkeys([*wanted, *(n for n in optional if n in names)]))
 
 
 def in_file(error: InputError, start: int, source: str | Path) -> InputError:
