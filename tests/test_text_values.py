@@ -321,7 +321,8 @@ def test_text_for_lists_is_refused_in_other_containers(
     pq.write_table(table, tmp_path / "t.parquet")
     wanted = (
         "expected a column of lists of strings, got string - at `hist_goods_id`{}."
-        ' Say in the spec how its text is split: separator = "|" in [[behavior]] history.'
+        ' Say in the spec how its text is split: separator = "|" in [[behavior]]'
+        " history."
     )
     with pytest.raises(InputError) as caught:
         score_files(score.predictor, tmp_path / "t.parquet", tmp_path / "out")
@@ -374,8 +375,8 @@ def test_kept_columns_of_the_model_are_text_in_csv(
     assert got["shop"].to_pylist() == ["007", "x", "1"]
     assert [s is None for s in got["score"].to_pylist()] == [False, True, False]
     assert score.refusal(bad) == (
-        "expected an integer, got 'x' - at `shop`, row 1. Ids that are text need dtype ="
-        ' "string" in the spec.'
+        "expected an integer, got 'x' - at `shop`, row 1. Ids that are text need"
+        ' dtype = "string" in the spec.'
     )
 
 

@@ -147,9 +147,11 @@ class Rows:
                     rule = f"the same optional columns as {first[0]} has"
                     raise InputError(rule, ", ".join(found) or "none", str(source))
                 sizes = reader.group_rows()
+                opened: Callable[[], Reader]
                 opened = partial(open_reader, source, spec, text, also=roles)
                 if isinstance(reader, ParquetReader):
-                    opened = partial(opened, metadata=reader.metadata)
+                    metadata = reader.metadata
+                    opened = partial(opened, metadata=metadata)
                 if sizes is None:
                     copy = copies.copy(source, reader, names, spec, text)
                     opened = partial(copies.open, source, copy)

@@ -126,14 +126,15 @@ def _open(
             reader: Reader = ParquetReader(source, metadata)
         else:
             file = source.open()
-            if source.format != "arrow" and spec is None:
+            if source.format == "arrow":
+                reader = ArrowReader(source, file)
+            elif spec is None:
                 rule = "a spec, which says what text means"
                 raise InputError(rule, "none", str(source))
-            if source.format == "jsonl":
+            elif source.format == "jsonl":
                 return JsonLines(source, file, spec, text, keep, explode, also, path)
-            if source.format != "arrow":
+            else:
                 return Csv(source, file, spec, text, keep)
-            reader = ArrowReader(source, file)
         reader.kept = find_kept(reader.schema, keep)
     except BaseException as error:
         if file is not None:

@@ -15,9 +15,9 @@ def is_text(kind: pa.DataType) -> bool:
     """Tell whether values of a type are text, also as categories or bytes."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    names = ("string", "large_string", "string_view")
-    names += ("binary", "large_binary", "binary_view")
-    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
+    bare = ("string", "large_string", "string_view")
+    raw = ("binary", "large_binary", "binary_view")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in (*bare, *raw))
 
 
 def numbers_of(

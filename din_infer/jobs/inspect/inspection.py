@@ -5,7 +5,7 @@ counts; and with each key as its XXH64, which stands for the value itself. All e
 counted from the two. Letters: B rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -199,7 +199,7 @@ def _read(
     inspector: "_Inspector",
     text: TextOptions | None,
     batch_size: int,
-) -> Iterator[tuple[Source, int, pa.RecordBatch]]:
+) -> Generator[tuple[Source, int, pa.RecordBatch], None, None]:
     """Read all rows: (file, the batch's first row there, the batch)."""
     spec = inspector.spec
     for source in sources:
