@@ -89,6 +89,8 @@ examples:
       the first million rows: a quick look at much data
   din-inspect train.parquet --spec features.toml --plot fit.png
   din-inspect train.parquet --spec features.toml --json > fit.json
+  din-inspect events.csv.gz --spec features.toml
+      text too, with din-score's options; histories as a|b|c by `separator` in the spec
 
 The files are streamed: they may be larger than memory. Label, group and time are used
 where the data has them. Values that din-train would refuse, since the spec makes unseen

@@ -35,6 +35,8 @@ examples:
   din-train logs/ --spec features.toml --valid-fraction 0.1 --out model.pt
       every data file of a folder; holds out the newest tenth of the rows, by the
       spec's `time` column
+  din-train events.csv.gz --spec features.toml --out model.pt
+      text is read once, and copied into the run folder, to be read in random order
   din-train logs/ --spec features.toml --out model.pt --mba 0.3 --epochs 20
       with mini-batch aware regularization
   din-train logs/ --spec features.toml --out model.pt --resume
