@@ -521,19 +521,28 @@ class FeatureEncoder:
         InputError
             If it lacks columns.
         """
-        return self._cut_rows(self._open(batch, []))
+        opened = self._open_unsplit(batch)
+        if self._cuts(opened.num_rows):
+            split_columns(opened, self._texts, [])  # encoding raises the errors
+        return self._cut_rows(opened)
 
     def _open(self, batch: object, errors: list[InputError] | None) -> Batch:
+        return split_columns(self._open_unsplit(batch), self._texts, errors)
+
+    def _open_unsplit(self, batch: object) -> Batch:
         optional = (*self.optional_user_columns, *self.optional_candidate_columns)
-        opened = open_batch(batch, self.columns, optional=dict.fromkeys(optional))
-        return split_columns(opened, self._texts, errors)
+        return open_batch(batch, self.columns, optional=dict.fromkeys(optional))
+
+    def _cuts(self, count: int) -> list[tuple[Behavior | MultiHot, ReadColumn]]:
+        """List the lists of so many rows that may be too long to be padded at once."""
+        if count < 2:
+            return []
+        return [(p, r) for p, r in self._lists if count * p.max_len > MOST_CELLS]
 
     def _cut_rows(self, batch: Batch) -> list[tuple[int, int]]:
         """Cut the rows of a batch, which may have the columns of one side alone."""
         count = batch.num_rows
-        if count < 2:
-            return [(0, count)]
-        lists = [(p, r) for p, r in self._lists if count * p.max_len > MOST_CELLS]
+        lists = self._cuts(count)
         if not lists:
             return [(0, count)]
         longest = np.zeros(count, np.int64)

@@ -125,6 +125,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import train
+    from din_infer.jobs.text_options import TextOptions
 
     out: Path = arguments.out
     folder = out.absolute().parent
@@ -156,6 +157,7 @@ def _train(arguments: argparse.Namespace) -> int:
         "data": rows.fingerprint(),
         "valid": valid.fingerprint() if valid else None,
         "warm_start": str(arguments.warm_start) if arguments.warm_start else None,
+        "text": None if text == TextOptions() else text.describe(),
     }
     config = {**asdict(settings), "spec": spec.to_json(), **sources}
     run = RunFolder(arguments.run, config)

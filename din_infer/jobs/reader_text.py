@@ -485,7 +485,7 @@ class Csv(_Text):
             value = text[row].as_py()
             is_wide = kind == pa.int64() and is_whole(value)
             rule = _ONE[kind] + OF_64_BITS * is_wide
-            fix = "" if is_wide else self._mends.get(name, "")
+            fix = "" if _is_number(value) else self._mends.get(name, "")
             errors.setdefault(row, InputError(rule, shown(value), name, fix, row=row))
         return numbers
 
@@ -556,6 +556,12 @@ class Csv(_Text):
         places[list(found)] = len(text) + np.arange(len(found))
         others = pa.array(list(found.values()), kind)
         return pa.concat_arrays([lists.cast(kind), others]).take(pa.array(places))
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        return float(text) is not None
+    return False
 
 
 def _places(chosen: pa.BooleanArray) -> list[int]:
