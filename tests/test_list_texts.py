@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from din_converter import convert
 from din_infer import InputError, ModelError, Predictor
-from din_infer.jobs.explain import explain_file
+from din_infer.describe import describe
+from din_infer.jobs.explain import explain_file, find_rows
 from din_infer.jobs.files import score_files
 from din_infer.list_texts import read_list
 from din_infer.spec import FeatureSpec, ListText
@@ -308,6 +309,24 @@ def test_a_column_is_split_in_one_way() -> None:
     )
 
 
+def test_a_text_that_is_far_longer_than_others_is_cut_like_a_list() -> None:
+    raw = {**RAW, "multi_hot": []}
+    raw["behavior"] = [
+        {"name": "h", "max_len": 10**6, "separator": "|", "fields": {"hist": "goods"}}
+    ]
+    spec = FeatureSpec.from_dict(raw)
+    lists = [["a"]] * 60 + [["b"] * 200_000] + [["c"]] * 60
+    batch = {"goods": ["a"] * 121, "cate": [1] * 121, "hist": lists}
+    texts = batch | {"hist": ["|".join(each) for each in lists]}
+    assert spec.encoder.cut(texts) == spec.encoder.cut(batch) != [(0, 121)]
+
+
+def test_the_description_says_how_lists_may_be_written() -> None:
+    described = describe(SPEC)
+    assert "list of string, or text by '|'" in described
+    assert "list of string, or JSON" in described
+
+
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     path = tmp_path_factory.mktemp("texts") / "model.onnx"
@@ -331,6 +350,7 @@ def test_files_of_text_and_of_lists_have_the_same_scores(
     score_files(predictor, path, tmp_path / "out", progress=False)
     [found] = (tmp_path / "out").glob("*.parquet")
     assert scores_of(found).tolist() == wanted
+    assert find_rows(path, [("goods", "c"), ("cate", "3")], 9, SPEC) == [2]
     explained = explain_file(predictor, path, range(4))
     lists = predictor.explain(LISTS)
     for row, other in zip(explained, lists, strict=True):

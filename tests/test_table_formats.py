@@ -254,8 +254,8 @@ def test_options_of_text_are_those_of_din_score(log: pa.Table, tmp_path: Path) -
     found = inspect_files(text_spec(), path, text=text, format="csv", progress=False)
     assert found.rows == 80
     with pytest.raises(InputError) as caught:
-        Rows.open(
-            [write_as(log, tmp_path / "l.parquet")], SPEC, text=TextOptions(escape="x")
+        inspect_files(
+            SPEC, _plain(log, tmp_path), text=TextOptions(escape="x"), progress=False
         )
     assert str(caught.value) == "expected inputs of CSV, TSV, got Parquet - at `escape`"
 
@@ -297,7 +297,8 @@ def test_a_run_on_csv_is_resumed_from_its_copy(
     def train(name: str, *more: str) -> int:
         return train_main([*words, "--out", str(tmp_path / name), *more])
 
-    assert train("whole.pt", "--epochs", "2") == 0
+    valid = ("--valid", str(_plain(as_text(log), tmp_path)), "--escape", "~")
+    assert train("whole.pt", "--epochs", "2", *valid) == 0
     assert not (tmp_path / "whole.run" / "rows").exists()
     config = str(tmp_path / "whole.run" / "config.toml")
     assert train_main(["--config", config, "--out", str(tmp_path / "again.pt")]) == 0

@@ -125,6 +125,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import train
+    from din_infer.jobs.sources import find_tables
     from din_infer.jobs.text_options import TextOptions
 
     out: Path = arguments.out
@@ -145,6 +146,10 @@ def _train(arguments: argparse.Namespace) -> int:
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
     note = notes_of("din-train")
     text = text_options(arguments)
+    # an option may be for the rows, or for those of --valid
+    parts = (arguments.data, arguments.valid or [])
+    tables = [t for part in parts for t in find_tables(part, arguments.format)]
+    text.check_formats([table.format for table in tables])
     copies = RowCopies(arguments.run / "rows", note, progress=not arguments.quiet)
     written = {"text": text, "format": arguments.format, "copies": copies}
     rows = Rows.open(arguments.data, spec, **written, on_note=note)
@@ -162,6 +167,7 @@ def _train(arguments: argparse.Namespace) -> int:
     config = {**asdict(settings), "spec": spec.to_json(), **sources}
     run = RunFolder(arguments.run, config)
     if arguments.resume and out.exists() and run.is_finished():
+        copies.remove()
         print(f"this run has finished already: {out} is its model")
         return 0
     start = load(arguments.warm_start) if arguments.warm_start else None

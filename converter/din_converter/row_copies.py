@@ -8,6 +8,7 @@ that a run that is resumed finds it, and one of other data makes its own.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -97,9 +98,11 @@ class RowCopies:
     def remove(self) -> None:
         """Remove all copies in the folder, when the run has ended."""
         if self._folder is not None and self._folder.is_dir():
-            for path in self._folder.glob("*.arrow"):
-                path.unlink(missing_ok=True)
-            self._folder.rmdir()
+            for path in self._folder.iterdir():
+                if path.suffix in (".arrow", ".tmp"):
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # something else is there
+                self._folder.rmdir()
 
     def _place(self) -> Path:
         if self._folder is None:

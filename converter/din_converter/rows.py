@@ -120,7 +120,7 @@ class Rows:
             As `find_tables` takes them, with `format` and `on_note`.
         spec : FeatureSpec
         text : TextOptions, optional
-            How CSV and JSON lines are written.
+            How CSV and JSON lines are written; other formats have no use for it.
         format : str, optional
         copies : RowCopies, optional
             Where copies are made; by default in a temporary folder.
@@ -138,7 +138,7 @@ class Rows:
         pieces = []
         first: tuple[str, list[str]] | None = None
         roles = _roles(spec)
-        for source in find_tables(list(paths), format, text, on_note):
+        for source in find_tables(list(paths), format, on_note=on_note):
             with closing(open_reader(source, spec, text, also=roles)) as reader:
                 names = find_columns(reader, wanted, spec.optional_columns)
                 found = [n for n in spec.optional_columns if n in names]
