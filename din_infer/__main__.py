@@ -2,7 +2,8 @@
 
 import sys
 
+from din_infer.closed_pipe import STATUS, write_output
 from din_infer.environment import environment
 
 if __name__ == "__main__":
-    sys.stdout.write(environment() + "\n")
+    sys.exit(0 if write_output(environment() + "\n") else STATUS)

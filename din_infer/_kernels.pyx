@@ -22,7 +22,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, getenv
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 import numpy as np
 
@@ -43,6 +43,7 @@ include "kernels/column.pxi"
 include "kernels/arrow.pxi"
 include "kernels/numpy.pxi"
 include "kernels/lists.pxi"
+include "kernels/texts.pxi"
 include "kernels/repeats.pxi"
 include "kernels/encoder.pxi"
 include "kernels/window.pxi"

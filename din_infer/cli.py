@@ -10,14 +10,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from din_infer.closed_pipe import STATUS, flush_output, forget_output, write_output
 from din_infer.errors import DinError, check_suffix
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
 from din_infer.version import __version__
 from din_infer.whole_file import remove_unfinished
 
+if TYPE_CHECKING:
+    from din_infer.jobs.text_options import TextOptions
+
 __all__ = [
+    "add_text_options",
     "command_errors",
     "command_parser",
     "explain_main",
@@ -27,6 +33,7 @@ __all__ = [
     "path",
     "positive",
     "read_paths",
+    "text_options",
     "verify_main",
 ]
 
@@ -82,6 +89,8 @@ examples:
       the first million rows: a quick look at much data
   din-inspect train.parquet --spec features.toml --plot fit.png
   din-inspect train.parquet --spec features.toml --json > fit.json
+  din-inspect events.csv.gz --spec features.toml
+      text too, with din-score's options; histories as a|b|c by `separator` in the spec
 
 The files are streamed: they may be larger than memory. Label, group and time are used
 where the data has them. Values that din-train would refuse, since the spec makes unseen
@@ -126,7 +135,19 @@ def _terminable() -> Iterator[None]:
 
 
 def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
-    """Run a command; say errors of ours, and missing extras, in one clear line."""
+    """Run a command; say errors of ours, and missing extras, in one clear line.
+
+    Where nobody reads the output any more, end quietly with `STATUS`.
+    """
+    try:
+        status = _said_errors(name, extras, run)
+        return status if flush_output() else STATUS
+    except BrokenPipeError:
+        forget_output()
+        return STATUS
+
+
+def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except DinError as error:
@@ -178,9 +199,21 @@ def read_paths(
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help may be read by the line: ``--help | head -1``."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ANN401
+        # argparse forgets the error, which Python would meet again at its end
+        if message and file is sys.stdout:
+            if not write_output(message):
+                self.exit(STATUS)
+        else:
+            super()._print_message(message, file)
+
+
 def command_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     """Make a command's parser; its help ends with the examples, as they are."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=name,
         description=what,
         epilog=examples,
@@ -209,7 +242,13 @@ def characters(text: str) -> str:
     return text
 
 
-def _add_text_options(parser: argparse.ArgumentParser) -> None:
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how inputs are written; `text_options` reads it."""
+    parser.add_argument(
+        "--format",
+        choices=("parquet", "arrow", "csv", "tsv", "jsonl"),
+        help="of the inputs, where their names do not tell",
+    )
     group = parser.add_argument_group("text", "how CSV and JSON lines are written")
     add = group.add_argument
     add(
@@ -251,6 +290,27 @@ def _add_text_options(parser: argparse.ArgumentParser) -> None:
         default="list",
         help='what "" is in a column of lists of strings in CSV: an empty list, or one'
         " empty string (default: %(default)s)",
+    )
+
+
+def text_options(arguments: argparse.Namespace) -> "TextOptions":
+    """Make of arguments what says how text is written.
+
+    Raises
+    ------
+    InputError
+        If an option has no such value, or two contradict each other.
+    """
+    from din_infer.jobs.text_options import NULL_TEXTS, TextOptions
+
+    return TextOptions(
+        list_separator=arguments.list_separator,
+        delimiter=arguments.delimiter,
+        header=not arguments.no_header,
+        columns=[c for c in arguments.columns.split(",") if c],
+        null_texts=arguments.null_text or NULL_TEXTS,
+        escape=arguments.escape,
+        quoted_empty=arguments.quoted_empty,
     )
 
 
@@ -296,12 +356,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of one file, that are left out or null; more are an error"
         " (default: %(default)s)",
     )
-    add(
-        "--format",
-        choices=("parquet", "arrow", "csv", "tsv", "jsonl"),
-        help="of the inputs, where their names do not tell",
-    )
-    _add_text_options(parser)
+    add_text_options(parser)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     add(
         "--precision",
@@ -434,7 +489,8 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("din-explain", what, EXPLAIN_EXAMPLES)
     add = parser.add_argument
     add("model", metavar="model.onnx", type=path, help="from din-convert --explain")
-    add("input", metavar="INPUT", type=path, help="a Parquet file")
+    what = "a file: Parquet, Arrow IPC, CSV or JSON lines"
+    add("input", metavar="INPUT", type=path, help=what)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--row",
@@ -459,6 +515,7 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
     )
     add("--out", type=path, help="weights.html, .png or .svg; without it a table")
     _add_data_root(parser)
+    add_text_options(parser)
     given = parser.parse_args(argv)
 
     def run() -> int:
@@ -474,16 +531,19 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.out:
         check_suffix(arguments.out, SUFFIXES, "--out")
     predictor = Predictor(arguments.model, "cpu", data_root=arguments.data_root)
+    written = {"text": text_options(arguments), "format": arguments.format}
     if arguments.where:
         limit = arguments.limit
-        rows = find_rows(arguments.input, arguments.where, limit + 1)
+        rows = find_rows(
+            arguments.input, arguments.where, limit + 1, predictor.spec, **written
+        )
         if len(rows) > limit:
             said = f"din-explain: the first {limit} rows of more; --limit N takes N"
             print(said, file=sys.stderr)
         rows = rows[:limit]
     else:
         rows = [row for some in arguments.row or [range(1)] for row in some]
-    explanation = explain_file(predictor, arguments.input, rows)
+    explanation = explain_file(predictor, arguments.input, rows, **written)
     if arguments.out:
         write(explanation, arguments.out)
         print(f"wrote {arguments.out}")
@@ -508,11 +568,13 @@ def inspect_main(argv: Sequence[str] | None = None) -> int:
         metavar="DATA",
         nargs="+",
         type=path,
-        help="Parquet files, or folders of them",
+        help="Parquet, Arrow IPC, CSV or JSON lines: files, folders of them, quoted"
+        " patterns",
     )
     add("--spec", required=True, type=path, help="feature spec, .toml or .json")
     add("--rows", metavar="N", type=positive, help="only the first N rows")
     add("--plot", metavar="FILE", type=path, help="a picture: .png, .svg or .pdf")
+    add_text_options(parser)
     add("--json", action="store_true", help="print the findings as JSON on stdout")
     add("--quiet", action="store_true", help="no progress bar or lines")
     given = parser.parse_args(argv)
@@ -533,6 +595,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
         FeatureSpec.load(arguments.spec),
         arguments.inputs,
         max_rows=arguments.rows,
+        text=text_options(arguments),
+        format=arguments.format,
         progress=not arguments.quiet,
         on_note=notes_of("din-inspect"),
     )

@@ -34,6 +34,13 @@ _KINDS = {"string": ("string",), "int64": _NUMBERS, "float": _NUMBERS}
 
 
 UUID_BYTES = 16
+# of keys: the kind that a column has, the dtype that the spec wants
+_OTHER_DTYPE = {
+    ("int", "string"): 'Say dtype = "int64" in the spec, or cast the column to strings:'
+    " the ids differ.",
+    ("string", "int64"): 'Cast the column to integers, or say dtype = "string" in the'
+    " spec, with a hash or a vocabulary: the ids differ.",
+}
 
 
 class Batch:
@@ -322,6 +329,7 @@ def require_dtype(
     is_list: bool,
     uuid_as: str | None = None,
     fix: str = "",
+    is_key: bool = False,
 ) -> Column:
     """Return the column if a field of this dtype and shape may read it.
 
@@ -335,6 +343,8 @@ def require_dtype(
         What UUIDs and fixed-size binary are read as, where strings are wanted.
     fix : str
         Added to the error when the shape is wrong.
+    is_key : bool
+        Whether the values become ids: the spec may have another dtype for them.
 
     Returns
     -------
@@ -362,7 +372,7 @@ def require_dtype(
         return column.as_untyped()
     rule = f"a column of {'lists of ' if is_list else ''}{_RULES[dtype]}"
     if right_shape:
-        fix = column.fix
+        fix = column.fix or (_OTHER_DTYPE.get((kind, dtype), "") if is_key else "")
         if kind == "fixed" and dtype == "string":
             either = '"bytes" or "text"' if column.width == UUID_BYTES else '"bytes"'
             fix = f"Say what the encoder reads them as: uuid_as = {either}."

@@ -33,6 +33,9 @@ def describe(spec: FeatureSpec) -> str:
         kind = c.dtype
         if c.is_list:
             kind = f"list of {kind}" if c.size is None else f"list of {c.size} floats"
+        if c.text is not None:
+            separator = c.text.separator
+            kind += ", or JSON" if separator is None else f", or text by {separator!r}"
         rows.append((c.name, kind, sides[c.side], _describe_column(spec, c)))
     return _table(rows)
 

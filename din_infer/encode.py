@@ -18,6 +18,7 @@ from din_infer import _kernels
 from din_infer.columns import Batch, integers, open_batch, require_dtype, to_column
 from din_infer.encoded_requests import EncodedRequests
 from din_infer.errors import InputError, check_count, is_whole, renumbered, report
+from din_infer.list_texts import how_to_split, split_columns, texts_of
 from din_infer.spec_parts import (
     Behavior,
     Dense,
@@ -272,6 +273,7 @@ def _scalar_step(spec: Field, fields: _Fields) -> _Step:
                     is_list=False,
                     uuid_as=encoder.uuid_as,
                     fix=fix,
+                    is_key=True,
                 )
                 encoding = _kernels.prepare_scalars(
                     column, encoder, work.errors, encoding
@@ -295,7 +297,14 @@ def _lists_step(spec: Behavior | MultiHot, fields: _Fields) -> _Step:
     def step(batch: Batch, work: _Work) -> None:
         columns = [
             [
-                require_dtype(batch.columns[c], t, is_list=True, uuid_as=e.uuid_as)
+                require_dtype(
+                    batch.columns[c],
+                    t,
+                    is_list=True,
+                    uuid_as=e.uuid_as,
+                    fix=how_to_split(batch.columns[c], spec),
+                    is_key=True,
+                )
                 for c, t, e in own
             ]
             for _, own in fields
@@ -409,6 +418,7 @@ class FeatureEncoder:
             return compiled[key]
 
         self.columns: tuple[str, ...] = required_columns(reads)
+        self._texts = texts_of(reads)
         self.names: tuple[str, ...] = tuple(i.name for i in inputs_of(reads))
         steps: dict[str, list[_Step]] = {"user": [], "candidate": []}
         columns: dict[str, list[str]] = {"user": [], "candidate": []}
@@ -475,7 +485,8 @@ class FeatureEncoder:
         InputError
             Naming column, row and value, when the batch does not fit the spec.
         """
-        return self._encode_table(self._open(batch), threads, merge_repeats, errors)
+        opened = self._open(batch, errors)
+        return self._encode_table(opened, threads, merge_repeats, errors)
 
     def encode_pieces(
         self,
@@ -489,7 +500,7 @@ class FeatureEncoder:
 
         Memory is bounded by a piece, and each is padded to its own longest list.
         """
-        opened = self._open(batch)
+        opened = self._open(batch, errors)
         cuts = self._cut_rows(opened)
         if len(cuts) == 1:
             return [self._encode_table(opened, threads, merge_repeats, errors)]
@@ -515,18 +526,28 @@ class FeatureEncoder:
         InputError
             If it lacks columns.
         """
-        return self._cut_rows(self._open(batch))
+        opened = self._open_unsplit(batch)
+        if self._cuts(opened.num_rows):
+            split_columns(opened, self._texts, [])  # encoding raises the errors
+        return self._cut_rows(opened)
 
-    def _open(self, batch: object) -> Batch:
+    def _open(self, batch: object, errors: list[InputError] | None) -> Batch:
+        return split_columns(self._open_unsplit(batch), self._texts, errors)
+
+    def _open_unsplit(self, batch: object) -> Batch:
         optional = (*self.optional_user_columns, *self.optional_candidate_columns)
         return open_batch(batch, self.columns, optional=dict.fromkeys(optional))
+
+    def _cuts(self, count: int) -> list[tuple[Behavior | MultiHot, ReadColumn]]:
+        """List the lists of so many rows that may be too long to be padded at once."""
+        if count < 2:
+            return []
+        return [(p, r) for p, r in self._lists if count * p.max_len > MOST_CELLS]
 
     def _cut_rows(self, batch: Batch) -> list[tuple[int, int]]:
         """Cut the rows of a batch, which may have the columns of one side alone."""
         count = batch.num_rows
-        if count < 2:
-            return [(0, count)]
-        lists = [(p, r) for p, r in self._lists if count * p.max_len > MOST_CELLS]
+        lists = self._cuts(count)
         if not lists:
             return [(0, count)]
         longest = np.zeros(count, np.int64)
@@ -644,7 +665,7 @@ class FeatureEncoder:
             Naming column, row and value, when a batch does not fit the spec.
         """
         users, items, owners = self._open_requests(
-            requests, candidates, request_of_candidate
+            requests, candidates, request_of_candidate, errors
         )
         return self._encode(users, items, owners, threads, errors)
 
@@ -659,7 +680,7 @@ class FeatureEncoder:
     ) -> Iterable[Encoded]:
         """Encode requests as `encode_requests` does; in pieces where lists are long."""
         users, items, owners = self._open_requests(
-            requests, candidates, request_of_candidate
+            requests, candidates, request_of_candidate, errors
         )
         if not isinstance(users, Batch):
             return [self._encode(users, items, owners, threads, errors)]
@@ -686,18 +707,23 @@ class FeatureEncoder:
         return starmap(piece, cuts)
 
     def _open_requests(
-        self, requests: object, candidates: object, request_of_candidate: object
+        self,
+        requests: object,
+        candidates: object,
+        request_of_candidate: object,
+        errors: list[InputError] | None,
     ) -> tuple[Batch | Mapping[str, NDArray[Any]], Batch, NDArray[np.int64]]:
         users: Batch | Mapping[str, NDArray[Any]]
         if isinstance(requests, EncodedRequests):
             num_requests = requests.num_requests
             users = requests.inputs_of(requests.model_id)
         else:
-            users, num_requests = self._open_users(requests)
+            users, num_requests = self._open_users(requests, errors)
         if num_requests is None:
             num_requests = _count_requests(request_of_candidate)
         names, optional = self.candidate_columns, self.optional_candidate_columns
         items = open_batch(candidates, names, "candidates", optional)
+        split_columns(items, self._texts, errors)
         owners = _check_owners(request_of_candidate, num_requests, items.num_rows)
         return users, items, owners
 
@@ -711,7 +737,9 @@ class FeatureEncoder:
         work.finish(threads)
         return EncodedRequests(model_id, num_requests, work.made), work.counts
 
-    def _open_users(self, requests: object) -> tuple[Batch, int | None]:
+    def _open_users(
+        self, requests: object, errors: list[InputError] | None = None
+    ) -> tuple[Batch, int | None]:
         """Find the users' columns: a batch and B, None where that is not known."""
         users = open_batch(
             requests, self.user_columns, "requests", self.optional_user_columns
@@ -719,7 +747,7 @@ class FeatureEncoder:
         if not self.user_columns and isinstance(requests, Mapping):
             # extra columns are not looked at, so their rows are not known
             return users, None
-        return users, users.num_rows
+        return split_columns(users, self._texts, errors), users.num_rows
 
     def _encode(
         self,

@@ -20,6 +20,7 @@ from din_infer.spec_parts import (
     Embedded,
     Encoder,
     Field,
+    ListText,
     Model,
     MultiHot,
     Part,
@@ -105,7 +106,30 @@ def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
     )
     last.finish()
     root.finish()
+    _check_texts((*parsed["behavior"], *parsed["multi_hot"]))
     return parsed | {"tables": parser.tables, "tower_inputs": parts}
+
+
+def _parse_text(section: Section, default: ListText | None = None) -> ListText | None:
+    """Read how lists are written where they are text; by default as `default` says."""
+    separator = section.take("separator", "a string", None)
+    form = section.choose("format", ("json",), None)
+    if separator is not None and form is not None:
+        raise ModelError("either `separator` or `format`", "both", section.place)
+    if separator is None and form is None:
+        return default
+    return ListText(separator)
+
+
+def _check_texts(lists: Iterable[Behavior | MultiHot]) -> None:
+    """Raise ModelError where two parts would split the text of a column differently."""
+    found: dict[str, tuple[str, tuple[ListText | None, str]]] = {}
+    for part in lists:
+        for c in (c for c in part.reads if c.is_list):
+            name, how = found.setdefault(c.name, (part.name, (c.text, c.dtype)))
+            if how != (c.text, c.dtype) and (how[0] or c.text):
+                rule = f"one `separator`, `format` and `dtype` for `{c.name}`"
+                raise ModelError(rule, f"others than in `{name}`", part.name)
 
 
 def _parse_encoder(section: Section, dtype: str | None) -> tuple[Encoder, str]:
@@ -472,9 +496,12 @@ class _Parser:
         name = self.claim(section, section.name())
         query = section.take("query", "a list of strings", None)
         fields: list[BehaviorField] = []
+        text = _parse_text(section)
         table = section.section("fields")
         for key, value in table.values.items():
-            fields.append(self.parse_behavior_field(table, key, value, fields, query))
+            fields.append(
+                self.parse_behavior_field(table, key, value, fields, query, text)
+            )
         if not any(f.source is None for f in fields):
             raise ModelError("at least one column", "none", table.place)
         slots: tuple[tuple[str | None, int], ...]
@@ -516,6 +543,7 @@ class _Parser:
         value: object,
         before: list[BehaviorField],
         query: tuple[str, ...] | None,
+        text: ListText | None,
     ) -> BehaviorField:
         place = table.at(key)
         name = self.claim(table, check_name(key, place), place)
@@ -545,11 +573,17 @@ class _Parser:
             if parent is None or parent.source or parent.encoder != wanted:
                 rule = f"an earlier field here that is encoded as `{derived.source}` is"
                 raise ModelError(rule, repr(source), section.at("from"))
+        if source is not None:
+            text = None
+            for key in (k for k in ("separator", "format") if section.has(k)):
+                rule = f"no `{key}` in a field without a column"
+                raise ModelError(rule, key, section.at(key))
         parsed = BehaviorField(
             **self.with_columns(section, embedded),
             pairs=pairs,
             source=source,
             derived=derived.name if isinstance(derived, Derived) else None,
+            text=text if source is not None else _parse_text(section, text),
         )
         section.finish()
         if parsed.derived is None:
@@ -565,6 +599,7 @@ class _Parser:
             side=section.choose("side", ("user", "candidate")),
             pooling=section.choose("pooling", ("sum", "mean", "max")),
             empty=section.take("empty", "a finite number", 0.0),
+            text=_parse_text(section),
             **self.ragged(section, members["dtype"]),
         )
         section.finish()

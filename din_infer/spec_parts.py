@@ -23,6 +23,7 @@ __all__ = [
     "Encoder",
     "Field",
     "Input",
+    "ListText",
     "Lists",
     "Model",
     "MultiHot",
@@ -131,6 +132,16 @@ class Input:
 
 
 @dataclass(frozen=True)
+class ListText:
+    """How a list is written where its column is text.
+
+    Its elements have `separator` between them; None: they are a JSON array.
+    """
+
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
 class ReadColumn:
     """A column of a batch, as one part of the spec reads it.
 
@@ -154,6 +165,8 @@ class ReadColumn:
         The name of the table that the ids index.
     optional : bool
         Whether the part can do without the column; other parts may need it.
+    text : ListText or None
+        How a list is written in a column of text; None: text is no list.
     """
 
     name: str
@@ -164,6 +177,7 @@ class ReadColumn:
     encoder: Encoder | None = None
     table: str | None = None
     optional: bool = False
+    text: ListText | None = None
 
     @property
     def side(self) -> str:
@@ -257,12 +271,14 @@ class BehaviorField(OwnColumns):
 
     `pairs` is the candidate field that stands opposite it in the query (None: zeros).
     `source` names the behavior field a derived one reads its ids from, `derived` the
-    `Derived` whose lookup it uses; such a field has no column.
+    `Derived` whose lookup it uses; such a field has no column. `text` is as that of a
+    `ReadColumn`.
     """
 
     pairs: str | None
     source: str | None
     derived: str | None
+    text: ListText | None = None
 
 
 @dataclass(frozen=True)
@@ -331,6 +347,7 @@ class MultiHot(OwnColumns, Lists):
 
     pooling: str
     empty: float
+    text: ListText | None = None
 
     @property
     def reads(self) -> tuple[ReadColumn, ...]:
@@ -350,7 +367,9 @@ def _read_lists(
     for f in fields:
         ids = Input(f.name, "int64", shape, f.encoder.rows, fixed, lengths.name)
         reads += (
-            ReadColumn(name, dtype, None, part, (ids, lengths), encoder, f.table)
+            ReadColumn(
+                name, dtype, None, part, (ids, lengths), encoder, f.table, text=f.text
+            )
             for name, dtype, encoder in f.encoded
         )
     length = part.length_column

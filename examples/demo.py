@@ -8,7 +8,6 @@ import argparse
 import math
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,8 +79,8 @@ def print_next(out: Path, spec: FeatureSpec) -> None:
     print(f"the model to use is {model.name}", end="")
     print(f" with {weights[0].name}, which must stay beside it" if weights else "")
     test = out / "test.parquet"
-    (behavior, *_) = spec.behaviors
-    history = next(iter(behavior.fields))
+    (behavior, *_) = spec.behavior
+    history = behavior.own_fields[0].columns[0]
     rows = pq.read_table(test, columns=[spec.group, history]).to_pylist()
     user = max(rows, key=lambda row: len(row[history] or []))[spec.group]
     find = shlex.quote(f"{spec.group}={user}")

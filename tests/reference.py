@@ -5,6 +5,7 @@ Everything here is pure Python on lists; a batch is a list of dicts, None is nul
 """
 
 import itertools
+import json
 import math
 from decimal import Decimal, localcontext
 from functools import lru_cache
@@ -168,6 +169,20 @@ def length_of(part: Behavior | MultiHot, row: dict[str, Any]) -> int | None:
         return None
     length: int = row[part.length_column]
     return length
+
+
+def list_of(text: str | None, separator: str | None, dtype: str) -> list[Any]:
+    """Split a text as a spec says; without a separator, it is JSON."""
+    if not text:
+        return []
+    if separator is None:
+        return [
+            v if v is None or dtype == "string" else int(v) for v in json.loads(text)
+        ]
+    parts: list[Any] = text.split(separator)
+    if dtype == "string":
+        return parts
+    return [int(float(part)) if part else None for part in parts]
 
 
 def right_pad(rows: list[list[int]], width: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ from din_infer.jobs.data_files import FORMATS, expand, find_files
 from din_infer.jobs.explain import explain_file, find_rows
 from din_infer.jobs.files import score_files
 from din_infer.jobs.inspect import inspect_files
-from din_infer.jobs.sources import find_sources, open_parquet
+from din_infer.jobs.sources import find_sources
 from tests.jobs import make_model, make_table, write_as
 from tests.test_train import click_log, log_spec
 
@@ -290,24 +291,51 @@ def test_formats_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
     assert source.format == "csv"
 
 
-def test_columns_that_are_in_the_path_alone_are_named(
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "jsonl"])
+def test_columns_that_are_in_the_path_alone_are_read_from_it(
+    suffix: str, model: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor(model)
+    table = make_table(9)
+    for user, day in (("a/b", "2026-01-01"), (None, "2026-01-02")):
+        name = (
+            "__HIVE_DEFAULT_PARTITION__" if user is None else user.replace("/", "%2F")
+        )
+        folder = tmp_path / "in" / f"user_id={name}" / f"cate_id=7/day={day}"
+        write_as(table.drop(["user_id", "cate_id"]), folder / f"a.{suffix}")
+    made = score_files(
+        predictor,
+        tmp_path / "in",
+        tmp_path / "out",
+        keep=["day:date", "user_id"],
+    )
+    found = [pq.read_table(path) for path in made.files]
+    for user, day, scored in zip(("a/b", None), (1, 2), reversed(found), strict=True):
+        given = table.set_column(1, "user_id", pa.array([user] * 9, pa.string()))
+        place = given.column_names.index("cate_id")
+        given = given.set_column(place, "cate_id", pa.array([7] * 9))
+        assert scored["score"].to_pylist() == predictor.score(given).tolist()
+        assert scored["user_id"].to_pylist() == [user] * 9
+        assert scored["day"].to_pylist() == [date(2026, 1, day)] * 9
+
+
+def test_a_column_of_the_table_goes_before_that_of_the_path(
     model: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "user_id=u1" / "day=2026-01-01"
-    path = write_as(make_table(9).drop(["user_id"]), folder / "a.parquet")
-    fix = "user_id: in the path alone. Write the values into the files."
+    path = write_as(make_table(9), tmp_path / "user_id=other" / "a.parquet")
+    made = score_files(Predictor(model), path, tmp_path / "out", keep=["user_id"])
+    [found] = made.files
+    assert pq.read_table(found)["user_id"].equals(make_table(9)["user_id"])
+
+
+def test_a_value_of_the_path_must_fit_its_column(model: Path, tmp_path: Path) -> None:
+    table = make_table(9).drop(["cate_id"])
+    path = write_as(table, tmp_path / "cate_id=x" / "a.parquet")
     with pytest.raises(InputError) as caught:
-        score_files(Predictor(model), tmp_path, tmp_path.parent / "out1")
-    assert caught.value.rule == "the columns user_id"
-    assert (caught.value.column, caught.value.fix) == (str(path), fix)
-    whole = write_as(make_table(9), folder / "a.parquet")
-    for keep in ("day", "day:date"):
-        with pytest.raises(InputError) as caught:
-            score_files(Predictor(model), whole, tmp_path.parent / "out2", keep=[keep])
-        assert caught.value.fix == fix.replace("user_id", "day")
-    with pytest.raises(InputError) as caught:
-        open_parquet(whole, ["day", "other"])
-    assert caught.value.fix == fix.replace("user_id", "day")
+        score_files(Predictor(model), path, tmp_path / "out")
+    assert str(caught.value) == (
+        f"expected a path whose `cate_id` can be read as int64, got 'x' - at `{path}`"
+    )
 
 
 # ------------------------------------------------------------------------------ tables
@@ -432,9 +460,11 @@ def test_live_files_of_a_delta_table_are_read(
     }
     wanted = Predictor(model).score(table)
     assert [got[k] for k in left] == [wanted[k] for k in left]
-    with pytest.raises(InputError) as caught:
-        score_files(Predictor(model), path, tmp_path / "no", keep=["day"])
-    assert caught.value.fix.startswith("day: in the path alone.")
+    made = score_files(Predictor(model), path, tmp_path / "days", keep=["row", "day"])
+    days = {
+        r["row"]: r["day"] for f in made.files for r in pq.read_table(f).to_pylist()
+    }
+    assert [days[k] for k in left] == [table["day"][k].as_py() for k in left]
 
 
 def test_links_into_a_delta_table_lead_to_live_files_alone(

@@ -346,7 +346,8 @@ def without_label() -> ClickModel:
             "ids",
             {},
             "expected a column of strings, got int64 - at `goods_id` of the validation"
-            " rows",
+            ' rows. Say dtype = "int64" in the spec, or cast the column to strings: the'
+            " ids differ.",
         ),
     ],
 )

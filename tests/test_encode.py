@@ -521,12 +521,16 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {},
         {"goods_id": np.arange(2)},
-        "expected a column of strings, got int64 - at `goods_id`",
+        "expected a column of strings, got int64 - at `goods_id`."
+        ' Say dtype = "int64" in the spec, or cast the column to strings: the ids'
+        " differ.",
     ),
     (
         {},
         {"goods_id": np.array([True])},
-        "expected a column of strings, got bool - at `goods_id`",
+        "expected a column of strings, got bool - at `goods_id`."
+        ' Say dtype = "int64" in the spec, or cast the column to strings: the ids'
+        " differ.",
     ),
     (
         {},
@@ -612,7 +616,9 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {"candidate": [IDENTITY]},
         {"cate_id": ["1"]},
-        "expected a column of integers, got string - at `cate_id`",
+        "expected a column of integers, got string - at `cate_id`."
+        ' Cast the column to integers, or say dtype = "string" in the spec, with a hash'
+        " or a vocabulary: the ids differ.",
     ),
     (
         {"behavior": [HISTORY]},
@@ -623,12 +629,14 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
         {"behavior": [HISTORY]},
         {"goods_id": ["a"], "x": ["a"], "y": [["a"]]},
         "expected a column of lists of strings, got string - at `x`."
-        " Split the text into lists of its elements first.",
+        ' Say in the spec how its text is split: separator = "|" in [[behavior]] h.',
     ),
     (
         {"behavior": [HISTORY]},
         {"goods_id": ["a"], "x": [[1]], "y": [["a"]]},
-        "expected a column of lists of strings, got lists of int64 - at `x`",
+        "expected a column of lists of strings, got lists of int64 - at `x`."
+        ' Say dtype = "int64" in the spec, or cast the column to strings: the ids'
+        " differ.",
     ),
     (
         {"behavior": [HISTORY]},

@@ -141,6 +141,7 @@ READERS = {
     "device.py",
     "fuxictr_config.py",
     "ledger.py",
+    "list_texts.py",
     "local_path.py",
     "modules.py",
     "prune.py",

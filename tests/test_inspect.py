@@ -1167,7 +1167,9 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
         ),
         (
             "{0}/empty --spec {0}/spec.json",
-            "expected a folder with *.parquet, *.pq, *.parq, got none - at `{0}/empty`",
+            "expected a folder with *.parquet, *.pq, *.parq, *.arrow, *.arrows,"
+            " *.feather, *.ipc, *.csv, *.tsv, *.jsonl, *.ndjson, *.json, got none - at"
+            " `{0}/empty`",
         ),
         (
             "{0}/data.parquet --spec {0}/none.toml",
@@ -1192,7 +1194,9 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
         ),
         (
             "{0}/data.parquet {0}/typed.parquet --spec {0}/spec.json",
-            "expected a column of strings, got int64 - at `goods` of {0}/typed.parquet",
+            "expected a column of strings, got int64 - at `goods` of {0}/typed.parquet."
+            ' Say dtype = "int64" in the spec, or cast the column to strings: the ids'
+            " differ.",
         ),
         (
             "{0}/data.parquet {0}/ragged.parquet --spec {0}/spec.json",

@@ -293,8 +293,10 @@ FAULTS = {
         "behavior", 0, "pad_inside", "dropped"
     ),
     "expected one of the keys name, shares, dtype, encoder, dim, padding_row, columns,"
-    " column, side, pooling, empty, pad_value, pad_inside, length_column, max_len,"
-    " padding, got 'color' - at `multi_hot[0]`": _set("multi_hot", 0, "color", 1),
+    " column, side, pooling, empty, separator, format, pad_value, pad_inside,"
+    " length_column, max_len, padding, got 'color' - at `multi_hot[0]`": _set(
+        "multi_hot", 0, "color", 1
+    ),
     "expected one of user, candidate, got 'item' - at `dense[0].side`": _set(
         "dense", 0, "side", "item"
     ),

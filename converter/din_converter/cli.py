@@ -20,6 +20,7 @@ from din_infer.cli import (
     path,
     positive,
     read_paths,
+    text_options,
 )
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
@@ -41,8 +42,10 @@ TRAIN_EXAMPLES = """\
 examples:
   din-train train.parquet --spec features.toml --valid valid.parquet --out model.pt
   din-train logs/ --spec features.toml --valid-fraction 0.1 --out model.pt
-      every Parquet file of a folder; holds out the newest tenth of the rows, by the
+      every data file of a folder; holds out the newest tenth of the rows, by the
       spec's `time` column
+  din-train events.csv.gz --spec features.toml --out model.pt
+      text is read once, and copied into the run folder, to be read in random order
   din-train logs/ --spec features.toml --out model.pt --mba 0.3 --epochs 20
       with mini-batch aware regularization
   din-train logs/ --spec features.toml --out model.pt --resume
@@ -101,7 +104,7 @@ def train_main(argv: Sequence[str] | None = None) -> int:
     """Run din-train; returns the exit status."""
     parser = command_parser(
         "din-train",
-        "Train a Deep Interest Network from Parquet files and a feature spec.",
+        "Train a Deep Interest Network from labeled rows and a feature spec.",
         TRAIN_EXAMPLES,
     )
     add_options(parser)
@@ -135,9 +138,12 @@ def _train(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from din_converter.checkpoint import load, save
     from din_converter.epochs import Epoch, epoch_header, epoch_line
+    from din_converter.row_copies import RowCopies
     from din_converter.rows import Rows
     from din_converter.run import RunFolder
     from din_converter.train import train
+    from din_infer.jobs.sources import find_tables
+    from din_infer.jobs.text_options import TextOptions
     from din_infer.spec import Calibration
 
     out: Path = arguments.out
@@ -157,10 +163,17 @@ def _train(arguments: argparse.Namespace) -> int:
         raise InputError(rule, arguments.run, "--run")
     spec = _override(FeatureSpec.load(arguments.spec), arguments)
     note = notes_of("din-train")
-    rows = Rows.open(arguments.data, spec, on_note=note)
+    text = text_options(arguments)
+    # an option may be for the rows, or for those of --valid
+    parts = (arguments.data, arguments.valid or [])
+    tables = [t for part in parts for t in find_tables(part, arguments.format)]
+    text.check_formats([table.format for table in tables])
+    copies = RowCopies(arguments.run / "rows", note, progress=not arguments.quiet)
+    written = {"text": text, "format": arguments.format, "copies": copies}
+    rows = Rows.open(arguments.data, spec, **written, on_note=note)
     valid = None
     if arguments.valid:
-        valid = Rows.open(arguments.valid, spec, on_note=note)
+        valid = Rows.open(arguments.valid, spec, **written, on_note=note)
     given = vars(arguments) | {"progress": not arguments.quiet}
     given["add_scales"] = not arguments.no_scale
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
@@ -168,10 +181,12 @@ def _train(arguments: argparse.Namespace) -> int:
         "data": rows.fingerprint(),
         "valid": valid.fingerprint() if valid else None,
         "warm_start": str(arguments.warm_start) if arguments.warm_start else None,
+        "text": None if text == TextOptions() else text.describe(),
     }
     config = {**asdict(settings), "spec": spec.to_json(), **sources}
     run = RunFolder(arguments.run, config, on_note=note)
     if arguments.resume and out.exists() and run.is_finished():
+        copies.remove()
         print(f"this run has finished already: {out} is its model")
         return 0
     start = None
@@ -206,6 +221,7 @@ def _train(arguments: argparse.Namespace) -> int:
     save(trained.model, out)
     write_config(arguments, run.path / "config.toml")
     run.finish(trained)
+    copies.remove()
     print(_summary(trained, arguments, time.perf_counter() - started))
     return 0
 
@@ -282,7 +298,7 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     )
     add(
         "--valid",
-        metavar="FILE.parquet",
+        metavar="FILE",
         type=path,
         help="labeled rows on which to measure the AUC before and after rounding to"
         " fp16; without them, on generated rows and labels",

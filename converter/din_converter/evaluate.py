@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,9 @@ from din_converter.model import ClickModel
 from din_converter.rows import Rows
 from din_converter.unify import join, widen
 from din_infer import metrics
-from din_infer.jobs.data_files import one_file
 from din_infer.jobs.pipeline import ahead
-from din_infer.jobs.readers import ParquetReader
-from din_infer.jobs.sources import Source, found_in, open_parquet
+from din_infer.jobs.readers import find_columns, open_reader
+from din_infer.jobs.sources import find_table
 from din_infer.spec import Calibration, FeatureSpec
 
 __all__ = [
@@ -38,21 +37,19 @@ EVALUATION_ROWS = 4096
 
 
 def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
-    """Read the columns that training needs from a Parquet file, as `widen` has them.
+    """Read the columns that training needs from a file, as `widen` has them.
 
     Raises
     ------
     InputError
-        If the file is not Parquet, or lacks a column.
+        If the file cannot be read, or lacks a column.
     """
-    roles = (spec.label, spec.group, spec.time, spec.weight)
-    wanted = list(dict.fromkeys([*spec.columns, *(r for r in roles if r)]))
-    path = one_file(path)
-    with open_parquet(path, wanted, spec.optional_columns) as file:
-        names = found_in(file, wanted, spec.optional_columns)
-        parts = [widen(file.schema_arrow.empty_table().select(names))]
-    with closing(ParquetReader(Source(path, "parquet", PurePath(path.name)))) as reader:
-        parts += map(widen, reader.batches(names, EVALUATION_ROWS))
+    roles = [r for r in (spec.label, spec.group, spec.time, spec.weight) if r]
+    with closing(open_reader(find_table(path), spec, also=roles)) as reader:
+        wanted = [*spec.columns, *roles]
+        names = find_columns(reader, wanted, spec.optional_columns)
+        parts = [widen(reader.schema.empty_table().select(names))]
+        parts += map(widen, reader.prepared(names, EVALUATION_ROWS))
     return join([(str(path), part) for part in parts], {}).combine_chunks()
 
 

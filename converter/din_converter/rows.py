@@ -1,8 +1,10 @@
 """Labeled rows as training reads them: in pieces, in any order, never all at once.
 
-A piece is a row group of a Parquet file, or a part of a table. An epoch reads the
-pieces in random order, by the batch, gathers a window, and cuts batches from the
-shuffled window; so memory holds a few windows, however long data and row groups are.
+A piece is a row group of a Parquet file, some batches of an Arrow file, or a part of a
+table. Other files can only be read from their start, so they are copied once, into such
+a file: `row_copies`. An epoch reads the pieces in random order, by the batch, gathers
+a window, and cuts batches from the shuffled window; so memory holds a few windows,
+however long data and row groups are.
 Above 400 lines: one class of rows, and what it reads of labels, weights and times.
 """
 
@@ -10,21 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from din_converter.fingerprint import fingerprint
+from din_converter.row_copies import RowCopies
 from din_converter.unify import join, widen
 from din_infer import columns
 from din_infer.encode import Counts
 from din_infer.errors import InputError, ModelError
-from din_infer.jobs.data_files import Note, expand, ignore
-from din_infer.jobs.readers import ParquetReader
-from din_infer.jobs.sources import Source, in_file, open_parquet
+from din_infer.jobs.data_files import Note, ignore
+from din_infer.jobs.reader import Reader
+from din_infer.jobs.readers import ParquetReader, find_columns, open_reader
+from din_infer.jobs.roles import is_text, numbers_of, times_of
+from din_infer.jobs.sources import Source, find_tables, in_file
+from din_infer.jobs.text_options import TextOptions
 from din_infer.spec import FeatureSpec
 
 __all__ = ["Batch", "Piece", "Rows", "read_labels", "split_by_time"]
@@ -72,7 +77,7 @@ class Batch:
 
 
 class Rows:
-    """Labeled rows of Parquet files or of a table.
+    """Labeled rows of files or of a table.
 
     Parameters
     ----------
@@ -119,42 +124,59 @@ class Rows:
         paths: Iterable[str | Path],
         spec: FeatureSpec,
         *,
+        text: TextOptions | None = None,
+        format: str | None = None,
+        copies: RowCopies | None = None,
         on_note: Note = ignore,
     ) -> "Rows":
-        """Take the rows of Parquet files, or folders of them; only footers are read.
+        """Take the rows of files, or folders of them.
+
+        Of Parquet and files of Arrow IPC, only footers are read; others are copied.
 
         Parameters
         ----------
         paths : iterable of path
-            As `expand` takes them, and `on_note`.
+            As `find_tables` takes them, with `format` and `on_note`.
         spec : FeatureSpec
+        text : TextOptions, optional
+            How CSV and JSON lines are written; other formats have no use for it.
+        format : str, optional
+        copies : RowCopies, optional
+            Where copies are made; by default in a temporary folder.
         on_note : callable
 
         Raises
         ------
         InputError
-            If a file is not Parquet, or lacks a column; or if only some files have an
+            If a file cannot be read, or lacks a column; or if only some files have an
             optional one.
         """
+        text = text or TextOptions()
+        copies = copies or RowCopies()
         wanted = list(dict.fromkeys([*spec.columns, *_roles(spec)]))
         pieces = []
         first: tuple[str, list[str]] | None = None
-        for path in expand(list(paths), on_note=on_note):
-            with open_parquet(path, wanted, spec.optional_columns) as file:
-                metadata = file.metadata
-                names = file.schema_arrow.names
-            found = [n for n in spec.optional_columns if n in names]
-            first = first or (str(path), found)
-            if found != first[1]:  # files are read together
-                rule = f"the same optional columns as {first[0]} has"
-                raise InputError(rule, ", ".join(found) or "none", str(path))
-            start = 0
-            for group in range(metadata.num_row_groups):
-                rows = metadata.row_group(group).num_rows
-                load = partial(_load_group, path, metadata, group)
-                if rows:
-                    pieces.append(Piece(str(path), start, rows, rows, load))
-                start += rows
+        roles = _roles(spec)
+        for source in find_tables(list(paths), format, on_note=on_note):
+            with closing(open_reader(source, spec, text, also=roles)) as reader:
+                names = find_columns(reader, wanted, spec.optional_columns)
+                found = [n for n in spec.optional_columns if n in names]
+                first = first or (str(source), found)
+                if found != first[1]:  # files are read together
+                    rule = f"the same optional columns as {first[0]} has"
+                    raise InputError(rule, ", ".join(found) or "none", str(source))
+                sizes = reader.group_rows()
+                opened: Callable[[], Reader]
+                opened = partial(open_reader, source, spec, text, also=roles)
+                if isinstance(reader, ParquetReader):
+                    metadata = reader.metadata
+                    opened = partial(opened, metadata=metadata)
+                if sizes is None:
+                    copy = copies.copy(source, reader, names, spec, text)
+                    opened = partial(copies.open, source, copy)
+                    with closing(opened()) as copied:
+                        sizes = copied.group_rows() or []
+            pieces += _pieces(source, opened, sizes)
         return cls(spec, pieces)
 
     @property
@@ -313,11 +335,24 @@ class Rows:
         Raises
         ------
         InputError
-            If a time is missing, infinite, or not a number, date or timestamp.
+            If a time is missing, infinite, or not a number, date or timestamp; or if
+            some are numbers and others are not.
         """
         name = self.spec.time or ""
+        forms: set[bool] = set()
         for piece in self.pieces:
-            parts = [_read_times(part, name) for part in piece.load([name])]
+            parts = []
+            row = piece.start
+            for part in piece.load([name]):
+                try:
+                    forms |= _time_form(part, name)
+                    parts.append(_read_times(part, name))
+                    if len(forms) > 1:
+                        rule = "times that are all numbers, or all dates or timestamps"
+                        raise InputError(rule, "both", name, row=0)
+                except InputError as error:
+                    raise in_file(error, row, piece.source) from None
+                row += part.num_rows
             time = np.concatenate(parts)
             wrong = ~np.isfinite(time)
             if wrong.any():
@@ -338,13 +373,27 @@ class Rows:
             table = widen(part)
             if piece.kept < piece.num_rows:
                 table = _filter(table, self._inside(part))
-            name = self.spec.time or ""
-            if name in table.column_names and pa.types.is_temporal(table[name].type):
-                # one file may have another unit than the next
-                times = pa.array(_read_times(table, name))
-                place = table.column_names.index(name)
-                table = table.set_column(place, name, times)
-            yield table
+            yield self._with_numbers(table)
+
+    def _with_numbers(self, table: pa.Table) -> pa.Table:
+        """Make times, and labels and weights in text, the numbers that they stand for.
+
+        One file may have another unit, or another form, than the next.
+        """
+        spec = self.spec
+        for name in dict.fromkeys(_roles(spec)):
+            place = table.schema.get_field_index(name)
+            if place < 0 or name in {c.name for c in spec.reads}:
+                continue
+            kind = table.schema.field(place).type
+            if name == spec.time and (pa.types.is_temporal(kind) or is_text(kind)):
+                numbers = pa.array(_read_times(table, name))
+            elif name in (spec.label, spec.weight) and is_text(kind):
+                numbers = numbers_of(table, name)[name]
+            else:
+                continue
+            table = table.set_column(place, name, numbers)
+        return table
 
     def _inside(self, table: pa.Table) -> NDArray[np.bool_]:
         inside = np.ones(table.num_rows, np.bool_)
@@ -401,7 +450,7 @@ def split_by_time(rows: Rows, fraction: float) -> tuple[Rows, Rows]:
 def read_labels(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32]:
     """Read the label column as float32 of 0 and 1; anything else is an InputError."""
     name = spec.label or ""
-    labels = columns.floats(table, name)
+    labels = columns.floats(numbers_of(table, name, "a label 0 or 1"), name)
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -412,7 +461,8 @@ def read_labels(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32]:
 def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | None:
     if spec.weight is None:
         return None
-    weights = columns.floats(table, spec.weight)
+    rule = "a finite weight of at least 0"
+    weights = columns.floats(numbers_of(table, spec.weight, rule), spec.weight)
     wrong = ~((weights >= 0) & np.isfinite(weights))
     rule, fix = "a finite weight of at least 0", ""
     if not wrong.any():
@@ -429,7 +479,7 @@ def _read_times(table: pa.Table, name: str) -> NDArray[np.float64]:
     """Read a time column as numbers: as they are; of dates and timestamps, seconds."""
     if name not in table.column_names:
         return columns.floats(table, name)
-    column = table[name]
+    column = times_of(table, name)
     kind = column.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         # One unit, since one file may have another than the next.
@@ -444,6 +494,14 @@ def _read_times(table: pa.Table, name: str) -> NDArray[np.float64]:
     return columns.floats(pa.table({name: column}), name)
 
 
+def _time_form(table: pa.Table, name: str) -> set[bool]:
+    """Tell whether times are dates or timestamps; nothing of those that are null."""
+    if name not in table.column_names or table[name].null_count == table.num_rows:
+        return set()
+    kind = times_of(table, name).type
+    return {pa.types.is_timestamp(kind) or pa.types.is_date(kind)}
+
+
 def _roles(spec: FeatureSpec) -> list[str]:
     """Columns that training reads beside the features."""
     if spec.label is None:
@@ -455,11 +513,30 @@ def _filter(table: pa.Table, inside: NDArray[np.bool_]) -> pa.Table:
     return table if inside.all() else table.filter(pa.array(inside))
 
 
-def _load_group(
-    path: Path, metadata: pq.FileMetaData, group: int, names: Sequence[str]
+def _pieces(
+    source: Source, opened: Callable[[], Reader], sizes: Sequence[int]
+) -> list[Piece]:
+    """Cut a table into pieces: a row group each, or several small batches of Arrow."""
+    pieces = []
+    groups: list[int] = []
+    start = rows = 0
+    for group, size in enumerate(sizes):
+        groups.append(group)
+        rows += size
+        last = group + 1 == len(sizes)
+        if source.format == "parquet" or last or rows + sizes[group + 1] > PIECE_ROWS:
+            if rows:
+                load = partial(_load_groups, opened, tuple(groups))
+                pieces.append(Piece(str(source), start, rows, rows, load))
+            start += rows
+            groups, rows = [], 0
+    return pieces
+
+
+def _load_groups(
+    opened: Callable[[], Reader], groups: Sequence[int], names: Sequence[str]
 ) -> Iterator[pa.Table]:
-    source = Source(path, "parquet", PurePath(path.name))
-    with closing(ParquetReader(source, metadata)) as reader:
+    with closing(opened()) as reader:
         found = [n for n in names if n in reader.schema.names]
-        for batch in reader.batches(found, PIECE_ROWS, [group]):
+        for batch in reader.prepared(found, PIECE_ROWS, groups):
             yield pa.Table.from_batches([batch])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from din_converter.settings import CHOICES, Settings
-from din_infer.cli import path, positive
+from din_infer.cli import add_text_options, path, positive
 from din_infer.errors import InputError
 from din_infer.local_path import local_path
 from din_infer.spec import ACTIVATIONS
@@ -47,7 +47,9 @@ _seed = _number(int, lambda v: 0 <= v < 2**63, "in [0, 2**63)")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add everything that din-train takes; defaults are those of `Settings`."""
     add = parser.add_argument
-    add("data", metavar="DATA", nargs="*", type=path, help="Parquet files, or folders")
+    what = "Parquet, Arrow IPC, CSV or JSON lines: files, folders of them, quoted"
+    what += " patterns"
+    add("data", metavar="DATA", nargs="*", type=path, help=what)
     add("--config", metavar="FILE.toml", type=path, help="options, by their long names")
     add("--spec", type=path, help="feature spec, .toml or .json (required)")
     add("--out", type=path, help="the model to write, e.g. model.pt (required)")
@@ -71,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(name, default=default, help=what, **options)  # type: ignore[arg-type]
 
     group = parser.add_argument_group("rows")
-    what = "validation rows: Parquet files, or folders"
+    what = "validation rows: files, or folders"
     group.add_argument("--valid", metavar="FILE", nargs="+", type=path, help=what)
     what = "without --valid: hold out the newest part F of the rows, by the spec's"
     what += " `time` column; 0 trains without validation"
@@ -84,6 +86,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     what += " from unit range get a standard scale"
     group.add_argument("--no-scale", action="store_true", help=what)
+
+    add_text_options(parser)
 
     group = parser.add_argument_group("model, overriding the spec")
     group.add_argument("--model", choices=("din", "base"), help="type of the model")
@@ -151,8 +155,12 @@ def read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
             if not isinstance(value, bool):
                 raise InputError("true or false", repr(value), place)
             words += [action.option_strings[0]] * value
-        else:
+        elif isinstance(action, argparse._AppendAction):
+            words += [f"{action.option_strings[0]}={text}" for text in texts]
+        elif isinstance(value, list):
             words += [action.option_strings[0], *texts]
+        else:  # a text may begin with a hyphen
+            words.append(f"{action.option_strings[0]}={texts[0]}")
     return [*data, *words]
 
 

@@ -20,6 +20,7 @@ from din_infer.explain.html import fragment, page
 from din_infer.explain.raw_values import read
 from din_infer.explain.text import table
 from din_infer.formatting import label
+from din_infer.list_texts import Texts, read_list, split_columns, texts_of
 from din_infer.spec import Behavior, FeatureSpec
 
 if TYPE_CHECKING:
@@ -195,10 +196,12 @@ def explained(
     encoder = spec.encoder
     optional = encoder.optional_user_columns
     batch = open_batch(users, encoder.user_columns, optional=optional)
-    raw = {name: read(users, name) for name in batch.columns}
+    texts = texts_of(spec.reads)
+    split_columns(batch, texts)
+    raw = {name: _values(users, name, texts) for name in batch.columns}
     optional = encoder.optional_candidate_columns
     opened = open_batch(items, encoder.candidate_columns, optional=optional)
-    candidates = {name: read(items, name) for name in opened.columns}
+    candidates = {name: _values(items, name, texts) for name in opened.columns}
     kept = [_kept(s, batch, raw) for s in spec.behavior]
     of_sequences = {c for s in spec.behavior for f in s.own_fields for c in f.columns}
     facts = [name for name in raw if name not in of_sequences]
@@ -224,6 +227,14 @@ def explained(
         )
         rows.append(row)
     return Explanation(tuple(rows), model_id)
+
+
+def _values(batch: object, name: str, texts: Texts) -> list[Any]:
+    """Read a column's values; lists, where the spec says how they are written."""
+    values = read(batch, name)
+    if name in texts:
+        return [read_list(value, *texts[name]) for value in values]
+    return values
 
 
 def _equal_requests(raw: dict[str, list[Any]], owners: list[int]) -> list[int]:

@@ -1,9 +1,9 @@
-"""Explain rows of a Parquet file: only the row groups that hold them are read."""
+"""Explain rows of a file; of Parquet and Arrow, only groups that hold them are read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 from din_infer.errors import InputError, check_suffix
 from din_infer.explain import Explanation
 from din_infer.jobs import BATCH_ROWS
-from din_infer.jobs.data_files import one_file
-from din_infer.jobs.readers import ParquetReader
-from din_infer.jobs.sources import Source, found_in, open_parquet
+from din_infer.jobs.reader import Reader
+from din_infer.jobs.readers import find_columns, open_reader
+from din_infer.jobs.sources import find_table
+from din_infer.jobs.text_options import TextOptions
 from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
+from din_infer.spec import FeatureSpec
 from din_infer.whole_file import WholeFile, writing
 
 __all__ = ["SUFFIXES", "explain_file", "find_rows", "write"]
@@ -25,17 +27,29 @@ SUFFIXES = (".html", ".png", ".svg")
 
 
 def find_rows(
-    source: str | Path, where: Sequence[tuple[str, str]], limit: int
+    source: str | Path,
+    where: Sequence[tuple[str, str]],
+    limit: int,
+    spec: FeatureSpec | None = None,
+    *,
+    text: TextOptions | None = None,
+    format: str | None = None,
 ) -> list[int]:
     """Find the first `limit` rows in which columns have values.
 
     Parameters
     ----------
     source : path
-        A Parquet file.
+        A file of any format that `din-score` reads.
     where : sequence of (column, value)
         All must hold; a value is text, read as its column's type.
     limit : int
+    spec : FeatureSpec, optional
+        Says what the text of CSV and JSON lines means, which need it.
+    text : TextOptions, optional
+        Say how it is written.
+    format : str, optional
+        As of `find_sources`.
 
     Returns
     -------
@@ -47,32 +61,23 @@ def find_rows(
     InputError
         If the file, a column or a value cannot be read, or no row is so.
     """
-    source = one_file(source)
+    table = find_table(source, format, text)
     columns = [name for name, _ in where]
     found: list[int] = []
-    open_parquet(source, columns).close()
     start = 0
-    for batch in _batches(source, list(dict.fromkeys(columns))):
-        holds = np.ones(batch.num_rows, dtype=bool)
-        for name, value in where:
-            holds &= _equals(batch[name], name, value)
-        found += (start + np.flatnonzero(holds)).tolist()
-        start += batch.num_rows
-        if len(found) >= limit:
-            break
+    with closing(open_reader(table, spec, text, also=columns)) as reader:
+        for batch in reader.prepared(find_columns(reader, columns), BATCH_ROWS):
+            holds = np.ones(batch.num_rows, dtype=bool)
+            for name, value in where:
+                holds &= _equals(batch[name], name, value)
+            found += (start + np.flatnonzero(holds)).tolist()
+            start += batch.num_rows
+            if len(found) >= limit:
+                break
     if not found:
         rule = "a row where " + " and ".join(f"{name}={value}" for name, value in where)
-        raise InputError(rule, "none", str(source))
+        raise InputError(rule, "none", str(table))
     return found[:limit]
-
-
-def _batches(
-    source: Path, columns: list[str], groups: Sequence[int] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Read batches of bounded size, of some row groups alone if given."""
-    file = Source(source, "parquet", PurePath(source.name))
-    with closing(ParquetReader(file)) as reader:
-        yield from reader.batches(columns, BATCH_ROWS, groups)
 
 
 def _equals(column: pa.Array, name: str, value: str) -> np.ndarray:
@@ -91,18 +96,27 @@ def _equals(column: pa.Array, name: str, value: str) -> np.ndarray:
 
 
 def explain_file(
-    predictor: Predictor, source: str | Path, rows: Sequence[int]
+    predictor: Predictor,
+    source: str | Path,
+    rows: Sequence[int],
+    *,
+    text: TextOptions | None = None,
+    format: str | None = None,
 ) -> Explanation:
-    """Explain rows of a Parquet file, numbered as they stand there.
+    """Explain rows of a file, numbered as they stand there.
 
     Parameters
     ----------
     predictor : Predictor
         Of a model converted with ``--explain``.
     source : path
-        A Parquet file.
+        A file of any format that `din-score` reads.
     rows : sequence of int
         Row numbers from 0.
+    text : TextOptions, optional
+        How text is written.
+    format : str, optional
+        As of `find_sources`.
 
     Returns
     -------
@@ -116,44 +130,62 @@ def explain_file(
     InputError
         If the file cannot be read, has no such row, or a row does not fit the spec.
     """
-    source = one_file(source)
+    table = find_table(source, format, text)
     spec = predictor.spec
-    with open_parquet(source, spec.columns, spec.optional_columns) as file:
-        columns = found_in(file, spec.columns, spec.optional_columns)
-        num_rows = file.metadata.num_rows
-        for row in rows:
-            if not 0 <= row < num_rows:
-                raise InputError(f"a row in [0, {num_rows}) of {source}", row, "--row")
-        # of the file's order, as its batches are
-        schema = pa.schema([f for f in file.schema_arrow if f.name in columns])
-        metadata = file.metadata
-        sizes = [metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
-    found = dict(_rows(source, columns, sizes, set(rows)))
-    table = pa.Table.from_batches([found[row] for row in rows], schema)
+    with closing(open_reader(table, spec, text)) as reader:
+        columns = find_columns(reader, spec.columns, spec.optional_columns)
+        found, num_rows = _rows(reader, columns, rows)
+    for row in rows:
+        if not 0 <= row < num_rows:
+            raise InputError(f"a row in [0, {num_rows}) of {table}", row, "--row")
+    some = pa.Table.from_batches([found[row] for row in rows])
     try:
-        explanation = predictor.explain(table)
+        explanation = predictor.explain(some)
     except InputError as error:
         at = None if error.row is None else rows[error.row]
-        raise error.at(row=at, source=str(source)) from None
+        raise error.at(row=at, source=str(table)) from None
     pairs = zip(explanation, rows, strict=True)
     numbered = tuple(replace(row, number=number) for row, number in pairs)
     return Explanation(numbered, explanation.model_id)
 
 
 def _rows(
-    source: Path, columns: list[str], sizes: Sequence[int], rows: set[int]
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Read rows, each as a batch: of the row groups alone that hold some."""
+    reader: Reader, columns: list[str], rows: Sequence[int]
+) -> tuple[dict[int, pa.RecordBatch], int]:
+    """Read rows, each as a batch, of the groups alone that hold some.
+
+    Returns them, and how many rows there are: of a table without groups that is known
+    only where a row is behind its end.
+    """
+    found: dict[int, pa.RecordBatch] = {}
+    sizes = reader.group_rows()
     start = 0
-    for group, size in enumerate(sizes):
-        mine = {row for row in rows if start <= row < start + size}
-        at = start
-        for batch in _batches(source, columns, [group]) if mine else ():
-            stop = at + batch.num_rows
-            for row in [row for row in mine if at <= row < stop]:
-                yield row, batch.slice(row - at, 1)
-            at = stop
+    for group, size in enumerate(sizes or ()):
+        if any(start <= row < start + size for row in rows):
+            found |= _of_batches(reader, columns, rows, start, [group])[0]
         start += size
+    if sizes is not None:
+        return found, start
+    return _of_batches(reader, columns, rows, 0, None)
+
+
+def _of_batches(
+    reader: Reader,
+    columns: list[str],
+    rows: Sequence[int],
+    start: int,
+    groups: list[int] | None,
+) -> tuple[dict[int, pa.RecordBatch], int]:
+    """Read rows of batches of which the first begins with row `start`."""
+    found: dict[int, pa.RecordBatch] = {}
+    for batch in reader.prepared(columns, BATCH_ROWS, groups, start):
+        stop = start + batch.num_rows
+        mine = {row for row in rows if start <= row < stop}
+        found |= {row: batch.slice(row - start, 1) for row in mine}
+        start = stop
+        if groups is None and max(rows, default=-1) < stop:
+            break
+    return found, start
 
 
 def write(explanation: Explanation, out: str | Path) -> None:

@@ -100,6 +100,10 @@ class Form:
         return bool(self.lists)
 
 
+def _is_structs(kind: pa.DataType) -> bool:
+    return _is_list(kind) and pa.types.is_struct(kind.value_type)
+
+
 def _depth(kind: pa.DataType) -> int:
     """Count the lists that are around the values of a type."""
     depth = 0
@@ -130,7 +134,13 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
     twice = [n for n in dict.fromkeys(c.name for c in spec.reads) if names.count(n) > 1]
     if twice:
         raise InputError("each column once", ", ".join(twice), "schema")
-    own = {n: _depth(schema.field(n).type) > d for n, d in depths.items() if n in names}
+    found = {n: _depth(schema.field(n).type) for n in depths if n in names}
+    texts = {c.name for c in reads if c.text is not None}
+    own = {n: depth > depths[n] for n, depth in found.items() if n not in texts}
+    is_deeper = any(own.values()) or any(map(_is_structs, schema.types))
+    # text is lists of its own: where the others are lists of candidates, so are these
+    for name in (n for n in found if n in texts):
+        own[name] = found[name] > 1 or (found[name] == 1 and is_deeper)
     plain = [name for name, is_deeper in own.items() if not is_deeper]
     lists: dict[str, tuple[str, str | None]] = {n: (n, None) for n in own if own[n]}
     for structs in schema:
@@ -155,8 +165,8 @@ def find_form(spec: FeatureSpec, schema: pa.Schema) -> Form:
     if missing:
         rule = "the columns " + ", ".join(missing)
         raise InputError(rule, "only " + ", ".join(names), "schema")
-    found = [n for n in (*wanted, *optional) if n in names or n in lists]
-    columns = tuple(dict.fromkeys(lists[n][0] if n in lists else n for n in found))
+    read = [n for n in (*wanted, *optional) if n in names or n in lists]
+    columns = tuple(dict.fromkeys(lists[n][0] if n in lists else n for n in read))
     twice = [n for n in columns if names.count(n) > 1]
     if twice:
         raise InputError("each column once", ", ".join(twice), "schema")

@@ -19,6 +19,8 @@ class Reader:
 
     Attributes
     ----------
+    name : str
+        What errors call the table.
     schema : pyarrow.Schema
         Of the table, once `prepare` has made it of a batch.
     num_rows : int or None
@@ -27,14 +29,21 @@ class Reader:
         Where the columns to keep are, that it was opened with.
     """
 
+    name: str = ""
     schema: pa.Schema
     num_rows: int | None = None
     kept: list[Kept]
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self,
+        columns: Sequence[str],
+        rows: int,
+        groups: Sequence[int] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
         """Read batches of `rows` rows, or fewer where they are large.
 
-        Where batches are cut depends on the file, `columns` and `rows` alone.
+        Where batches are cut depends on the file, `columns`, `rows` and `groups` alone:
+        the groups of rows to read, as `group_rows` counts them; None: all.
 
         Raises
         ------
@@ -42,6 +51,32 @@ class Reader:
             If the table cannot be read to its end.
         """
         raise NotImplementedError
+
+    def group_rows(self) -> list[int] | None:
+        """Count the rows of each group that can be read without the ones before it.
+
+        None where a table can only be read from its start.
+        """
+        return None
+
+    def prepared(
+        self,
+        columns: Sequence[str],
+        rows: int,
+        groups: Sequence[int] | None = None,
+        start: int = 0,
+    ) -> Iterator[pa.RecordBatch]:
+        """Read batches as `batches` does, and prepare them.
+
+        An error of a row counts from `start`, the number of the first one.
+        """
+        for batch in self.batches(columns, rows, groups):
+            try:
+                yield self.prepare(batch)
+            except InputError as error:
+                row = None if error.row is None else error.row + start
+                raise error.at(row=row, source=self.name) from None
+            start += batch.num_rows
 
     def prepare(
         self,

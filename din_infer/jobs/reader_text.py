@@ -10,8 +10,9 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
@@ -57,7 +58,7 @@ from din_infer.jobs.text_values import (
 )
 from din_infer.spec import FeatureSpec
 
-__all__ = ["Csv", "JsonLines"]
+__all__ = ["Csv", "JsonLines", "text_types"]
 
 BLOCK_BYTES = 1 << 20
 LINE = "line"
@@ -93,6 +94,7 @@ class _Text(Reader):
 
     def __init__(self, source: Source, file: BinaryIO) -> None:
         self._source, self._raw = source, file
+        self.name = str(source)
         self._size = 0 if source.path is None else source.path.stat().st_size
         self._read_bytes = 0
         self._columns: list[str] = []
@@ -164,7 +166,12 @@ class _Text(Reader):
         _, starts = raw_bytes(head.column(0))
         return head[: min(HEAD_RECORDS, int((starts[:-1] < HEAD_BYTES).sum()))]
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self,
+        columns: Sequence[str],
+        rows: int,
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - it has none
+    ) -> Iterator[pa.RecordBatch]:
         self._columns = list(columns)
         first, self._first = self._first, []
         try:
@@ -203,15 +210,56 @@ class _Text(Reader):
         self._raw.close()
 
 
-def _text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
+def text_types(spec: FeatureSpec) -> dict[str, pa.DataType]:
     """Say as what type each column of a spec is read from text, in a table of rows."""
     types = {"string": pa.string(), "int64": pa.int64(), "float": pa.float64()}
     found = {}
     for c in sorted(spec.reads, key=lambda c: c.is_length):  # which settle the type
-        found[c.name] = pa.list_(types[c.dtype]) if c.is_list else types[c.dtype]
+        if c.text is not None:  # which the encoder splits
+            found[c.name] = pa.string()
+        else:
+            found[c.name] = pa.list_(types[c.dtype]) if c.is_list else types[c.dtype]
     return found
 
 
+def _list_types(
+    spec: FeatureSpec, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, pa.DataType]:
+    """Say which columns that may be text are lists on most of the first lines."""
+    types = {"string": pa.string(), "int64": pa.int64(), "float": pa.float64()}
+    found = {}
+    for c in (c for c in spec.reads if c.text is not None):
+        objects = (o for row in rows for key in row for o in _objects(row, key))
+        values = [each.get(c.name) for each in chain(rows, objects)]
+        lists = sum(_is_elements(value, c.dtype) for value in values)
+        if lists > sum(isinstance(value, str) for value in values):
+            found[c.name] = pa.list_(types[c.dtype])
+    return found
+
+
+def _is_elements(value: object, dtype: str) -> bool:
+    """Tell a list of elements from one of texts, which are lists of their own."""
+    if not isinstance(value, list):
+        return False
+    return dtype == "string" or not any(isinstance(each, str) for each in value)
+
+
+def _number_types(
+    names: Sequence[str], types: Container[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, pa.DataType]:
+    """Say which columns are numbers on all of the first lines that have them."""
+    found = {}
+    for name in (name for name in names if name not in types):
+        kinds = {type(row[name]) for row in rows if row.get(name) is not None}
+        if kinds and kinds <= {int, bool}:
+            found[name] = pa.int64()
+        elif kinds and kinds <= {int, bool, float, Decimal}:
+            found[name] = pa.float64()
+    return found
+
+
+AS_STRINGS = 'Ids that are text need dtype = "string" in the spec.'
+AS_INTEGERS = 'Ids that are numbers need dtype = "int64" in the spec.'
 OF_64_BITS = " of 64 bits"
 _ONE = {pa.string(): "text", pa.int64(): "an integer", pa.float64(): "a number"}
 _MANY = {pa.string(): "strings", pa.int64(): "integers", pa.float64(): "numbers"}
@@ -266,7 +314,9 @@ class Csv(_Text):
         super().__init__(source, file)
         if options.header:
             self._take_header()
-        types = _text_types(spec)
+        types = text_types(spec)
+        keys = (c for c in spec.reads if c.dtype == "int64" and c.encoder is not None)
+        self._mends = dict.fromkeys((c.name for c in keys), AS_STRINGS)
         kinds = [pa.field(n, types.get(n, pa.string())) for n in self._names]
         self.schema = pa.schema(kinds)
         self._texts = {}  # columns of text, by their names here
@@ -433,8 +483,10 @@ class Csv(_Text):
         numbers, bad = to_numbers(text, kind)
         for row in bad:
             value = text[row].as_py()
-            rule = _ONE[kind] + OF_64_BITS * (kind == pa.int64() and is_whole(value))
-            errors.setdefault(row, InputError(rule, shown(value), name, row=row))
+            is_wide = kind == pa.int64() and is_whole(value)
+            rule = _ONE[kind] + OF_64_BITS * is_wide
+            fix = "" if _is_number(value) else self._mends.get(name, "")
+            errors.setdefault(row, InputError(rule, shown(value), name, fix, row=row))
         return numbers
 
     def _split(
@@ -506,6 +558,12 @@ class Csv(_Text):
         return pa.concat_arrays([lists.cast(kind), others]).take(pa.array(places))
 
 
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        return float(text) is not None
+    return False
+
+
 def _places(chosen: pa.BooleanArray) -> list[int]:
     """List where values are true."""
     if not pc.any(chosen).as_py():
@@ -518,7 +576,9 @@ class JsonLines(_Text):
     """One object on each line; a key that a line leaves out is null.
 
     Columns that the model reads have the spec's types. Others are text: strings as
-    they are, of other values the JSON. To `explode`, lists of them stay lists.
+    they are, of other values the JSON. To `explode`, lists of them stay lists. Those
+    that are `also` read are numbers where they are so on the first lines. What a line
+    lacks may be `elsewhere`, in the file's path.
     """
 
     def __init__(
@@ -529,14 +589,18 @@ class JsonLines(_Text):
         options: TextOptions,
         keep: Sequence[str],
         explode: bool,
+        also: Sequence[str] = (),
+        elsewhere: Collection[str] = (),
     ) -> None:
+        self._elsewhere = elsewhere
         self._absent: set[str] = set()
         self._structs: list[str] = []  # keys of lists of candidates
         self._decimals: set[str] = set()
         super().__init__(source, file)
-        types = _text_types(spec)
+        types = text_types(spec)
         self._encoder = spec.encoder
         rows = self._find_objects()
+        types |= _list_types(spec, rows) | _number_types(also, types, rows)
         is_empty = self._rows_of(self._head).num_rows == 0
         rows += self._find_candidate(rows)
         fields = types.copy() if is_empty else _find_fields(rows, types)
@@ -549,7 +613,7 @@ class JsonLines(_Text):
                 *spec.encoder.optional_user_columns,
                 *spec.encoder.optional_candidate_columns,
             )
-            if name not in fields
+            if name not in fields and name not in elsewhere
         }
         self.schema = pa.schema(list(fields.items()))
         self._texts = {
@@ -564,7 +628,8 @@ class JsonLines(_Text):
                 objects = (
                     o for row in rows for s in self._structs for o in _objects(row, s)
                 )
-                if column not in fields and any(column in o for o in objects):
+                is_inside = any(column in o for o in objects)
+                if column not in fields and (is_inside or column in elsewhere):
                     self.kept.append(kept)  # no column of the table
                     continue
                 if column not in fields:
@@ -662,7 +727,8 @@ class JsonLines(_Text):
         structs = self._structs
         inside = {n for s in structs for n in _inner(fields[s])}
         wanted = (*encoder.user_columns, *encoder.candidate_columns)
-        missing = [n for n in dict.fromkeys(wanted) if n not in {*fields, *inside}]
+        there = {*fields, *inside, *self._elsewhere}
+        missing = [n for n in dict.fromkeys(wanted) if n not in there]
         own = [n for n in encoder.candidate_columns if n in fields]
         is_deeper = any(_depth(fields[n]) > _depth(types[n]) for n in own)
         for name in missing:
@@ -676,9 +742,14 @@ class JsonLines(_Text):
                 fields[name] = pa.list_(types[name]) if is_deeper else types[name]
         return set(missing)
 
-    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self,
+        columns: Sequence[str],
+        rows: int,
+        groups: Sequence[int] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
         """Read batches; at the end, refuse a file that lacks a column on every line."""
-        yield from super().batches(columns, rows)
+        yield from super().batches(columns, rows, groups)
         if self._absent:
             names = ", ".join(sorted(self._absent))
             rule = f"lines that have the keys {names}"
@@ -913,11 +984,14 @@ def _integers(array: pa.Array) -> Iterator[pa.Array]:
 def _no_value(value: object, field: pa.Field, row: int) -> InputError:
     fix = ""
     if pa.types.is_list(field.type) and isinstance(value, str):
-        fix = "Write it as a JSON array of its elements."
+        fix = "Write it as a JSON array of its elements, or say in the spec how it is"
+        fix += " split: separator = .."
     try:
         got = shown(json.dumps(value, ensure_ascii=False, default=float))
     except RecursionError:
         got = "values inside of each other too deeply"
+    if field.type == pa.string() and isinstance(value, int):
+        fix = AS_INTEGERS
     rule = _rule_of(field.type)
     if field.type in (pa.int64(), pa.list_(pa.int64())):
         some = value if isinstance(value, list) else [value]

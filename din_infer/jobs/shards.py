@@ -26,7 +26,6 @@ from din_infer.jobs.sources import (
     Source,
     content_digest,
     in_file,
-    in_path,
 )
 from din_infer.jobs.text_options import TextOptions
 from din_infer.predictor import Predictor
@@ -177,11 +176,7 @@ class Job:
             reader.close()
             if error.column != "schema":
                 raise
-            kept = [k.column for k in reader.kept]
-            columns = (*self.predictor.spec.columns, *kept)
-            missing = [n for n in columns if n not in reader.schema.names]
-            fix = error.fix or in_path(source, missing)
-            raise error.at(column=str(source), fix=fix) from None
+            raise error.at(column=str(source)) from None
         return reader, scorer
 
 

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -13,8 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from din_infer.errors import InputError
-from din_infer.jobs.data_files import FORMATS, Note, find_files, format_of, ignore
-from din_infer.local_path import local_path
+from din_infer.jobs.data_files import (
+    FORMATS,
+    Note,
+    find_files,
+    format_of,
+    ignore,
+    one_file,
+)
+from din_infer.jobs.text_options import TextOptions
 
 __all__ = [
     "STDIN",
@@ -22,10 +29,9 @@ __all__ = [
     "Source",
     "content_digest",
     "find_sources",
-    "found_in",
+    "find_table",
+    "find_tables",
     "in_file",
-    "open_parquet",
-    "reading",
     "stored_columns",
 ]
 
@@ -143,6 +149,50 @@ def find_sources(
     return found
 
 
+def find_tables(
+    inputs: Sequence[str | Path],
+    given: str | None = None,
+    text: TextOptions | None = None,
+    on_note: Note = ignore,
+) -> list[Source]:
+    """List the tables that `find_sources` would, but for stdin.
+
+    Raises
+    ------
+    InputError
+        As `find_sources`; or if one is stdin, or none has a use for an option of text.
+    """
+    if any(str(item) == STDIN for item in inputs):
+        rule = "files, since they are read more than once"
+        raise InputError(rule, "stdin", STDIN, "Write it into a file first.")
+    kinds = set(FORMATS.values()) if given is None else {given}
+    found = find_files(inputs, kinds, given=given, on_note=on_note)
+    tables = [Source(p, given or _told(p), PurePath(p.name)) for p, _ in found]
+    if text is not None:
+        text.check_formats([table.format for table in tables])
+    return tables
+
+
+def find_table(
+    path: str | Path, given: str | None = None, text: TextOptions | None = None
+) -> Source:
+    """Take one file, of the format that is given or told by its name.
+
+    Raises
+    ------
+    InputError
+        As `find_tables`; or if it is a folder, or has no use for the options of text.
+    """
+    source = Source(one_file(path), "", PurePath(Path(path).name))
+    if source.path is None or str(path) == STDIN:
+        rule = "files, since they are read more than once"
+        raise InputError(rule, "stdin", STDIN, "Write it into a file first.")
+    found = replace(source, format=given or _told(source.path))
+    if text is not None:
+        text.check_formats([found.format])
+    return found
+
+
 def _told(path: Path) -> str:
     try:
         kind = format_of(path)
@@ -224,41 +274,6 @@ def _count_stored(kind: pa.DataType) -> int:
     return sum(_count_stored(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def open_parquet(
-    path: str | Path, wanted: Iterable[str], optional: Iterable[str] = ()
-) -> pq.ParquetFile:
-    """Open a Parquet file that has the columns `wanted`, and maybe `optional` ones.
-
-    Raises
-    ------
-    InputError
-        If it is not a readable Parquet file, or lacks some: all are named.
-    """
-    file = read_footer(local_path(path, "inputs"))
-    names = file.schema_arrow.names
-    wanted = list(wanted)
-    twice = [c for c in (*wanted, *optional) if names.count(c) > 1]
-    if twice:
-        file.close()
-        raise InputError("each column once", ", ".join(twice), str(path))
-    missing = [c for c in wanted if c not in names]
-    if missing:
-        file.close()
-        rule = "the columns " + ", ".join(missing)
-        got, fix = "only " + ", ".join(names), in_path(path, missing)
-        raise InputError(rule, got, str(path), fix)
-    return file
-
-
-def in_path(source: str | Path | Source, missing: Iterable[str]) -> str:
-    """Say which missing columns are in a path alone, as ``day=2026-01-01``; else ""."""
-    keys = [part.partition("=")[0] for part in Path(str(source)).parts if "=" in part]
-    found = [name for name in missing if name in keys]
-    if not found:
-        return ""
-    return f"{', '.join(found)}: in the path alone. Write the values into the files."
-
-
 def read_footer(
     path: str | Path, metadata: pq.FileMetaData | None = None
 ) -> pq.ParquetFile:
@@ -307,24 +322,6 @@ def read_names(fields: Iterable[pa.Field]) -> None:
             read_names((kind.key_field, kind.item_field))
         elif hasattr(kind, "value_field"):
             read_names((kind.value_field,))
-
-
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turn an error of reading Parquet into an `InputError` that names the file."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        rule = "a Parquet file that can be read to its end"
-        raise InputError(rule, str(error).splitlines()[0], str(path)) from None
-
-
-def found_in(
-    file: pq.ParquetFile, wanted: Iterable[str], optional: Iterable[str]
-) -> list[str]:
-    """List the columns to read: `wanted`, and what the file has of `optional`."""
-    names = file.schema_arrow.names
-    return list(dict.fromkeys([*wanted, *(n for n in optional if n in names)]))
 
 
 def in_file(error: InputError, start: int, source: str | Path) -> InputError:

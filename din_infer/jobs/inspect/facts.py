@@ -311,8 +311,10 @@ class Findings:
     Attributes
     ----------
     files : tuple of str
-    rows, rows_of_files : int
-        Rows inspected, and rows that the files have.
+    rows : int
+        Rows inspected.
+    rows_of_files : int or None
+        Rows that the files have; None where text was not read to its end.
     absent : dict of str
         Of label, group and time, those that the spec names and the data lacks.
     labels : Labels or None
@@ -327,7 +329,7 @@ class Findings:
 
     files: tuple[str, ...]
     rows: int
-    rows_of_files: int
+    rows_of_files: int | None
     absent: dict[str, str]
     labels: Labels | None
     users: Users | None

@@ -1,11 +1,12 @@
-"""Measure, before training, whether a DIN fits the rows of Parquet files.
+"""Measure, before training, whether a DIN fits the rows of files.
 
 Every batch is encoded twice, by the kernels that serve: as the spec says, for ids and
 counts; and with each key as its XXH64, which stands for the value itself. All else is
 counted from the two. Letters: B rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from din_infer import columns
 from din_infer.encode import FeatureEncoder, FieldStats, Stats
 from din_infer.errors import InputError, check_count, check_suffix
-from din_infer.jobs.data_files import Note, expand, ignore
+from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.inspect.dense import DenseCounts
 from din_infer.jobs.inspect.facts import FieldCounts, Findings, Labels, Users, share
 from din_infer.jobs.inspect.sequences import SequenceCounts, key_encoder
@@ -25,7 +26,10 @@ from din_infer.jobs.inspect.tables import DistinctKeys, TableCounts
 from din_infer.jobs.inspect.text import tables
 from din_infer.jobs.inspect.verdict import verdict, warnings
 from din_infer.jobs.progress import show_progress
-from din_infer.jobs.sources import found_in, in_file, open_parquet, reading
+from din_infer.jobs.readers import find_columns, open_reader
+from din_infer.jobs.roles import numbers_of, times_of
+from din_infer.jobs.sources import Source, find_tables, in_file
+from din_infer.jobs.text_options import TextOptions
 from din_infer.local_path import local_path
 from din_infer.session import available_cpus
 from din_infer.spec import Dense, Encoder, FeatureSpec
@@ -87,21 +91,27 @@ def inspect_files(
     *,
     batch_size: int = 8192,
     max_rows: int | None = None,
+    text: TextOptions | None = None,
+    format: str | None = None,
     progress: bool = True,
     on_note: Note = ignore,
 ) -> Inspection:
-    """Measure how the rows of Parquet files fit a spec.
+    """Measure how the rows of files fit a spec.
 
     Parameters
     ----------
     spec : FeatureSpec
         Its features must be in the data; label, group and time are used where they are.
     inputs : path, or sequence of path
-        Parquet files, folders or patterns, as `expand` takes them.
+        Files, folders or patterns of any formats, as `find_tables` takes them.
     batch_size : int
         Rows read and counted at a time.
     max_rows : int, optional
         Only so many rows, from the first on.
+    text : TextOptions, optional
+        How CSV and JSON lines are written.
+    format : str, optional
+        As of `find_sources`.
     progress : bool
         Show a bar on stderr when that is a terminal, else write a line a minute.
     on_note : callable
@@ -134,61 +144,73 @@ def inspect_files(
     check_count(batch_size, "batch_size")
     if max_rows is not None:
         check_count(max_rows, "max_rows")
-    sources = expand(inputs, on_note=on_note)
+    sources = find_tables(inputs, format, text, on_note)
     if not sources:
         raise InputError("at least one file", "none", "inputs")
     roles = {"label": spec.label, "group": spec.group, "time": spec.time}
     named = {role: name for role, name in roles.items() if name}
-    rows_of_files, present = _survey(sources, spec, named)
+    rows_of_files, present = _survey(sources, spec, text, named)
     absent = {role: name for role, name in named.items() if role not in present}
-    rows = rows_of_files if max_rows is None else min(max_rows, rows_of_files)
+    rows = max_rows
+    if rows_of_files is not None:
+        rows = rows_of_files if rows is None else min(rows, rows_of_files)
     inspector = _Inspector(spec, present)
-    with show_progress(rows, "inspecting", progress) as bar:
-        names = inspector.columns, spec.optional_columns
-        for source, start, batch in _read(sources, *names, batch_size, rows):
+    batches = _read(sources, inspector, text, batch_size)
+    with show_progress(rows, "inspecting", progress) as bar, closing(batches):
+        for source, start, batch in batches:
+            if rows is not None:
+                batch = batch.slice(0, rows - inspector.rows)
             try:
                 inspector.add(batch)
             except InputError as error:
-                raise in_file(error, start, source) from None
+                raise in_file(error, start, str(source)) from None
             bar.update(batch.num_rows)
+            if inspector.rows == rows:
+                break
+        else:
+            rows_of_files = inspector.rows
     return inspector.report(tuple(map(str, sources)), rows_of_files, absent)
 
 
 def _survey(
-    sources: Sequence[Path], spec: FeatureSpec, present: dict[str, str]
-) -> tuple[int, dict[str, str]]:
-    """Look at every file: their rows, and the roles whose column all of them have."""
-    rows = 0
+    sources: Sequence[Source],
+    spec: FeatureSpec,
+    text: TextOptions | None,
+    present: Mapping[str, str],
+) -> tuple[int | None, dict[str, str]]:
+    """Look at every file: their rows, and the roles whose column all of them have.
+
+    Of rows None, where only reading a file counts them.
+    """
+    rows: int | None = 0
+    found = dict(present)
     for source in sources:
-        with open_parquet(source, spec.columns) as file:
-            rows += file.metadata.num_rows
-            names = file.schema_arrow.names
-            present = {r: n for r, n in present.items() if n in names}
-    return rows, present
+        also = tuple(present.values())
+        with closing(open_reader(source, spec, text, also=also)) as reader:
+            find_columns(reader, spec.columns)
+            groups = reader.group_rows()
+            rows = None if rows is None or groups is None else rows + sum(groups)
+            names = reader.schema.names
+            found = {r: n for r, n in found.items() if n in names}
+    return rows, found
 
 
 def _read(
-    sources: Sequence[Path],
-    wanted: Sequence[str],
-    optional: Sequence[str],
+    sources: Sequence[Source],
+    inspector: "_Inspector",
+    text: TextOptions | None,
     batch_size: int,
-    rows: int,
-) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
-    """Read the first `rows` rows: (file, the batch's first row there, the batch)."""
+) -> Generator[tuple[Source, int, pa.RecordBatch], None, None]:
+    """Read all rows: (file, the batch's first row there, the batch)."""
+    spec = inspector.spec
     for source in sources:
         start = 0
-        with open_parquet(source, wanted, optional) as file:
-            names = found_in(file, wanted, optional)
-            batches = file.iter_batches(batch_size=batch_size, columns=names)
-            while rows:
-                with reading(source):
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                batch = batch.slice(0, rows)
+        also = inspector.columns
+        with closing(open_reader(source, spec, text, also=also)) as reader:
+            names = find_columns(reader, inspector.columns, spec.optional_columns)
+            for batch in reader.prepared(names, batch_size):
                 yield source, start, batch
                 start += batch.num_rows
-                rows -= batch.num_rows
 
 
 def _encoders(spec: FeatureSpec) -> tuple[FeatureEncoder, FeatureEncoder]:
@@ -225,7 +247,7 @@ class _Inspector:
         self._threads = available_cpus()
         self._ids, self._keys = _encoders(spec)
         self._stats = Stats()
-        self._rows = 0
+        self.rows = 0
         # that are kept
         self._elements = {part.name: 0 for part in (*spec.behavior, *spec.multi_hot)}
         self._dense = [DenseCounts(d) for d in spec.dense]
@@ -252,10 +274,11 @@ class _Inspector:
         self._stats.add_all(encoded.counts)
         ids: dict[str, Any] = {**encoded.inputs}
         keys: dict[str, Any] = {**self._keys.encode(batch, self._threads).inputs}
-        self._rows += batch.num_rows
+        self.rows += batch.num_rows
         classes = np.zeros(batch.num_rows, np.int64)
         if "label" in self._present:
-            labels = columns.floats(batch, self._present["label"])
+            name = self._present["label"]
+            labels = columns.floats(numbers_of(batch, name), name)
             classes = np.where(labels == 1, 0, np.where(labels == 0, 1, 2))
             self._labels += np.bincount(classes, minlength=3)
         for table in self._tables:
@@ -271,17 +294,20 @@ class _Inspector:
             self._users.add(groups[groups != 0])
         if "time" in self._present:
             name = self._present["time"]
-            found = [*self._times, *_extremes(batch.column(name), name)]
+            found = [*self._times, *_extremes(times_of(batch, name), name)]
             self._times = [min(found), max(found)] if found else []
 
     def report(
-        self, files: tuple[str, ...], rows_of_files: int, absent: dict[str, str]
+        self,
+        files: tuple[str, ...],
+        rows_of_files: int | None,
+        absent: dict[str, str],
     ) -> Inspection:
         """Sum up."""
         fields = self._count_fields()
         return Inspection(
             files=files,
-            rows=self._rows,
+            rows=self.rows,
             rows_of_files=rows_of_files,
             absent=absent,
             labels=Labels(*self._labels.tolist()) if "label" in self._present else None,
@@ -314,7 +340,7 @@ class _Inspector:
             refused = found.unseen if c.encoder and c.encoder.unseen == "error" else 0
             if isinstance(part, Dense) and part.missing is None:
                 refused = found.nulls
-            values = self._rows * c.size if c.size else self._elements[part.name]
+            values = self.rows * c.size if c.size else self._elements[part.name]
             kinds = (found.nulls, found.unseen, found.truncated, found.empty)
             counts[name] = FieldCounts(values, *kinds, refused)
         return counts

@@ -15,6 +15,7 @@ from din_infer import _kernels
 from din_infer.columns import open_batch, require_dtype
 from din_infer.encode import choose_elements
 from din_infer.jobs.inspect.facts import Match, Overlap, SequenceReport, share
+from din_infer.list_texts import split_columns, texts_of
 from din_infer.spec import Behavior, Encoder, FeatureSpec
 
 __all__ = ["SequenceCounts", "find_pairs", "key_encoder", "lengths_of"]
@@ -58,6 +59,7 @@ def lengths_of(spec: Behavior, batch: pa.RecordBatch) -> Ints:
     name, dtype, encoder = spec.own_fields[0].encoded[0]
     lengths = [spec.length_column] if spec.length_column else []
     opened = open_batch(batch, [name], optional=lengths)
+    split_columns(opened, texts_of(spec.reads))
     column = require_dtype(
         opened.columns[name], dtype, is_list=True, uuid_as=encoder.uuid_as
     )

@@ -101,8 +101,9 @@ def _mean(value: float | None) -> str:
 
 def _about(found: Findings) -> Iterator[str]:
     files = f"{len(found.files)} file{'s' * (len(found.files) != 1)}"
-    first = "the first " if found.rows < found.rows_of_files else ""
-    of = f" of {found.rows_of_files:,}" if first else ""
+    rows = found.rows_of_files
+    first = "the first " if rows is None or found.rows < rows else ""
+    of = f" of {rows:,}" if first and rows is not None else ""
     yield f"{first}{found.rows:,}{of} rows, {files}"
     if found.labels:
         rate = percent(found.labels.click_rate)
