@@ -324,6 +324,8 @@ def _value_role(
     if column.kind in ("text", "whole") and many >= ROW_NUMBER * numbers > FEW:
         if is_id or _rises(column):
             return Role(column, "none", "another value on each row: a number of the row")
+    if column.kind == "text" and _says_same(column, item):
+        return Role(column, "none", f"another name of {item.name}")
     side = _side(column, group, item)
     whose = "one per user" if side == "user" else "of the candidate, or of the moment"
     if is_id or (column.kind == "whole" and many <= FEW):
@@ -345,6 +347,13 @@ def _side(column: Column, group: Column | None, item: Column) -> str:
     if group is None or not _is_constant(codes, group.codes()):
         return "candidate"
     return "candidate" if _is_constant(codes, item.codes()) else "user"
+
+
+def _says_same(column: Column, other: Column) -> bool:
+    """Whether there is one value for each of another column, and the reverse."""
+    mine, theirs = column.codes(), other.codes()
+    pairs = len(np.unique(np.stack([mine, theirs]), axis=1).T)
+    return pairs == len(np.unique(mine)) == len(np.unique(theirs))
 
 
 def _row_codes(column: Column) -> NDArray[np.int64]:

@@ -62,7 +62,7 @@ def init_main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         return _init(read_paths(parser, given))
 
-    return command_errors("din-init", "cpu,batch", run)
+    return command_errors("din-init", "batch", run)
 
 
 def _init(arguments: argparse.Namespace) -> int:
