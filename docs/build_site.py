@@ -81,6 +81,7 @@ COMMANDS = (
     "din-score",
     "din-explain",
     "din-verify",
+    "din-init",
 )
 
 
