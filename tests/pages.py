@@ -29,7 +29,7 @@ import duckdb
 
 from din_converter.cli import convert_main, train_main
 from din_infer import FeatureSpec, cli
-from din_infer.jobs.init.cli import init_main
+from din_infer.init_cli import init_main
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[

@@ -13,7 +13,7 @@ import pytest
 
 from din_infer import FeatureSpec, InputError
 from din_infer.jobs.init import first_spec
-from din_infer.jobs.init.cli import init_main
+from din_infer.init_cli import init_main
 
 Row = dict[str, Any]
 

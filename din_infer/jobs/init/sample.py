@@ -11,9 +11,10 @@ import pyarrow.json
 from din_infer.errors import InputError
 from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.reader import unreadable
+from din_infer.jobs.reader_path import columns_of_path
 from din_infer.jobs.reader_text import COMPRESSIONS
 from din_infer.jobs.readers import ArrowReader, ParquetReader
-from din_infer.jobs.sources import Source, find_sources
+from din_infer.jobs.sources import Source, find_tables
 
 __all__ = ["read_sample"]
 
@@ -42,11 +43,11 @@ def read_sample(
     InputError
         If there is no file, one cannot be read, or files differ in their columns.
     """
-    sources = find_sources(inputs, on_note=on_note)
+    sources = find_tables(inputs, on_note=on_note)
     parts: list[pa.Table] = []
     left = rows
     for source in sources:
-        table = _read_some(source, left)
+        table = _with_path(_read_some(source, left), source)
         if parts and set(table.column_names) != set(parts[0].column_names):
             rule = f"the columns of {sources[0]}"
             got = ", ".join(table.column_names)
@@ -73,6 +74,15 @@ def _read_some(source: Source, rows: int) -> pa.Table:
         return _read_csv(text, "\t" if source.format == "tsv" else ",").slice(0, rows)
     except (OSError, EOFError, UnicodeError, pa.ArrowException) as error:
         raise unreadable(source, error) from None
+
+
+def _with_path(table: pa.Table, source: Source) -> pa.Table:
+    """Add the columns of folders such as ``day=1``."""
+    for name, value in columns_of_path(source.path).items():
+        if name not in table.column_names:
+            column = pa.repeat(pa.scalar(value, pa.string()), table.num_rows)
+            table = table.append_column(name, column)
+    return table
 
 
 def _read_typed(source: Source, rows: int) -> pa.Table:
