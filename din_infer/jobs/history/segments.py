@@ -1,0 +1,103 @@
+"""Histories as positions: which of a user's behaviors stand before a target.
+
+Letters: E behaviors of some users, sorted by user, then time; R targets. A segment
+``[start, stop)`` of the E behaviors is what one user has.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Ints", "Times", "before", "count_before", "histories"]
+
+Ints = NDArray[np.int64]
+Times = NDArray[np.int64] | NDArray[np.float64]
+
+
+def count_before(values: Times, start: Ints, stop: Ints, bounds: Times) -> Ints:
+    """Find, in sorted segments, the end of the values that are below a bound.
+
+    Parameters
+    ----------
+    values : int64 or float64 [E]
+        Rising inside each segment.
+    start, stop : int64 [R]
+        A segment of `values` for each bound.
+    bounds : int64 or float64 [R]
+
+    Returns
+    -------
+    int64 [R]
+        The first position of the segment whose value is at least the bound; or `stop`.
+    """
+    low, high = start.copy(), stop.copy()
+    open_ = np.flatnonzero(low < high)
+    while len(open_):
+        middle = (low[open_] + high[open_]) // 2
+        is_below = values[middle] < bounds[open_]
+        low[open_[is_below]] = middle[is_below] + 1
+        high[open_[~is_below]] = middle[~is_below]
+        open_ = open_[low[open_] < high[open_]]
+    return low
+
+
+def before(times: Times, ticks: float) -> Times:
+    """Subtract ticks from times; int64 stops at its least value."""
+    if times.dtype == np.float64:
+        return times - ticks
+    step = int(ticks)
+    least = int(np.iinfo(np.int64).min)
+    if step > np.iinfo(np.int64).max:
+        return np.full_like(times, least)
+    return np.where(times < least + step, least, times - step)
+
+
+def histories(
+    start: Ints,
+    stop: Ints,
+    max_len: int,
+    session: Ints | None = None,
+    of_target: Ints | None = None,
+) -> tuple[Ints, Ints]:
+    """Take the newest behaviors of segments, oldest first.
+
+    Parameters
+    ----------
+    start, stop : int64 [R]
+        The behaviors that a target may have.
+    max_len : int
+        How many it gets at most.
+    session, of_target : int64 [E], int64 [R], optional
+        Sessions of the behaviors and of the targets: behaviors of the target's own
+        session are left out; -1 is none.
+
+    Returns
+    -------
+    positions : int64
+        Of the behaviors, one target's after the other's.
+    lengths : int64 [R]
+    """
+    if session is None or of_target is None:
+        lengths = np.clip(stop - start, 0, max_len)
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        first = stop - lengths - (ends - lengths)
+        return np.arange(total) + np.repeat(first, lengths), lengths
+    # the position before each run of one session
+    is_first = np.append(True, session[1:] != session[:-1])[: len(session)]
+    run = np.maximum.accumulate(np.where(is_first, np.arange(len(session)), 0)) - 1
+    at, lengths = stop - 1, np.zeros(len(stop), np.int64)
+    found: list[tuple[Ints, Ints, Ints]] = []  # target, place from its end, position
+    open_ = np.flatnonzero(at >= start)
+    while len(open_):
+        here = at[open_]
+        is_own = (session[here] == of_target[open_]) & (of_target[open_] >= 0)
+        taken = open_[~is_own]
+        found.append((taken, lengths[taken], here[~is_own]))
+        lengths[taken] += 1
+        at[open_] = np.where(is_own, run[here], here - 1)
+        open_ = open_[(at[open_] >= start[open_]) & (lengths[open_] < max_len)]
+    ends = np.cumsum(lengths)
+    positions = np.empty(int(ends[-1]) if len(ends) else 0, np.int64)
+    for target, place, position in found:
+        positions[ends[target] - 1 - place] = position
+    return positions, lengths
