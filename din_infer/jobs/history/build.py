@@ -1,31 +1,28 @@
 """From files of events to tables of labeled rows: options checked, rows written."""
 
-import os
 import time as clock
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from din_infer.errors import InputError, check_count, check_suffix
-from din_infer.formatting import aligned, percent
+from din_infer.device import available_cpus
+from din_infer.errors import InputError, check_count
 from din_infer.jobs.data_files import Note, ignore
+from din_infer.jobs.history.catalog import Catalog, Options
 from din_infer.jobs.history.events import Events, make_events
+from din_infer.jobs.history.output import TableWriter, name_targets, place
 from din_infer.jobs.history.reading import open_database, open_log
 from din_infer.jobs.history.roles import find_columns
-from din_infer.jobs.history.rows import GROUP_ROWS, Options, RowMaker, parts
+from din_infer.jobs.history.rows import parts, tables
 from din_infer.jobs.history.segments import Ints
+from din_infer.jobs.history.summary import Summary
 from din_infer.jobs.history.times import UNITS
 from din_infer.jobs.progress import show_progress
 from din_infer.local_path import local_path
-from din_infer.device import available_cpus
-from din_infer.whole_file import draft_folder, move_into_place, writing
+from din_infer.whole_file import draft_folder, writing
 
 __all__ = ["MEMORY", "NEGATIVES_BY", "SPLITS_BY", "Summary", "build"]
 
@@ -33,105 +30,6 @@ NEGATIVES_BY = ("uniform", "seen", "popularity")
 SPLITS_BY = ("time", "leave-last-out")
 MEMORY = "1500MB"  # of DuckDB, beside which rows are made
 PART_EVENTS = 1 << 17  # whose rows are made at a time
-GROUP_BYTES = 1 << 27  # of a row group of the output
-FILES = ("train.parquet", "valid.parquet", "test.parquet")
-
-
-@dataclass
-class Summary:
-    """What a log was made into.
-
-    Attributes
-    ----------
-    files : dict
-        From each path that was written to its rows.
-    events, left_out, users, items : int
-        Of the log; events that lacked a user, an item or a time.
-    positives : int
-        Rows of label 1.
-    impressions : int
-        Rows of label 0 that the log has: shown, and not clicked.
-    sampled, missing : int
-        Negatives that were drawn; those that were not, since the user has every other
-        item.
-    users_with_rows : int
-    too_short : int
-        Targets that were left out for a shorter history than `min_history`.
-    lengths : dict
-        From each length of a history to how many rows have it.
-    seconds : float
-    """
-
-    files: dict[str, int] = field(default_factory=dict)
-    events: int = 0
-    left_out: int = 0
-    users: int = 0
-    items: int = 0
-    positives: int = 0
-    impressions: int = 0
-    sampled: int = 0
-    missing: int = 0
-    users_with_rows: int = 0
-    too_short: int = 0
-    lengths: dict[int, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        """All rows that were written."""
-        return sum(self.files.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON has it."""
-        return {"rows": self.rows, **asdict(self)}
-
-    def length_at(self, share: float) -> int:
-        """Return the length that so large a share of the rows does not exceed."""
-        wanted, seen = share * sum(self.lengths.values()), 0
-        for length, count in sorted(self.lengths.items()):
-            seen += count
-            if seen >= wanted:
-                return length
-        return 0
-
-    def __str__(self) -> str:
-        empty = self.lengths.get(0, 0)
-        lines = [
-            ("events", f"{self.events:,}", ""),
-            ("users", f"{self.users:,}", f"{self.users_with_rows:,} have rows"),
-            ("items", f"{self.items:,}", ""),
-            ("rows", f"{self.rows:,}", ""),
-            ("label 1", f"{self.positives:,}", ""),
-            ("label 0", f"{self.impressions + self.sampled:,}", self._zeros()),
-            ("no history", f"{empty:,}", f"{percent(self._share(empty))} of the rows"),
-            (
-                "history",
-                f"{self.length_at(0.5):,}",
-                f"behaviors in the median; {self.length_at(0.9):,} at 90%,"
-                f" {max(self.lengths, default=0):,} at most",
-            ),
-        ]
-        if self.left_out:
-            said = "events lacked a user, an item or a time"
-            lines.insert(1, ("left out", f"{self.left_out:,}", said))
-        if self.too_short:
-            said = "targets had a shorter history than --min-history"
-            lines.append(("left out", f"{self.too_short:,}", said))
-        if self.missing:
-            said = "negatives: no other item was found for the user"
-            lines.append(("not drawn", f"{self.missing:,}", said))
-        shown = aligned(lines, {1}, 0)
-        shown += [f"wrote {path}, {rows:,} rows" for path, rows in self.files.items()]
-        shown[-1] += f", in {self.seconds:.1f} s"
-        return "\n".join(shown)
-
-    def _zeros(self) -> str:
-        made = f"{self.sampled:,} drawn" if self.sampled else ""
-        seen = f"{self.impressions:,} shown and not clicked" if self.impressions else ""
-        return ", ".join(filter(None, (seen, made)))
-
-    def _share(self, count: int) -> float | None:
-        return count / self.rows if self.rows else None
 
 
 def build(
@@ -180,7 +78,7 @@ def build(
     inputs : path or sequence of path
         Parquet, Arrow IPC, CSV, TSV or JSON lines: files, folders of them, patterns.
     out : path
-        A ``.parquet`` file; with `split`, a folder for ``train.parquet`` and the others.
+        A ``.parquet`` file; with `split`, a folder of ``train.parquet`` and others.
     user, item, time : str, optional
         Columns; without them guessed by common names. Users and items are integers or
         text; times integers, numbers, dates, timestamps or ISO 8601 text.
@@ -278,12 +176,12 @@ def build(
         rule = f"at most --max-len {max_len}"
         raise InputError(rule, min_history, "--min-history")
     _check_fractions(valid_fraction, test_fraction)
-    targets = _targets(local_path(out, "--out"), split, paths, overwrite)
-    place = local_path(out, "--out")
+    target = local_path(out, "--out")
+    targets = name_targets(target, split, paths, overwrite)
     with ExitStack() as stack:
-        stack.enter_context(writing("the rows", place))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folder = stack.enter_context(draft_folder(place))
+        stack.enter_context(writing("the rows", target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(draft_folder(target))
         count = threads or available_cpus()
         database = stack.enter_context(closing(open_database(folder, memory, count)))
         log = open_log(database, paths, on_note)
@@ -292,7 +190,7 @@ def build(
         columns = find_columns(
             log.names, {**given, "item_columns": item_columns, "keep": keep}, on_note
         )
-        with show_progress(None, "events read", progress) as bar:
+        with show_progress(None, "reading events", progress) as bar:
             log.copy(columns.all, bar.update)
         actions = {
             "behaviors": behaviors,
@@ -327,13 +225,13 @@ def build(
             valid_fraction=valid_fraction,
             test_fraction=test_fraction,
         )
-        maker = RowMaker(database, columns, events, options)
-        summary = _write(maker, events, folder, progress)
+        catalog = Catalog(database, columns, events, options)
+        summary = _write(catalog, events, folder, progress)
         if not summary.positives:
             rule = "a target that is a positive"
             got = f"none in {events.num_events:,} events"
             raise InputError(rule, got, columns.label or columns.action or columns.user)
-        _place(folder, targets)
+        place(folder, targets)
     summary.files = {str(targets[split]): n for split, n in summary.files.items()}
     summary.seconds = clock.monotonic() - started
     return summary
@@ -355,96 +253,26 @@ def _check_fractions(valid: float, test: float) -> None:
         raise InputError(rule, got, "--valid-fraction, --test-fraction")
 
 
-def _targets(
-    out: Path, split: str | None, inputs: Sequence[str | Path], overwrite: bool
-) -> dict[str, Path]:
-    """Name the files that are written, by split; refuse what is there or is read."""
-    for given in inputs:
-        if os.path.isdir(given):  # noqa: PTH112
-            place, folder = (Path(os.path.realpath(p)) for p in (out, given))
-            if place.is_relative_to(folder):
-                rule = "an --out outside of the inputs' folder"
-                raise InputError(rule, f"'{out}'", str(given))
-    if split is None:
-        check_suffix(out, (".parquet",), "--out")
-        if out.is_dir():
-            raise InputError("a file, or nothing", "a folder", str(out))
-        targets, old = {"train": out}, [out]
-    else:
-        if out.exists() and not out.is_dir():
-            raise InputError("a folder, or nothing", "a file", str(out))
-        old = [out / name for name in FILES]
-        targets = {path.stem: path for path in old}
-    for path in old:
-        if path.exists() and not overwrite:
-            fix = "Give --overwrite to replace it."
-            raise InputError(
-                "a file that is not there yet", "one that is", str(path), fix
-            )
-    for given in inputs:
-        same = [
-            path for path in old if os.path.realpath(path) == os.path.realpath(given)
-        ]
-        if same:
-            raise InputError("an --out other than the inputs", f"'{out}'", str(given))
-    return targets
-
-
-class _Writer:
-    """One table in the making, in row groups of a bounded size."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self._waiting: list[pa.Table] = []
-        self._schema = schema
-        self.rows = 0
-
-    def add(self, made: pa.Table) -> None:
-        """Write rows, with those that wait once they are many."""
-        self._waiting.append(made)
-        self.rows += made.num_rows
-        if (
-            sum(t.num_rows for t in self._waiting) >= GROUP_ROWS
-            or sum(t.nbytes for t in self._waiting) >= GROUP_BYTES
-        ):
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
-            self._waiting.clear()
-
-    def finish(self) -> None:
-        """Write what waits, and the end of the file."""
-        self._flush()
-        self._writer.close()
-
-    def close(self) -> None:
-        """Close the file, whole or not."""
-        self._writer.close()
-
-
-def _write(maker: RowMaker, events: Events, folder: Path, progress: bool) -> Summary:
+def _write(catalog: Catalog, events: Events, folder: Path, progress: bool) -> Summary:
     """Write the tables of all users into a folder."""
-    splits = maker.splits
     lengths: Counter[int] = Counter()
     with (
         ExitStack() as stack,
-        show_progress(events.num_events, "events made rows", progress) as bar,
+        show_progress(events.num_events, "making rows of events", progress) as bar,
     ):
         writers = {}
-        for split in splits:
-            writer = _Writer(folder / f"{split}.parquet", maker.schema)
+        for split in catalog.options.splits:
+            writer = TableWriter(folder / f"{split}.parquet", catalog.schema)
             writers[split] = stack.enter_context(closing(writer))
-        sizes = maker.sizes()
+        sizes = catalog.sizes()
         for first, last in parts(sizes, PART_EVENTS):
-            for split, made, found in maker.tables(first, last):
+            for split, made, found in tables(catalog, first, last):
                 writers[split].add(made)
                 lengths.update(_counted(found))
             bar.update(int(sizes[first : last + 1].sum()))
         for writer in writers.values():
             writer.finish()
-    counts = maker.counts
+    counts = catalog.counts
     return Summary(
         files={split: writer.rows for split, writer in writers.items()},
         events=events.num_events,
@@ -464,14 +292,3 @@ def _write(maker: RowMaker, events: Events, folder: Path, progress: bool) -> Sum
 def _counted(lengths: Ints) -> dict[int, int]:
     values, counts = np.unique(lengths, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _place(folder: Path, targets: dict[str, Path]) -> None:
-    """Give the files their names; a test of an earlier run goes where none is made."""
-    for split, target in targets.items():
-        target.parent.mkdir(exist_ok=True)
-        made = folder / f"{split}.parquet"
-        if made.exists():
-            move_into_place(made, target)
-        else:
-            target.unlink(missing_ok=True)

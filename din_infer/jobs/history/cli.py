@@ -36,10 +36,10 @@ examples:
       the protocol of papers on Amazon reviews
 
 A history has what the user did strictly before the row's time, oldest first: nothing of
-the same moment, nor what --gap, --window and --session leave out. In hist_ITEM and a
-hist_COLUMN of each item column, position t is the same behavior. Without a behavior the
-lists are empty. A negative is an item that the user has in no event of the log; its item
-columns are those of the item's last event before the row.
+the same moment, nor what --gap, --window and --session leave out. In hist_ITEM, and a
+hist_COLUMN for each item column, position t is the same behavior. Without a behavior
+the lists are empty. A negative is an item that the user has in no event of the log; its
+item columns are those of the item's last event before the row.
 
 The rows depend on the events and the options alone: no order of files, rows or threads
 changes a byte. Events may be more than memory holds; a hidden folder beside --out takes
@@ -64,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="EVENTS",
         nargs="+",
         type=path,
-        help="Parquet, Arrow IPC, CSV, TSV or JSON lines: files, folders of them, quoted"
-        " patterns",
+        help="Parquet, Arrow IPC, CSV, TSV or JSON lines: files, folders of them,"
+        " quoted patterns",
     )
     add(
         "--out",
@@ -197,8 +197,8 @@ def _add_histories(parser: argparse.ArgumentParser) -> None:
     add(
         "--split",
         choices=("time", "leave-last-out"),
-        help="the newest rows are valid and test; or of each user the last moment with a"
-        " positive is test, the one before valid (default: one table)",
+        help="the newest rows are valid and test; or of each user the last moment with"
+        " a positive is test, the one before valid (default: one table)",
     )
     add(
         "--valid-fraction",
@@ -230,8 +230,9 @@ def _add_negatives(parser: argparse.ArgumentParser) -> None:
         "--negatives-by",
         choices=("uniform", "seen", "popularity"),
         default="uniform",
-        help="all items of the log alike; those alike that have an event before the row;"
-        " or by the positives that items had before the row (default: %(default)s)",
+        help="all items of the log alike; those alike that have an event before the"
+        " row; or by the positives that items had before the row"
+        " (default: %(default)s)",
     )
     add("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
 

@@ -236,13 +236,13 @@ class _Maker:
                 rule = "--time-unit for times that are numbers"
                 raise InputError(rule, f"{kind.lower()} in `{name}`", "--time-unit")
             ticks = "ns" if kind == "TIMESTAMP_NS" else "us"
-            form = {"DATE": "date", "TIMESTAMP WITH TIME ZONE": "zoned"}.get(kind)
+            forms = {"DATE": "date", "TIMESTAMP WITH TIME ZONE": "zoned"}
             if kind.startswith("TIMESTAMP_"):
                 column = column if ticks == "ns" else f"CAST({column} AS TIMESTAMP)"
             if kind == "DATE":
                 column = f"CAST({column} AS TIMESTAMP)"
             value = f"CASE WHEN isfinite({column}) THEN epoch_{ticks}({column}) END"
-            return value, TimeForm(form or "timestamp", ticks)
+            return value, TimeForm(forms.get(kind, "timestamp"), ticks)
         rule = "times as integers, dates, timestamps or ISO 8601 text"
         raise InputError(rule, kind.lower(), name)
 

@@ -43,12 +43,13 @@ def count_before(values: Times, start: Ints, stop: Ints, bounds: Times) -> Ints:
 def before(times: Times, ticks: float) -> Times:
     """Subtract ticks from times; int64 stops at its least value."""
     if times.dtype == np.float64:
-        return times - ticks
+        return times.astype(np.float64) - ticks
     step = int(ticks)
     least = int(np.iinfo(np.int64).min)
     if step > np.iinfo(np.int64).max:
-        return np.full_like(times, least)
-    return np.where(times < least + step, least, times - step)
+        return np.full(len(times), least)
+    moved: Ints = times.astype(np.int64) - step  # wraps where it is not taken
+    return np.where(times < least + step, least, moved)
 
 
 def histories(
