@@ -2,10 +2,11 @@
 
 `reading` copies files into DuckDB; `roles` says which columns and actions mean what,
 `times` how times are written; `events` numbers users and items. `rows` makes rows of
-some users at a time, by `segments` (which behaviors are a history) and `sampling`
-(negatives); `build` joins all and writes.
+some users at a time, by `segments` (which behaviors are a history), `sampling`
+(negatives) and `catalog` (what that needs of the whole log). `job` joins all, `output`
+writes.
 """
 
-from din_infer.jobs.history.build import Summary, build
+from din_infer.jobs.history.job import Summary, build
 
 __all__ = ["Summary", "build"]

@@ -232,7 +232,7 @@ class _Part:
     def _values(self, rows: Ints, code: Ints, is_own: Any) -> Iterator[pa.Array]:  # noqa: ANN401
         """Yield the item columns: of targets as logged, of negatives as known then."""
         catalog = self._catalog
-        if is_own.all():
+        if is_own.all() or not catalog.places:
             for place in catalog.places:
                 yield self._column(place).take(pa.array(rows))
             return
