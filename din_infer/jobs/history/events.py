@@ -12,7 +12,14 @@ from typing import Any
 import duckdb
 
 from din_infer.errors import InputError
-from din_infer.jobs.history.reading import Log, asking, literal, quoted
+from din_infer.jobs.history.reading import (
+    INTEGERS,
+    NUMBERS,
+    Log,
+    asking,
+    literal,
+    quoted,
+)
 from din_infer.jobs.history.roles import Actions, Columns, find_actions
 from din_infer.jobs.history.times import TimeForm, unit_of
 
@@ -31,8 +38,6 @@ FORMS = {
     "timestamp": (DAY + CLOCK, "timestamps without a zone"),
     "zoned": (DAY + CLOCK + ZONE, "timestamps with a zone"),
 }
-INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
-NUMBERS = re.compile(r"FLOAT|DOUBLE|DECIMAL\(.*\)")
 NESTED = re.compile(r".*\]|STRUCT.*|MAP.*|UNION.*|VARIANT")
 
 
@@ -170,6 +175,10 @@ class _Maker:
         kind, column = self._types[name], quoted(name)
         if kind.startswith("ENUM") or kind in ("UUID", "JSON"):
             return f"CAST({column} AS VARCHAR)"
+        if kind in ("HUGEINT", "UHUGEINT"):  # of JSON: Arrow has no such integers
+            whole = f"TRY_CAST({column} AS BIGINT)"
+            is_larger = self._count(f"{column} IS NOT NULL AND {whole} IS NULL")
+            return f"CAST({column} AS {'DOUBLE' if is_larger else 'BIGINT'})"
         if kind != "VARCHAR" or not self._is_text:
             return column
         whole, number = self.one(

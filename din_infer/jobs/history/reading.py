@@ -13,11 +13,23 @@ import pyarrow.parquet as pq
 from din_infer.errors import InputError
 from din_infer.jobs.data_files import expand, format_of
 
-__all__ = ["KINDS", "Log", "asking", "literal", "open_database", "open_log", "quoted"]
+__all__ = [
+    "INTEGERS",
+    "KINDS",
+    "NUMBERS",
+    "Log",
+    "asking",
+    "literal",
+    "open_database",
+    "open_log",
+    "quoted",
+]
 
 KINDS = ("parquet", "arrow", "csv", "tsv", "jsonl")
 TEXT_SUFFIXES = (".gz", ".zst")  # that DuckDB decompresses
 PARTITION = re.compile(r"([^=/\\]+)=[^/\\]*")
+INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
+NUMBERS = re.compile(r"FLOAT|DOUBLE|DECIMAL\(.*\)")
 # Types of JSON values that are text in the file, and stay it.
 AS_TEXT = re.compile(r"DATE|TIME.*|UUID|VARCHAR|JSON")
 
@@ -128,10 +140,11 @@ class Log:
                     rule = "this column in all files"
                     raise InputError(rule, f"{group.paths[0]} without it", name)
                 first.setdefault(group.types[name], group)
-            if len(first) > 1:
+            together = _together(list(first))
+            if together is None:
                 got = " and ".join(f"{t} in {g.paths[0]}" for t, g in first.items())
                 raise InputError("one type in all files", got, name)
-            self.types[name] = next(iter(first))
+            self.types[name] = together
         num_events = 0
         listed = ", ".join(quoted(name) for name in columns)
         made = ", ".join(f"{quoted(n)} {t}" for n, t in self.types.items())
@@ -172,6 +185,16 @@ def _arrow(path: Path) -> Iterator[pa.RecordBatchReader]:
             return
         batches = (file.get_batch(k) for k in range(file.num_record_batches))
         yield pa.RecordBatchReader.from_batches(file.schema, batches)
+
+
+def _together(types: Sequence[str]) -> str | None:
+    """Name the type that values of several types are read as; None of other kinds."""
+    if len(types) == 1:
+        return types[0]
+    if all(INTEGERS.fullmatch(kind) for kind in types):
+        return "HUGEINT"
+    are_numbers = (INTEGERS.fullmatch(k) or NUMBERS.fullmatch(k) for k in types)
+    return "DOUBLE" if all(are_numbers) else None
 
 
 def open_log(

@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    from din_infer.jobs.history.job import build
+    from din_infer.jobs.history import build
 
     options = vars(arguments).copy()
     inputs, out = options.pop("inputs"), options.pop("out")
