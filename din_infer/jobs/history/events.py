@@ -217,6 +217,8 @@ class _Maker:
                 "timestamp": "TIMESTAMP",
                 "zoned": "TIMESTAMP WITH TIME ZONE",
             }[form]
+            if form in ("timestamp", "zoned"):
+                column = _as_duckdb_reads_it(column)
             column = f"TRY_CAST({column} AS {as_type})"
             self._refuse(
                 name,
@@ -350,6 +352,13 @@ class _Maker:
         count = int(self.one(f"SELECT count(*) FROM plain WHERE {wrong}")[0])
         self._database.execute(f"DELETE FROM plain WHERE {wrong}")
         return count
+
+
+def _as_duckdb_reads_it(column: str) -> str:
+    """Write a timestamp of ISO 8601 with seconds, a point, and a colon in its zone."""
+    whole = f"regexp_replace({column}, '^({DAY}[T ][0-9]{{2}}:[0-9]{{2}})($|[^:0-9])',"
+    whole = f"replace({whole} '\\1:00\\2'), ',', '.')"
+    return f"regexp_replace({whole}, '(:.*[-+][0-9]{{2}})([0-9]{{2}})$', '\\1:\\2')"
 
 
 def _is_one(name: str, actions: Sequence[str] | None) -> str:
