@@ -17,7 +17,7 @@ from din_infer import InputError
 from din_infer.jobs.history import Summary, build, job, rows
 from din_infer.jobs.history.catalog import Options
 from din_infer.jobs.history.sampling import NONE, sample_uniform
-from din_infer.jobs.history.segments import before, count_before, histories
+from din_infer.jobs.history.segments import before, count_before, of_other_sessions
 from tests.reference_history import Event, boundaries, reference_rows
 from tests.shared import SHARED, needs_shared
 
@@ -281,7 +281,7 @@ def test_sessions_are_left_out_of_segments(data: st.DataObject) -> None:
     own = [data.draw(st.integers(-1, 2)) for _ in start]
     most = data.draw(st.integers(1, 5))
     arrays = [np.array(x, np.int64) for x in (start, stop, session, own)]
-    positions, lengths = histories(arrays[0], arrays[1], most, *arrays[2:])
+    positions, lengths = of_other_sessions(*arrays, most)
     wanted = [
         [p for p in range(a, b) if session[p] != s or s < 0][-most:]
         for a, b, s in zip(start, stop, own, strict=True)

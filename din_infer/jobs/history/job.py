@@ -14,7 +14,7 @@ from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.history.catalog import Catalog, Options
 from din_infer.jobs.history.events import Events, make_events
 from din_infer.jobs.history.output import TableWriter, name_targets, place
-from din_infer.jobs.history.reading import open_database, open_log
+from din_infer.jobs.history.reading import asking, open_database, open_log
 from din_infer.jobs.history.roles import find_columns
 from din_infer.jobs.history.rows import parts, tables
 from din_infer.jobs.history.segments import Ints
@@ -180,6 +180,7 @@ def build(
     targets = name_targets(target, split, paths, overwrite)
     with ExitStack() as stack:
         stack.enter_context(writing("the rows", target))
+        stack.enter_context(asking("events that can be made rows", str(target)))
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = stack.enter_context(draft_folder(target))
         count = threads or available_cpus()

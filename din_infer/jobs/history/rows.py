@@ -13,7 +13,12 @@ import pyarrow as pa
 
 from din_infer.jobs.history.catalog import GROUP_ROWS, Catalog, column, numbers
 from din_infer.jobs.history.sampling import NONE, keys_of
-from din_infer.jobs.history.segments import Ints, before, count_before, histories
+from din_infer.jobs.history.segments import (
+    Ints,
+    before,
+    count_before,
+    of_other_sessions,
+)
 
 __all__ = ["parts", "tables"]
 
@@ -26,8 +31,9 @@ class _Targets:
 
     event: Ints  # [R]
     label: Any  # bool [R]
-    positions: Ints  # of behaviors, one target's after the other's
+    begins: Ints  # [R], of its history: among the behaviors, or in `positions`
     lengths: Ints  # [R]
+    positions: Ints | None  # of behaviors, where those are not in a row
     negatives: Ints  # [R, K]
     split: Ints  # [R]
 
@@ -109,23 +115,25 @@ class _Part:
         stop = count_before(times, start, stop, before(time, options.gap))
         if options.window is not None:
             start = count_before(times, start, stop, before(time, options.window))
-        sessions: tuple[Ints, ...] = ()
+        positions = None
         if self._catalog.columns.session:
-            sessions = (self._session[self._behavior], self._session[event])
-        positions, lengths = histories(start, stop, options.max_len, *sessions)
+            sessions = self._session[self._behavior], self._session[event]
+            positions, lengths = of_other_sessions(
+                start, stop, *sessions, options.max_len
+            )
+            begins = np.cumsum(lengths) - lengths
+        else:
+            lengths = np.clip(stop - start, 0, options.max_len)
+            begins = stop - lengths
         split = self._split(event, label[event])
         is_long = lengths >= options.min_history
         if not is_long.all():
             counts.too_short += int((~is_long).sum())
-            positions = positions[np.repeat(is_long, lengths)]
-            event, lengths, split = event[is_long], lengths[is_long], split[is_long]
+            event, split = event[is_long], split[is_long]
+            begins, lengths = begins[is_long], lengths[is_long]
+        negatives = np.full((len(event), options.negatives), NONE)
         targets = _Targets(
-            event,
-            label[event],
-            positions,
-            lengths,
-            np.full((len(event), options.negatives), NONE),
-            split,
+            event, label[event], begins, lengths, positions, negatives, split
         )
         if options.negatives:
             self._sample(targets)
@@ -208,13 +216,12 @@ class _Part:
         is_own, code = is_own[is_row], codes[is_row]
         label = np.where(is_own, targets.label[chosen][of_row], False)
         lengths = targets.lengths[chosen][of_row]
-        ends = np.cumsum(targets.lengths)
-        begins = (ends - targets.lengths)[chosen][of_row]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        behavior = self._behavior[
-            targets.positions[np.repeat(begins, lengths) + inside]
-        ]
+        place = np.repeat(targets.begins[chosen][of_row], lengths) + inside
+        if targets.positions is not None:
+            place = targets.positions[place]
+        behavior = self._behavior[place]
         offsets = pa.array(offsets, pa.int32())
         rows = event[of_row]
         arrays = [

@@ -7,7 +7,7 @@ Letters: E behaviors of some users, sorted by user, then time; R targets. A segm
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ints", "Times", "before", "count_before", "histories"]
+__all__ = ["Ints", "Times", "before", "count_before", "of_other_sessions"]
 
 Ints = NDArray[np.int64]
 Times = NDArray[np.int64] | NDArray[np.float64]
@@ -52,37 +52,28 @@ def before(times: Times, ticks: float) -> Times:
     return np.where(times < least + step, least, moved)
 
 
-def histories(
-    start: Ints,
-    stop: Ints,
-    max_len: int,
-    session: Ints | None = None,
-    of_target: Ints | None = None,
+def of_other_sessions(
+    start: Ints, stop: Ints, session: Ints, own: Ints, max_len: int
 ) -> tuple[Ints, Ints]:
-    """Take the newest behaviors of segments, oldest first.
+    """Take the newest behaviors of segments that are not of the target's own session.
 
     Parameters
     ----------
     start, stop : int64 [R]
         The behaviors that a target may have.
+    session : int64 [E]
+        Of the behaviors.
+    own : int64 [R]
+        The targets'; -1 is none, which leaves nothing out.
     max_len : int
-        How many it gets at most.
-    session, of_target : int64 [E], int64 [R], optional
-        Sessions of the behaviors and of the targets: behaviors of the target's own
-        session are left out; -1 is none.
+        How many a target gets at most.
 
     Returns
     -------
     positions : int64
-        Of the behaviors, one target's after the other's.
+        Of the behaviors, oldest first, one target's after the other's.
     lengths : int64 [R]
     """
-    if session is None or of_target is None:
-        lengths = np.clip(stop - start, 0, max_len)
-        ends = np.cumsum(lengths)
-        total = int(ends[-1]) if len(ends) else 0
-        first = stop - lengths - (ends - lengths)
-        return np.arange(total) + np.repeat(first, lengths), lengths
     # the position before each run of one session
     is_first = np.append(True, session[1:] != session[:-1])[: len(session)]
     run = np.maximum.accumulate(np.where(is_first, np.arange(len(session)), 0)) - 1
@@ -91,7 +82,7 @@ def histories(
     open_ = np.flatnonzero(at >= start)
     while len(open_):
         here = at[open_]
-        is_own = (session[here] == of_target[open_]) & (of_target[open_] >= 0)
+        is_own = (session[here] == own[open_]) & (own[open_] >= 0)
         taken = open_[~is_own]
         found.append((taken, lengths[taken], here[~is_own]))
         lengths[taken] += 1
