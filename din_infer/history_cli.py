@@ -46,7 +46,7 @@ changes a byte. Events may be more than memory holds; a hidden folder beside --o
 them meanwhile. Next: din-inspect and din-train with a spec of these columns.
 
 Exit status: 0 written, 1 an error (said on stderr; nothing is written), 2 wrong usage,
-130 and 143 interrupted and terminated.
+130 or 143 interrupted or terminated.
 """
 
 
