@@ -30,6 +30,7 @@ PINNED = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
 TORCH = next(line for line in PINNED if line.startswith("torch=="))
 # Test modules that need no torch, and those that do.
 RUNTIME = ["frozen", "versions", "columns", "encode", "ops_abi", "repeats", "bad_rows"]
+RUNTIME += ["history", "history_reading"]
 CONVERTING = ["score_job", "data_files", "predictor", "export", "mlflow"]
 # what asks for types of Arrow that the oldest pyarrow lacks, or for Java
 NEWEST = ["arrow_types", "exact_types", "text_values", "resume", "ray", "spark"]
@@ -77,7 +78,7 @@ def run_tests(session: nox.Session, names: list[str], *words: str) -> None:
 @nox.session(python="3.11")
 def oldest(session: nox.Session) -> None:
     """Test with the lowest versions that are declared."""
-    extras = ("cpu", "batch", "convert", "plot", "ray", "mlflow", "delta")
+    extras = ("cpu", "batch", "convert", "plot", "ray", "mlflow", "delta", "history")
     wanted = lowest([r for r in requirements(*extras) if not r.startswith("torch")])
     wanted += lowest(of_tests(*FRAMES))
     session.install(TORCH, *wanted, *HELPERS[:-1])
@@ -92,7 +93,8 @@ def oldest(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """Test with the highest versions that can be installed together."""
     extras = ("cpu", "batch", "convert", "plot", "ray", "spark", "mlflow", "delta")
-    wanted = [r for r in requirements(*extras) if not r.startswith("torch")]
+    wanted = requirements(*extras, "history")
+    wanted = [r for r in wanted if not r.startswith("torch")]
     session.install("--upgrade", TORCH, *wanted, *of_tests(*FRAMES), *HELPERS)
     session.install("--no-deps", "--editable", ".", env=NO_CUDA)
     run_tests(session, RUNTIME + CONVERTING + NEWEST)

@@ -33,6 +33,7 @@ __all__ = [
     "path",
     "positive",
     "read_paths",
+    "terminable",
     "text_options",
     "verify_main",
 ]
@@ -118,7 +119,7 @@ class TerminatedError(KeyboardInterrupt):
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM unwind this command; in the main thread alone can it be caught."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -411,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         return _score(read_paths(parser, given))
 
-    with _terminable():
+    with terminable():
         return command_errors("din-score", "cpu,batch", run)
 
 

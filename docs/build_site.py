@@ -46,6 +46,11 @@ REFERENCE = {
         "din_infer.jobs.files",
         "`din-score` from Python. How a job works: [Score files](../jobs.md).",
     ),
+    "history": (
+        "Histories",
+        "din_infer.jobs.history",
+        "`din-history` from Python. What it does: [From raw events](../history.md).",
+    ),
     "inspect": (
         "Inspection",
         "din_infer.jobs.inspect",
@@ -75,6 +80,7 @@ ROOT_PAGES = (
 )
 MODULES = ("metrics",)  # public in `din_infer`, each with a page of its own
 COMMANDS = (
+    "din-history",
     "din-inspect",
     "din-train",
     "din-convert",

@@ -28,7 +28,7 @@ from typing import Any
 import duckdb
 
 from din_converter.cli import convert_main, train_main
-from din_infer import FeatureSpec, cli
+from din_infer import FeatureSpec, cli, history_cli
 from din_infer.init_cli import init_main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "din-inspect": cli.inspect_main,
     "din-verify": cli.verify_main,
     "din-init": init_main,
+    "din-history": history_cli.main,
 }
 CODE = re.compile(r"^\s*(?:\$ |din-\w+ |pip |make |python3? |import |from \w+ import )")
 NUMBER = re.compile(r"\b[0-9a-f]{32}\b|\d[\d.,]*(?:e[+-]?\d+)?")

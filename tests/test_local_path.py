@@ -13,6 +13,7 @@ from din_converter.rows import Rows
 from din_converter.run import RunFolder
 from din_infer import FeatureSpec, InputError, ModelError, Predictor
 from din_infer.cli import explain_main, inspect_main, main, verify_main
+from din_infer.history_cli import main as history_main
 from din_infer.jobs.explain import explain_file, find_rows, write
 from din_infer.jobs.files import score_files
 from din_infer.jobs.inspect import inspect_files, write_picture
@@ -160,6 +161,8 @@ WORDS: dict[str, tuple[Callable[[Sequence[str]], int], list[str]]] = {
     "din-inspect --spec": (inspect_main, ["in", "--spec", "S"]),
     "din-inspect --plot": (inspect_main, ["in", "--spec", "f.toml", "--plot", "S"]),
     "din-verify model": (verify_main, ["S"]),
+    "din-history inputs": (history_main, ["S", "--out", "o.parquet"]),
+    "din-history --out": (history_main, ["in", "--out", "S"]),
     "din-train data": (train_main, ["S", "--spec", "f", "--out", "m"]),
     "din-train --spec": (train_main, ["in", "--spec", "S", "--out", "m"]),
     "din-train --out": (train_main, ["in", "--spec", "f", "--out", "S"]),

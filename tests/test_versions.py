@@ -15,6 +15,7 @@ from din_infer import DinDeprecationWarning, InputError
 from din_infer.cli import explain_main, inspect_main, main, verify_main
 from din_infer.deprecation import warn
 from din_infer.file_locks import ByteLocks
+from din_infer.history_cli import main as history_main
 from din_infer.model_file import ModelFile
 from din_infer.version import check_format, written_by_newer
 from tests.frozen.reading import FOLDER
@@ -24,6 +25,7 @@ COMMANDS = {
     "din-explain": explain_main,
     "din-inspect": inspect_main,
     "din-verify": verify_main,
+    "din-history": history_main,
 }
 UPGRADE = "Run: pip install --upgrade din-infer."
 
