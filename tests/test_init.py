@@ -135,7 +135,9 @@ def test_other_columns_go_where_they_belong(tmp_path: Path) -> None:
             "city": f"city{user % 7}",
             "title": f"Goods {goods}, the",
             "tags": [f"t{goods % 3}", f"t{goods % 4}"],
-            "hist_action": ["buy" if len(g) > 2 else "view" for g in row["hist_goods_id"]],
+            "hist_action": [
+                "buy" if len(g) > 2 else "view" for g in row["hist_goods_id"]
+            ],
             "hist_age": [1.5 * k for k in range(len(row["hist_goods_id"]))],
             "rank": i % 10,
             "views": [1, 3, 2, 9, 5_000][goods % 5] * (1 + goods),
@@ -221,17 +223,23 @@ REFUSED = [
 def test_what_is_missing_is_named(
     change: Callable[[Row], Row], said: str, tmp_path: Path
 ) -> None:
-    pq.write_table(pa.Table.from_pylist(list(map(change, log()))), tmp_path / "l.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(list(map(change, log()))), tmp_path / "l.parquet"
+    )
     with pytest.raises(InputError) as caught:
         first_spec(tmp_path / "l.parquet")
     assert str(caught.value) == said
 
 
 def test_roles_that_are_given_win(tmp_path: Path) -> None:
-    rows = [row | {"bought": row["label"], "shown": 1_000 + row["time"]} for row in log()]
+    rows = [
+        row | {"bought": row["label"], "shown": 1_000 + row["time"]} for row in log()
+    ]
     spec = spec_of(rows, tmp_path, columns={"label": "bought", "time": "shown"})
     assert (spec.label, spec.time) == ("bought", "shown")
-    spec = spec_of(rows, tmp_path, columns={"label": "bought"}, ignored=["label", "price"])
+    spec = spec_of(
+        rows, tmp_path, columns={"label": "bought"}, ignored=["label", "price"]
+    )
     assert spec.label == "bought"
     assert "price" not in spec.columns
     with pytest.raises(InputError, match="expected a column of the data, got 'no'"):

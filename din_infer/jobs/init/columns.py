@@ -126,7 +126,9 @@ def _lists_of(column: Column, other: Column) -> Column | None:
             continue
         elements = pc.list_flatten(pc.split_pattern(given, separator))
         if share_in(elements, keys) >= PAIRED_SHARE:
-            return _as_lists(column, separator, pc.split_pattern(column.values, separator))
+            return _as_lists(
+                column, separator, pc.split_pattern(column.values, separator)
+            )
     return None
 
 
@@ -176,7 +178,9 @@ def _is_list(kind: pa.DataType) -> bool:
 def _is_text(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(
-        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
     )
 
 

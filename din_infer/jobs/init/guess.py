@@ -169,7 +169,9 @@ def _label(
         got = "several of 0 and 1: " + ", ".join(c.name for c in binary)
         raise InputError(rule, got, "the log", "Name it: --label COLUMN.")
     got = "none among " + ", ".join(c.name for c in columns)
-    fix = "Of raw events (user, item, time), din-history makes labeled rows. Of ratings,"
+    fix = (
+        "Of raw events (user, item, time), din-history makes labeled rows. Of ratings,"
+    )
     fix += " make a column of 0 and 1 first."
     raise InputError(rule, got, "the log", fix)
 
@@ -248,8 +250,10 @@ def _pair(rest: Sequence[Column], scalars: Sequence[Column]) -> dict[str, Column
                 shares[other.name] = share + back + 0.5 * _alike(column, other)
         if shares:
             best = max(shares, key=lambda name: shares[name])
-            if column.kind == "text" or _alike(column, _named(scalars, best)) or (
-                shares[best] >= 1.5
+            if (
+                column.kind == "text"
+                or _alike(column, _named(scalars, best))
+                or (shares[best] >= 1.5)
             ):
                 found[column.name] = _named(scalars, best)
     return found
@@ -270,7 +274,9 @@ def _stem(name: str) -> str:
 
 def _no_history(rest: Sequence[Column]) -> InputError:
     lists = [c.name for c in rest if c.is_list]
-    rule = "a column of lists that hold values of another column: what the user did before"
+    rule = (
+        "a column of lists that hold values of another column: what the user did before"
+    )
     got = "none among the lists " + ", ".join(lists) if lists else "no lists"
     fix = "din-history makes histories of raw events. Lists in text need one separator"
     fix += " in all rows: | ; , tab or space."
@@ -323,7 +329,9 @@ def _value_role(
     is_id = column.kind in ("text", "bool") or bool(ID_NAME.search(column.name.lower()))
     if column.kind in ("text", "whole") and many >= ROW_NUMBER * numbers > FEW:
         if is_id or _rises(column):
-            return Role(column, "none", "another value on each row: a number of the row")
+            return Role(
+                column, "none", "another value on each row: a number of the row"
+            )
     if column.kind == "text" and _says_same(column, item):
         return Role(column, "none", f"another name of {item.name}")
     side = _side(column, group, item)
@@ -478,13 +486,18 @@ def _order(
         pc.dictionary_encode(column.values, null_encoding="encode").indices
     )
     ends = np.cumsum(column.lengths)
-    lists = {int(i): codes[ends[i] - column.lengths[i] : ends[i]].tolist() for i in order}
+    lists = {
+        int(i): codes[ends[i] - column.lengths[i] : ends[i]].tolist() for i in order
+    }
     at_end = at_start = 0
     for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
         before, after = lists[a], lists[b]
         if users[a] != users[b] or not 0 < len(before) < len(after):
             continue
-        is_start, is_end = after[: len(before)] == before, after[-len(before) :] == before
+        is_start, is_end = (
+            after[: len(before)] == before,
+            after[-len(before) :] == before,
+        )
         at_end += is_start and not is_end
         at_start += is_end and not is_start
     if at_end == at_start:

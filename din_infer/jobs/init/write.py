@@ -117,7 +117,7 @@ def _encoder(column: Column, more: pa.Array | None = None) -> tuple[list[str], s
     dtype = "string" if column.kind == "text" else "int64"
     collide = 1 - (1 - 1 / (buckets - 1)) ** (many - 1)
     said = f"{many:,} values, of which {collide:.1%} share a bucket"
-    encoder = f"encoder = {{ type = \"hash\", buckets = {buckets:_} }}  # {said}"
+    encoder = f'encoder = {{ type = "hash", buckets = {buckets:_} }}  # {said}'
     return [f'dtype = "{dtype}"', f"dim = {dim}", encoder], dtype
 
 
@@ -198,15 +198,20 @@ def _dense(role: Role) -> list[str]:
     lines.append(f"dim = {size}")
     if column.form:
         lines.append(_form(column))
-    low, middle, high = np.quantile(numbers, (0, 0.5, 0.99)) if len(numbers) else (0,) * 3
+    low, middle, high = (
+        np.quantile(numbers, (0, 0.5, 0.99)) if len(numbers) else (0,) * 3
+    )
     kind = "standard"
-    why = f"from {numbers.min():g} to {numbers.max():g}" if len(numbers) else "no values"
+    why = (
+        f"from {numbers.min():g} to {numbers.max():g}" if len(numbers) else "no values"
+    )
     if low >= 0 and high > HEAVY_TAIL * middle > 0:
         kind = "log1p"
         why += f", one in a hundred above {high:g}, half below {middle:g}"
     lines.append(f'scale = {{ type = "{kind}" }}  # {why}; din-train fits it')
     if len(numbers) < len(column.values):
         lost = 1 - len(numbers) / len(column.values)
-        lines.append(f"missing = {middle:g}  # the median, for {lost:.1%} without a value")
+        lines.append(
+            f"missing = {middle:g}  # the median, for {lost:.1%} without a value"
+        )
     return lines
-
