@@ -120,7 +120,8 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
         "--item-columns",
         metavar="COL,...",
         type=_names,
-        help="that describe the item: of the candidate, and in histories",
+        help="that describe the item: of the candidate, and in histories (default: by"
+        " names, and those of one value per item; those of one per user are kept)",
     )
     add(
         "--keep",
@@ -264,6 +265,6 @@ def _history(arguments: argparse.Namespace) -> int:
     print(summary)
     files = list(summary.files)
     valid = f" --valid {files[1]}" if len(files) > 1 else ""
-    print(f"next: din-inspect {files[0]} --spec features.toml")
-    print(f"      din-train {files[0]} --spec features.toml{valid} --out model.pt")
+    print(f"next: din-init {files[0]}")
+    print(f"      din-train {files[0]} --spec features.toml{valid}")
     return 0

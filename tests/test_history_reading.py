@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -472,6 +473,42 @@ def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
         build(tmp_path, tmp_path / "o.parquet")
 
 
+def test_columns_of_one_value_per_item_or_user_are_taken(tmp_path: Path) -> None:
+    r = random.Random(0)
+    events = []
+    for time in range(400):
+        user, item = r.randrange(30), r.randrange(40)
+        row = {"user_id": user, "item_id": item, "time": time, "length": item % 7 + 0.5}
+        events.append(row | {"age": 20 + user, "event": time, "country": "ch"})
+    pq.write_table(pa.Table.from_pylist(events), tmp_path / "log.parquet")
+    notes: list[str] = []
+    build(
+        tmp_path / "log.parquet",
+        tmp_path / "rows.parquet",
+        action="none",
+        on_note=notes.append,
+    )
+    assert notes == [
+        "taken by their names: --user user_id --item item_id --time time",
+        "one value per item: --item-columns length",
+        "one value per user: --keep age",
+        "not used: event, country (--item-columns and --keep take them)",
+    ]
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert all(row["length"] == row["item_id"] % 7 + 0.5 for row in rows)
+    assert all(row["age"] == row["user_id"] + 20 for row in rows)
+    for row in rows:
+        assert row["hist_length"] == [i % 7 + 0.5 for i in row["hist_item_id"]]
+    build(
+        tmp_path / "log.parquet",
+        tmp_path / "plain.parquet",
+        action="none",
+        item_columns=[],
+        on_note=notes.append,
+    )
+    assert "length" not in pq.read_schema(tmp_path / "plain.parquet").names
+
+
 # ------------------------------------------------------------------------- the command
 
 
@@ -490,9 +527,9 @@ def test_the_command_says_what_it_guessed_and_what_is_next(
     lines = heard.out.splitlines()
     assert lines[0].split() == ["events", "4"]
     assert lines[-2:] == [
-        f"next: din-inspect {tmp_path}/o/train.parquet --spec features.toml",
+        f"next: din-init {tmp_path}/o/train.parquet",
         f"      din-train {tmp_path}/o/train.parquet --spec features.toml --valid"
-        f" {tmp_path}/o/valid.parquet --out model.pt",
+        f" {tmp_path}/o/valid.parquet",
     ]
     assert main([*words, "--split", "time", "--overwrite", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from din_infer import FeatureSpec, InputError
-from din_infer.jobs.init import first_spec
 from din_infer.init_cli import init_main
+from din_infer.jobs.init import first_spec
 
 Row = dict[str, Any]
 
@@ -54,11 +54,11 @@ def spec_of(rows: Sequence[Row], folder: Path, **options: Any) -> FeatureSpec:  
 def test_columns_get_their_roles(tmp_path: Path) -> None:
     spec = spec_of(log(), tmp_path)
     assert (spec.label, spec.group, spec.time) == ("label", "user_id", "time")
-    assert [(f.name, f.side) for f in spec.fields] == [
+    assert [(f.name, f.side) for f in (*spec.user, *spec.candidate)] == [
         ("goods_id", "candidate"),
         ("cate_id", "candidate"),
     ]
-    (history,) = spec.behaviors
+    (history,) = spec.behavior
     assert history.name == "history"
     assert history.order == "oldest_first"
     assert history.max_len == 50
@@ -86,12 +86,12 @@ def padded(row: Row) -> Row:
 
 def test_order_is_told_by_histories_that_grow(tmp_path: Path) -> None:
     spec = spec_of([reverse(row) for row in log()], tmp_path)
-    assert spec.behaviors[0].order == "newest_first"
+    assert spec.behavior[0].order == "newest_first"
 
 
 def test_what_fills_lists_up_is_no_behavior(tmp_path: Path) -> None:
     spec = spec_of([padded(row) for row in log()], tmp_path)
-    (history,) = spec.behaviors
+    (history,) = spec.behavior
     assert history.pad_value == 0
     assert {f.column: f.pairs for f in history.fields} == {
         "hist_goods_id": "goods_id",
@@ -116,13 +116,13 @@ def test_lists_in_text_get_their_separator(separator: str, tmp_path: Path) -> No
     spec = spec_of(map(joined(separator), log()), tmp_path)  # type: ignore[arg-type]
     text = (tmp_path / "features.toml").read_text()
     assert f"separator = {json.dumps(separator)}" in text
-    assert len(spec.behaviors[0].fields) == 2
+    assert len(spec.behavior[0].fields) == 2
 
 
 def test_lists_in_json_get_their_format(tmp_path: Path) -> None:
     spec = spec_of(map(as_json, log()), tmp_path)  # type: ignore[arg-type]
     assert 'format = "json"' in (tmp_path / "features.toml").read_text()
-    assert len(spec.behaviors[0].fields) == 2
+    assert len(spec.behavior[0].fields) == 2
 
 
 def test_other_columns_go_where_they_belong(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_other_columns_go_where_they_belong(tmp_path: Path) -> None:
         user, goods = int(row["user_id"][1:]), int(row["goods_id"][1:])
         more = {
             "request_id": f"r{i}",
-            "age": 20 + user,
+            "age": 20 + 1.5 * user,
             "city": f"city{user % 7}",
             "title": f"Goods {goods}, the",
             "tags": [f"t{goods % 3}", f"t{goods % 4}"],
@@ -147,7 +147,7 @@ def test_other_columns_go_where_they_belong(tmp_path: Path) -> None:
         }
         rows.append(row | more)
     spec = spec_of(rows, tmp_path)
-    sides = {f.name: f.side for f in spec.fields}
+    sides = {f.name: f.side for f in (*spec.user, *spec.candidate)}
     assert sides["city"] == "user"
     assert sides["rank"] == "candidate"
     assert {"request_id", "title", "empty", "country"}.isdisjoint(spec.columns)
@@ -157,7 +157,7 @@ def test_other_columns_go_where_they_belong(tmp_path: Path) -> None:
         "views": "candidate",
     }
     assert [(m.name, m.side) for m in spec.multi_hot] == [("tags", "candidate")]
-    pairs = {f.column: f.pairs for f in spec.behaviors[0].fields}
+    pairs = {f.column: f.pairs for f in spec.behavior[0].fields}
     assert pairs["hist_action"] is None
     assert pairs["hist_age"] is None
     assert spec.weight == "sample_weight"

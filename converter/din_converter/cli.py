@@ -29,6 +29,7 @@ __all__ = ["convert_main", "train_main"]
 
 SOURCES = ("deepctr-torch", "torch-rechub", "recbole", "fuxictr")
 NOT_OPTIONS = ("model", "out", "json")
+BY_ROWS = ("epochs", "batch_size", "patience")  # where they are not given
 WIDTH = 88
 CALIBRATED = (
     "log-loss and calibration of validation are of scores as served, calibrated"
@@ -120,11 +121,7 @@ def train_main(argv: Sequence[str] | None = None) -> int:
             arguments = parser.parse_args(words)
             arguments.data = arguments.data or typed["data"]
             arguments = read_paths(parser, arguments)
-        needed = {
-            "DATA": arguments.data,
-            "--spec": arguments.spec,
-            "--out": arguments.out,
-        }
+        needed = {"DATA": arguments.data, "--spec": arguments.spec}
         missing = [name for name, value in needed.items() if not value]
         if missing:
             parser.error("the following arguments are required: " + ", ".join(missing))
@@ -177,6 +174,9 @@ def _train(arguments: argparse.Namespace) -> int:
     given = vars(arguments) | {"progress": not arguments.quiet}
     given["add_scales"] = not arguments.no_scale
     settings = Settings(**{f.name: given[f.name] for f in fields(Settings)})
+    settings = settings.for_rows(max(1, rows.num_rows))
+    for name in BY_ROWS:
+        setattr(arguments, name, getattr(settings, name))
     sources = {
         "data": rows.fingerprint(),
         "valid": valid.fingerprint() if valid else None,
@@ -195,6 +195,11 @@ def _train(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     names = ", ".join(str(p) for p in arguments.data)
     print(f"training {spec.model.type} on {rows.num_rows:,} rows of {names}")
+    print(
+        f"batch size {settings.batch_size}, learning rate {settings.learning_rate:g},"
+        f" mba {settings.mba:g}, embedding std {settings.embedding_std:g}; at most"
+        f" {settings.epochs} epochs, patience {settings.patience}"
+    )
     if spec.calibration != Calibration():
         print(CALIBRATED if valid else NOT_CALIBRATED)
     has_header = False
@@ -288,7 +293,8 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         help="what din-train wrote, a torch.export program (.pt2), or a checkpoint of"
         " the library --from names",
     )
-    add("--out", required=True, type=path, help="the .onnx to write")
+    what = "the .onnx to write (default: MODEL's name, in its folder)"
+    add("--out", type=path, help=what)
     add("--explain", action="store_true", help="add activation weights as outputs")
     add(
         "--embedding-dtype",
@@ -356,7 +362,8 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         from din_converter.export import convert
 
         options = {k: v for k, v in vars(arguments).items() if k not in NOT_OPTIONS}
-        report = convert(arguments.model, arguments.out, **options)
+        out = arguments.out or Path(arguments.model).with_suffix(".onnx")
+        report = convert(arguments.model, out, **options)
         shown = json.dumps(report.to_dict(), indent=2) if arguments.json else report
         print(shown)
         return 0

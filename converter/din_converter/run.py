@@ -99,7 +99,7 @@ class RunFolder:
         ModelError
             If the file is no spec.
         """
-        if self.checkpoint.exists() and self.spec.exists():
+        if self.has_checkpoint and self.spec.exists():
             return FeatureSpec.load(self.spec)
         return None
 

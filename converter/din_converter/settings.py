@@ -1,7 +1,7 @@
 """The settings of `train` and din-train; needs no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["CHOICES", "Settings"]
 
@@ -11,11 +11,20 @@ CHOICES = {
     "select": ("auc", "gauc", "log_loss"),
 }
 
+# Rows below which a batch size is the default. docs/results.md has the runs.
+BATCH_SIZES = ((20_000, 64), (1_000_000, 256), (math.inf, 1024))
+# At most so many epochs, or steps where these are more; and so many without a better
+# validation, which ends a run.
+MOST_EPOCHS, MOST_STEPS = 10, 1_000
+PATIENCE, PATIENT_STEPS = 2, 250
+
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a training; the defaults are din-train's.
+    """The settings of a training; the defaults are din-train's, set by docs/results.md.
 
+    Where `epochs`, `batch_size` or `patience` is 0, `for_rows` takes it from the number
+    of rows: so that an epoch has some hundred steps, and a run can take a thousand.
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every
     step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
@@ -23,17 +32,17 @@ class Settings:
     fields far from unit range get a standard scale where the spec says none.
     """
 
-    epochs: int = 10
-    batch_size: int = 1024
+    epochs: int = 0
+    batch_size: int = 0
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     schedule: str = "constant"
     decay: float = 0.9
     warmup_steps: int = 0
     weight_decay: float = 0.0
-    mba: float = 0.0
-    embedding_std: float = 0.01
-    patience: int = 2
+    mba: float = 1.0
+    embedding_std: float = 0.1
+    patience: int = 0
     select: str = "auc"
     valid_fraction: float = 0.1
     shuffle_rows: int = 1_000_000
@@ -43,6 +52,20 @@ class Settings:
     device: str = "cpu"
     checkpoint_minutes: float = 5.0
     progress: bool = True
+
+    def for_rows(self, rows: int) -> "Settings":
+        """Return settings whose epochs, batch size and patience are set.
+
+        Parameters
+        ----------
+        rows : int
+            Of the training, at least 1.
+        """
+        batch = self.batch_size or next(b for n, b in BATCH_SIZES if rows < n)
+        steps = -(-rows // batch)
+        epochs = self.epochs or max(MOST_EPOCHS, -(-MOST_STEPS // steps))
+        patience = self.patience or max(PATIENCE, -(-PATIENT_STEPS // steps))
+        return replace(self, batch_size=batch, epochs=epochs, patience=patience)
 
     def rate(self, step: int, epochs: float) -> float:
         """Return the learning rate of a step, before which `epochs` have passed."""

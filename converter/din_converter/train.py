@@ -119,6 +119,7 @@ def train(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     rows = _as_rows(data, spec, "the training rows")
+    settings = settings.for_rows(max(1, rows.num_rows))
     if valid is not None:
         held_out: Rows | None = _as_rows(valid, spec, "the validation rows")
     elif settings.valid_fraction > 0:
@@ -142,8 +143,7 @@ def train(
     held_out = held_out.encoded_by(spec) if held_out is not None else None
     torch.manual_seed(settings.seed)
     model = build_model(spec)
-    if settings.embedding_std != Settings.embedding_std:
-        model.initialize_tables(settings.embedding_std)
+    model.initialize_tables(settings.embedding_std)
     if start is not None:
         copy_weights(start, model)
     survey = Survey(spec, held_out.num_rows if held_out is not None else 0)

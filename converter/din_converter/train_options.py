@@ -18,6 +18,7 @@ from din_infer.whole_file import write_whole
 __all__ = ["add_options", "read_config", "write_config"]
 
 Number = TypeVar("Number", int, float)
+BY_ROWS = ("--epochs", "--batch-size", "--patience")
 PATHS = ("data", "spec", "out", "run", "valid", "warm_start")
 NOT_IN_CONFIG = ("help", "version", "config", "resume", "overwrite")
 
@@ -52,7 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", nargs="*", type=path, help=what)
     add("--config", metavar="FILE.toml", type=path, help="options, by their long names")
     add("--spec", type=path, help="feature spec, .toml or .json (required)")
-    add("--out", type=path, help="the model to write, e.g. model.pt (required)")
+    what = "the model to write (default: %(default)s)"
+    add("--out", type=path, default="model.pt", help=what)
     add("--run", metavar="DIR", type=path, help="run folder (default: model.run)")
     add(
         "--resume",
@@ -69,7 +71,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     def setting(name: str, what: str, **options: object) -> None:
         default = getattr(Settings, name[2:].replace("-", "_"))
-        what += " (default: %(default)s)"
+        told = "by the number of rows" if default == 0 and name in BY_ROWS else None
+        what += f" (default: {told or '%(default)s'})"
         group.add_argument(name, default=default, help=what, **options)  # type: ignore[arg-type]
 
     group = parser.add_argument_group("rows")
@@ -111,7 +114,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = "steps in which the learning rate rises to its value"
     setting("--warmup-steps", what, metavar="N", type=_whole)
     what = "mini-batch aware regularization of the tables: L2 on the rows that a batch"
-    what += " reads, each by 1 / its number of samples"
+    what += " reads, each by 1 / its number of samples; 0 for none"
     setting("--mba", what, metavar="LAMBDA", type=_strength)
     setting("--weight-decay", "L2 on all weights but the tables", type=_fraction)
     what = "standard deviation of the normal distribution that tables start from"

@@ -11,11 +11,12 @@ import numpy as np
 from din_infer.device import available_cpus
 from din_infer.errors import InputError, check_count
 from din_infer.jobs.data_files import Note, ignore
+from din_infer.jobs.history.attributes import take_attributes
 from din_infer.jobs.history.catalog import Catalog, Options
 from din_infer.jobs.history.events import Events, make_events
 from din_infer.jobs.history.output import TableWriter, name_targets, place
 from din_infer.jobs.history.reading import asking, open_database, open_log
-from din_infer.jobs.history.roles import find_columns
+from din_infer.jobs.history.roles import check_apart, find_columns
 from din_infer.jobs.history.rows import parts, tables
 from din_infer.jobs.history.segments import Ints
 from din_infer.jobs.history.summary import Summary
@@ -93,9 +94,12 @@ def build(
         its history.
     item_columns : sequence of str, optional
         What describes the item of an event, such as its category: a column of the
-        candidate, and of its history where values are single.
+        candidate, and of its history where values are single. By default those of
+        common names, and those that have one value for all events of an item.
     keep : sequence of str
-        Columns to copy from the target's event; its negatives have the same.
+        Columns to copy from the target's event; its negatives have the same. Where
+        `item_columns` is not given, those that have one value for all events of a user
+        are kept, too.
     behaviors, positives, impressions : sequence of str, optional
         Actions that are part of histories (without it, the positives), that are targets
         of label 1, and that showed an item. A positive belongs to the user's last
@@ -188,11 +192,14 @@ def build(
         log = open_log(database, paths, on_note)
         given = {"user": user, "item": item, "time": time, "action": action}
         given |= {"label": label, "session": session}
-        columns = find_columns(
+        columns, left = find_columns(
             log.names, {**given, "item_columns": item_columns, "keep": keep}, on_note
         )
         with show_progress(None, "reading events", progress) as bar:
-            log.copy(columns.all, bar.update)
+            log.copy([*columns.all, *left], bar.update)
+        if left:
+            columns = take_attributes(database, columns, left, on_note)
+            check_apart(columns)
         actions = {
             "behaviors": behaviors,
             "positives": positives,

@@ -5,16 +5,21 @@ from dataclasses import dataclass
 
 from din_infer.errors import InputError
 
-__all__ = ["Actions", "Columns", "find_actions", "find_columns"]
+__all__ = ["Actions", "Columns", "check_apart", "find_actions", "find_columns"]
 
+TIME_ENDS = ("_at", "_time", "_ts", "_date", "timestamp", "datetime")
 NONE = "none"  # for an option that takes a column: there is none
 # In small letters without underscores, as `_plain` makes them.
 NAMES = {
     "user": "user userid uid visitor visitorid customer customerid member memberid"
-    " reviewer reviewerid",
+    " reviewer reviewerid viewer viewerid listener listenerid reader readerid buyer"
+    " buyerid shopper shopperid account accountid client clientid profile profileid"
+    " subscriber subscriberid player playerid person personid device deviceid",
     "item": "item itemid goods goodsid product productid sku skuid movie movieid video"
     " videoid article articleid news newsid song songid book bookid asin ad adid"
-    " adgroupid",
+    " adgroupid track trackid post postid content contentid show showid game gameid"
+    " recipe recipeid listing listingid hotel hotelid business businessid app appid"
+    " document documentid story storyid page pageid offer offerid job jobid",
     "time": "time timestamp ts eventtime datetime date timestampms unixtime createdat"
     " unixreviewtime",
     "action": "action actiontype event eventtype eventname behavior behaviortype btag",
@@ -69,7 +74,7 @@ def find_columns(
     names: Sequence[str],
     given: Mapping[str, str | Sequence[str] | None],
     on_note: Callable[[str], object],
-) -> Columns:
+) -> tuple[Columns, list[str]]:
     """Take the columns that were given, and guess the others by common names.
 
     Parameters
@@ -80,6 +85,13 @@ def find_columns(
         From `Columns`' attributes to names, "none", or None to guess.
     on_note : callable
         Called with a sentence that says what was guessed.
+
+    Returns
+    -------
+    columns : Columns
+    left : list of str
+        Columns that may be of the item or of the user, which only the data tells; none
+        where `given` says which columns are the item's.
 
     Raises
     ------
@@ -132,8 +144,9 @@ def find_columns(
         on_note(f"taken by their names: {' '.join(guessed)}")
     used = {*taken, *some, *keep}
     left = [name for name in names if name not in used]
-    if left:
+    if left and given.get("item_columns") is not None:
         on_note(f"not used: {', '.join(left)} (--item-columns and --keep take them)")
+        left = []
     written = {found["user"], found["item"], found["time"], *some}
     if found["label"] == "label":
         written.add("label")
@@ -147,13 +160,15 @@ def find_columns(
         item_columns=tuple(some),
         keep=tuple(name for name in keep if name not in written),
     )
-    _check_apart(columns)
-    return columns
+    check_apart(columns)
+    return columns, left
 
 
 def _guess(names: Sequence[str], role: str) -> str | None:
     known = NAMES[role].split()
     found = [name for name in names if _plain(name) in known]
+    if not found and role == "time":  # watched_at, event_time
+        found = [name for name in names if name.lower().endswith(TIME_ENDS)]
     if len(found) > 1:
         rule = f"one column of {role}s" if role != "label" else "one column of labels"
         got = " and ".join(f"`{name}`" for name in found)
@@ -162,7 +177,7 @@ def _guess(names: Sequence[str], role: str) -> str | None:
     return found[0] if found else None
 
 
-def _check_apart(columns: Columns) -> None:
+def check_apart(columns: Columns) -> None:
     """Refuse columns of the output that have one name."""
     key = [columns.user, columns.time, columns.item, *columns.item_columns]
     history = [f"hist_{name}" for name in (columns.item, *columns.item_columns)]

@@ -70,7 +70,7 @@ class Column:
     @property
     def nulls(self) -> float:
         """The share of values that are null."""
-        return self.values.null_count / max(1, len(self.values))
+        return float(self.values.null_count / max(1, len(self.values)))
 
     @property
     def is_number(self) -> bool:
@@ -78,17 +78,17 @@ class Column:
         return self.kind in ("whole", "number")
 
     def keys(self) -> pa.Array:
-        """The distinct values as text, to be compared with another column's."""
+        """Return the distinct values as text, to be compared with another column's."""
         return pc.cast(self.distinct, pa.string())
 
     def numbers(self) -> NDArray[np.float64]:
-        """The values that are finite, as float64."""
+        """Return the values that are finite, as float64."""
         values = pc.cast(pc.drop_null(self.values), pa.float64(), safe=False)
         array = np.asarray(values, dtype=np.float64)
         return array[np.isfinite(array)]
 
     def codes(self) -> NDArray[np.int64]:
-        """Number the rows' values 0, 1, ..; equal values alike. Not of lists."""
+        """Return a number for each row, 0, 1, ..; equal values alike. Not of lists."""
         encoded = pc.dictionary_encode(self.values, null_encoding="encode")
         return np.asarray(encoded.indices, dtype=np.int64)
 
@@ -112,7 +112,7 @@ def read_columns(table: pa.Table) -> list[Column]:
 def share_in(values: pa.Array, keys: pa.Array) -> float:
     """Return the share of values that are among the keys, both text."""
     known = pc.drop_null(pc.cast(values, pa.string()))
-    return pc.is_in(known, keys).true_count / len(known) if len(known) else 0.0
+    return float(pc.is_in(known, value_set=keys).true_count / max(1, len(known)))
 
 
 def _lists_of(column: Column, other: Column) -> Column | None:
@@ -233,7 +233,7 @@ def _kind_of(array: pa.Array) -> tuple[str, pa.Array]:
 
 
 def _all_match(texts: pa.Array, pattern: str) -> bool:
-    if not pc.match_substring_regex(texts.slice(0, 100), pattern).false_count == 0:
+    if pc.match_substring_regex(texts.slice(0, 100), pattern).false_count:
         return False
     return int(pc.match_substring_regex(texts, pattern).false_count) == 0
 

@@ -4,10 +4,7 @@ Each guess carries its reason, which is printed and written beside it.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +13,10 @@ from numpy.typing import NDArray
 
 from din_infer.errors import InputError
 from din_infer.jobs.init.columns import PAIRED_SHARE, Column, share_in
+from din_infer.jobs.init.roles import Guess, Role
+from din_infer.jobs.init.sequences import find_sequences, growth
 
-__all__ = ["Guess", "Role", "BehaviorSequence", "guess"]
+__all__ = ["guess"]
 
 LABELS = "label click clicked is_click is_clicked clk y target converted conversion"
 GROUPS = "user_id userid user uid reviewerid customer_id visitor_id visitorid member_id"
@@ -37,48 +36,9 @@ FEW = 20
 ROW_NUMBER = 0.95
 # Of the users (items) with several rows, how many have one value in all of them.
 CONSTANT = 0.95
-# Rows of one user that tell the order of histories.
-TOLD_ROWS = 5_000
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a column is for, and why.
-
-    `role` is "label", "group", "time", "weight", "field", "behavior", "multi_hot",
-    "dense" or "none" (the spec does not read it). `pairs` is the candidate field of a
-    behavior, None where it has none.
-    """
-
-    column: Column
-    role: str
-    why: str
-    side: str = "candidate"
-    pairs: str | None = None
-
-
-@dataclass(frozen=True)
-class BehaviorSequence:
-    """Behavior columns whose lists have the same lengths on every row."""
-
-    name: str
-    roles: tuple[Role, ...]
-    max_len: int
-    order: str
-    why: str
-    pad_value: str | int | None = None
-
-
-@dataclass
-class Guess:
-    """All roles, in the order of the columns, and the behavior sequences."""
-
-    roles: list[Role] = field(default_factory=list)
-    sequences: list[BehaviorSequence] = field(default_factory=list)
-
-    def named(self, role: str) -> list[Role]:
-        """List the columns of a role."""
-        return [r for r in self.roles if r.role == role]
+# Of pairs of rows with one user, a history and then a longer one: so many, and of them
+# those where the longer begins (or ends) with the shorter.
+TOLD_PAIRS, GROWN = 20, 0.9
 
 
 def guess(columns: Sequence[Column], given: Mapping[str, str]) -> Guess:
@@ -125,7 +85,7 @@ def guess(columns: Sequence[Column], given: Mapping[str, str]) -> Guess:
             roles[column.name] = _value_role(column, is_pair, group, item)
     made = Guess([roles[c.name] for c in columns])
     time = next((r.column for r in roles.values() if r.role == "time"), None)
-    made.sequences = _sequences(made.named("behavior"), group, time)
+    made.sequences = find_sequences(made.named("behavior"), group, time)
     return made
 
 
@@ -190,7 +150,21 @@ def _group(
     for column in _by_name([c for c in able if not c.is_list], "group"):
         users = len(column.distinct)
         return Role(column, "group", f"its name; {users:,} users", "user")
+    lists = [c for c in columns if c.is_list and _can_be_id(c)]
+    for column in sorted(able, key=lambda c: len(c.distinct)):
+        if not column.is_list and any(_grows(c, column) for c in lists):
+            users = len(column.distinct)
+            why = f"histories grow within each of its {users:,} values"
+            return Role(column, "group", why, "user")
     return None
+
+
+def _grows(lists: Column, column: Column) -> bool:
+    """Whether rows of one value of a column, in order, have lists that grow."""
+    if not 1 < len(column.distinct) < column.rows / 2:
+        return False
+    grown, others = growth(lists, column, None)
+    return max(grown) >= TOLD_PAIRS and max(grown) >= GROWN * (sum(grown) + others)
 
 
 def _time(
@@ -292,7 +266,8 @@ def _list_role(
 ) -> Role:
     for name in pairs:
         same = by_name[name].lengths
-        if same is not None and np.array_equal(same, column.lengths):
+        own = column.lengths
+        if same is not None and own is not None and np.array_equal(same, own):
             why = f"as long as {name} on every row; pairs with nothing"
             return Role(column, "behavior", why, "user")
     if column.kind == "number":
@@ -327,11 +302,13 @@ def _value_role(
         return Role(column, "none", "a time; ages can be fields of a history")
     numbers = len(pc.drop_null(column.values))
     is_id = column.kind in ("text", "bool") or bool(ID_NAME.search(column.name.lower()))
-    if column.kind in ("text", "whole") and many >= ROW_NUMBER * numbers > FEW:
-        if is_id or _rises(column):
-            return Role(
-                column, "none", "another value on each row: a number of the row"
-            )
+    if (
+        column.kind in ("text", "whole")
+        and many >= ROW_NUMBER * numbers > FEW
+        and (is_id or _rises(column))
+    ):
+        why = "another value on each row: a number of the row"
+        return Role(column, "none", why)
     if column.kind == "text" and _says_same(column, item):
         return Role(column, "none", f"another name of {item.name}")
     side = _side(column, group, item)
@@ -391,122 +368,3 @@ def _is_constant(codes: NDArray[np.int64], of: NDArray[np.int64]) -> bool:
     if not several.any():
         return False
     return bool((kinds[several] == 1).mean() >= CONSTANT)
-
-
-# ---------------------------------------------------------------- sequences
-
-
-def _sequences(
-    behaviors: Sequence[Role], group: Column | None, time: Column | None
-) -> list[BehaviorSequence]:
-    by_lengths: dict[bytes, list[Role]] = defaultdict(list)
-    for role in behaviors:
-        if role.column.lengths is not None:
-            by_lengths[role.column.lengths.tobytes()].append(role)
-    made: list[BehaviorSequence] = []
-    taken: set[str] = {role.column.name for role in behaviors}
-    for roles in by_lengths.values():
-        name = _name_of(roles, taken)
-        taken.add(name)
-        lead = roles[0].column
-        padding = _padding(lead)
-        lengths = lead.lengths if padding is None else _unpadded(lead, padding)
-        most = _max_len(np.empty(0, np.int64) if lengths is None else lengths)
-        order, why = _order(lead, group, time)
-        made.append(BehaviorSequence(name, tuple(roles), most, order, why, padding))
-    return made
-
-
-def _name_of(roles: Sequence[Role], taken: Collection[str]) -> str:
-    names = [r.column.name for r in roles]
-    start = names[0]
-    for a, b in combinations(names, 2):
-        same = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), len(a))
-        start = start[: min(same, len(start))]
-    start = start.strip("_-. ") if len(names) > 1 else ""
-    name = {"hist": "history", "": "history"}.get(start, start)
-    while name in taken:
-        name += "_list"
-    return name
-
-
-def _max_len(lengths: NDArray[np.int64]) -> int:
-    """Round up what 99 % of the histories fit in."""
-    wanted = int(np.quantile(lengths, 0.99)) if len(lengths) else 1
-    for size in (5, 10, 20, 50, 100, 200, 500):
-        if wanted <= size:
-            return size
-    return 1000
-
-
-def _padding(column: Column) -> str | int | None:
-    """Find the value that fills lists up to one length: 0, "0", "" or -1."""
-    lengths = column.lengths
-    if lengths is None or len(lengths) < 2 or lengths.min() != lengths.max():
-        return None
-    size = int(lengths[0])
-    if size < 2:
-        return None
-    codes = np.asarray(
-        pc.dictionary_encode(column.values, null_encoding="encode").indices
-    ).reshape(-1, size)
-    fills = [0, -1] if column.kind == "whole" else ["0", "", "PAD", "<pad>", "pad"]
-    dictionary = pc.dictionary_encode(column.values, null_encoding="encode").dictionary
-    known = {v: i for i, v in enumerate(dictionary.to_pylist())}
-    for fill in fills:
-        if fill not in known:
-            continue
-        ends = (codes[:, 0] == known[fill]) | (codes[:, -1] == known[fill])
-        if ends.mean() > 0.2:
-            return fill
-    return None
-
-
-def _unpadded(column: Column, fill: str | int) -> NDArray[np.int64]:
-    size = int(column.lengths[0]) if column.lengths is not None else 0
-    filled = pc.fill_null(pc.equal(column.values, pa.scalar(fill)), False)
-    return size - np.asarray(filled).reshape(-1, size).sum(1)
-
-
-def _order(
-    column: Column, group: Column | None, time: Column | None
-) -> tuple[str, str]:
-    """Tell where new behaviors are added, by rows of one user in time order."""
-    unknown = "oldest_first", "not seen in the data: oldest first is assumed"
-    if group is None or column.lengths is None:
-        return unknown
-    users = group.codes()
-    keys = [np.arange(len(users)), users]
-    if time is not None:
-        keys.insert(1, time.codes() if time.kind == "time" else _numbers(time))
-        if time.kind == "time":
-            keys[1] = np.asarray(pc.rank(time.values), dtype=np.int64)
-    order = np.lexsort(tuple(keys))[:TOLD_ROWS]
-    codes = np.asarray(
-        pc.dictionary_encode(column.values, null_encoding="encode").indices
-    )
-    ends = np.cumsum(column.lengths)
-    lists = {
-        int(i): codes[ends[i] - column.lengths[i] : ends[i]].tolist() for i in order
-    }
-    at_end = at_start = 0
-    for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
-        before, after = lists[a], lists[b]
-        if users[a] != users[b] or not 0 < len(before) < len(after):
-            continue
-        is_start, is_end = (
-            after[: len(before)] == before,
-            after[-len(before) :] == before,
-        )
-        at_end += is_start and not is_end
-        at_start += is_end and not is_start
-    if at_end == at_start:
-        return unknown
-    if at_end > at_start:
-        return "oldest_first", f"{at_end:,} histories grew at their end"
-    return "newest_first", f"{at_start:,} histories grew at their start"
-
-
-def _numbers(column: Column) -> NDArray[np.float64]:
-    values = pc.fill_null(pc.cast(column.values, pa.float64(), safe=False), 0.0)
-    return np.asarray(values, dtype=np.float64)

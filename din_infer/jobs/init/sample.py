@@ -1,4 +1,4 @@
-"""The first rows of a table, as Arrow columns; of text, every field as it is written."""
+"""The first rows of a table, as Arrow columns; of CSV, each field as it is written."""
 
 import io
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from din_infer.jobs.init.columns import Column
-from din_infer.jobs.init.guess import BehaviorSequence, Guess, Role
+from din_infer.jobs.init.roles import BehaviorSequence, Guess, Role
 
 __all__ = ["explain", "toml"]
 
@@ -40,15 +40,15 @@ def toml(made: Guess, source: str, rows: int, whole: bool) -> str:
     lines = _comment(f"Written by din-init, from {looked} of {source}. Every line is a")
     lines += _comment("guess from the data, with its reason: change what is wrong.")
     lines += ["format = 1"]
-    for role, means in (
+    for name, means in (
         ("label", ""),
         ("group", "AUC is measured within each user, too: GAUC"),
         ("time", ""),
         ("weight", ""),
     ):
-        for found in made.named(role):
+        for found in made.named(name):
             said = "; ".join(filter(None, (found.why, means)))
-            lines.append(f"{role} = {_text(found.column.name)}  # {said}")
+            lines.append(f"{name} = {_text(found.column.name)}  # {said}")
     shared = _keys_of_tables(made)
     for role in made.named("field"):
         lines += ["", *_field(role, shared.get(role.column.name))]
