@@ -11,6 +11,9 @@ TORCH_INDEX ?=
 # compile the same sources for this processor.
 DIN_NVCC ?=
 export DIN_NVCC
+# Bytecode is kept, whatever the environment says: without it each process of tests
+# compiles for 20 s before its first one.
+export PYTHONDONTWRITEBYTECODE =
 # Processes that run tests side by side, a file each.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 # Pythons to build wheels for.

@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, onnx = out / f"{stem}.pt", out / f"{stem}.onnx"
         words = [out / "train.parquet", "--valid", out / "valid.parquet"]
         words += ["--spec", out / spec_name, "--out", model, "--overwrite"]
-        words += ["--epochs", arguments.epochs, "--batch-size", 256]
+        words += ["--epochs", arguments.epochs]
         per_row = SECONDS_PER_ROW[title] * int(arguments.epochs)
         run("din-train", train_main, words, num_rows * per_row)
         words = [model, "--out", onnx, "--prune"]

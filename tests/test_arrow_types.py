@@ -29,6 +29,8 @@ from din_infer.spec import FeatureSpec
 from tests import hostile, reference
 from tests.reference_hash import HASHES, NUM_SEEDS
 
+pytestmark = pytest.mark.slow
+
 Values = list[Any]
 Lists = list[Values | None]
 Rows = list[dict[str, Any]]

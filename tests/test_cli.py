@@ -259,11 +259,15 @@ def test_training_prints_its_epochs(made: Path, tmp_path: Path, say: Say) -> Non
     out, _ = say()
     lines = out.splitlines()
     assert lines[0].startswith("training base on 2,000 rows of ")
-    assert lines[1].split()[:3] == ["epoch", "train", "log-loss"]
-    assert lines[2].split()[0] == "1"
-    assert lines[3] == "kept epoch 1 of 1, by validation AUC"
-    assert lines[4].startswith("validation AUC 0.")
-    assert lines[5] == "  0.50000  chance"
+    assert lines[1] == (
+        "batch size 64, learning rate 0.002, mba 1, embedding std 0.1; at most 1"
+        " epochs, patience 8"
+    )
+    assert lines[2].split()[:3] == ["epoch", "train", "log-loss"]
+    assert lines[3].split()[0] == "1"
+    assert lines[4] == "kept epoch 1 of 1, by validation AUC"
+    assert lines[5].startswith("validation AUC 0.")
+    assert lines[6] == "  0.50000  chance"
     assert lines[-3].endswith(" waiting for rows")
     assert lines[-2].startswith(f"wrote {tmp_path}/m.pt (")
     assert lines[-1] == (

@@ -139,7 +139,9 @@ READERS = {
     "checkpoint.py",
     "data_files.py",
     "device.py",
+    "events.py",
     "fuxictr_config.py",
+    "guess.py",
     "ledger.py",
     "list_texts.py",
     "local_path.py",
@@ -148,11 +150,14 @@ READERS = {
     "pt2.py",
     "pt2_program.py",
     "reader_text.py",
+    "reading.py",
     "session.py",
     "text_records.py",
     "text_values.py",
+    "times.py",
     "version.py",
     "whole_file.py",
+    "write.py",
 }
 
 

@@ -818,7 +818,11 @@ OTHERS: list[tuple[Any, str]] = [
         "got run_end_encoded - at `x`."
         " Decode it: pyarrow.compute.run_end_decode(column).",
     ),
-    (pa.array(["a"]), "got string - at `x`"),
+    (
+        pa.array(["a"]),
+        'got string - at `x`. Cast the column to integers, or say dtype = "string" in'
+        " the spec, with a hash or a vocabulary: the ids differ.",
+    ),
     (np.array([1j]), "got complex128 - at `x`"),
     (
         pl.Series([1], dtype=pl.UInt128),

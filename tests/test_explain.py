@@ -43,6 +43,8 @@ from tests.containers import CONTAINERS, as_chunked_arrow, as_dict, as_rows
 from tests.models import SPECS, random_model, random_rows
 from tests.test_encode import KINDS, SPEC, ragged, tables
 
+pytestmark = pytest.mark.slow
+
 Rows = list[dict[str, Any]]
 ATTENDING = [
     name

@@ -16,6 +16,8 @@ from din_infer.session import Session
 from tests.models import SPECS, random_model, spec_dict
 from tests.oldest import oldest_logits
 
+pytestmark = pytest.mark.slow
+
 
 def metadata(path: Path) -> dict[str, str]:
     return {

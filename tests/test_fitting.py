@@ -212,8 +212,9 @@ def test_a_warm_start_keeps_the_constants() -> None:
         ),
         (
             {"type": "standard", "mean": 0, "std": 1},
-            "expected a model of the same spec, whose ids mean the same, got other"
-            " dense - at `warm start`",
+            "expected a model of the same spec, whose ids mean the same, got dense"
+            " price.scale None and now Scale(type='standard', low=(0.0,), spre… - at"
+            " `warm start`",
         ),
     ):
         with pytest.raises(ModelError) as caught:
@@ -301,8 +302,8 @@ def test_the_command_says_what_it_fits_and_the_model_has_it(
     words += ["--out", str(tmp_path / "model.pt"), "--epochs", "1", "--threads", "1"]
     assert train_main([*words, "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[1:4]] == ["price", "when", "vector"]
-    assert lines[4].startswith("epoch")
+    assert [line.split(":")[0] for line in lines[2:5]] == ["price", "when", "vector"]
+    assert lines[5].startswith("epoch")
     model = load(tmp_path / "model.pt")
     kept = json.loads((tmp_path / "model.run" / "spec.json").read_text())
     assert model.spec.to_dict() == kept

@@ -10,6 +10,8 @@ from torch import Tensor
 from din_converter.modules import export_module
 from tests.fusing import DEFAULTS, ITEMS, Mlp, export, mix, worst
 
+pytestmark = pytest.mark.slow
+
 
 class Module(torch.nn.Module):
     """A table of items, two units and whatever a style needs."""

@@ -40,6 +40,8 @@ from tests.reference_hash import (
 )
 from tests.test_hash import on_linux, walled
 
+pytestmark = pytest.mark.slow
+
 ISAS = _kernels.isas()
 PEERS = json.loads(Path(__file__).with_name("golden_peers.json").read_text())
 SEEDS: dict[str, list[Any]] = {

@@ -21,6 +21,8 @@ from din_infer.jobs.history.segments import before, count_before, of_other_sessi
 from tests.reference_history import Event, boundaries, reference_rows
 from tests.shared import SHARED, needs_shared
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 

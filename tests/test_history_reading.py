@@ -22,6 +22,8 @@ from din_infer.history_cli import main
 from din_infer.jobs.history import build
 from din_infer.jobs.history.times import TimeForm, parse_duration
 
+pytestmark = pytest.mark.slow
+
 USERS = ["007", "u,2", "007", "007"]
 ITEMS = [5, 5, 6, -7]
 TIMES = [1_700_000_060, 1_700_000_000, 1_700_000_000, 1_700_000_120]

@@ -33,6 +33,8 @@ from tests.importing import (
 )
 from tests.shared import SHARED, needs_shared
 
+pytestmark = pytest.mark.slow
+
 PEERS = SHARED / "peers" / "deepctr"
 VARIANTS = ("default", "rich")
 

@@ -35,6 +35,8 @@ from tests.fuxictr import (
 )
 from tests.shared import SHARED, needs_shared
 
+pytestmark = pytest.mark.slow
+
 HERE = SHARED / "peers" / "fuxictr"
 TOLERANCE = 1e-5
 

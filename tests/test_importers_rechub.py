@@ -25,6 +25,8 @@ from tests.importing import (
 )
 from tests.shared import SHARED, needs_shared
 
+pytestmark = pytest.mark.slow
+
 PEERS = SHARED / "peers" / "rechub"
 STATE = PEERS / "tutorial_save" / "model.pth"
 WHOLE = PEERS / "tutorial_whole_model.pth"

@@ -20,6 +20,8 @@ from din_converter.report import Report
 from din_infer.errors import ConversionError, InputError, ModelError
 from din_infer.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 USERS, GOODS = 12, 30
 
 

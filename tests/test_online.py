@@ -493,7 +493,6 @@ def test_the_lines_of_the_page_run(
     spec = FeatureSpec.from_dict(
         {
             "format": 1,
-            "user": [{"name": "user_id", "dim": 4, "encoder": encoder}],
             "candidate": [{"name": n, "dim": 4, "encoder": encoder} for n in fields],
             "behavior": [
                 {
@@ -502,9 +501,21 @@ def test_the_lines_of_the_page_run(
                     "fields": {f"hist_{name}": name for name in fields},
                 }
             ],
+            "multi_hot": [
+                {
+                    "name": "tags",
+                    "side": "candidate",
+                    "dim": 4,
+                    "pooling": "sum",
+                    "max_len": 6,
+                    "encoder": encoder,
+                }
+            ],
+            "dense": [{"name": "price", "side": "candidate", "missing": 1.0}],
         }
     )
-    convert(random_model(spec), tmp_path / "model.onnx")
+    (tmp_path / "demo").mkdir()
+    convert(random_model(spec), tmp_path / "demo/din.onnx")
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[1] / "docs" / "online.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)

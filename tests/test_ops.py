@@ -33,7 +33,9 @@ from tests.ops import (
 
 # on every x86-64 machine, beside the instructions where it has them
 EMULATED = "avx512 emulated"
-ISAS = [*ops.machine_isas(), *([EMULATED] if platform.machine() == "x86_64" else [])]
+ISAS = [*map(pytest.param, ops.machine_isas())]
+if platform.machine() == "x86_64":
+    ISAS.append(pytest.param(EMULATED, marks=pytest.mark.slow))
 
 
 @pytest.fixture(params=ISAS)

@@ -18,6 +18,8 @@ from din_infer import InputError, Predictor
 from tests.models import SPECS, random_model, random_rows, spec_dict
 from tests.ops import ACTIVATIONS, attention_feeds, attention_graph, guarded
 
+pytestmark = pytest.mark.slow
+
 SIDES = ("table_", "candidate_table_")
 
 

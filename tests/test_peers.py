@@ -25,6 +25,8 @@ from din_infer.predictor import Predictor
 from din_infer.spec import FeatureSpec, Part
 from tests.shared import SHARED, needs_shared
 
+pytestmark = pytest.mark.slow
+
 SPECS = Path(__file__).parent / "peers"
 PEERS = SHARED / "peers"
 TOLERANCE = 1e-5

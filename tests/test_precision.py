@@ -11,6 +11,8 @@ from din_converter.precision import computing_in
 from din_converter.verify import edge_batches, torch_logits
 from tests.models import SPECS, random_model, spec_dict
 
+pytestmark = pytest.mark.slow
+
 # VmHWM, since ru_maxrss begins with what the process that started this one held.
 CHILD = """
 import re, sys

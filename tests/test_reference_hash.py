@@ -31,6 +31,8 @@ from tests.reference_hash import (
     xxh64,
 )
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = libraries()
 
 

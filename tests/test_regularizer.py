@@ -162,7 +162,12 @@ def test_training_with_it_keeps_tables_smaller() -> None:
     norms = []
     for mba in (0.0, 3.0):
         settings = Settings(
-            epochs=4, batch_size=50, learning_rate=0.01, mba=mba, **QUIET
+            epochs=4,
+            batch_size=50,
+            learning_rate=0.01,
+            embedding_std=0.01,
+            mba=mba,
+            **QUIET,
         )
         model = train(spec, table, None, settings).model
         norms.append(float(next(model.tables.parameters()).detach().norm()))

@@ -46,6 +46,8 @@ from tests.test_arrow_types import (
     windows,
 )
 
+pytestmark = pytest.mark.slow
+
 # ---------------------------------------------------------------------- merged requests
 
 

@@ -24,6 +24,8 @@ from din_infer.jobs.ledger import Ledger
 from din_infer.jobs.sources import END_BYTES, Identity
 from tests.jobs import make_model, make_table, scores_of, write_as
 
+pytestmark = pytest.mark.slow
+
 BROKEN = b"PAR1 no Parquet"
 PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 

@@ -40,6 +40,8 @@ from tests.jobs import (
     write_as,
 )
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("DIN_KILLS", "6"))
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from din_infer import __version__
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 # setup.py, but for what is built without nvcc
 BUILD = """

@@ -436,7 +436,7 @@ def test_the_command_says_what_the_run_is_worth(
     assert train_main([*words, "--quiet", "--threads", "1"]) == 0
     out = capsys.readouterr().out
     head = out.splitlines()
-    assert head[1:5] == [
+    assert head[2:6] == [
         "log-loss and calibration of validation are of scores without the spec's",
         "calibration, since held-out rows are sampled as the training rows are",
         "             weighted        weighted   weighted    weighted     weighted",

@@ -320,7 +320,8 @@ def test_the_learning_rate_follows_its_schedule(
     settings: dict[str, Any], rates: list[float], tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run", {})
-    given = Settings(epochs=2, batch_size=50, valid_fraction=0, **settings, **QUIET)
+    rate = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 50, "valid_fraction": 0}
+    given = Settings(**rate, **settings, **QUIET)  # type: ignore[arg-type]
     trained = train(log_spec(), click_log(100), None, given, run=run)
     events = read_events(run.metrics)
     got = [0.0] * 5

@@ -21,6 +21,8 @@ from din_infer.onnx_header import Place
 from tests.models import random_model, spec_dict
 from tests.oldest import oldest_logits
 
+pytestmark = pytest.mark.slow
+
 Way = Callable[..., Report]
 
 

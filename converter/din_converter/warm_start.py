@@ -26,8 +26,8 @@ def copy_weights(start: ClickModel, model: ClickModel) -> None:
     ----------
     start : DIN or BaseModel
         Its spec may differ in label, weight, group, time, calibration, dropout,
-        `max_len` and constants (scales of dense fields, lookups of derived ones), and
-        in the values of vocabularies.
+        `max_len` and lookups of derived fields, and in the values of vocabularies.
+        Scales that are left open are the model's already: `adopt_constants`.
     model : DIN or BaseModel
         Changed in place. A value that only its own vocabulary has keeps the row that
         was drawn for it.
@@ -120,8 +120,6 @@ def _of_values(old: Any, new: Any, place: str) -> Iterator[str]:  # noqa: ANN401
     free: tuple[str, ...] = FREE
     if isinstance(old, Encoder) and old.type == new.type == "vocab":
         free = (*FREE, "values", "rows")
-    elif place.startswith("dense "):
-        free = (*FREE, "scale")
     if isinstance(old, Behavior):
         was, now = ({f.name: f for f in part.fields} for part in (old, new))
         yield from _of_named(was, now, f"{place}.field")
