@@ -10,7 +10,8 @@ from din_infer.spec import FeatureSpec
 
 __all__ = ["about_result", "about_rows", "about_spec", "name_of_measure"]
 
-# A chance AUC is above 0.5 by two standard errors once in 40 times.
+# A chance AUC is above 0.5 by two standard errors once in 40 times; less than that is
+# no difference between a rule and a model, either.
 CHANCE_ERRORS = 2.0
 
 
@@ -108,7 +109,8 @@ def about_result(
 def _beside(auc: float, survey: Survey, baselines: Sequence[Baseline]) -> Iterator[str]:
     others, clicks = (int(n) for n in survey.valid_clicks)
     error = math.sqrt((others + clicks + 1) / (12 * others * clicks))
-    ahead = [b for b in baselines if b.auc >= auc and b.name != "chance"]
+    clear = auc + CHANCE_ERRORS * error
+    ahead = [b for b in baselines if b.auc >= clear and b.name != "chance"]
     if auc <= 0.5 + CHANCE_ERRORS * error:
         yield (
             f"The model is no better than chance: a validation AUC of {auc:.5f} on"
