@@ -6,6 +6,7 @@ Above 400 lines: each script is one file, and each damaged input a case of its o
 import gzip
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from din_infer import metrics
+from din_infer.cli import explain_main
 from din_infer.spec import FeatureSpec
 from tests.shared import SHARED, needs_shared
 
@@ -562,3 +564,27 @@ def test_the_histories_of_the_log_hold_only_what_came_before() -> None:
         assert row["hist_cate_id"] == clicked[-20:]
         if row["click"]:
             clicked.append(row["cate_id"])
+
+
+# ---------------------------------------------------------------------------- demo
+
+
+def test_the_demo_works_after_one_that_was_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = load("demo.py")
+    (tmp_path / "din.run").mkdir()
+    (tmp_path / "din.run/checkpoint.pt").write_bytes(b"half a check")
+    words = ["--out", str(tmp_path), "--rows", "400", "--epochs", "1"]
+    assert demo.main(words) == 0
+    said = capsys.readouterr().out
+    (tail,) = [part for part in said.split("\ntry next:\n") if "din-inspect" in part][
+        -1:
+    ]
+    for name in ("din-inspect", "din-explain", "din-score"):
+        assert f"  {name} " in tail
+    (where,) = [line for line in tail.splitlines() if "din-explain" in line]
+    arguments = shlex.split(where)[1:]
+    page = tmp_path / "weights.html"
+    assert explain_main([*arguments[:-1], str(page)]) == 0
+    assert page.stat().st_size > 1000

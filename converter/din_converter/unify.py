@@ -12,14 +12,15 @@ from din_infer.errors import InputError
 __all__ = ["join", "widen"]
 
 NULL = pa.null()
+STRINGS = ("string", "large_string", "string_view")
 
 
 def widen(table: pa.Table | pa.RecordBatch) -> pa.Table:
     """Give columns the widest type of their kind, which encodes to the same ids.
 
-    Strings become large_binary, whole numbers and booleans int64, numbers float64, and
-    lists of these large_list, so that any number of rows can be joined and shuffled.
-    Dictionaries are decoded. Other types stay.
+    Strings become large_string and binary large_binary, whole numbers and booleans
+    int64, numbers float64, and lists of these large_list, so that any number of rows
+    can be joined and shuffled. Dictionaries are decoded. Other types stay.
     """
     names = table.schema.names
     return pa.table({name: _chunks(table[name], _widest) for name in names})
@@ -99,8 +100,10 @@ def _widest(array: pa.Array) -> pa.Array:
     kind = array.type
     if pa.types.is_dictionary(kind):
         return _widest(array.dictionary_decode())
-    names = ("string", "large_string", "string_view", "binary", "binary_view")
-    if any(getattr(pa.types, f"is_{name}")(kind) for name in names):
+    # Apart: of an encoder with `uuid_as`, 16 bytes of binary may be a UUID.
+    if any(getattr(pa.types, f"is_{name}")(kind) for name in STRINGS):
+        return array.cast(pa.large_string())
+    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
         return array.cast(pa.large_binary())
     if pa.types.is_floating(kind):
         return array.cast(pa.float64())
@@ -125,6 +128,8 @@ def _common(kinds: Sequence[pa.DataType], is_float: bool) -> pa.DataType:
         if is_float:
             return pa.float64()
         return pa.uint64() if pa.uint64() in left else pa.int64()
+    if pa.large_binary() in left:  # as which strings can be read
+        return pa.large_binary()
     return left[0]
 
 
@@ -143,6 +148,8 @@ def _cast(wanted: pa.DataType) -> Callable[[pa.Array], pa.Array]:
         if wanted == pa.int64():
             made, valid = columns.integers(values, "values")
             return pa.array(made, mask=valid == 0)
+        if wanted == pa.large_string() and values.type not in (wanted, NULL):
+            raise pa.ArrowInvalid("digits for numbers")  # which pyarrow would make
         return values.cast(wanted)
 
     return cast
