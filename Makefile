@@ -84,11 +84,13 @@ test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseli
 test-arm64: $(VENV)/tested-with  ## operators, hashes and frozen models, in emulation
 	VENV=$(VENV) nice .ci/arm64.sh
 
-# test_ops.py alone is two thirds of this, so files are shared out in parts.
+# test_ops.py alone would be two thirds of this: one in OPS_SHARE of its cases is run,
+# and files are shared out in parts.
+OPS_SHARE ?= 3
 sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 	DIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext \
 		--build-lib build/sanitized --build-temp build/sanitized
-	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized \
+	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized DIN_OPS_SHARE=$(OPS_SHARE) \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		$(PYTEST) --dist worksteal -q -s tests/test_ops.py $(KERNEL_TESTS)

@@ -4,6 +4,7 @@ DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it wh
 every test can run. Tests that need a card are left out where there is none.
 HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (30, repeatable) or
 "few" (10, repeatable: under sanitizers, and in the fast set).
+DIN_OPS_SHARE=3 runs one in three cases of test_ops.py, which are many, by their names.
 DIN_TEST_BUILD names a folder with other builds of what is compiled, to be tested in
 place of the package's own.
 
@@ -20,6 +21,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -99,6 +101,12 @@ def pytest_collection_modifyitems(
     """Put long files first; leave tests of a card out where the runtime has no CUDA."""
     places = {f"test_{name}": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    share = int(os.environ.get("DIN_OPS_SHARE", "1"))
+    items[:] = [
+        item
+        for item in items
+        if item.path.stem != "test_ops" or crc32(item.name.encode()) % share == 0
+    ]
     import onnxruntime
 
     from din_infer.device import find_card, release_of
