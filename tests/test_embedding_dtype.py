@@ -411,7 +411,7 @@ def test_the_help_explains_both_flags(capsys: pytest.CaptureFixture[str]) -> Non
         convert_main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--embedding-dtype {fp32,fp16} how tables are stored" in text
-    assert "--valid FILE.parquet labeled rows on which to measure the AUC" in text
+    assert "--valid FILE labeled rows on which to measure the AUC" in text
     assert "--embedding-dtype fp16 --valid valid.parquet half the file" in text
 
 
