@@ -46,8 +46,8 @@ C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
 
-test-fast: $(VENV)/fast-with  ## most tests, in 5 minutes on 2 cores; says what is left
-	HYPOTHESIS_PROFILE=few $(PYTEST) -q -m "not slow"
+test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what is left
+	DIN_OPS_SHARE=2 HYPOTHESIS_PROFILE=few $(PYTEST) -q -m "not slow"
 
 # One process more than there are cores, for the time that Ray and Spark are waited for.
 test: $(VENV)/tested-with .oldest  ## all tests
