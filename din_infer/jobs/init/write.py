@@ -13,7 +13,9 @@ from din_infer.jobs.init.roles import BehaviorSequence, Guess, Role
 
 __all__ = ["explain", "toml"]
 
-DIMS = (8, 16, 32)
+# 16 even for few values: with 8 for 500 items and 15 categories, the validation AUC of
+# three seeds was 0.620, 0.602, 0.616; with 16 it was 0.633, 0.633, 0.639.
+DIMS = (16, 32)
 # Buckets per distinct key, by how many keys there are: 1 % of 1,000 keys share a row in
 # 100,000 buckets, 10 % of more in ten times their number (docs/model.md has the table).
 ROOMY, ROOM, KEYS = 100, 10, 1_000
