@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from amazon_reviews import prepare
 from click_logs import generate
 
-# Of training, per row and epoch: TODO measure
-SECONDS_PER_ROW = {"DIN": 8e-5, "no history": 3e-5}
+# Of training, per row and epoch: Amazon Beauty on two cores of an EPYC with AVX2.
+SECONDS_PER_ROW = {"DIN": 1.4e-4, "no history": 3.6e-5}
 SCORES_AGREE = 1e-5
 AUCS_AGREE = 1e-6
 

@@ -151,7 +151,8 @@ def _group(
         users = len(column.distinct)
         return Role(column, "group", f"its name; {users:,} users", "user")
     lists = [c for c in columns if c.is_list and _can_be_id(c)]
-    for column in sorted(able, key=lambda c: len(c.distinct)):
+    # most values first: where rows are in order of users, they grow in others, too
+    for column in sorted(able, key=lambda c: -len(c.distinct)):
         if not column.is_list and any(_grows(c, column) for c in lists):
             users = len(column.distinct)
             why = f"histories grow within each of its {users:,} values"
