@@ -89,6 +89,14 @@ def test_order_is_told_by_histories_that_grow(tmp_path: Path) -> None:
     assert spec.behavior[0].order == "newest_first"
 
 
+def test_a_user_of_any_name_is_told_by_histories_that_grow(tmp_path: Path) -> None:
+    rows = [{"viewer" if k == "user_id" else k: v for k, v in r.items()} for r in log()]
+    rows.sort(
+        key=lambda row: (row["viewer"], row["time"])
+    )  # grow elsewhere, too
+    assert spec_of(rows, tmp_path).group == "viewer"
+
+
 def test_what_fills_lists_up_is_no_behavior(tmp_path: Path) -> None:
     spec = spec_of([padded(row) for row in log()], tmp_path)
     (history,) = spec.behavior
