@@ -91,9 +91,7 @@ def test_order_is_told_by_histories_that_grow(tmp_path: Path) -> None:
 
 def test_a_user_of_any_name_is_told_by_histories_that_grow(tmp_path: Path) -> None:
     rows = [{"viewer" if k == "user_id" else k: v for k, v in r.items()} for r in log()]
-    rows.sort(
-        key=lambda row: (row["viewer"], row["time"])
-    )  # grow elsewhere, too
+    rows.sort(key=lambda row: (row["viewer"], row["time"]))  # grow elsewhere, too
     assert spec_of(rows, tmp_path).group == "viewer"
 
 
