@@ -68,11 +68,6 @@ class Column:
         return self.lengths is not None
 
     @property
-    def nulls(self) -> float:
-        """The share of values that are null."""
-        return float(self.values.null_count / max(1, len(self.values)))
-
-    @property
     def is_number(self) -> bool:
         """Whether values are numbers of any kind."""
         return self.kind in ("whole", "number")

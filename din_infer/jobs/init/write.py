@@ -107,8 +107,8 @@ def _keys_of_tables(made: Guess) -> dict[str, pa.Array]:
     return {name: pa.concat_arrays(keys) for name, keys in found.items()}
 
 
-def _encoder(column: Column, more: pa.Array | None = None) -> tuple[list[str], str]:
-    """Return dtype, dim and encoder of a column of ids, and how many keys it has."""
+def _encoder(column: Column, more: pa.Array | None = None) -> list[str]:
+    """Return the lines of dtype, dim and encoder of a column of ids."""
     keys = column.keys()
     if more is not None:
         keys = pc.unique(pa.concat_arrays([keys, more]))
@@ -120,7 +120,7 @@ def _encoder(column: Column, more: pa.Array | None = None) -> tuple[list[str], s
     collide = 1 - (1 - 1 / (buckets - 1)) ** (many - 1)
     said = f"{many:,} values, of which {collide:.1%} share a bucket"
     encoder = f'encoder = {{ type = "hash", buckets = {buckets:_} }}  # {said}'
-    return [f'dtype = "{dtype}"', f"dim = {dim}", encoder], dtype
+    return [f'dtype = "{dtype}"', f"dim = {dim}", encoder]
 
 
 def _round(number: int) -> int:
@@ -130,7 +130,7 @@ def _round(number: int) -> int:
 
 
 def _field(role: Role, more: pa.Array | None) -> list[str]:
-    lines, _ = _encoder(role.column, more)
+    lines = _encoder(role.column, more)
     name = f"name = {_text(role.column.name)}  # {role.why}"
     return [f"[[{role.side}]]", name, *lines]
 
@@ -167,7 +167,7 @@ def _behavior(sequence: BehaviorSequence) -> list[str]:
             parts = ["dim = 8", f'encoder = {{ type = "bucketize", {bounds} }}', own]
             value = "{ " + ", ".join(filter(None, parts)) + " }"
         else:
-            (dtype, dim, encoder), _ = _encoder(column)
+            dtype, dim, encoder = _encoder(column)
             parts = [dtype, dim, encoder.partition("  #")[0], own]
             value = "{ " + ", ".join(filter(None, parts)) + " }"
         lines.append(f"{_key(column.name)} = {value}  # {role.why}")
@@ -182,7 +182,7 @@ def _multi_hot(role: Role) -> list[str]:
     column = role.column
     lengths = np.asarray(column.lengths)
     most = max(1, int(np.quantile(lengths, 0.999)) if len(lengths) else 1)
-    (dtype, dim, encoder), _ = _encoder(column)
+    dtype, dim, encoder = _encoder(column)
     lines = ["[[multi_hot]]", f"name = {_text(column.name)}  # {role.why}"]
     lines += [f'side = "{role.side}"', dtype, dim, 'pooling = "mean"']
     lines.append(f"max_len = {_round(most)}")
