@@ -4,29 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from din_infer.errors import InputError
+from din_infer.jobs.role_names import NAMES, TIME_ENDS, is_named
 
 __all__ = ["Actions", "Columns", "check_apart", "find_actions", "find_columns"]
 
-TIME_ENDS = ("_at", "_time", "_ts", "_date", "timestamp", "datetime")
 NONE = "none"  # for an option that takes a column: there is none
-# In small letters without underscores, as `_plain` makes them.
-NAMES = {
-    "user": "user userid uid visitor visitorid customer customerid member memberid"
-    " reviewer reviewerid viewer viewerid listener listenerid reader readerid buyer"
-    " buyerid shopper shopperid account accountid client clientid profile profileid"
-    " subscriber subscriberid player playerid person personid device deviceid",
-    "item": "item itemid goods goodsid product productid sku skuid movie movieid video"
-    " videoid article articleid news newsid song songid book bookid asin ad adid"
-    " adgroupid track trackid post postid content contentid show showid game gameid"
-    " recipe recipeid listing listingid hotel hotelid business businessid app appid"
-    " document documentid story storyid page pageid offer offerid job jobid",
-    "time": "time timestamp ts eventtime datetime date timestampms unixtime createdat"
-    " unixreviewtime",
-    "action": "action actiontype event eventtype eventname behavior behaviortype btag",
-    "label": "label click clicked isclick",
-    "item_columns": "cate cateid catid category categoryid categorycode brand brandid"
-    " shop shopid seller sellerid store storeid merchantid genre genres price",
-}
 
 
 @dataclass(frozen=True)
@@ -64,10 +46,6 @@ class Actions:
     behaviors: tuple[str, ...] | None = None
     positives: tuple[str, ...] | None = None
     impressions: tuple[str, ...] = ()
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
 def find_columns(
@@ -122,8 +100,8 @@ def find_columns(
     keep = tuple(given.get("keep") or ())
     some = given.get("item_columns")
     if some is None:
-        known = NAMES["item_columns"].split()
-        some = [n for n in names if _plain(n) in known and n not in {*taken, *keep}]
+        some = [n for n in names if is_named(n, "item_columns")]
+        some = [n for n in some if n not in {*taken, *keep}]
         if some:
             guessed.append(f"--item-columns {','.join(some)}")
     for option, wanted in (
@@ -165,8 +143,7 @@ def find_columns(
 
 
 def _guess(names: Sequence[str], role: str) -> str | None:
-    known = NAMES[role].split()
-    found = [name for name in names if _plain(name) in known]
+    found = [name for name in names if is_named(name, role)]
     if not found and role == "time":  # watched_at, event_time
         found = [name for name in names if name.lower().endswith(TIME_ENDS)]
     if len(found) > 1:

@@ -15,20 +15,10 @@ from din_infer.errors import InputError
 from din_infer.jobs.init.columns import PAIRED_SHARE, Column, share_in
 from din_infer.jobs.init.roles import Guess, Role
 from din_infer.jobs.init.sequences import find_sequences, growth
+from din_infer.jobs.role_names import NAMES, is_named, plain_name
 
 __all__ = ["guess"]
 
-LABELS = "label click clicked is_click is_clicked clk y target converted conversion"
-GROUPS = "user_id userid user uid reviewerid customer_id visitor_id visitorid member_id"
-GROUPS += " device_id cookie_id account_id"
-TIMES = "time timestamp ts event_time datetime date unixreviewtime unix_time created_at"
-WEIGHTS = "weight sample_weight row_weight importance"
-NAMES = {
-    "label": LABELS.split(),
-    "group": GROUPS.split(),
-    "time": TIMES.split(),
-    "weight": WEIGHTS.split(),
-}
 ID_NAME = re.compile(r"(^|_)(id|ids|code|type|kind|class|cate|category|brand|shop)$")
 # Whole numbers of so few values are kinds of something, not amounts.
 FEW = 20
@@ -93,9 +83,10 @@ def guess(columns: Sequence[Column], given: Mapping[str, str]) -> Guess:
 
 
 def _by_name(columns: Sequence[Column], role: str) -> list[Column]:
-    names = NAMES[role]
-    found = [c for c in columns if c.name.lower() in names]
-    return sorted(found, key=lambda c: names.index(c.name.lower()))
+    """List columns of a role's common names, those of the commonest first."""
+    order = NAMES[role].split()
+    found = [c for c in columns if is_named(c.name, role)]
+    return sorted(found, key=lambda c: order.index(plain_name(c.name)))
 
 
 def _is_binary(column: Column) -> bool:
@@ -147,7 +138,7 @@ def _group(
     if "group" in given:
         return Role(_named(columns, given["group"]), "group", "as given")
     able = [c for c in columns if c.name not in taken and _can_be_id(c)]
-    for column in _by_name([c for c in able if not c.is_list], "group"):
+    for column in _by_name([c for c in able if not c.is_list], "user"):
         users = len(column.distinct)
         return Role(column, "group", f"its name; {users:,} users", "user")
     lists = [c for c in columns if c.is_list and _can_be_id(c)]
