@@ -67,7 +67,11 @@ def test_validation_of_thinned_rows_is_weighted() -> None:
     plain: list[float] = []
     rate = {"learning_rate": 0.005, "schedule": "constant"}
     settings = Settings(
-        epochs=4, batch_size=64, select="log_loss", **rate, **QUIET  # type: ignore[arg-type]
+        epochs=4,
+        batch_size=64,
+        select="log_loss",
+        **rate,
+        **QUIET,  # type: ignore[arg-type]
     )
 
     def judge(model: Any, held_out: Any, calibrated: bool) -> dict[str, Any]:  # noqa: ANN401
