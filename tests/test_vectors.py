@@ -1,8 +1,12 @@
-"""Test vectors meet every rule of docs/without-python.md, and every encoder."""
+"""Test vectors meet every rule of docs/without-python.md, and every encoder.
+
+Long: specs of all that a part of the format can say, and the mistakes in each.
+"""
 
 import copy
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -442,3 +446,101 @@ def test_vectors_find_every_mistake(name: str, folders: Callable[[str], Path]) -
                 missed.append((one["name"], what))
     assert count > 10
     assert missed == []
+
+
+def _signed(h: int, e: Spec) -> int:
+    right = page_encoder.signed(h, 64)
+    n = e["buckets"] - (e["reduce"] == "offset")
+    return int(math.fmod(right, n)) + (e["reduce"] == "offset")
+
+
+def _as(change: Callable[[str], bytes]) -> Callable[..., bytes]:
+    right = page_encoder.key_of
+
+    def wrong(value: Any, c: Spec) -> bytes:  # noqa: ANN401
+        is_text = isinstance(value, str) and c["dtype"] == "string"
+        return change(value) if is_text else right(value, c)
+
+    return wrong
+
+
+def _through_double(value: Any, c: Spec) -> bytes:  # noqa: ANN401
+    if c["dtype"] == "int64":
+        value = str(int(float(value)))
+    return _RIGHT.key_of(value, c)
+
+
+def _left(lists: list[list[int]], part: Spec) -> np.ndarray[Any, Any]:
+    out = _RIGHT.padded(lists, part)
+    for row, ids in enumerate(lists):
+        out[row] = np.roll(out[row], out.shape[1] - len(ids))
+    return out
+
+
+def _without_nulls(value: Any, c: Spec) -> list[Any]:  # noqa: ANN401
+    return [v for v in _RIGHT.split(value, c) if v is not None]
+
+
+def _at_least_one(lists: list[list[int]], part: Spec) -> np.ndarray[Any, Any]:
+    return _RIGHT.padded(lists if any(lists) else [ids or [0] for ids in lists], part)
+
+
+def _no_infinity(x: float, k: int, scale: Spec | None) -> float:
+    y = _RIGHT.scaled(x, k, scale)
+    return min(max(y, -3e38), 3e38)
+
+
+def _in_float32(x: float, k: int, scale: Spec | None) -> float:
+    narrow = page_encoder.to_float32(x)
+    return _RIGHT.scaled(float(narrow) if np.isfinite(narrow) else x, k, scale)
+
+
+class _RIGHT:
+    key_of = staticmethod(page_encoder.key_of)
+    padded = staticmethod(page_encoder.padded)
+    split = staticmethod(page_encoder.split)
+    scaled = staticmethod(page_encoder.scaled)
+
+
+def _normal(text: str) -> bytes:
+    return unicodedata.normalize("NFC", text).encode()
+
+
+def _of_pairs(text: str) -> bytes:
+    """UTF-8 of each half of a surrogate pair, as Java's modified UTF-8 has it."""
+    raw = text.encode("utf-16-le")
+    halves = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
+    return "".join(map(chr, halves)).encode("utf-8", "surrogatepass")
+
+
+WRONG: dict[str, tuple[str, str, Any]] = {
+    "a signed hash": ("hashes", "reduced", _signed),
+    "UTF-16": ("hashes", "key_of", _as(lambda t: t.encode("utf-16-le"))),
+    "surrogates": ("hashes", "key_of", _as(_of_pairs)),
+    "normalized": ("hashes", "key_of", _as(_normal)),
+    "trimmed": ("hashes", "key_of", _as(lambda t: t.strip().encode())),
+    "lower case": ("hashes", "key_of", _as(lambda t: t.lower().encode())),
+    "an end of text": (
+        "hashes",
+        "key_of",
+        _as(lambda t: t.partition("\0")[0].encode()),
+    ),
+    "doubles": ("hashes", "key_of", _through_double),
+    "the oldest": ("lists", "newest", lambda kept, part: kept[: part["max_len"]]),
+    "all": ("lists", "newest", lambda kept, _: kept),
+    "padding on the left": ("lists", "padded", _left),
+    "no nulls": ("lists", "split", _without_nulls),
+    "T of 1": ("lists", "padded", _at_least_one),
+    "clipped": ("dense", "scaled", _no_infinity),
+    "float32": ("dense", "scaled", _in_float32),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_vectors_find_the_usual_mistakes(
+    mistake: str, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, function, wrong = WRONG[mistake]
+    about, vectors = read(folders(name))
+    monkeypatch.setattr(page_encoder, function, wrong)
+    assert any(is_found(one, vectors) for one in about["inputs"])
