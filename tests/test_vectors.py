@@ -187,6 +187,14 @@ def _dense() -> Spec:
     )
 
 
+def _refused() -> Spec:
+    """Values that the encoder itself names, and its column refuses."""
+    text = "6f9619ff-8b86-d011-b42d-00cf4fc964ff"
+    words: Spec = {"type": "vocab", "values": [text, text.upper()], "uuid_as": "text"}
+    same = hashed(uuid_as="bytes", mask_value=text)
+    return spec_of([field("words", words), field("masked", same)])
+
+
 def without_none(raw: Any) -> Any:  # noqa: ANN401
     if isinstance(raw, dict):
         return {k: without_none(v) for k, v in raw.items() if v is not None}
@@ -201,8 +209,9 @@ HARD = {
     "uuids": _uuids(),
     "dense": without_none(_dense()),
 }
+ALL = {**SPECS, **HARD, "refused": _refused()}
 NAMES = (*HARD, "paper", "attended padding row", "candidate only", "identity link")
-NAMES += ("derived", "no history")
+NAMES += ("derived", "no history", "refused")
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +222,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def folder_of(name: str) -> Path:
         if name not in made:
             folder = made[name] = tmp_path_factory.mktemp("vectors")
-            spec = HARD.get(name) or SPECS[name]
-            convert(random_model(spec), folder / "m.onnx", vectors=folder / "v")
+            convert(random_model(ALL[name]), folder / "m.onnx", vectors=folder / "v")
         return made[name]
 
     return folder_of

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from din_converter.vectors.batches import Row, score_batch, sides_of
 from din_converter.vectors.values import values_of
 from din_converter.verify import golden_row
@@ -82,12 +84,24 @@ class Draw:
         """List the values that all parts take that read a column."""
         columns, base = self._reads[name], self._base[name]
         drawn = [v for column in columns for v in values_of(column)]
-        found = []
-        for value in {(type(v), repr(v)): v for v in drawn}.values():
-            given = [value] * len(base) if isinstance(base, list) else value
-            if base != [] and self._is_legal(self._base | {name: given}):
-                found.append(value)
-        return found or drawn[:1]
+        values = list({(type(v), repr(v)): v for v in drawn}.values())
+        lists = isinstance(base, list)
+        given = [[value] * len(base) if lists else value for value in values]
+        good = self._encodable([self._base | {name: value} for value in given])
+        found = [v for v, is_good in zip(values, good, strict=True) if is_good]
+        return found if found and base != [] else drawn[:1]
+
+    def _encodable(self, rows: list[Row]) -> list[bool]:
+        """Tell which rows the spec encodes, at once where their errors are by row."""
+        users, items = sides_of(self._spec, rows)
+        errors: list[InputError] = []
+        encoder = self._spec.encoder
+        try:
+            encoder.encode_requests(users, items, np.arange(len(rows)), errors=errors)
+        except InputError:  # of a whole column
+            return [self._is_legal(row) for row in rows]
+        bad = {error.row for error in errors}
+        return [k not in bad for k in range(len(rows))]
 
     def rows(
         self,
@@ -119,24 +133,19 @@ class Draw:
 
     def nulls(self, count: int) -> list[Row]:
         """Draw rows with a null wherever the spec takes one."""
+        names = [n for n, (column, *_) in self._reads.items() if not column.is_length]
+        nulled = [self._base | {n: _nulls_in(self._base[n], 0)} for n in names]
+        good = zip(names, self._encodable(nulled), strict=True)
+        takes = [name for name, is_good in good if is_good]
         wanted = []
         for k in range(count):
             row = self._row(k, 3)
-            for name, columns in self._reads.items():
-                column, value = columns[0], row[name]
+            for name, (column, *_) in self._reads.items():
                 if column.is_length:
                     row[name] = 3
-                    continue
-                if isinstance(value, list):
-                    nulled: Any = [
-                        None if (t + k) % 3 else v for t, v in enumerate(value)
-                    ]
-                    if isinstance(column.part, Dense) and k == 1:
-                        nulled = None
-                else:
-                    nulled = None
-                if self._is_legal(row | {name: nulled}):
-                    row[name] = nulled
+                elif name in takes:
+                    whole = isinstance(column.part, Dense) and k == 1
+                    row[name] = None if whole else _nulls_in(row[name], k)
             wanted.append(row)
         return self.legal(wanted)
 
@@ -186,6 +195,13 @@ class Draw:
                     row[name] = ids if column.is_list else UUID(int=(k + 1) * 5**53)
             rows.append(row)
         return self.legal(rows)
+
+
+def _nulls_in(value: Any, k: int) -> Any:  # noqa: ANN401
+    """Return null, or a list with two of three elements null: not the same in row k."""
+    if not isinstance(value, list):
+        return None
+    return [v if (t + k) % 3 == 1 else None for t, v in enumerate(value)]
 
 
 def _text_of(values: list[Any], separator: str | None) -> str:
