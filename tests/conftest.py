@@ -140,7 +140,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - of xdist
     """Learn from a process of the run what it left out, which each of them does."""
-    _left.update(Counter(node.workeroutput["left"]) - _left)
+    output = getattr(node, "workeroutput", {})  # a process that crashed has none
+    _left.update(Counter(output.get("left", {})) - _left)
 
 
 _skipped: dict[str, str] = {}
