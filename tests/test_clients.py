@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def build_go(work: Path) -> Client:
 CXX = os.environ.get("CXX", "c++")
 LANGUAGES: dict[str, tuple[Callable[[Path], Client], tuple[str, ...]]] = {
     "node": (build_node, ("node",) if MODULES.is_dir() else ("onnxruntime-node",)),
-    "cpp": (build_cpp, (CXX,)),
+    "cpp": (build_cpp, (CXX,) if sys.platform == "linux" else ("a linker's name",)),
     "java": (build_java, ("javac", "java")),
     "go": (build_go, ("go",)),
 }

@@ -18,11 +18,12 @@ import torch
 
 from din_converter import convert, save
 from din_converter.cli import convert_main
-from din_converter.vectors import decoded
+from din_converter.vectors import decoded, inputs_of_spec
+from din_converter.vectors.files import written
 from din_infer import FeatureSpec, Predictor
 from din_infer.errors import ConversionError
-from tests import page_encoder
-from tests.models import SPECS, random_model
+from tests import page_encoder, reference
+from tests.models import SPECS, random_model, random_rows
 
 Spec = dict[str, Any]
 
@@ -275,6 +276,23 @@ def test_an_encoder_written_from_the_page_reproduces_the_vectors(
         assert np.allclose(mine, vector["scores"], rtol=2e-7, atol=0)
         if about["link"] == "sigmoid":
             assert np.allclose(scores, vector["scores"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["paper", "attended padding", "three sequences"])
+def test_the_page_and_the_reference_agree_on_other_rows(name: str) -> None:
+    spec = FeatureSpec.from_dict(SPECS[name])
+    rows = random_rows(spec, 40)
+    for row in rows:
+        del row["extra"]
+    right, _ = reference.encode(spec, rows)
+    raw = written(rows)
+    vector = {"requests": raw, "candidates": raw, "request_of_candidate": range(40)}
+    made = page_encoder.encode(inputs_of_spec(spec), vector)
+    assert made.keys() == right.keys()
+    for key, array in made.items():
+        assert array.dtype == right[key].dtype
+        assert array.tobytes() == right[key].tobytes()
+        assert array.shape == right[key].shape
 
 
 def test_the_command_writes_vectors_beside_the_model(
