@@ -70,7 +70,8 @@ def build_java(work: Path) -> Client:
 
 
 def build_go(work: Path) -> Client:
-    output_of("go", "build", "-o", work / "client", ".", cwd=CLIENTS / "go")
+    flags = ("-buildvcs=false", "-o", work / "client")
+    output_of("go", "build", *flags, ".", cwd=CLIENTS / "go")
     return lambda folder: [output_of(work / "client", folder)]
 
 

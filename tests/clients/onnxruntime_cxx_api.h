@@ -1,6 +1,6 @@
-/* As much of ONNX Runtime's C++ interface as examples/clients/cpp calls, for tests where
-   its own header is not to be had: no package index has one. Names, arguments and places
-   in OrtApi are those of onnxruntime_cxx_api.h and onnxruntime_c_api.h, which a client
+/* As much of ONNX Runtime's C++ interface as examples/clients/cpp calls, for tests: the
+   wheel of the runtime brings no header. Names, arguments and places in OrtApi are those
+   of onnxruntime_cxx_api.h and onnxruntime_c_api.h (compared with 1.21), which a client
    includes in its stead. */
 #pragma once
 #include <cstddef>
