@@ -28,6 +28,7 @@ from din_converter.precision import computing_in
 from din_converter.prune import find_leftovers
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
+from din_converter.vectors import make_vectors, write_vectors
 from din_converter.verify import (
     Case,
     check_parity,
@@ -62,6 +63,7 @@ class _Place:
     path: Path
     single_file: bool
     prune: bool
+    vectors: Path | None
 
 
 def convert(
@@ -83,6 +85,7 @@ def convert(
     valid: "pa.Table | str | os.PathLike[str] | None" = None,
     single_file: bool = False,
     prune: bool = False,
+    vectors: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Write a trained model as ONNX and prove that it computes the same.
 
@@ -129,6 +132,10 @@ def convert(
         When the model is in place, delete the data files that earlier conversions to
         `path` left in its folder: files ``<stem>-<8 hex digits>.data`` that no
         ``.onnx`` there refers to. `Report.leftovers` lists them either way.
+    vectors : path, optional
+        A folder for ``spec.json``, ``inputs.json`` and ``vectors.jsonl``: raw rows,
+        what they are encoded to, and their scores, with which a client in another
+        language tests itself. It is made in a folder that exists.
 
     Returns
     -------
@@ -166,7 +173,8 @@ def convert(
         if isinstance(file, str | os.PathLike):
             local_path(file, name, ModelError if name == "model" else InputError)
     _check_out(path)
-    place = _Place(path, single_file=single_file, prune=prune)
+    folder = None if vectors is None else _check_folder(vectors)
+    place = _Place(path, single_file=single_file, prune=prune, vectors=folder)
     if embedding_dtype not in ("fp32", "fp16"):
         raise ConversionError("fp32 or fp16", repr(embedding_dtype), "embedding_dtype")
     if valid is not None and embedding_dtype == "fp32":
@@ -194,6 +202,9 @@ def convert(
         rule = "example inputs for a torch module alone"
         raise ConversionError(rule, "some", "example_inputs")
     if foreign:
+        if folder is not None:
+            rule = "a model with a feature spec, for test vectors of raw rows"
+            raise ConversionError(rule, "a torch module", "vectors")
         if explain or embedding_dtype != "fp32":
             rule = "a model with a feature spec, for activation weights and fp16 tables"
             raise ConversionError(rule, "a torch module", "model")
@@ -224,6 +235,15 @@ def _check_out(path: Path) -> None:
         raise ConversionError("an existing folder", path.parent, "out")
     if path.is_dir():
         raise ConversionError("a file, or nothing", "a folder", str(path))
+
+
+def _check_folder(given: str | os.PathLike[str]) -> Path:
+    path = local_path(given, "vectors")
+    if not path.absolute().parent.is_dir():
+        raise ConversionError("an existing folder", path.parent, "vectors")
+    if path.exists() and not path.is_dir():
+        raise ConversionError("a folder, or nothing", "a file", "vectors")
+    return path
 
 
 def _convert_spec(
@@ -401,12 +421,15 @@ def _write(
             if data:
                 _set_metadata(proto, {fmt.DATA_KEY: data[1].to_json()})
             write_whole(draft, sealed(proto.SerializeToString()))
-        Predictor(
-            draft, device="cpu"
-        )  # loads it as users will: golden rows are checked
+        # loads it as users will: golden rows are checked
+        predictor = Predictor(draft, device="cpu")
+        vectors = make_vectors(predictor) if place.vectors is not None else []
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
             move_into_place(folder / name, path.with_name(name))
+    if place.vectors is not None:
+        with writing("the test vectors", place.vectors, ConversionError):
+            write_vectors(vectors, predictor, place.vectors)
     return replace(report, leftovers=find_leftovers(path, delete=place.prune))
 
 
