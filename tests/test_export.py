@@ -88,10 +88,15 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         "LocalActivation",
         "EmbeddingBag",
         "EmbeddingBag_1",
+        "Guard",
         "Tower",
     }
     assert [i.name for i in proto.graph.input] == [i.name for i in model.spec.inputs]
-    assert [o.name for o in proto.graph.output] == ["logit", "score"]
+    assert [o.name for o in proto.graph.output] == [
+        "logit",
+        "score",
+        "din_infer.requests",
+    ]
     found = metadata(tmp_path / "m.onnx")
     assert found["din_infer.format"] == "1"
     assert FeatureSpec.from_json(found["din_infer.spec"]) == model.spec

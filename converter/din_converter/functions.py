@@ -1,4 +1,4 @@
-"""The bodies of LocalActivation, EmbeddingBag and Tower in standard ONNX operators.
+"""The bodies of LocalActivation, EmbeddingBag, Guard and Tower in standard operators.
 
 A model-local function is what any ONNX runtime runs when the native op of the same name
 is absent, and the definition that the native op must equal. Tables are float32 or fp16;
@@ -6,7 +6,7 @@ all else is float32. Letters: B requests, N candidates, T positions, D width of 
 behavior, H hidden units, F behavior fields.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ from onnx import TensorProto, helper
 
 from din_converter.nodes import Nodes, parameter_names
 from din_infer.model_format import OPSET
-from din_infer.spec import Attention, Behavior, Tower
+from din_infer.spec import Attention, Behavior, Input, Tower
 
 __all__ = [
     "DOMAIN",
+    "GuardOp",
     "TowerOp",
     "bag_function",
     "function_named",
+    "guard_function",
     "local_activation_function",
     "tower_function",
 ]
@@ -167,16 +169,20 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         x [N, T, H] = k[request_of_candidate] @ W + (q @ weight_query + bias_1)
         s [N, T]    = the remaining layers; masked or softmax
         interest    = sum over t of s * k                     [N, D]
+
+    A request, length, or id that is not padding, out of its range is an error, or NaN
+    of its candidate: see `Nodes.penalty`.
     """
     g = Nodes()
     a = op.attention
+    checked = _checked(g, op)
     rows = g.add(
         "Concat",
-        *(g.read_rows(f"table_{i}", f"ids_{i}") for i in range(op.num_fields)),
+        *(g.read_rows(f"table_{i}", ids) for i, ids in enumerate(checked.ids)),
         axis=2,
     )
-    behaviors = g.add("Gather", rows, "request_of_candidate", axis=0)
-    query = _query(g, list(op.query_slots))
+    behaviors = g.add("Gather", rows, checked.owners, axis=0)
+    query = _query(g, list(op.query_slots), checked.candidate_ids)
     behavior_weight = _candidate_weight(g, a, query)
     first = g.add("Add", g.add("MatMul", query, "weight_query"), "bias_1")
     x = g.add(
@@ -197,36 +203,95 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         score = g.add("Mul", score, g.constant(a.scale))
     if a.softmax and op.guarded:
         score = g.if_finite(score, score)
-    weight = _weights(g, op, score)
+    weight = _weights(g, op, score, checked)
+    penalty = g.add("Unsqueeze", checked.penalty, g.constant([1]))
     if op.explain:
-        weight = g.add("Identity", weight, out="weight")
+        g.add("Add", weight, penalty, out="weight")
     spread = g.add("Unsqueeze", weight, g.constant([2]))
     # where padding is attended, no history is empty
     fills = op.padding == "masked" and op.empty_softmax == "padding_row"
     plain = not (a.softmax and fills)
     interest = g.add(
-        "ReduceSum",
-        g.add("Mul", spread, behaviors),
-        g.constant([1]),
-        keepdims=0,
-        out="interest" if plain else "",
+        "ReduceSum", g.add("Mul", spread, behaviors), g.constant([1]), keepdims=0
     )
     if not plain:
         zero = g.constant([0])
         tables = [g.read_rows(f"table_{i}", zero) for i in range(op.num_fields)]
         padding = g.add("Concat", *tables, axis=1)
-        lengths = g.add("Gather", "lengths", "request_of_candidate")
+        lengths = g.add("Gather", "lengths", checked.owners)
         empty = g.add("Equal", g.add("Unsqueeze", lengths, g.constant([1])), zero)
-        g.add("Where", empty, padding, interest, out="interest")
+        interest = g.add("Where", empty, padding, interest)
+    g.add("Add", interest, penalty, out="interest")
     return _function(name, op.inputs, op.outputs, g, op.attributes)
 
 
-def _query(g: Nodes, slots: list[int]) -> str:
+@dataclass(frozen=True)
+class _Checked:
+    """Names of ids and requests of which the bad ones are 0, of the mask of behaviors
+    [B, T] ("" where all positions count), and of what tells of the bad ones.
+    """
+
+    owners: str
+    ids: list[str]
+    candidate_ids: list[str]
+    valid: str
+    penalty: str
+
+
+def _checked(g: Nodes, op: LocalActivation) -> _Checked:
+    """Check what a LocalActivation is given, as the native operator does."""
+    zero = g.constant(0)
+    bad = g.outside("request_of_candidate", g.add("Shape", "ids_0", start=0, end=1))
+    owners = g.kept(bad, "request_of_candidate")
+    valid = ""
+    if op.padding == "masked":
+        valid = _mask(g, "ids_0", "lengths")
+    elif op.padding == "mask":
+        valid = g.add("Equal", "mask", g.constant(1.0))
+    ids, counts = [], []
+    for i in range(op.num_fields):
+        kept, count = _checked_ids(g, f"ids_{i}", f"table_{i}", valid)
+        ids.append(kept)
+        counts.append(count)
+    total = counts[0] if len(counts) == 1 else g.add("Sum", *counts)
+    bad_requests = g.add("Greater", total, g.constant(0.0))
+    if op.padding != "mask":
+        bad_requests = g.add("Or", bad_requests, _bad_lengths(g, "ids_0", "lengths"))
+    bad = g.add("Or", bad, g.add("Gather", bad_requests, owners))
+    candidate_ids = []
+    for i in range(sum(s >= 0 for s in op.query_slots)):
+        name, rows = f"candidate_ids_{i}", f"candidate_table_{i}"
+        wrong = g.outside(name, g.add("Shape", rows, start=0, end=1))
+        candidate_ids.append(g.add("Where", wrong, zero, name))
+        bad = g.add("Or", bad, wrong)
+    return _Checked(owners, ids, candidate_ids, valid, g.penalty(bad))
+
+
+def _checked_ids(g: Nodes, ids: str, table: str, valid: str) -> tuple[str, str]:
+    """Make padding and bad ids 0, and count the bad ones per row, float32."""
+    wrong = g.outside(ids, g.add("Shape", table, start=0, end=1))
+    if valid:
+        kept = g.add("Where", g.add("And", valid, g.add("Not", wrong)), ids, g.constant(0))
+        wrong = g.add("And", valid, wrong)
+    else:
+        kept = g.kept(wrong, ids)
+    wrong = g.add("Cast", wrong, to=TensorProto.FLOAT)
+    return kept, g.add("ReduceSum", wrong, g.constant([1]), keepdims=0)
+
+
+def _bad_lengths(g: Nodes, ids: str, lengths: str) -> str:
+    """Tell which lengths are not in [0, T]."""
+    longest = g.add("Shape", ids, start=1, end=2)
+    below = g.add("Less", lengths, g.constant(0))
+    return g.add("Or", below, g.add("Greater", lengths, longest))
+
+
+def _query(g: Nodes, slots: list[int], candidate_ids: list[str]) -> str:
     """Concatenate the candidate's embeddings, zeros where unpaired: [N, D]."""
     parts = []
     for slot in slots:
         if slot >= 0:
-            ids = f"candidate_ids_{slot}"
+            ids = candidate_ids[slot]
             parts.append(g.read_rows(f"candidate_table_{slot}", ids))
         else:
             zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
@@ -252,17 +317,14 @@ def _candidate_weight(g: Nodes, a: Attention, query: str) -> str:
     return weight
 
 
-def _weights(g: Nodes, op: LocalActivation, score: str) -> str:
+def _weights(g: Nodes, op: LocalActivation, score: str, checked: _Checked) -> str:
     """Turn scores [N, T] into activation weights: mask and softmax."""
     if op.padding == "attended":
         return g.add("Softmax", score, axis=1) if op.attention.softmax else score
     legal = ""
-    if op.padding == "masked":
-        lengths = g.add("Gather", "lengths", "request_of_candidate")
-        mask = _mask(g, "ids_0", lengths)
-    else:
-        given = g.add("Gather", "mask", "request_of_candidate", axis=0)
-        mask = g.add("Equal", given, g.constant(1.0))
+    mask = g.add("Gather", checked.valid, checked.owners, axis=0)
+    if op.padding == "mask":
+        given = g.add("Gather", "mask", checked.owners, axis=0)
         legal = g.add("Or", mask, g.add("Equal", given, g.constant(0.0)))
     filler = g.constant(LOWEST if op.attention.softmax else 0.0)
     weight = g.add("Where", mask, score, filler)
@@ -292,16 +354,21 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
     """Write EmbeddingBag: (ids [R, T], lengths [R], table [rows, D]) -> [R, D].
 
     Rows of `table` at the valid positions of `ids`, pooled by sum, mean or max over T.
+    Lengths and valid ids out of their range are errors, or NaN of their row.
     """
     g = Nodes()
     pooling, padding, empty = (attributes[k] for k in ("pooling", "padding", "empty"))
-    vectors = g.read_rows("table", "ids")
+    valid = "" if padding == "attended" else _mask(g, "ids", "lengths")
+    ids, wrong = _checked_ids(g, "ids", "table", valid)
+    wrong = g.add("Greater", wrong, g.constant(0.0))
+    penalty = g.penalty(g.add("Or", wrong, _bad_lengths(g, "ids", "lengths")))
+    vectors = g.read_rows("table", ids)
     axis = g.constant([1])
     one = g.constant([1])
     if padding == "attended":
         count = g.add("Shape", "ids", start=1, end=2)
     else:
-        mask = g.add("Unsqueeze", _mask(g, "ids", "lengths"), g.constant([2]))
+        mask = g.add("Unsqueeze", valid, g.constant([2]))
         filler = g.constant(LOWEST if pooling == "max" else 0.0)
         vectors = g.add("Where", mask, vectors, filler)
         count = g.add("Unsqueeze", "lengths", axis)
@@ -311,18 +378,102 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
         pads = g.constant([0, 0, 0, 0, 1, 0])
         vectors = g.add("Pad", vectors, pads, g.constant(LOWEST))
         out = g.add("ReduceMax", vectors, axis, keepdims=0)
-        g.add("Where", is_empty, g.constant(empty), out, out="pooled")
+        out = g.add("Where", is_empty, g.constant(empty), out)
     else:
-        last = pooling == "sum" and empty == 0.0
-        out = g.add(
-            "ReduceSum", vectors, axis, keepdims=0, out="pooled" if last else ""
-        )
+        out = g.add("ReduceSum", vectors, axis, keepdims=0)
         if pooling == "mean":
             divisor = g.add("Cast", g.add("Max", count, one), to=TensorProto.FLOAT)
-            out = g.add("Div", out, divisor, out="pooled" if empty == 0.0 else "")
+            out = g.add("Div", out, divisor)
         if empty != 0.0:
-            g.add("Where", is_empty, g.constant(empty), out, out="pooled")
+            out = g.add("Where", is_empty, g.constant(empty), out)
+    g.add("Add", out, g.add("Unsqueeze", penalty, axis), out="pooled")
     return _function(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
+
+
+@dataclass(frozen=True)
+class GuardOp:
+    """The check of what no other operator checks: its attributes and inputs, in order.
+
+    `fields` has the names and the table rows of ids per request, then per candidate, of
+    which the first `num_user_fields` are per request. `requests` names two inputs that
+    tell B: one with a value for each request, and the ids that those are lengths of; in
+    most models a user field is both. It is empty where nothing is per request.
+    """
+
+    fields: tuple[tuple[str, int], ...]
+    num_user_fields: int
+    requests: tuple[str, ...]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Input]) -> "GuardOp":
+        """Describe the guard of a spec's inputs."""
+        user, candidate = (
+            [(i.name, i.rows) for i in inputs if i.shape == (side,) and i.rows]
+            for side in ("B", "N")
+        )
+        requests: tuple[str, ...] = ()
+        mine = [i for i in inputs if i.shape[0] == "B" and i.dtype != "int64"]
+        ragged = [i for i in inputs if i.shape[0] == "B" and i.lengths is not None]
+        if user:
+            requests = (user[0][0], user[0][0])
+        elif ragged:
+            requests = (str(ragged[0].lengths), ragged[0].name)
+        elif mine:
+            requests = (mine[0].name, mine[0].name)
+        return cls((*user, *candidate), len(user), requests)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What a native kernel must know besides its inputs."""
+        return {
+            "fields": "\n".join(f"{rows} {name}" for name, rows in self.fields),
+            "num_user_fields": self.num_user_fields,
+            "has_requests": int(bool(self.requests)),
+        }
+
+    @property
+    def values(self) -> list[str]:
+        """Names of the graph's inputs that are the op's."""
+        of_requests = self.requests or ("request_of_candidate",) * 2
+        return ["request_of_candidate", *of_requests, *(n for n, _ in self.fields)]
+
+
+def guard_function(name: str, op: GuardOp) -> onnx.FunctionProto:
+    """Write Guard: (request_of_candidate [N], what tells B, ids ..) -> penalty [N].
+
+    Zeros, to be added to the logit. An id of a candidate or of its request outside its
+    table, a request outside [0, B), and a last request without a candidate are errors,
+    or NaN: see `Nodes.penalty`. The last tells of calls that were joined on their first
+    axis: their requests are still counted from 0, so that the highest is missing.
+    """
+    g = Nodes()
+    ids = [f"ids_{i}" for i in range(len(op.fields))]
+    wrong = [
+        g.outside(x, g.constant(rows))
+        for x, (_, rows) in zip(ids, op.fields, strict=True)
+    ]
+    bad = ""
+
+    def also(condition: str) -> None:
+        nonlocal bad
+        bad = g.add("Or", bad, condition) if bad else condition
+
+    if op.requests:
+        request = "request_of_candidate"
+        count = g.add("Shape", "requests", start=0, end=1)
+        also(g.outside(request, count))
+        owners = g.kept(bad, request)
+        for condition in wrong[: op.num_user_fields]:
+            also(g.add("Gather", condition, owners))
+        some = g.add("Concat", request, g.constant([-1]), axis=0)  # never empty
+        highest = g.add("ReduceMax", some, g.constant([0]), keepdims=1)
+        last = g.add("Sub", count, g.constant([1]))
+        also(g.add("Not", g.add("Equal", highest, last)))
+    for condition in wrong[op.num_user_fields :]:
+        also(condition)
+    g.add("Identity", g.penalty(bad), out="penalty")
+    inputs = ["request_of_candidate", "requests", "rows", *ids]
+    return _function(name, inputs, ["penalty"], g, op.attributes)
 
 
 @dataclass(frozen=True)

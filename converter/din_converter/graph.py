@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from din_converter.folding import Array, as_array, attention_weights, fold_layers
 from din_converter.functions import (
     DOMAIN,
+    GuardOp,
     LocalActivation,
     TowerOp,
     bag_attributes,
     bag_function,
     function_named,
+    guard_function,
     local_activation_function,
     tower_function,
 )
@@ -33,7 +35,12 @@ from din_converter.model import ClickModel, key_of
 from din_converter.nodes import Nodes
 from din_converter.overflow import may_hide_overflow
 from din_infer.errors import ConversionError
-from din_infer.model_format import IR_VERSION, OPSET, WEIGHT_SUFFIX
+from din_infer.model_format import (
+    IR_VERSION,
+    OPSET,
+    REQUESTS_OUTPUT,
+    WEIGHT_SUFFIX,
+)
 from din_infer.spec import Behavior, BehaviorField
 
 __all__ = ["build_graph"]
@@ -306,6 +313,23 @@ def _query_vector(graph: _Graph, name: str) -> str:
     return g.add("Concat", *parts, axis=1)
 
 
+def _penalty(graph: _Graph) -> str:
+    """Add the check of ids and requests; returns what it adds to the logit, [N].
+
+    The number of requests is an output of its own, of a fixed shape: a server that
+    joins calls where all inputs and outputs have a first axis of any size does not.
+    """
+    op = GuardOp.of(graph.model.spec.inputs)
+    make = partial(guard_function, op=op)
+    name = function_named(graph.functions, "Guard", (), make)
+    penalty = graph.g.add(name, *op.values, domain=DOMAIN, **op.attributes)
+    if op.requests:
+        graph.g.add("Shape", op.requests[0], start=0, end=1, out=REQUESTS_OUTPUT)
+        count = helper.make_tensor_value_info(REQUESTS_OUTPUT, TensorProto.INT64, [1])
+        graph.outputs.append(count)
+    return penalty
+
+
 def build_graph(
     model: ClickModel, *, explain: bool = False, embedding_dtype: str = "fp32"
 ) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
@@ -346,7 +370,8 @@ def build_graph(
         for label, value in zip(op.layers, values, strict=True)
     ]
     name = function_named(graph.functions, "Tower", (), partial(tower_function, op=op))
-    g.add(name, *blocks, *weights, domain=DOMAIN, out="logit", **op.attributes)
+    z = g.add(name, *blocks, *weights, domain=DOMAIN, **op.attributes)
+    g.add("Add", z, _penalty(graph), out="logit")
     z, calibration = "logit", spec.calibration
     if calibration.scale != 1.0:
         z = g.add("Mul", z, g.constant(calibration.scale))

@@ -88,6 +88,7 @@ def random_inputs(
         if i.name == "request_of_candidate":
             in_order = n == b
             roc = np.arange(n) if in_order else rng.integers(0, max(b, 1), n)
+            roc[n - 1 :] = max(b - 1, 0)  # the last request has a candidate
             out[i.name] = roc.astype(np.int64)
         elif i.rows is not None and i.lengths is not None:
             lengths = out[i.lengths]
