@@ -78,6 +78,10 @@ examples:
       half the file and the memory; prints the AUC with and without rounded tables
   din-convert model.pt --out model.onnx --single-file
       one file of up to 2 GiB, without a data file beside it
+  din-convert model.pt --out din.onnx --triton repository --triton-path /models
+      a folder to serve: tritonserver --model-repository=/models, or KServe
+  din-convert model.pt --out plain.onnx --inline
+      standard operators alone, for OpenVINO and others that know no functions
   din-convert model.pt --out model.onnx --prune
       for daily conversions: deletes the data files of earlier days that no .onnx in the
       folder names any more. Processes that have loaded one are not affected; an earlier
@@ -320,6 +324,25 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="then delete data files of earlier conversions to --out that no .onnx in"
         " its folder names; one that is kept in another folder would miss its data",
+    )
+    add(
+        "--inline",
+        action="store_true",
+        help="write standard operators alone, for runtimes that know no functions"
+        " (OpenVINO, tract, IREE); the native operators cannot replace them then",
+    )
+    add(
+        "--triton",
+        metavar="DIR",
+        type=path,
+        help="also write the model into a repository of Triton Inference Server: its"
+        " config.pbtxt, files and native operators, in a folder of --out's name",
+    )
+    add(
+        "--triton-path",
+        metavar="PATH",
+        help="where the server finds DIR, as in /models; the config names the operators"
+        " there (default: DIR's path here)",
     )
     add("--json", action="store_true", help="print the report as JSON")
     library = parser.add_argument_group("checkpoints of other libraries")

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import TensorProto, helper
 
 from din_converter.nodes import Nodes, parameter_names
-from din_infer.model_format import OPSET
+from din_infer.model_format import DOMAIN, OPSET
 from din_infer.spec import Attention, Behavior, Input, Tower
 
 __all__ = [
@@ -25,11 +26,11 @@ __all__ = [
     "bag_function",
     "function_named",
     "guard_function",
+    "inlined_model",
     "local_activation_function",
     "tower_function",
 ]
 
-DOMAIN = "din_infer"
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -73,6 +74,15 @@ def function_named(
         count = sum(k[0] == base for k in functions)
         functions[key] = make(f"{base}_{count}" if count else base)
     return str(functions[key].name)
+
+
+def inlined_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of standard operators alone: functions' nodes in their place."""
+    inlined = onnx.inliner.inline_local_functions(model)
+    kept = [o for o in inlined.opset_import if o.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(kept)
+    return inlined
 
 
 @dataclass(frozen=True)
