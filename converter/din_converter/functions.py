@@ -475,7 +475,7 @@ def guard_function(name: str, op: GuardOp) -> onnx.FunctionProto:
         owners = g.kept(bad, request)
         for condition in wrong[: op.num_user_fields]:
             also(g.add("Gather", condition, owners))
-        some = g.add("Concat", request, g.constant([-1]), axis=0)  # never empty
+        some = g.add("Concat", owners, g.constant([-1]), axis=0)  # never empty
         highest = g.add("ReduceMax", some, g.constant([0]), keepdims=1)
         last = g.add("Sub", count, g.constant([1]))
         also(g.add("Not", g.add("Equal", highest, last)))
