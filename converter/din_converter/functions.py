@@ -281,7 +281,9 @@ def _checked_ids(g: Nodes, ids: str, table: str, valid: str) -> tuple[str, str]:
     """Make padding and bad ids 0, and count the bad ones per row, float32."""
     wrong = g.outside(ids, g.add("Shape", table, start=0, end=1))
     if valid:
-        kept = g.add("Where", g.add("And", valid, g.add("Not", wrong)), ids, g.constant(0))
+        kept = g.add(
+            "Where", g.add("And", valid, g.add("Not", wrong)), ids, g.constant(0)
+        )
         wrong = g.add("And", valid, wrong)
     else:
         kept = g.kept(wrong, ids)

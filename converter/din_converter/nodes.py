@@ -39,7 +39,9 @@ class Nodes:
         )
         return names[0]
 
-    def constant(self, value: float | int | list[int] | list[float] | NDArray[Any]) -> str:
+    def constant(
+        self, value: float | int | list[int] | list[float] | NDArray[Any]
+    ) -> str:
         """Return the name of a constant; floats are float32, integers int64."""
         array = np.asarray(value)
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)

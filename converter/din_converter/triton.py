@@ -112,7 +112,9 @@ class Repository:
         with writing("the model repository", here, ConversionError):
             version.mkdir(parents=True, exist_ok=True)
             seen_at, library = "", ops_library()
-            if library is not None and any(n.domain == DOMAIN for n in proto.graph.node):
+            if library is not None and any(
+                n.domain == DOMAIN for n in proto.graph.node
+            ):
                 file = here / f"{LIBRARY}{library.suffix}"
                 _place(library, file, shares=False)
                 seen_at = f"{self.seen_as.rstrip('/')}/{name}/{file.name}"

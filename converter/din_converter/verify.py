@@ -131,9 +131,7 @@ def link(spec: FeatureSpec, logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(z >= 0, 1.0, small) / (1.0 + small)
 
 
-def check_parity(
-    model: ClickModel, path: Path, *, inlined: bool = False
-) -> list[Case]:
+def check_parity(model: ClickModel, path: Path, *, inlined: bool = False) -> list[Case]:
     """Compare `path` with a float64 model on every edge batch, in every way it can run.
 
     `inlined` says that it has no functions, which native operators could replace.
