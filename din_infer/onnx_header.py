@@ -211,7 +211,8 @@ def _own_operator(view: Content, node: _Field) -> str:
 class Header:
     """What is read of an .onnx; `sealed` bytes stand before its last metadata entry.
 
-    `operators` are those of this package that the graph has, by name. `hides_data` tells of tensors in a data file that are no initializers of the graph.
+    `operators` are those of this package that the graph has, by name. `hides_data`
+    tells of tensors in a data file that are no initializers of the graph.
     """
 
     num_bytes: int

@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -164,7 +163,7 @@ def test_every_way_to_run_the_file_is_proven(
         return real(tmp_path / "other.onnx" if way == "another way" else path, way)
 
     every = (*report.ways, "another way")
-    monkeypatch.setattr(verify, "ways", lambda _, inlined: every)
+    monkeypatch.setattr(verify, "ways", lambda *_, **__: every)
     monkeypatch.setattr(verify, "open_way", one_wrong)
     with pytest.raises(ConversionError, match=r"`batch N=1 B=1 T=zero, another way, r"):
         convert(model, tmp_path / "m.onnx")
@@ -196,8 +195,13 @@ def test_wrong_activation_weights_are_refused(
 ) -> None:
     real = functions._weights
 
-    def turned(g: functions.Nodes, op: functions.LocalActivation, *more: Any) -> str:
-        weight = real(g, op, *more)
+    def turned(
+        g: functions.Nodes,
+        op: functions.LocalActivation,
+        score: str,
+        checked: functions.Checked,
+    ) -> str:
+        weight = real(g, op, score, checked)
         if op.explain:  # the interest stays right: only what is shown is turned
             g.add("Neg", weight, out="weight")
             g.add = lambda name, *a, **k: (  # type: ignore[method-assign]

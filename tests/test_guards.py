@@ -1,5 +1,7 @@
 """What a graph refuses by itself: ids, lengths and requests out of their ranges, and
 calls that a server has joined, in every runtime.
+
+Above 400 lines: one list of faults serves every way to run a model.
 """
 
 import warnings
@@ -18,7 +20,6 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from din_converter import convert
-from din_converter.functions import DOMAIN
 from din_converter.verify import random_inputs
 from din_infer import InputError, Predictor
 from din_infer.encoded import check_encoded
@@ -162,7 +163,7 @@ def test_what_is_out_of_range_is_an_error(
     for fault, inputs, _ in faults[:: 3 if way == "evaluator" else 1]:
         with pytest.raises(InputError):  # what a Predictor checks, a graph does, too
             check_encoded(model.spec, inputs)
-        with pytest.raises(Exception, match="expected|bounds") as failed:
+        with pytest.raises(Exception, match=r"expected|bounds") as failed:
             run(inputs)
         if way == "native":
             assert "expected" in str(failed.value), fault
@@ -223,7 +224,7 @@ def test_the_last_request_must_have_a_candidate(
     if not model.has_requests:
         assert np.isfinite(run(inputs)).all()
         return
-    with pytest.raises(Exception, match="of request 2, the last|bounds"):
+    with pytest.raises(Exception, match=r"of request 2, the last|bounds"):
         run(inputs)
 
 
@@ -301,8 +302,9 @@ def is_refused(graph: Graph, feeds: Arrays, **options: Any) -> bool:  # noqa: AN
     try:
         (penalty,) = graph.run(feeds, **options)
     except Exception as error:
-        assert "expected" in str(error) or "bounds" in str(error)
-        return True
+        if "expected" in str(error) or "bounds" in str(error):
+            return True
+        raise
     assert penalty.shape == feeds["request_of_candidate"].shape
     assert not penalty.any()
     return False
@@ -452,7 +454,3 @@ def test_on_cuda_packed_histories_tell_how_many_requests(
     assert np.isnan(graph.run(feeds)[0]).all()
     feeds["request_of_candidate"][:] = 3
     assert np.isnan(graph.run(feeds)[0]).all()
-
-
-def test_the_domain_is_that_of_the_operators() -> None:
-    assert DOMAIN == "din_infer"

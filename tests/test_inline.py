@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 import din_infer.session
 from din_converter import convert
-from din_converter.functions import inlined_model
+from din_converter.nodes import inlined_model
 from din_converter.verify import edge_batches
 from din_infer import Predictor
 from din_infer.onnx_header import Header
@@ -26,9 +26,9 @@ from tests.oldest import oldest_logits, oldest_runtime
 
 NAMES = ["paper", "base mean", "three sequences", "row dice, outer", "derived"]
 SENTENCE = (
-    "expected the operators LocalActivation, EmbeddingBag or Tower, got a graph in which"
-    " their functions are inlined, so that it runs many times slower. Convert the model"
-    " again, without --inline, or say fused=False."
+    "expected the operators LocalActivation, EmbeddingBag or Tower, got a graph in"
+    " which their functions are inlined, so that it runs many times slower. Convert the"
+    " model again, without --inline, or say fused=False."
 )
 
 
@@ -104,7 +104,7 @@ def test_a_model_whose_functions_are_gone_warns_and_is_not_fused(
     paper: Path,
 ) -> None:
     path = inlined_by_a_tool(paper)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="inlined") as caught:
         predictor = Predictor(path, device="cpu")
     assert [str(w.message) for w in caught] == [f"{path}: {SENTENCE}"]
     assert caught[0].filename == __file__

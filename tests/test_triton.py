@@ -1,6 +1,8 @@
 """A model repository of Triton Inference Server: its config by the definition of
 model_config.proto, and by a model of what the server does with it. Triton itself has
 not run here.
+
+Above 400 lines: the definition and the model of the server are only for these tests.
 """
 
 import itertools
@@ -184,9 +186,8 @@ class Server:
             self.config.max_batch_size = self.config.max_batch_size or 4
         elif self.config.max_batch_size:
             raise Refused("autofill failed: model does not support batching")
-        for io, all_shapes in ((self.config.input, self.inputs),) + (
-            (self.config.output, self.outputs),
-        ):
+        both = [(self.config.input, self.inputs), (self.config.output, self.outputs)]
+        for io, all_shapes in both:
             if not io:
                 for name, shape in all_shapes.items():
                     io.add(name=name, dims=shape[self.batches :] or [1])
@@ -246,7 +247,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def calls_of(predictor: Predictor, users: Sequence[int]) -> list[Arrays]:
-    """Calls of one user each, with histories of one length so that they can be joined."""
+    """Calls of one user each, with histories of one width: they can be joined."""
     rows = random_rows(predictor.spec, max(users) + 1, seed=5)
     out = []
     for user in users:
@@ -274,9 +275,8 @@ def test_the_config_has_every_input_and_output(repository: Path) -> None:
     assert [i.name for i in config.input] == [i.name for i in model.graph.input]
     assert [o.name for o in config.output] == [o.name for o in model.graph.output]
     types = {1: "TYPE_FP32", 7: "TYPE_INT64"}
-    for given, made in ((config.input, model.graph.input),) + (
-        (config.output, model.graph.output),
-    ):
+    both = [(config.input, model.graph.input), (config.output, model.graph.output)]
+    for given, made in both:
         for io, value in zip(given, made, strict=True):
             tensor = value.type.tensor_type
             assert ENUMS["DataType"][types[tensor.elem_type]] == io.data_type
@@ -364,19 +364,18 @@ def test_joined_calls_cannot_mix_users(
     """An error, or right: of 1, 2 and 3 calls, of all pairs of users."""
     server = joined_server(repository, fused=fused)
     refused = 0
-    for users in (*((u,) for u in range(5)), *itertools.permutations(range(5), 2)) + (
-        (1, 1),
-        (0, 1, 2),
-        (2, 2, 2),
-    ):
+    pairs = itertools.permutations(range(5), 2)
+    more = [(1, 1), (0, 1, 2), (2, 2, 2)]
+    for users in [*((u,) for u in range(5)), *pairs, *more]:
         calls = calls_of(predictor, users)
         wanted = [predictor.score_encoded(call) for call in calls]
         try:
             answers = server.answer(calls)
         except Exception as error:
-            assert len(users) > 1
-            assert re.search("the last, got requests up to 0|bounds", str(error))
+            if not re.search("the last, got requests up to 0|bounds", str(error)):
+                raise
             refused += 1
+            assert len(users) > 1
             continue
         assert len(users) == 1
         for got, right in zip(answers, wanted, strict=True):

@@ -21,10 +21,10 @@ from torch.export import ExportedProgram
 import din_infer.model_format as fmt
 from din_converter.checkpoint import load
 from din_converter.fusing.cost import Block
-from din_converter.functions import inlined_model
 from din_converter.graph import build_graph
 from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel
+from din_converter.nodes import inlined_model
 from din_converter.precision import computing_in
 from din_converter.prune import find_leftovers
 from din_converter.report import Report, Timing, block_of, median_ms

@@ -1,4 +1,4 @@
-"""The bodies of LocalActivation, EmbeddingBag, Guard and Tower in standard operators.
+"""The bodies of LocalActivation, EmbeddingBag and Tower in standard ONNX operators.
 
 A model-local function is what any ONNX runtime runs when the native op of the same name
 is absent, and the definition that the native op must equal. Tables are float32 or fp16;
@@ -6,27 +6,30 @@ all else is float32. Letters: B requests, N candidates, T positions, D width of 
 behavior, H hidden units, F behavior fields.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import TensorProto, helper
 
-from din_converter.nodes import Nodes, parameter_names
-from din_infer.model_format import DOMAIN, OPSET
-from din_infer.spec import Attention, Behavior, Input, Tower
+from din_converter.guard import (
+    Checked,
+    bad_lengths,
+    checked_attention,
+    checked_ids,
+    mask_of,
+)
+from din_converter.nodes import Nodes, function_of, parameter_names
+from din_infer.model_format import DOMAIN
+from din_infer.spec import Attention, Behavior, Tower
 
 __all__ = [
     "DOMAIN",
-    "GuardOp",
     "TowerOp",
     "bag_function",
     "function_named",
-    "guard_function",
-    "inlined_model",
     "local_activation_function",
     "tower_function",
 ]
@@ -44,24 +47,6 @@ def _layer_inputs(layers: Attention | Tower) -> list[str]:
     return names
 
 
-def _function(
-    name: str,
-    inputs: list[str],
-    outputs: list[str],
-    nodes: Nodes,
-    attributes: dict[str, Any],
-) -> onnx.FunctionProto:
-    return helper.make_function(
-        DOMAIN,
-        name,
-        inputs,
-        outputs,
-        nodes.nodes,
-        [helper.make_opsetid("", OPSET)],
-        attributes=list(attributes),
-    )
-
-
 def function_named(
     functions: dict[tuple[object, ...], onnx.FunctionProto],
     base: str,
@@ -74,15 +59,6 @@ def function_named(
         count = sum(k[0] == base for k in functions)
         functions[key] = make(f"{base}_{count}" if count else base)
     return str(functions[key].name)
-
-
-def inlined_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model of standard operators alone: functions' nodes in their place."""
-    inlined = onnx.inliner.inline_local_functions(model)
-    kept = [o for o in inlined.opset_import if o.domain != DOMAIN]
-    del inlined.opset_import[:]
-    inlined.opset_import.extend(kept)
-    return inlined
 
 
 @dataclass(frozen=True)
@@ -185,7 +161,8 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
     """
     g = Nodes()
     a = op.attention
-    checked = _checked(g, op)
+    num_candidates = sum(slot >= 0 for slot in op.query_slots)
+    checked = checked_attention(g, op.padding, op.num_fields, num_candidates)
     rows = g.add(
         "Concat",
         *(g.read_rows(f"table_{i}", ids) for i, ids in enumerate(checked.ids)),
@@ -232,70 +209,7 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         empty = g.add("Equal", g.add("Unsqueeze", lengths, g.constant([1])), zero)
         interest = g.add("Where", empty, padding, interest)
     g.add("Add", interest, penalty, out="interest")
-    return _function(name, op.inputs, op.outputs, g, op.attributes)
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """Names of ids and requests of which the bad ones are 0, of the mask of behaviors
-    [B, T] ("" where all positions count), and of what tells of the bad ones.
-    """
-
-    owners: str
-    ids: list[str]
-    candidate_ids: list[str]
-    valid: str
-    penalty: str
-
-
-def _checked(g: Nodes, op: LocalActivation) -> _Checked:
-    """Check what a LocalActivation is given, as the native operator does."""
-    zero = g.constant(0)
-    bad = g.outside("request_of_candidate", g.add("Shape", "ids_0", start=0, end=1))
-    owners = g.kept(bad, "request_of_candidate")
-    valid = ""
-    if op.padding == "masked":
-        valid = _mask(g, "ids_0", "lengths")
-    elif op.padding == "mask":
-        valid = g.add("Equal", "mask", g.constant(1.0))
-    ids, counts = [], []
-    for i in range(op.num_fields):
-        kept, count = _checked_ids(g, f"ids_{i}", f"table_{i}", valid)
-        ids.append(kept)
-        counts.append(count)
-    total = counts[0] if len(counts) == 1 else g.add("Sum", *counts)
-    bad_requests = g.add("Greater", total, g.constant(0.0))
-    if op.padding != "mask":
-        bad_requests = g.add("Or", bad_requests, _bad_lengths(g, "ids_0", "lengths"))
-    bad = g.add("Or", bad, g.add("Gather", bad_requests, owners))
-    candidate_ids = []
-    for i in range(sum(s >= 0 for s in op.query_slots)):
-        name, rows = f"candidate_ids_{i}", f"candidate_table_{i}"
-        wrong = g.outside(name, g.add("Shape", rows, start=0, end=1))
-        candidate_ids.append(g.add("Where", wrong, zero, name))
-        bad = g.add("Or", bad, wrong)
-    return _Checked(owners, ids, candidate_ids, valid, g.penalty(bad))
-
-
-def _checked_ids(g: Nodes, ids: str, table: str, valid: str) -> tuple[str, str]:
-    """Make padding and bad ids 0, and count the bad ones per row, float32."""
-    wrong = g.outside(ids, g.add("Shape", table, start=0, end=1))
-    if valid:
-        kept = g.add(
-            "Where", g.add("And", valid, g.add("Not", wrong)), ids, g.constant(0)
-        )
-        wrong = g.add("And", valid, wrong)
-    else:
-        kept = g.kept(wrong, ids)
-    wrong = g.add("Cast", wrong, to=TensorProto.FLOAT)
-    return kept, g.add("ReduceSum", wrong, g.constant([1]), keepdims=0)
-
-
-def _bad_lengths(g: Nodes, ids: str, lengths: str) -> str:
-    """Tell which lengths are not in [0, T]."""
-    longest = g.add("Shape", ids, start=1, end=2)
-    below = g.add("Less", lengths, g.constant(0))
-    return g.add("Or", below, g.add("Greater", lengths, longest))
+    return function_of(name, op.inputs, op.outputs, g, op.attributes)
 
 
 def _query(g: Nodes, slots: list[int], candidate_ids: list[str]) -> str:
@@ -329,7 +243,7 @@ def _candidate_weight(g: Nodes, a: Attention, query: str) -> str:
     return weight
 
 
-def _weights(g: Nodes, op: LocalActivation, score: str, checked: _Checked) -> str:
+def _weights(g: Nodes, op: LocalActivation, score: str, checked: Checked) -> str:
     """Turn scores [N, T] into activation weights: mask and softmax."""
     if op.padding == "attended":
         return g.add("Softmax", score, axis=1) if op.attention.softmax else score
@@ -348,15 +262,6 @@ def _weights(g: Nodes, op: LocalActivation, score: str, checked: _Checked) -> st
     return weight
 
 
-def _mask(g: Nodes, ids: str, lengths: str) -> str:
-    """Position < length, bool [rows, T]."""
-    size = g.add("Shape", ids, start=1, end=2)
-    positions = g.add(
-        "Range", g.constant(0), g.add("Squeeze", size, g.constant([0])), g.constant(1)
-    )
-    return g.add("Less", positions, g.add("Unsqueeze", lengths, g.constant([1])))
-
-
 def bag_attributes(pooling: str, padding: str, empty: float) -> dict[str, Any]:
     """Collect the attributes of one EmbeddingBag."""
     return {"pooling": pooling, "padding": padding, "empty": empty}
@@ -370,10 +275,10 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
     """
     g = Nodes()
     pooling, padding, empty = (attributes[k] for k in ("pooling", "padding", "empty"))
-    valid = "" if padding == "attended" else _mask(g, "ids", "lengths")
-    ids, wrong = _checked_ids(g, "ids", "table", valid)
+    valid = "" if padding == "attended" else mask_of(g, "ids", "lengths")
+    ids, wrong = checked_ids(g, "ids", "table", valid)
     wrong = g.add("Greater", wrong, g.constant(0.0))
-    penalty = g.penalty(g.add("Or", wrong, _bad_lengths(g, "ids", "lengths")))
+    penalty = g.penalty(g.add("Or", wrong, bad_lengths(g, "ids", "lengths")))
     vectors = g.read_rows("table", ids)
     axis = g.constant([1])
     one = g.constant([1])
@@ -399,93 +304,7 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
         if empty != 0.0:
             out = g.add("Where", is_empty, g.constant(empty), out)
     g.add("Add", out, g.add("Unsqueeze", penalty, axis), out="pooled")
-    return _function(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
-
-
-@dataclass(frozen=True)
-class GuardOp:
-    """The check of what no other operator checks: its attributes and inputs, in order.
-
-    `fields` has the names and the table rows of ids per request, then per candidate, of
-    which the first `num_user_fields` are per request. `requests` names two inputs that
-    tell B: one with a value for each request, and the ids that those are lengths of; in
-    most models a user field is both. It is empty where nothing is per request.
-    """
-
-    fields: tuple[tuple[str, int], ...]
-    num_user_fields: int
-    requests: tuple[str, ...]
-
-    @classmethod
-    def of(cls, inputs: Sequence[Input]) -> "GuardOp":
-        """Describe the guard of a spec's inputs."""
-        user, candidate = (
-            [(i.name, i.rows) for i in inputs if i.shape == (side,) and i.rows]
-            for side in ("B", "N")
-        )
-        requests: tuple[str, ...] = ()
-        mine = [i for i in inputs if i.shape[0] == "B" and i.dtype != "int64"]
-        ragged = [i for i in inputs if i.shape[0] == "B" and i.lengths is not None]
-        if user:
-            requests = (user[0][0], user[0][0])
-        elif ragged:
-            requests = (str(ragged[0].lengths), ragged[0].name)
-        elif mine:
-            requests = (mine[0].name, mine[0].name)
-        return cls((*user, *candidate), len(user), requests)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What a native kernel must know besides its inputs."""
-        return {
-            "fields": "\n".join(f"{rows} {name}" for name, rows in self.fields),
-            "num_user_fields": self.num_user_fields,
-            "has_requests": int(bool(self.requests)),
-        }
-
-    @property
-    def values(self) -> list[str]:
-        """Names of the graph's inputs that are the op's."""
-        of_requests = self.requests or ("request_of_candidate",) * 2
-        return ["request_of_candidate", *of_requests, *(n for n, _ in self.fields)]
-
-
-def guard_function(name: str, op: GuardOp) -> onnx.FunctionProto:
-    """Write Guard: (request_of_candidate [N], what tells B, ids ..) -> penalty [N].
-
-    Zeros, to be added to the logit. An id of a candidate or of its request outside its
-    table, a request outside [0, B), and a last request without a candidate are errors,
-    or NaN: see `Nodes.penalty`. The last tells of calls that were joined on their first
-    axis: their requests are still counted from 0, so that the highest is missing.
-    """
-    g = Nodes()
-    ids = [f"ids_{i}" for i in range(len(op.fields))]
-    wrong = [
-        g.outside(x, g.constant(rows))
-        for x, (_, rows) in zip(ids, op.fields, strict=True)
-    ]
-    bad = ""
-
-    def also(condition: str) -> None:
-        nonlocal bad
-        bad = g.add("Or", bad, condition) if bad else condition
-
-    if op.requests:
-        request = "request_of_candidate"
-        count = g.add("Shape", "requests", start=0, end=1)
-        also(g.outside(request, count))
-        owners = g.kept(bad, request)
-        for condition in wrong[: op.num_user_fields]:
-            also(g.add("Gather", condition, owners))
-        some = g.add("Concat", owners, g.constant([-1]), axis=0)  # never empty
-        highest = g.add("ReduceMax", some, g.constant([0]), keepdims=1)
-        last = g.add("Sub", count, g.constant([1]))
-        also(g.add("Not", g.add("Equal", highest, last)))
-    for condition in wrong[op.num_user_fields :]:
-        also(condition)
-    g.add("Identity", g.penalty(bad), out="penalty")
-    inputs = ["request_of_candidate", "requests", "rows", *ids]
-    return _function(name, inputs, ["penalty"], g, op.attributes)
+    return function_of(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
 
 
 @dataclass(frozen=True)
@@ -533,4 +352,4 @@ def tower_function(name: str, op: TowerOp) -> onnx.FunctionProto:
             x = g.activation(op.tower.activation, x, parameters, epsilon, guarded=True)
     g.add("Squeeze", x, g.constant([1]), out="logit")
     inputs = [*op.blocks, *op.layers]
-    return _function(name, inputs, ["logit"], g, op.attributes)
+    return function_of(name, inputs, ["logit"], g, op.attributes)

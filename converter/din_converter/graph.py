@@ -20,27 +20,21 @@ from torch import Tensor, nn
 from din_converter.folding import Array, as_array, attention_weights, fold_layers
 from din_converter.functions import (
     DOMAIN,
-    GuardOp,
     LocalActivation,
     TowerOp,
     bag_attributes,
     bag_function,
     function_named,
-    guard_function,
     local_activation_function,
     tower_function,
 )
+from din_converter.guard import GuardOp, add_count, guard_function
 from din_converter.layers import LocalActivationUnit
 from din_converter.model import ClickModel, key_of
 from din_converter.nodes import Nodes
 from din_converter.overflow import may_hide_overflow
 from din_infer.errors import ConversionError
-from din_infer.model_format import (
-    IR_VERSION,
-    OPSET,
-    REQUESTS_OUTPUT,
-    WEIGHT_SUFFIX,
-)
+from din_infer.model_format import IR_VERSION, OPSET, WEIGHT_SUFFIX
 from din_infer.spec import Behavior, BehaviorField
 
 __all__ = ["build_graph"]
@@ -314,20 +308,13 @@ def _query_vector(graph: _Graph, name: str) -> str:
 
 
 def _penalty(graph: _Graph) -> str:
-    """Add the check of ids and requests; returns what it adds to the logit, [N].
-
-    The number of requests is an output of its own, of a fixed shape: a server that
-    joins calls where all inputs and outputs have a first axis of any size does not.
-    """
-    op = GuardOp.of(graph.model.spec.inputs)
+    """Add the check of ids and requests; returns what it adds to the logit, [N]."""
+    op, g = GuardOp.of(graph.model.spec.inputs), graph.g
     make = partial(guard_function, op=op)
     name = function_named(graph.functions, "Guard", (), make)
-    penalty = graph.g.add(name, *op.values, domain=DOMAIN, **op.attributes)
     if op.requests:
-        graph.g.add("Shape", op.requests[0], start=0, end=1, out=REQUESTS_OUTPUT)
-        count = helper.make_tensor_value_info(REQUESTS_OUTPUT, TensorProto.INT64, [1])
-        graph.outputs.append(count)
-    return penalty
+        graph.outputs.append(add_count(g, op))
+    return g.add(name, *op.values, domain=DOMAIN, **op.attributes)
 
 
 def build_graph(

@@ -1,14 +1,17 @@
-"""Nodes of a graph or of a function, written one after the other."""
+"""Nodes of a graph or of a function, written one after the other; functions of them."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Nodes", "parameter_names"]
+from din_infer.model_format import DOMAIN, OPSET
+
+__all__ = ["Nodes", "function_of", "inlined_model", "parameter_names"]
 
 NOWHERE = 2**63 - 1  # an index outside of every table
 
@@ -127,3 +130,31 @@ def parameter_names(kind: str, layer: int) -> list[str]:
         "prelu": ("slope",),
     }.get(kind, ())
     return [f"{name}_{layer}" for name in names]
+
+
+def function_of(
+    name: str,
+    inputs: list[str],
+    outputs: list[str],
+    nodes: Nodes,
+    attributes: dict[str, Any],
+) -> onnx.FunctionProto:
+    """Make a model-local function of nodes."""
+    return helper.make_function(
+        DOMAIN,
+        name,
+        inputs,
+        outputs,
+        nodes.nodes,
+        [helper.make_opsetid("", OPSET)],
+        attributes=list(attributes),
+    )
+
+
+def inlined_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of standard operators alone: functions' nodes in their place."""
+    inlined = onnx.inliner.inline_local_functions(model)
+    kept = [o for o in inlined.opset_import if o.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(kept)
+    return inlined

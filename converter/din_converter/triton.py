@@ -8,7 +8,6 @@
 """
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,8 +29,9 @@ __all__ = ["Repository", "config_text"]
 VERSION = "1"
 MODEL, CONFIG, LIBRARY = "model.onnx", "config.pbtxt", "din_infer_ops"
 ANY_SIZE = -1
+DIGITS = frozenset("0123456789abcdef")  # of the digest in a data file's name
 # What a tensor is called in model_config.proto.
-TYPES = {
+TYPES: dict[int, str] = {
     TensorProto.BOOL: "TYPE_BOOL",
     TensorProto.UINT8: "TYPE_UINT8",
     TensorProto.UINT16: "TYPE_UINT16",
@@ -50,13 +50,13 @@ TYPES = {
 HEAD = """\
 # Written by din-convert {version}, for the model {model_id}.
 #
-# max_batch_size stays 0: one call is a batch already, of requests and their candidates,
-# which request_of_candidate joins. Calls that are joined on their first axis would score
-# candidates with the histories of others; the model refuses them.
+# max_batch_size stays 0: a call is a batch already, of requests and their candidates,
+# which request_of_candidate joins. Calls that are joined on their first axis would
+# score candidates with the histories of others; the model refuses them.
 """
 THREADS = """
-# One call at a time, on all cores. For many small calls: as many instances as cores, and
-# intra_op_thread_count "1". The data file is mapped once for all of them.
+# One call at a time, on all cores. For many small calls: as many instances as cores,
+# and intra_op_thread_count "1". The data file is mapped once for all of them.
 instance_group [ { kind: KIND_CPU count: 1 } ]
 """
 PARAMETERS = {
@@ -127,9 +127,10 @@ class Repository:
                 write_whole(drafts / CONFIG, config_text(proto, name, seen_at))
                 move_into_place(drafts / CONFIG, here / CONFIG)
             if prune:
-                of_before = re.compile(re.escape(name) + r"-[0-9a-f]{8}\.data")
                 for file in version.iterdir():
-                    if of_before.fullmatch(file.name) and file not in files:
+                    stem, _, digest = file.stem.rpartition("-")
+                    is_ours = stem == name and DIGITS.issuperset(digest)
+                    if is_ours and file.suffix == ".data" and file not in files:
                         file.unlink()
         return tuple(files)
 

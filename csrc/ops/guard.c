@@ -15,8 +15,7 @@
 static char *read_text(din_op *op, const OrtKernelInfo *info) {
   size_t size = 0;
   if (din_failed(op)) return NULL;
-  din_check(op,
-            op->api->KernelInfoGetAttribute_string(info, "fields", NULL, &size));
+  din_check(op, op->api->KernelInfoGetAttribute_string(info, "fields", NULL, &size));
   char *text = din_failed(op) ? NULL : din_allocate(op, (int64_t)size + 1, 1);
   if (text) din_attribute_text(op, info, "fields", text, size + 1);
   return text;

@@ -136,8 +136,8 @@ static void ORT_CALL destroy(void *data) {
 #define NAMES(label, kind, in)                                          \
   EIGHT(label, "", "_1", "_2", "_3", "_4", "_5", "_6", "_7", kind, in), \
       EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, in)
-#define OPS(in)                                   \
-  NAMES("LocalActivation", local_activation, in), \
+#define OPS(in)                                                         \
+  NAMES("LocalActivation", local_activation, in),                       \
       NAMES("EmbeddingBag", embedding_bag, in), OP("Guard", guard, in), \
       OP("Tower", tower, in)
 
