@@ -80,12 +80,12 @@ examples:
       one file of up to 2 GiB, without a data file beside it
   din-convert model.pt --out din.onnx --triton repository --triton-path /models
       a folder to serve: tritonserver --model-repository=/models, or KServe
-  din-convert model.pt --out plain.onnx --inline
-      standard operators alone, for OpenVINO and others that know no functions
   din-convert model.pt --out model.onnx --prune
       for daily conversions: deletes the data files of earlier days that no .onnx in the
       folder names any more. Processes that have loaded one are not affected; an earlier
       .onnx that was moved to another folder can no longer be loaded
+  din-convert model.pt --out model.onnx --vectors vectors/
+      with test vectors, for a client in a language without Python
 
 checkpoints of other libraries, read without the library and without running any code:
   din-convert DIN.pth --from deepctr-torch --description columns.json --out model.onnx
@@ -328,21 +328,26 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
     add(
         "--inline",
         action="store_true",
-        help="write standard operators alone, for runtimes that know no functions"
-        " (OpenVINO, tract, IREE); the native operators cannot replace them then",
+        help="write standard operators alone, for OpenVINO and others that know no"
+        " functions; the native operators cannot replace them then",
     )
     add(
         "--triton",
         metavar="DIR",
         type=path,
-        help="also write the model into a repository of Triton Inference Server: its"
-        " config.pbtxt, files and native operators, in a folder of --out's name",
+        help="also write a folder for Triton: its config, the files, the operators",
     )
     add(
         "--triton-path",
         metavar="PATH",
-        help="where the server finds DIR, as in /models; the config names the operators"
-        " there (default: DIR's path here)",
+        help="where the server finds DIR, as in /models (default: its path here)",
+    )
+    add(
+        "--vectors",
+        metavar="DIR",
+        type=path,
+        help="also write spec.json, inputs.json and vectors.jsonl: raw rows, their ids"
+        " and scores, for testing a client in another language",
     )
     add("--json", action="store_true", help="print the report as JSON")
     library = parser.add_argument_group("checkpoints of other libraries")

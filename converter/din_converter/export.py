@@ -30,6 +30,7 @@ from din_converter.prune import find_leftovers
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
 from din_converter.triton import Repository
+from din_converter.vectors import make_vectors, write_vectors
 from din_converter.verify import (
     Case,
     check_parity,
@@ -66,6 +67,7 @@ class _Place:
     prune: bool
     inline: bool
     triton: Repository | None
+    vectors: Path | None
 
 
 def convert(
@@ -90,6 +92,7 @@ def convert(
     inline: bool = False,
     triton: str | os.PathLike[str] | None = None,
     triton_path: str | None = None,
+    vectors: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Write a trained model as ONNX and prove that it computes the same.
 
@@ -146,6 +149,10 @@ def convert(
     triton_path : str, optional
         Where the server finds that folder, as in ``/models``; by default, its absolute
         path here.
+    vectors : path, optional
+        A folder for ``spec.json``, ``inputs.json`` and ``vectors.jsonl``: raw rows,
+        what they are encoded to, and their scores, with which a client in another
+        language tests itself. It is made in a folder that exists.
 
     Returns
     -------
@@ -184,7 +191,8 @@ def convert(
             local_path(file, name, ModelError if name == "model" else InputError)
     _check_out(path)
     repository = Repository.of(triton, triton_path)
-    place = _Place(path, single_file, prune, inline, repository)
+    folder = None if vectors is None else _check_folder(vectors)
+    place = _Place(path, single_file, prune, inline, repository, folder)
     if embedding_dtype not in ("fp32", "fp16"):
         raise ConversionError("fp32 or fp16", repr(embedding_dtype), "embedding_dtype")
     if valid is not None and embedding_dtype == "fp32":
@@ -212,6 +220,9 @@ def convert(
         rule = "example inputs for a torch module alone"
         raise ConversionError(rule, "some", "example_inputs")
     if foreign:
+        if folder is not None:
+            rule = "a model with a feature spec, for test vectors of raw rows"
+            raise ConversionError(rule, "a torch module", "vectors")
         if explain or embedding_dtype != "fp32":
             rule = "a model with a feature spec, for activation weights and fp16 tables"
             raise ConversionError(rule, "a torch module", "model")
@@ -242,6 +253,15 @@ def _check_out(path: Path) -> None:
         raise ConversionError("an existing folder", path.parent, "out")
     if path.is_dir():
         raise ConversionError("a file, or nothing", "a folder", str(path))
+
+
+def _check_folder(given: str | os.PathLike[str]) -> Path:
+    path = local_path(given, "vectors")
+    if not path.absolute().parent.is_dir():
+        raise ConversionError("an existing folder", path.parent, "vectors")
+    if path.exists() and not path.is_dir():
+        raise ConversionError("a folder, or nothing", "a file", "vectors")
+    return path
 
 
 def _convert_spec(
@@ -427,13 +447,17 @@ def _write(
                 _set_metadata(proto, {fmt.DATA_KEY: data[1].to_json()})
             write_whole(draft, sealed(proto.SerializeToString()))
         # loads it as users will: golden rows are checked
-        Predictor(draft, device="cpu", fused=not place.inline)
+        predictor = Predictor(draft, device="cpu", fused=not place.inline)
+        vectors = make_vectors(predictor) if place.vectors is not None else []
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
             move_into_place(folder / name, path.with_name(name))
     if place.triton is not None:
         files = place.triton.add(path, report.data_path, proto, prune=place.prune)
         report = replace(report, repository=files)
+    if place.vectors is not None:
+        with writing("the test vectors", place.vectors, ConversionError):
+            write_vectors(vectors, predictor, place.vectors)
     return replace(report, leftovers=find_leftovers(path, delete=place.prune))
 
 
