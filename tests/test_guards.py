@@ -328,6 +328,33 @@ def test_a_guard_refuses_what_its_twin_does(data: st.DataObject) -> None:
     assert is_refused(graph, feeds, fused=False) == wanted
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    calls=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=4
+    ),
+    users=st.sampled_from([(), (9, 5)]),
+)
+def test_joined_calls_are_refused_or_right(
+    calls: list[tuple[int, int]], users: tuple[int, ...]
+) -> None:
+    """Of any sizes: right is where each candidate still has the request it had."""
+    graph = guard_graph(users)
+    made = [
+        guard_feeds(graph, n if b else 0, b, seed) for seed, (b, n) in enumerate(calls)
+    ]
+    for feeds in made:
+        assert not is_refused(graph, feeds)
+    joined = {k: np.concatenate([feeds[k] for feeds in made]) for k in made[0]}
+    firsts = np.cumsum([0, *(num_requests(feeds) for feeds in made)])
+    right = np.concatenate(
+        [f["request_of_candidate"] + at for f, at in zip(made, firsts, strict=False)]
+    )
+    is_right = np.array_equal(joined["request_of_candidate"], right)
+    for fused in (True, False):
+        assert is_refused(graph, joined, fused=fused) or is_right
+
+
 REFUSALS: dict[str, tuple[str, int, int]] = {
     "expected an id in [0, 9), got 9 - at `user 0[1]`": ("user 0", 1, 9),
     "expected an id in [0, 5), got -1 - at `user 1[0]`": ("user 1", 0, -1),
