@@ -99,7 +99,8 @@ class Report:
     """The result of a conversion; `str()` renders it as a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
-    `leftovers` are data files in the folder that earlier conversions left behind.
+    `leftovers` are data files in the folder that earlier conversions left behind, and
+    `repository` the files that a server reads.
     """
 
     path: Path
@@ -113,6 +114,7 @@ class Report:
     blocks: tuple[Block, ...] = ()
     timing: Timing | None = None
     leftovers: Leftovers = NOTHING_LEFT
+    repository: tuple[Path, ...] = ()
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -139,6 +141,7 @@ class Report:
             "num_weights": self.num_weights,
             "weight_bytes": self.weight_bytes,
             "leftovers": asdict(self.leftovers),
+            "repository": [str(file) for file in self.repository],
             **self.measured(),
         }
 
@@ -171,6 +174,8 @@ class Report:
         if self.rounding is not None:
             first, second = str(self.rounding).splitlines()
             lines += [f"tables    {first}", f"          {second}"]
+        for label, file in zip(("triton", *[""] * 9), self.repository, strict=False):
+            lines.append(f"{label:<9} {file}")
         return "\n".join([*lines, *self._leftovers()])
 
     def _leftovers(self) -> list[str]:

@@ -136,11 +136,12 @@ static void ORT_CALL destroy(void *data) {
 #define NAMES(label, kind, in)                                          \
   EIGHT(label, "", "_1", "_2", "_3", "_4", "_5", "_6", "_7", kind, in), \
       EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, in)
-#define OPS(in)                                   \
-  NAMES("LocalActivation", local_activation, in), \
-      NAMES("EmbeddingBag", embedding_bag, in), OP("Tower", tower, in)
+#define OPS(in)                                                         \
+  NAMES("LocalActivation", local_activation, in),                       \
+      NAMES("EmbeddingBag", embedding_bag, in), OP("Guard", guard, in), \
+      OP("Tower", tower, in)
 
-#define NUM_OPS 33
+#define NUM_OPS 34
 static const din_registered ALL_OPS[DIN_NUM_PRECISIONS][NUM_OPS] = {
     {OPS(DIN_FP32)}, {OPS(DIN_BF16)}, {OPS(DIN_TF32)}, {OPS(DIN_TF32X3)}};
 
