@@ -1063,7 +1063,8 @@ static void read_numbers(const din_column *c, int64_t start, int64_t n, double *
 }
 
 /* Read n numbers from `start` on; null as NaN. */
-static void read_all_numbers(const din_column *c, int64_t start, int64_t n, double *out) {
+static void read_all_numbers(const din_column *c, int64_t start, int64_t n,
+                             double *out) {
   for (int64_t done = 0; done < n; done += DIN_BLOCK) {
     const int64_t left = n - done;
     read_numbers(c, start + done, left < DIN_BLOCK ? left : DIN_BLOCK, out + done);
