@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import torch
+from numpy.typing import NDArray
 
 from din_converter import convert
 from din_infer.spec import FeatureSpec
@@ -53,6 +56,47 @@ def requests_of(spec: FeatureSpec, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         requests.append(user | {"items": items})
         pairs += [user | item for item in items]
     return pa.Table.from_pylist(requests), pa.Table.from_pylist(pairs, rows.schema)
+
+
+def make_mirror(folder: Path) -> tuple[Path, pa.Table, NDArray[np.float32]]:
+    """Convert a model whose score is its dense input; rows for it, and their inputs.
+
+    One of four dense fields has a value in each row; what stands for the others scales
+    to 0. So scores in whichever process tell the bits of the inputs there.
+    """
+    scales: list[tuple[dict[str, Any], float]] = [
+        ({"type": "log1p", "mean": 0.0, "std": 0.9}, 0.0),
+        ({"type": "standard", "mean": 30.0, "std": 17.3}, 30.0),
+        ({"type": "minmax", "min": 1, "max": 9}, 1.0),
+        ({"type": "quantile", "boundaries": [0, 1, 5, 40]}, 0.0),
+    ]
+    goods = {"name": "goods", "dim": 2, "encoder": {"type": "hash", "buckets": 9}}
+    raw = {
+        "format": 1,
+        "candidate": [goods],
+        "dense": [
+            {"name": s["type"], "side": "candidate", "missing": zero, "scale": s}
+            for s, zero in scales
+        ],
+        "model": {"tower": {"hidden": []}, "link": "identity"},
+    }
+    spec = FeatureSpec.from_dict(raw)
+    model = random_model(raw)
+    with torch.no_grad():
+        model.tower.output.weight.copy_(torch.tensor([[0.0, 0, 1, 1, 1, 1]]))
+        model.tower.output.bias.zero_()
+    convert(model, folder / "mirror.onnx")
+    count = 200
+    values = np.random.default_rng(0).lognormal(1, 2, count).tolist()
+    columns: dict[str, Any] = {
+        s["type"]: [v if row % 4 == place else None for row, v in enumerate(values)]
+        for place, (s, _) in enumerate(scales)
+    }
+    table = pa.table({"goods": ["g"] * count, **columns, "row": list(range(count))})
+    inputs = spec.encode(table)
+    seen = sum(inputs[s["type"]] for s, _ in scales)[:, 0]
+    assert len(np.unique(seen)) > count // 2
+    return folder / "mirror.onnx", table, seen
 
 
 def with_bad_row(rows: pa.Table, row: int) -> pa.Table:

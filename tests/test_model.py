@@ -113,6 +113,46 @@ def test_local_activation_unit_sees_every_interaction() -> None:
     assert not torch.allclose(unit(q, q), unit(-q, q))
 
 
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 3)])
+@pytest.mark.parametrize(
+    "interactions",
+    [(), ("difference",), ("product",), ("product", "difference"), ("outer",)],
+)
+def test_pairs_that_share_a_query_score_as_pairs(
+    interactions: tuple[str, ...], hidden: tuple[int, ...]
+) -> None:
+    """The same scores, gradients and statistics of Dice as the paper's formula."""
+    from din_infer.spec import Attention
+
+    attention = Attention(interactions=interactions, hidden=hidden, activation="dice")
+    plain = LocalActivationUnit(5, attention).double()
+    shared = LocalActivationUnit(5, attention).double()
+    shared.load_state_dict(plain.state_dict())
+    of = torch.tensor([0, 0, 0, 2, 2, 3])  # nothing asks for query 1
+    found = []
+    for unit in (plain, shared):
+        torch.manual_seed(0)
+        queries = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+        behavior = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+        if unit is shared:
+            score = unit.shared(queries, behavior, of)
+        else:
+            score = unit(queries.index_select(0, of), behavior)
+        (score * torch.arange(6)).sum().backward()
+        parameters = [(n, p.grad) for n, p in unit.named_parameters()]
+        found.append(
+            {
+                "score": score.detach(),
+                "queries": queries.grad,
+                "behavior": behavior.grad,
+                **dict(parameters),
+                **dict(unit.named_buffers()),
+            }
+        )
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+    assert found[0]["score"].std() > 0
+
+
 def test_activation_weights_are_masked_and_sum_to_one_under_softmax() -> None:
     model = random_model(SPECS["softmax"])
     inputs = model.spec.encode(random_rows(model.spec, 30))

@@ -23,7 +23,14 @@ from din_converter import convert
 from din_infer import InputError, Predictor
 from din_infer.jobs.ray import Scorer, _pool, score_dataset
 from tests import hostile
-from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
+from tests.engines import (
+    example,
+    make_mirror,
+    make_model,
+    requests_of,
+    rows_of,
+    with_bad_row,
+)
 from tests.models import random_model
 
 # Ray deprecates settings of its own, which it reads itself.
@@ -100,6 +107,15 @@ def test_ragged_strings_become_scores(
     assert got["hist_goods_id"].to_pylist() == table["hist_goods_id"].to_pylist()
     np.testing.assert_allclose(np.asarray(got["score"]), scores, atol=1e-6)
     assert scores.std() > 0.1
+
+
+def test_scaled_values_are_bit_equal_in_the_workers(tmp_path: Path) -> None:
+    mirror, table, inputs = make_mirror(tmp_path)
+    made = score_dataset(
+        ray.data.from_arrow(table), mirror, keep=["row"], batch_size=64, concurrency=1
+    )
+    got = np.asarray(in_order(made)["score"])
+    assert got.tobytes() == inputs.tobytes()
 
 
 def test_the_example_of_the_page_runs(

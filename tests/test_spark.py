@@ -28,7 +28,14 @@ from din_infer import InputError, ModelError, Predictor
 from din_infer.jobs import spark as engine
 from din_infer.jobs.files import score_files
 from din_infer.jobs.spark import score_dataframe, scorer
-from tests.engines import example, make_model, requests_of, rows_of, with_bad_row
+from tests.engines import (
+    example,
+    make_mirror,
+    make_model,
+    requests_of,
+    rows_of,
+    with_bad_row,
+)
 from tests.models import SPECS, random_model
 from tests.reference_hash import SPARK, SPARK_ROWS
 
@@ -121,6 +128,13 @@ def test_ragged_strings_become_scores(
     assert lists == table["hist_goods_id"].to_pylist()
     close(rows, scores)
     assert scores.std() > 0.1
+
+
+def test_scaled_values_are_bit_equal_in_the_workers(spark: SparkSession, tmp_path: Path) -> None:
+    mirror, table, inputs = make_mirror(tmp_path)
+    made = score_dataframe(read(spark, table, tmp_path / "rows"), mirror, keep=["row"])
+    got = np.array([row["score"] for row in in_order(made)], np.float32)
+    assert got.tobytes() == inputs.tobytes()
 
 
 def test_the_example_of_the_page_runs(

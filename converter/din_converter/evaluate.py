@@ -33,7 +33,10 @@ __all__ = [
     "tensors",
 ]
 
-EVALUATION_ROWS = 4096
+# The layers' values of more rows do not stay in the caches: 20,000 rows with 20 behaviors
+# took 0.50 s of one core in batches of 512 (256: 0.51, 1,024: 0.54), 1.1 s in 4,096.
+EVALUATION_ROWS = 512
+READ_ROWS = 4096
 
 
 def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
@@ -49,7 +52,7 @@ def read_table(path: str | Path, spec: FeatureSpec) -> pa.Table:
         wanted = [*spec.columns, *roles]
         names = find_columns(reader, wanted, spec.optional_columns)
         parts = [widen(reader.schema.empty_table().select(names))]
-        parts += map(widen, reader.prepared(names, EVALUATION_ROWS))
+        parts += map(widen, reader.prepared(names, READ_ROWS))
     return join([(str(path), part) for part in parts], {}).combine_chunks()
 
 

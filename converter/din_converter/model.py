@@ -306,9 +306,12 @@ class DIN(ClickModel):
         mask = self._sequence_mask(sequence, inputs)[request]
         n, t = mask.nonzero(as_tuple=True)
         behaviors = self._behavior_vectors(sequence, inputs, request[n], t)
-        # index_select, since the gradient of query[n] is added up in no fixed order
-        pairs = query.index_select(0, n)
-        score = self.attentions[key_of(sequence.name)](pairs, behaviors)
+        unit: LocalActivationUnit = self.attentions[key_of(sequence.name)]  # type: ignore[assignment]
+        if self.training:
+            score = unit.shared(query, behaviors, n)
+        else:
+            # index_select: the gradient of query[n] is added up in no fixed order
+            score = unit(query.index_select(0, n), behaviors)
         if sequence.attention.softmax:
             lowest = torch.finfo(score.dtype).min
             dense = score.new_full(mask.shape, lowest).index_put((n, t), score)

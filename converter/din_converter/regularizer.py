@@ -143,6 +143,8 @@ def count_samples(
     for inputs in batches:
         for name, (sample, row) in model.rows_read(inputs).items():
             num_rows = len(counts[name])
-            pairs = np.unique(sample.numpy() * num_rows + row.numpy())
+            pairs = np.sort(sample.numpy() * num_rows + row.numpy())
+            # without repeats; np.unique takes three times as long
+            pairs = pairs[np.diff(pairs, prepend=-1) != 0]
             counts[name] += np.bincount(pairs % num_rows, minlength=num_rows)
     return counts
