@@ -200,6 +200,7 @@ static din_encode_batch *encode(const din_encode_spec *spec,
                             .error_size = error_size};
     failed = din_features_encode(&e);
   }
+  for (int32_t i = 0; i < f->num_sources; ++i) free(views[i].memory);
   free(views);
   if (!failed) return batch;
   din_encode_release(batch);

@@ -146,6 +146,7 @@ typedef struct {
   int32_t is_binary; /* bytes that need not be text */
   int32_t width;     /* of DIN_KIND_FIXED */
   char type_name[48];
+  void *memory; /* that the column refers to, to be freed; or NULL */
 } din_view;
 
 /* Refuse what would be read outside its buffers; 0, or -1 and a sentence. */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
+
 typedef struct {
   const char *format;
   int32_t type;
@@ -36,7 +38,6 @@ static const format FORMATS[] = {
 
 typedef struct {
   const char *name;
-  const din_block_isa *isa;
   char *error;
   size_t error_size;
 } call;
@@ -76,30 +77,62 @@ static int read_decimal(const call *c, const char *text, din_values *v) {
   return malformed(c, "a decimal's precision and scale");
 }
 
-/* Copy the name of an extension type; "" where there is none. */
-static void read_extension(const char *metadata, char *out, size_t size) {
-  static const char key[] = "ARROW:extension:name";
-  out[0] = '\0';
-  if (metadata == NULL) return;
-  const int32_t count = din_read_i32(metadata, 0);
-  metadata += 4;
+/* An extension type: its name, "" for none, and what is said of it. */
+typedef struct {
+  char name[64];
+  const char *about;
+  int64_t about_size;
+} extension;
+
+static extension read_extension(const char *metadata) {
+  extension out = {.about = ""};
+  const int32_t count = metadata == NULL ? 0 : din_read_i32(metadata, 0);
+  const char *at = metadata == NULL ? NULL : metadata + 4;
   for (int32_t i = 0; i < count; ++i) {
-    const int32_t key_size = din_read_i32(metadata, 0);
-    if (key_size < 0) return;
-    const char *found = metadata + 4;
-    metadata = found + key_size;
-    const int32_t value_size = din_read_i32(metadata, 0);
-    if (value_size < 0) return;
-    if (key_size == (int32_t)sizeof key - 1 &&
-        memcmp(found, key, sizeof key - 1) == 0) {
-      snprintf(out, size, "%.*s", (int)value_size, metadata + 4);
+    const char *parts[2];
+    int32_t sizes[2];
+    for (int k = 0; k < 2; ++k) {
+      sizes[k] = din_read_i32(at, 0);
+      if (sizes[k] < 0) return out;
+      parts[k] = at + 4;
+      at += 4 + sizes[k];
     }
-    metadata += 4 + value_size;
+    if (sizes[0] == 20 && memcmp(parts[0], "ARROW:extension:name", 20) == 0) {
+      snprintf(out.name, sizeof out.name, "%.*s", (int)sizes[1], parts[1]);
+    }
+    if (sizes[0] == 24 && memcmp(parts[0], "ARROW:extension:metadata", 24) == 0) {
+      out.about = parts[1];
+      out.about_size = sizes[1];
+    }
   }
+  return out;
+}
+
+/* Whether an extension type over lists is a tensor of one dimension: lists no less. */
+static int is_vector(const extension *e) {
+  char unused[80];
+  if (strcmp(e->name, "arrow.fixed_shape_tensor") != 0 &&
+      strcmp(e->name, "ray.data.arrow_tensor") != 0 &&
+      strcmp(e->name, "ray.data.arrow_tensor_v2") != 0) {
+    return 0;
+  }
+  din_json_document *d = din_json_read(e->about, e->about_size, unused, sizeof unused);
+  if (d == NULL) return 0;
+  const din_json *root = din_json_root(d);
+  const din_json *shape =
+      root->kind == DIN_JSON_TABLE ? din_json_member(root, "shape") : root;
+  const int found = shape != NULL && shape->kind == DIN_JSON_LIST && shape->size == 1;
+  din_json_free(d);
+  return found;
+}
+
+static void name_extension(const extension *e, din_view *view) {
+  view->kind = DIN_KIND_OTHER;
+  snprintf(view->type_name, sizeof view->type_name, "extension type %.28s", e->name);
 }
 
 /* Read a type of single values into a view and `v`. */
-static int read_leaf(const call *c, const struct ArrowSchema *s, const char *extension,
+static int read_leaf(const call *c, const struct ArrowSchema *s, const extension *of,
                      din_view *view, din_values *v) {
   const char *text = s->format == NULL ? "" : s->format;
   view->kind = DIN_KIND_OTHER;
@@ -125,16 +158,14 @@ static int read_leaf(const call *c, const struct ArrowSchema *s, const char *ext
     snprintf(view->type_name, sizeof view->type_name, "fixed_size_binary[%d]",
              (int)width);
   }
-  if (extension[0] == '\0') return 0;
-  if (strcmp(extension, "arrow.uuid") == 0 && view->width == DIN_UUID_BYTES) {
+  if (of == NULL || of->name[0] == '\0') return 0;
+  if (strcmp(of->name, "arrow.uuid") == 0 && view->width == DIN_UUID_BYTES) {
     snprintf(view->type_name, sizeof view->type_name, "uuid");
-  } else if (strcmp(extension, "arrow.bool8") == 0 && v->type == DIN_INT8) {
+  } else if (strcmp(of->name, "arrow.bool8") == 0 && v->type == DIN_INT8) {
     v->type = DIN_BOOL8;
     snprintf(view->type_name, sizeof view->type_name, "bool");
-  } else if (strcmp(extension, "arrow.json") != 0 || view->kind != DIN_KIND_STRING) {
-    view->kind = DIN_KIND_OTHER;
-    snprintf(view->type_name, sizeof view->type_name, "extension type %.28s",
-             extension);
+  } else if (strcmp(of->name, "arrow.json") != 0 || view->kind != DIN_KIND_STRING) {
+    name_extension(of, view);
   }
   return 0;
 }
@@ -224,80 +255,129 @@ static int view_lists(const call *c, const struct ArrowSchema *s,
   return 0;
 }
 
+/* View rows of an array of scalars or lists, unchecked. */
+static int view_rows(const call *c, const struct ArrowSchema *s,
+                     const struct ArrowArray *a, int64_t skipped, int64_t num_rows,
+                     din_view *out) {
+  din_column *column = &out->column;
+  const struct ArrowSchema *leaf = s;
+  extension of = read_extension(s->metadata);
+  column->num_rows = num_rows;
+  column->nesting = s->dictionary == NULL ? nesting_of(s->format) : DIN_SCALAR;
+  if (column->nesting != DIN_SCALAR) {
+    out->is_list = 1;
+    if (of.name[0] != '\0' && !is_vector(&of)) {
+      name_extension(&of, out);
+      return 0;
+    }
+    if (view_lists(c, s, a, skipped, column)) return -1;
+    if (s->n_children != 1 || s->children == NULL || s->children[0] == NULL ||
+        a->n_children != 1 || a->children == NULL || a->children[0] == NULL) {
+      return malformed(c, "one child of a list");
+    }
+    leaf = s = s->children[0];
+    a = a->children[0];
+    skipped = 0;
+    of = read_extension(s->metadata);
+  }
+  din_values *values = &column->values;
+  if (s->dictionary != NULL) {
+    din_view indices = {0};
+    if (read_leaf(c, s, NULL, &indices, values)) return -1;
+    if (values->type < DIN_INT8 || values->type > DIN_UINT64) {
+      return malformed(c, "integer dictionary indices");
+    }
+    leaf = s->dictionary;
+    if (of.name[0] == '\0') of = read_extension(leaf->metadata);
+    column->has_dictionary = 1;
+  }
+  din_values *leaf_values = column->has_dictionary ? &column->dictionary : values;
+  if (read_leaf(c, leaf, &of, out, leaf_values)) return -1;
+  if (column->has_dictionary && leaf->dictionary != NULL) {
+    out->kind = DIN_KIND_OTHER;
+    snprintf(out->type_name, sizeof out->type_name, "dictionary of dictionary");
+  }
+  if (num_rows == 0 || out->kind == DIN_KIND_OTHER) return 0;
+  if (column->has_dictionary && out->kind == DIN_KIND_NULL) {
+    column->has_dictionary = 0;
+    values->type = DIN_NULL;
+  }
+  if (view_values(c, a, skipped, values)) return -1;
+  if (!column->has_dictionary) return 0;
+  if (a->dictionary == NULL) return malformed(c, "a dictionary");
+  return view_values(c, a->dictionary, 0, leaf_values);
+}
+
+/* Make of the lists of a dictionary a column whose rows are those that indices name. */
+static int look_rows_up(const call *c, const din_values *indices, int64_t num_rows,
+                        din_view *out) {
+  const din_column lists = out->column;
+  const size_t numbers = ((size_t)num_rows + 1) * sizeof(int64_t);
+  int64_t *offsets = calloc(1, 2 * numbers + (size_t)num_rows / 8 + 1);
+  if (offsets == NULL) {
+    return din_say(c->error, c->error_size, "memory for its lists", "none", c->name, -1,
+                   "");
+  }
+  out->memory = offsets;
+  int64_t *sizes = offsets + num_rows + 1;
+  uint8_t *valid = (uint8_t *)(sizes + num_rows + 1);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    if (!din_is_valid(indices, row)) continue;
+    const int64_t index = din_index_at(indices, row);
+    if (index < 0 || index >= lists.num_rows) {
+      return din_say(c->error, c->error_size, "indices inside their dictionary",
+                     "others", c->name, row, "");
+    }
+    if (lists.validity != NULL && !din_bit(lists.validity, index + lists.offset)) {
+      continue;
+    }
+    din_row_bounds(&lists, index, &offsets[row], &sizes[row]);
+    valid[row >> 3] |= (uint8_t)(1 << (row & 7));
+  }
+  out->column.nesting = DIN_LIST_VIEW64;
+  out->column.num_rows = num_rows;
+  out->column.offset = 0;
+  out->column.validity = valid;
+  out->column.offsets = offsets;
+  out->column.sizes = sizes;
+  return 0;
+}
+
 int din_view_arrow(const struct ArrowSchema *s, const struct ArrowArray *a,
                    int64_t skipped, int64_t num_rows, const char *name,
                    const din_block_isa *isa, din_view *out, char *error,
                    size_t error_size) {
-  const call c = {name, isa, error, error_size};
-  char extension[64];
-  din_column *column = &out->column;
+  const call c = {name, error, error_size};
   memset(out, 0, sizeof *out);
   out->is_given = 1;
   if (s == NULL || a == NULL) return malformed(&c, "a child of every column");
   if (num_rows < 0 || skipped < 0 || a->length < 0 || skipped > a->length - num_rows) {
     return malformed(&c, "as many rows as the table has");
   }
-  column->num_rows = num_rows;
-  column->nesting = nesting_of(s->format);
-  if (s->dictionary != NULL && nesting_of(s->dictionary->format) != DIN_SCALAR) {
-    out->kind = DIN_KIND_OTHER;
-    snprintf(out->type_name, sizeof out->type_name, "dictionary of lists");
-    return 0;
-  }
-  if (s->dictionary == NULL && column->nesting != DIN_SCALAR) {
-    out->is_list = 1;
-    read_extension(s->metadata, extension, sizeof extension);
-    if (extension[0] != '\0') {
-      out->kind = DIN_KIND_OTHER;
-      snprintf(out->type_name, sizeof out->type_name, "extension type %.28s",
-               extension);
-      return 0;
-    }
-    if (view_lists(&c, s, a, skipped, column)) return -1;
-    if (s->n_children != 1 || s->children == NULL || s->children[0] == NULL ||
-        a->n_children != 1 || a->children == NULL || a->children[0] == NULL) {
-      return malformed(&c, "one child of a list");
-    }
-    s = s->children[0];
-    a = a->children[0];
-    skipped = 0;
-  }
-  read_extension(s->metadata, extension, sizeof extension);
-  const struct ArrowSchema *leaf = s;
-  din_values *values = &column->values;
-  if (s->dictionary != NULL) {
-    din_view indices = {0};
-    if (read_leaf(&c, s, "", &indices, values)) return -1;
-    if (values->type < DIN_INT8 || values->type > DIN_UINT64) {
+  din_values indices = {0};
+  const int has_lists =
+      s->dictionary != NULL && nesting_of(s->dictionary->format) != DIN_SCALAR;
+  if (has_lists) {
+    din_view of = {0};
+    if (read_leaf(&c, s, NULL, &of, &indices)) return -1;
+    if (indices.type < DIN_INT8 || indices.type > DIN_UINT64) {
       return malformed(&c, "integer dictionary indices");
     }
-    leaf = s->dictionary;
-    if (extension[0] == '\0') {
-      read_extension(leaf->metadata, extension, sizeof extension);
-    }
-    column->has_dictionary = 1;
+    if (a->dictionary == NULL) return malformed(&c, "a dictionary");
+    if (view_values(&c, a, skipped, &indices)) return -1;
+    s = s->dictionary;
+    a = a->dictionary;
+    skipped = 0;
   }
-  din_values *leaf_values = column->has_dictionary ? &column->dictionary : values;
-  if (read_leaf(&c, leaf, extension, out, leaf_values)) return -1;
-  if (column->has_dictionary && leaf->dictionary != NULL) {
-    out->kind = DIN_KIND_OTHER;
-    snprintf(out->type_name, sizeof out->type_name, "dictionary of dictionary");
-  }
+  const int64_t rows = has_lists ? a->length : num_rows;
+  if (rows < 0) return malformed(&c, "a length and an offset that fit");
+  if (view_rows(&c, s, a, skipped, rows, out)) return -1;
   if (num_rows == 0 || out->kind == DIN_KIND_OTHER) {
     /* Nothing is read of it. */
-    column->nesting = column->has_dictionary = 0;
-    memset(values, 0, sizeof *values);
-    values->length = num_rows;
+    memset(&out->column, 0, sizeof out->column);
+    out->column.num_rows = out->column.values.length = num_rows;
     return 0;
   }
-  if (column->has_dictionary && out->kind == DIN_KIND_NULL) {
-    column->has_dictionary = 0;
-    values->type = DIN_NULL;
-  }
-  if (view_values(&c, a, skipped, values)) return -1;
-  if (column->has_dictionary) {
-    if (a->dictionary == NULL) return malformed(&c, "a dictionary");
-    if (view_values(&c, a->dictionary, 0, leaf_values)) return -1;
-  }
-  return din_check_view(out, name, isa, error, error_size);
+  if (din_check_view(out, name, isa, error, error_size)) return -1;
+  return has_lists ? look_rows_up(&c, &indices, num_rows, out) : 0;
 }

@@ -14,8 +14,9 @@ extern "C" {
 #define DIN_MAX_ROWS (INT64_MAX / 64)
 
 /*
- * View rows [skipped, skipped + num_rows) of an array; nothing is copied. 0, or -1 and a
- * sentence that names the column. A type that no field reads is DIN_KIND_OTHER.
+ * View rows [skipped, skipped + num_rows) of an array; no value is copied. 0, or -1 and a
+ * sentence that names the column. A type that no field reads is DIN_KIND_OTHER. In either
+ * case out->memory is to be freed.
  *
  * @pre schema and array are as the specification has them, but for their sizes
  */

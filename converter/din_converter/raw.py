@@ -1,8 +1,8 @@
-"""A model of ids -> the same model of raw values: the operator Encode before its graph.
+"""A graph of ids -> the same graph of raw values: the operator Encode goes before it.
 
-The operator reads a spec without the keys of its vocabularies, which are constants of the
-graph, and the columns as Arrow lays them out: docs/raw.md. Letters: B requests, N
-candidates, R rows of either, V elements of all lists together.
+The operator reads a spec without the keys of its vocabularies, which are constants of
+the graph, and the columns as Arrow lays them out: docs/raw.md. Letters: B requests, N
+candidates, V elements of all lists together.
 """
 
 import json
@@ -26,8 +26,7 @@ __all__ = ["TEXTS", "RawForm", "check_raw", "raw_columns", "raw_graph"]
 
 Arrays = dict[str, NDArray[Any]]
 TEXTS = ("arrow", "large", "strings")
-"""How text is given: its bytes with offsets of 32 or of 64 bits, or as string tensors."""
-OPERATOR = "Encode: needs din_infer's operator library, _ops.so"
+"""How text is given: bytes with offsets of 32 or of 64 bits, or string tensors."""
 OWNERS = "request_of_candidate"
 _OFFSETS = {"arrow": TensorProto.INT32, "large": TensorProto.INT64}
 _AXES = {"user": "B", "candidate": "N"}
@@ -232,7 +231,7 @@ def raw_graph(
         "Encode",
         [*constants, OWNERS, *(i.name for i in inputs)],
         [info.name for info in infos],
-        name=OPERATOR,
+        name="encode",
         domain=DOMAIN,
         spec=text,
         text="strings" if form.text == "strings" else "arrow",
@@ -298,7 +297,11 @@ def raw_inputs(
 
 
 def check_raw(
-    spec: FeatureSpec, form: RawForm, ids: Path, raw: Path, rows: Any
+    spec: FeatureSpec,
+    form: RawForm,
+    ids: Path,
+    raw: Path,
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
     """Prove on rows that a raw file, written with ids, equals the file of ids.
 
@@ -319,7 +322,7 @@ def check_raw(
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(raw), options, providers)
     feeds = raw_inputs(raw_columns(spec), form.text, rows)
-    encoded = spec.encode(rows)
+    encoded = spec.encode(list(rows))
     names = [name for name in encoded if name != OWNERS]
     outputs = ["logit", "score"]
     found = session.run([*names, *outputs], feeds)
