@@ -183,5 +183,13 @@ $(VENV)/documented-with: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade --target .oldest --no-deps $(OLDEST)
 	touch $@
 
+# What the client in Node needs; without it, and without Go or a JDK, the tests of clients
+# in those languages are left out. Its own script would fetch libraries for CUDA.
+build/clients/node_modules:
+	mkdir -p build/clients
+	npm install --prefix build/clients --ignore-scripts --no-audit --no-fund --silent \
+		onnxruntime-node@1.30
+	touch $@
+
 clean:
 	rm -rf build dist demo .venv .oldest *.egg-info din_infer/*.so din_infer/_kernels.c

@@ -1062,10 +1062,25 @@ static void read_numbers(const din_column *c, int64_t start, int64_t n, double *
   }
 }
 
-void din_read_scalars_float64(const din_column *c, double *out) {
-  for (int64_t done = 0; done < c->num_rows; done += DIN_BLOCK) {
-    const int64_t left = c->num_rows - done;
-    read_numbers(c, done, left < DIN_BLOCK ? left : DIN_BLOCK, out + done);
+/* Read n numbers from `start` on; null as NaN. */
+static void read_all_numbers(const din_column *c, int64_t start, int64_t n, double *out) {
+  for (int64_t done = 0; done < n; done += DIN_BLOCK) {
+    const int64_t left = n - done;
+    read_numbers(c, start + done, left < DIN_BLOCK ? left : DIN_BLOCK, out + done);
+  }
+}
+
+void din_read_elements_float64(const din_column *c, double *out) {
+  if (c->nesting == DIN_SCALAR) {
+    read_all_numbers(c, 0, c->num_rows, out);
+    return;
+  }
+  for (int64_t row = 0; row < c->num_rows; ++row) {
+    int64_t start;
+    int64_t count;
+    din_row_bounds_inline(c, row, &start, &count);
+    read_all_numbers(c, start, count, out);
+    out += count;
   }
 }
 

@@ -189,8 +189,11 @@ void din_read_dense(const din_column *column, int64_t first, int64_t num_values,
                     int32_t replace, double replacement, const din_scale *scale,
                     const int64_t *weights, float *out, double *raw, din_tally *tally);
 
-/* Read scalars as float64 [R], null as NaN. @pre checked numbers */
-void din_read_scalars_float64(const din_column *column, double *out);
+/*
+ * Read the elements of all rows, one after another, as float64, null as NaN: R of them
+ * where column is DIN_SCALAR. @pre checked numbers
+ */
+void din_read_elements_float64(const din_column *column, double *out);
 
 /* Read scalars, from row `first` on, as int64 [R], null as 0. @pre checked numbers */
 void din_read_scalars_int64(const din_column *column, int64_t first, int64_t *out,

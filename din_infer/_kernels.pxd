@@ -248,7 +248,7 @@ cdef extern from "encode.h" nogil:
     void din_read_dense(
         const din_column *, int64_t, int64_t, int32_t, double, const din_scale *,
         const int64_t *, float *, double *, din_tally *) noexcept
-    void din_read_scalars_float64(const din_column *, double *) noexcept
+    void din_read_elements_float64(const din_column *, double *) noexcept
     void din_read_scalars_int64(
         const din_column *, int64_t, int64_t *, uint8_t *, din_tally *) noexcept
 

@@ -19,6 +19,7 @@ __all__ = ["Contract"]
 Arrays = Mapping[str, NDArray[Any]]
 # What json, NumPy and a spec raise of content that has another form.
 UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+OTHER_IDS = "The file is damaged, or this build encodes otherwise than its converter."
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Contract:
 
     `outputs` names the graph's outputs. `golden` are inputs, and `wanted` is what torch
     gave for them: scores of the spec's rows, float64 [N]; or all outputs of a module.
+    Golden rows of a spec are encoded here, and compared with the ids in the file.
     """
 
     place: str
@@ -44,7 +46,8 @@ class Contract:
         ------
         ModelError
             If there is no spec that this version reads; if the graph has other inputs,
-            or lacks an output; if there are no golden rows, or they do not fit.
+            or lacks an output; if there are no golden rows, they do not fit, or they
+            are encoded otherwise than when the model was converted.
         """
         place, metadata = file.place, file.metadata
         if RAW_KEY in metadata:
@@ -96,6 +99,36 @@ def _golden(
         got = f"{count} rows and scores of shape {list(wanted.shape)}"
         raise ModelError("golden rows, and one score for each", got, place)
     try:
-        return spec.encode(rows), [wanted]
+        made = spec.encode(rows)
     except InputError as error:
         raise ModelError("golden rows of its spec", error, place) from None
+    if "inputs" in golden:
+        _check_encoded(spec, made, golden["inputs"], place)
+    return made, [wanted]
+
+
+def _check_encoded(
+    spec: FeatureSpec,
+    made: Arrays,
+    wanted: Any,  # noqa: ANN401
+    place: str,
+) -> None:
+    """Raise ModelError where golden rows have other ids than when it was converted.
+
+    `wanted` has, by the name of an input, a value per row; of lists, one per element.
+    """
+    pairs = []
+    try:
+        for i in (i for i in spec.inputs if i.name != "request_of_candidate"):
+            values = made[i.name].tolist()
+            if i.lengths is not None:
+                kept = zip(values, made[i.lengths], strict=True)
+                values = [ids[:count] for ids, count in kept]
+            rows = enumerate(zip(values, wanted[i.name], strict=True))
+            pairs += [(i.name, row, got, right) for row, (got, right) in rows]
+    except UNREADABLE as error:
+        raise ModelError("the ids of golden rows", error, place) from None
+    for name, row, got, right in pairs:
+        if got != right:
+            rule = f"the golden ids of `{name}`, {right}"
+            raise ModelError(rule, got, place, OTHER_IDS, row=row)

@@ -371,7 +371,8 @@ def _dense_step(spec: Dense) -> _Step:
     def step(batch: Batch, work: _Work) -> None:
         column = batch.columns[spec.column]
         is_list = spec.dim > 1 or column.is_list
-        column = require_dtype(column, "float", is_list=is_list, fix=fix)
+        how = how_to_split(column, spec) if spec.dim > 1 else fix
+        column = require_dtype(column, "float", is_list=is_list, fix=how)
         values, nulls = _kernels.read_dense(
             column, spec.dim, spec.missing, work.errors, scale
         )

@@ -14,7 +14,7 @@ from din_infer import _kernels
 from din_infer._kernels import Column
 from din_infer.columns import Batch
 from din_infer.errors import InputError, report
-from din_infer.spec_parts import Behavior, ListText, MultiHot, ReadColumn
+from din_infer.spec_parts import Behavior, Dense, ListText, MultiHot, ReadColumn
 
 __all__ = ["Texts", "how_to_split", "read_list", "split_columns", "texts_of"]
 
@@ -168,7 +168,7 @@ def _read_float(raw: bytes) -> float | None:
     return float(word)
 
 
-def how_to_split(column: Column, part: Behavior | MultiHot) -> str:
+def how_to_split(column: Column, part: Behavior | MultiHot | Dense) -> str:
     """Say which key a spec lacks for a column of text where lists are due.
 
     The key is a guess from the first text that is not empty.
@@ -181,5 +181,6 @@ def how_to_split(column: Column, part: Behavior | MultiHot) -> str:
     if not first.lstrip().startswith("["):
         found = next((s for s in SEPARATORS if s in first), SEPARATORS[0])
         key = f"separator = {json.dumps(found)}"
-    section = "behavior" if isinstance(part, Behavior) else "multi_hot"
+    sections = {Behavior: "behavior", MultiHot: "multi_hot", Dense: "dense"}
+    section = sections[type(part)]
     return f"Say in the spec how its text is split: {key} in [[{section}]] {part.name}."

@@ -106,7 +106,7 @@ def parse_spec(source: dict[str, Any]) -> dict[str, Any]:
     )
     last.finish()
     root.finish()
-    _check_texts((*parsed["behavior"], *parsed["multi_hot"]))
+    _check_texts((*parsed["behavior"], *parsed["multi_hot"], *parsed["dense"]))
     return parsed | {"tables": parser.tables, "tower_inputs": parts}
 
 
@@ -121,7 +121,7 @@ def _parse_text(section: Section, default: ListText | None = None) -> ListText |
     return ListText(separator)
 
 
-def _check_texts(lists: Iterable[Behavior | MultiHot]) -> None:
+def _check_texts(lists: Iterable[Behavior | MultiHot | Dense]) -> None:
     """Raise ModelError where two parts would split the text of a column differently."""
     found: dict[str, tuple[str, tuple[ListText | None, str]]] = {}
     for part in lists:
@@ -616,7 +616,11 @@ class _Parser:
             project=section.take("project", "a positive whole number below 2**31", 0),
             missing=section.take("missing", "a finite number", None),
             scale=None,
+            text=_parse_text(section),
         )
+        if parsed.text is not None and parsed.dim == 1:
+            rule = "`separator` and `format` where a row has several values"
+            raise ModelError(rule, "dim = 1", section.place)
         parsed = replace(parsed, scale=parse_scale(section, parsed.dim))
         section.finish()
         return parsed

@@ -404,7 +404,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Dense:
-    """`dim` (K) float values; `project` > 0 maps them by a [project, K] matrix."""
+    """`dim` (K) float values; `project` > 0 maps them by a [project, K] matrix.
+
+    `text` says how they are written where their column is text.
+    """
 
     name: str
     column: str
@@ -413,6 +416,7 @@ class Dense:
     missing: float | None
     project: int
     scale: Scale | None
+    text: ListText | None = None
 
     @property
     def width(self) -> int:
@@ -423,7 +427,8 @@ class Dense:
     def reads(self) -> tuple[ReadColumn, ...]:
         """The field's column."""
         values = Input(self.name, "float32", (AXES[self.side], self.dim))
-        return (ReadColumn(self.column, "float", self.dim, self, (values,)),)
+        column = self.column, "float", self.dim
+        return (ReadColumn(*column, self, (values,), text=self.text),)
 
 
 def inputs_of(reads: Sequence[ReadColumn]) -> tuple[Input, ...]:

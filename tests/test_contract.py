@@ -123,10 +123,47 @@ def test_golden_rows_of_another_form_are_refused_without_a_session(
             golden(model, lambda g: g["rows"][0].pop("goods_id")),
             "expected golden rows of its spec, got expected a column `goods_id`",
         ),
+        (
+            golden(model, lambda g: g["inputs"].pop("goods_id")),
+            "expected the ids of golden rows, got 'goods_id'",
+        ),
+        (
+            golden(model, lambda g: g.update(inputs=1)),
+            "expected the ids of golden rows, got 'int' object is not",
+        ),
     ):
         got = refusal(with_entries(model, path, golden=text))
         assert got.startswith(wanted)
         assert got.endswith(place)
+
+
+@pytest.mark.usefixtures("no_session")
+def test_other_ids_of_golden_rows_are_told_from_other_scores(
+    model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.onnx"
+    found = json.loads(golden(model, lambda _: None))
+    ids = found["inputs"]
+    assert "request_of_candidate" not in ids
+    assert ids["history.lengths"] == [len(row) for row in ids["hist_goods_id"]]
+    assert len(set(ids["goods_id"])) > 1
+    for name, row in (("goods_id", 1), ("history.lengths", 2), ("profile", 0)):
+        right = ids[name][row]
+        wrong = [9.5, *right[1:]] if name == "profile" else 77
+        rows = [*ids[name][:row], wrong, *ids[name][row + 1 :]]
+        text = json.dumps(found | {"inputs": ids | {name: rows}})
+        assert refusal(with_entries(model, path, golden=text)) == (
+            f"expected the golden ids of `{name}`, {wrong}, got {right} - at"
+            f" `{path}: {GOLDEN_KEY}`, row {row}. The file is damaged, or this build"
+            " encodes otherwise than its converter."
+        )
+
+
+def test_a_model_without_golden_ids_loads_as_before(
+    model: Path, tmp_path: Path
+) -> None:
+    text = golden(model, lambda g: g.pop("inputs"))
+    Predictor(with_entries(model, tmp_path / "m.onnx", golden=text), device="cpu")
 
 
 @pytest.mark.usefixtures("no_session")

@@ -191,6 +191,40 @@ def test_boundaries_are_fitted_once_for_all_that_share_them() -> None:
     assert set(ids.tolist()) == {1, 2}
 
 
+@pytest.mark.parametrize("key", ["separator", "format"])
+def test_lists_that_are_text_are_fitted_as_lists_are(key: str) -> None:
+    def write(values: list[float | None]) -> str:
+        if key == "format":
+            return json.dumps(values)
+        return "|".join("" if v is None else repr(v) for v in values)
+
+    encoder = {"type": "bucketize", "boundaries": {"quantiles": 4}}
+    rng = np.random.default_rng(1)
+    lists = [[*rng.normal(size=i % 5).tolist(), None][: i % 6] for i in range(ROWS)]
+    vectors = (rng.normal(size=(ROWS, 2)) * [1, 50]).tolist()
+    found = []
+    for how in ({}, {key: {"separator": "|", "format": "json"}[key]}):
+        spec = spec_of(
+            {"name": "vector", "dim": 2, "scale": {"type": "standard"}, **how},
+            behavior=[
+                {
+                    "name": "history",
+                    "max_len": 3,
+                    "fields": {"age": {"dim": 2, "encoder": encoder, **how}},
+                }
+            ],
+        )
+        table = log(age=lists, vector=vectors)
+        if how:
+            texts = {"age": map(write, lists), "vector": map(write, vectors)}
+            table = log(**{k: list(v) for k, v in texts.items()})
+        fit, notes = fit_spec(spec, Rows.of_table(table, spec, "rows"))
+        found.append((fit.behavior[0].fields[0].encoder, fit.dense[0].scale, notes))
+        assert len(notes) == 2
+    assert found[0] == found[1]
+    assert len(found[0][0].boundaries) == 3
+
+
 def test_a_warm_start_keeps_the_constants() -> None:
     plain = {"name": "price"}
     open_ = spec_of(plain, {"name": "unit", "scale": {"type": "quantile"}})

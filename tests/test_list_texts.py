@@ -119,6 +119,42 @@ def test_text_is_split_and_lists_are_taken_as_they_are(name: str) -> None:
     assert plain.encoder.encode(LISTS).stats == SPEC.encoder.encode(TEXTS).stats
 
 
+def test_values_of_a_dense_field_may_be_text() -> None:
+    dense = {"name": "place", "side": "candidate", "dim": 2, "missing": 0.5}
+    raw = {**RAW, "behavior": [], "multi_hot": []}
+    lists = [[1.5, -2.0], [None, 1e300], [3.0, 4.0]]
+    wanted = FeatureSpec.from_dict({**raw, "dense": [dense]}).encode(
+        {"goods": ["a"] * 3, "cate": [1] * 3, "place": lists}
+    )["place"]
+    for key, texts in (
+        ({"separator": ";"}, ["1.5;-2", ";1e300", " 3 ;4.0"]),
+        ({"format": "json"}, ["[1.5, -2]", "[null, 1e300]", "[3, 4.0]"]),
+    ):
+        spec = FeatureSpec.from_dict({**raw, "dense": [{**dense, **key}]})
+        given = {"goods": ["a"] * 3, "cate": [1] * 3, "place": texts}
+        assert spec.encode(given)["place"].tobytes() == wanted.tobytes()
+        assert spec.encode({**given, "place": lists})["place"].tobytes() == (
+            wanted.tobytes()
+        )
+        assert FeatureSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(InputError) as caught:
+        spec.encode({**given, "place": ["[1]", "[1, 2]", "[1, 2]"]})
+    assert str(caught.value) == "expected 2 values, got 1 - at `place`, row 0"
+    plain = FeatureSpec.from_dict({**raw, "dense": [dense]})
+    with pytest.raises(InputError) as caught:
+        plain.encode({**given, "place": ["1,2", "", "3,4"]})
+    assert str(caught.value) == (
+        "expected a column of lists of numbers, got string - at `place`. Say in the"
+        ' spec how its text is split: separator = "," in [[dense]] place.'
+    )
+    with pytest.raises(ModelError) as refused:
+        FeatureSpec.from_dict({**raw, "dense": [{**dense, "dim": 1, "separator": ","}]})
+    assert str(refused.value) == (
+        "expected `separator` and `format` where a row has several values, got dim = 1"
+        " - at `dense[0]`"
+    )
+
+
 def test_the_keys_stay_in_the_spec() -> None:
     again = FeatureSpec.from_json(SPEC.to_json())
     assert again == SPEC

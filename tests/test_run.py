@@ -19,7 +19,13 @@ from tests.test_train import QUIET, click_log, log_spec
 
 SPEC = log_spec(model={"tower": {"hidden": [8], "dropout": 0.3}})
 SETTINGS = Settings(
-    epochs=2, batch_size=100, learning_rate=0.01, mba=0.1, patience=9, **QUIET
+    epochs=2,
+    batch_size=100,
+    learning_rate=0.01,
+    schedule="constant",
+    mba=0.1,
+    patience=9,
+    **QUIET,
 )
 AGAIN = " Give --overwrite, without --resume, to start another one."
 
@@ -96,7 +102,8 @@ def test_a_run_that_would_have_been_another_is_refused(tmp_path: Path) -> None:
     place = f"at `{tmp_path}/last.pt`."
     assert refusal(tmp_path, replace(linear, epochs=2)) == (
         "expected the run that has ended here, got epochs 1 and now 2, on which the"
-        f" linear schedule depends - {place}{AGAIN}"
+        f" linear schedule depends - {place} Start another run from its weights:"
+        f" --overwrite --warm-start {tmp_path}/last.pt."
     )
     assert refusal(tmp_path, replace(linear, seed=3)) == (
         f"expected the run that has ended here, got seed 0 and now 3 - {place}{AGAIN}"

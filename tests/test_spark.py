@@ -130,7 +130,9 @@ def test_ragged_strings_become_scores(
     assert scores.std() > 0.1
 
 
-def test_scaled_values_are_bit_equal_in_the_workers(spark: SparkSession, tmp_path: Path) -> None:
+def test_scaled_values_are_bit_equal_in_the_workers(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     mirror, table, inputs = make_mirror(tmp_path)
     made = score_dataframe(read(spark, table, tmp_path / "rows"), mirror, keep=["row"])
     got = np.array([row["score"] for row in in_order(made)], np.float32)

@@ -65,8 +65,13 @@ def test_validation_of_thinned_rows_is_weighted() -> None:
     valid, whole = thinned(4000, 1)
     rows = Rows.of_table(valid, spec, "valid")
     plain: list[float] = []
+    rate = {"learning_rate": 0.005, "schedule": "constant"}
     settings = Settings(
-        epochs=4, batch_size=64, learning_rate=0.005, select="log_loss", **QUIET
+        epochs=4,
+        batch_size=64,
+        select="log_loss",
+        **rate,
+        **QUIET,  # type: ignore[arg-type]
     )
 
     def judge(model: Any, held_out: Any, calibrated: bool) -> dict[str, Any]:  # noqa: ANN401

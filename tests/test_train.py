@@ -118,7 +118,7 @@ def test_sample_weights_count() -> None:
     table = click_log(800)
     labels = np.asarray(table["label"])
     clicks = table.set_column(5, "weight", pa.array(np.where(labels, 50.0, 1e-3)))
-    settings = Settings(epochs=2, batch_size=50, learning_rate=0.01, **QUIET)
+    settings = Settings(epochs=4, batch_size=50, learning_rate=0.01, **QUIET)
     weighted = log_spec(weight="weight")
     scores = evaluate(train(weighted, clicks, None, settings).model, table)
     assert scores.mean() > 0.9
@@ -309,11 +309,11 @@ def test_a_warm_start_begins_where_the_other_model_ended() -> None:
 @pytest.mark.parametrize(
     ("settings", "rates"),
     [
-        ({}, [1, 1, 1, 1, 1]),
+        ({"schedule": "constant"}, [1, 1, 1, 1, 1]),
         ({"schedule": "exponential", "decay": 0.25}, [1, 0.5, 0.25, 0.125, 0.0625]),
         ({"schedule": "linear"}, [1, 0.75, 0.5, 0.25, 0]),
         ({"schedule": "cosine"}, [1, 0.853553, 0.5, 0.146447, 0]),
-        ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1]),
+        ({"schedule": "constant", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1]),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(

@@ -83,6 +83,8 @@ examples:
       for daily conversions: deletes the data files of earlier days that no .onnx in the
       folder names any more. Processes that have loaded one are not affected; an earlier
       .onnx that was moved to another folder can no longer be loaded
+  din-convert model.pt --out model.onnx --vectors vectors/
+      with test vectors, for a client in a language without Python
 
 checkpoints of other libraries, read without the library and without running any code:
   din-convert DIN.pth --from deepctr-torch --description columns.json --out model.onnx
@@ -339,6 +341,13 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         "--raw-ids",
         action="store_true",
         help="make the ids, lengths and dense values further outputs of a --raw graph",
+    )
+    add(
+        "--vectors",
+        metavar="DIR",
+        type=path,
+        help="also write spec.json, inputs.json and vectors.jsonl: raw rows, their ids"
+        " and scores, for testing a client in another language",
     )
     add("--json", action="store_true", help="print the report as JSON")
     library = parser.add_argument_group("checkpoints of other libraries")

@@ -29,6 +29,7 @@ from din_converter.prune import find_leftovers
 from din_converter.raw import TEXTS, RawForm, check_raw, raw_graph
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
+from din_converter.vectors import make_vectors, write_vectors
 from din_converter.verify import (
     Case,
     check_parity,
@@ -72,6 +73,7 @@ class _Place:
     path: Path
     single_file: bool
     prune: bool
+    vectors: Path | None
 
 
 def convert(
@@ -96,6 +98,7 @@ def convert(
     raw: bool = False,
     raw_text: str = "arrow",
     raw_ids: bool = False,
+    vectors: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Write a trained model as ONNX and prove that it computes the same.
 
@@ -151,6 +154,10 @@ def convert(
         string tensors.
     raw_ids : bool
         Of `raw`: give what was encoded as further outputs.
+    vectors : path, optional
+        A folder for ``spec.json``, ``inputs.json`` and ``vectors.jsonl``: raw rows,
+        what they are encoded to, and their scores, with which a client in another
+        language tests itself. It is made in a folder that exists.
 
     Returns
     -------
@@ -188,7 +195,8 @@ def convert(
         if isinstance(file, str | os.PathLike):
             local_path(file, name, ModelError if name == "model" else InputError)
     _check_out(path)
-    place = _Place(path, single_file=single_file, prune=prune)
+    folder = None if vectors is None else _check_folder(vectors)
+    place = _Place(path, single_file=single_file, prune=prune, vectors=folder)
     if embedding_dtype not in ("fp32", "fp16"):
         raise ConversionError("fp32 or fp16", repr(embedding_dtype), "embedding_dtype")
     if raw_text not in TEXTS:
@@ -222,6 +230,9 @@ def convert(
         rule = "example inputs for a torch module alone"
         raise ConversionError(rule, "some", "example_inputs")
     if foreign:
+        if folder is not None:
+            rule = "a model with a feature spec, for test vectors of raw rows"
+            raise ConversionError(rule, "a torch module", "vectors")
         if explain or embedding_dtype != "fp32":
             rule = "a model with a feature spec, for activation weights and fp16 tables"
             raise ConversionError(rule, "a torch module", "model")
@@ -256,6 +267,15 @@ def _check_out(path: Path) -> None:
         raise ConversionError("an existing folder", path.parent, "out")
     if path.is_dir():
         raise ConversionError("a file, or nothing", "a folder", str(path))
+
+
+def _check_folder(given: str | os.PathLike[str]) -> Path:
+    path = local_path(given, "vectors")
+    if not path.absolute().parent.is_dir():
+        raise ConversionError("an existing folder", path.parent, "vectors")
+    if path.exists() and not path.is_dir():
+        raise ConversionError("a folder, or nothing", "a file", "vectors")
+    return path
 
 
 def _convert_spec(
@@ -451,10 +471,14 @@ def _write(
         else:
             _seal(proto, draft, data)
         # loads it as users will: golden rows are checked
-        Predictor(proven, device="cpu")
+        predictor = Predictor(proven, device="cpu")
+        vectors = make_vectors(predictor) if place.vectors is not None else []
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
             move_into_place(folder / name, path.with_name(name))
+    if place.vectors is not None:
+        with writing("the test vectors", place.vectors, ConversionError):
+            write_vectors(vectors, predictor, place.vectors)
     return replace(report, leftovers=find_leftovers(path, delete=place.prune))
 
 

@@ -4,14 +4,13 @@ These are the scales of dense fields and the boundaries of bucketize encoders. O
 reads their columns alone; rows count once, whatever their weight.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from din_converter.rows import Rows
@@ -19,8 +18,9 @@ from din_infer import _kernels, columns
 from din_infer.distribution import LIMIT, Distribution
 from din_infer.errors import InputError, ModelError
 from din_infer.jobs.sources import in_file
+from din_infer.list_texts import Texts, split_columns, texts_of
 from din_infer.spec import Dense, FeatureSpec, Scale
-from din_infer.spec_parts import Lists, OwnColumns
+from din_infer.spec_parts import Behavior, MultiHot, OwnColumns
 from din_infer.spec_scales import constant_names
 
 __all__ = ["adopt_constants", "fit_spec"]
@@ -88,7 +88,7 @@ def fit_spec(
     return FeatureSpec.from_dict(raw), notes
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Fit:
     """What is fitted to a column: a distribution for each of the K values of a row."""
 
@@ -99,6 +99,7 @@ class _Fit:
     quantiles: int = 0
     is_list: bool = False  # of a bucketize encoder
     pad_value: float | None = None
+    texts: Texts = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_dense(cls, dense: Dense, add_scales: bool) -> "_Fit | None":
@@ -108,35 +109,29 @@ class _Fit:
             return None
         limit = max(FEWEST_SAMPLED, LIMIT // dense.dim) if scale.quantiles else 0
         each = tuple(Distribution(limit) for _ in range(dense.dim))
-        return cls(dense.name, dense.column, each, scale.type, scale.quantiles)
+        parts = dense.name, dense.column, each, scale.type, scale.quantiles
+        return cls(*parts, texts=texts_of(dense.reads))
 
     def add(self, table: pa.Table, inside: NDArray[np.bool_]) -> None:
         """Count the rows of a table that are inside the time range."""
+        mine = table.select([self.column]).filter(pa.array(inside))
+        batch = columns.open_batch(mine, [self.column])
+        column = split_columns(batch, self.texts).columns[self.column]
+        is_list = self.is_list or len(self.distributions) > 1
+        if self.type != "bucketize":
+            is_list |= column.is_list
+        column = columns.require_dtype(column, "float", is_list=is_list)
         if self.type == "bucketize":
-            values = self._read_boundary_values(table, inside)[:, None]
+            values = _kernels.read_float64(column)[:, None]
+            if self.pad_value is not None:
+                values = values[values[:, 0] != self.pad_value]
         else:
-            batch = columns.open_batch(table, [self.column])
-            column = batch.columns[self.column]
-            is_list = len(self.distributions) > 1 or column.is_list
-            column = columns.require_dtype(column, "float", is_list=is_list)
-            values = _kernels.read_raw_dense(column, len(self.distributions))[inside]
+            values = _kernels.read_raw_dense(column, len(self.distributions))
         for distribution, own in zip(self.distributions, values.T, strict=True):
             of_column = np.ascontiguousarray(own)
             if self.type == "log1p":
                 of_column = _kernels.signed_log1p(of_column)
             distribution.add(of_column)
-
-    def _read_boundary_values(
-        self, table: pa.Table, inside: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        if self.is_list:
-            column = table.filter(pa.array(inside))[self.column]
-            flat = pa.table({self.column: pc.list_flatten(column)})
-            values = columns.floats(flat, self.column)
-            if self.pad_value is not None:
-                values = values[values != self.pad_value]
-            return values
-        return columns.floats(table, self.column)[inside]
 
     def scale(self) -> dict[str, Any] | None:
         """Return the fitted scale as a spec has it; None where none is needed."""
@@ -221,18 +216,19 @@ def _unfitted_encoders(
             field.encoder.quantiles,
             part is not None,
             None if pad is None else float(pad),
+            texts_of(part.reads if part is not None else ()),
         )
         yield field.name, (fit, section["encoder"])
 
 
 def _encoded(
     spec: FeatureSpec, raw: dict[str, Any]
-) -> Iterator[tuple[Lists | None, OwnColumns, dict[str, Any]]]:
+) -> Iterator[tuple[Behavior | MultiHot | None, OwnColumns, dict[str, Any]]]:
     """Pair each field that has a table of its own with its section.
 
     First comes the part of which the field is a list; None for one of single values.
     """
-    found: list[tuple[Lists | None, OwnColumns, Any]] = []
+    found: list[tuple[Behavior | MultiHot | None, OwnColumns, Any]] = []
     for key, fields in (("user", spec.user), ("candidate", spec.candidate)):
         sections = raw.get(key, ())
         found += ((None, f, s) for f, s in zip(fields, sections, strict=True))

@@ -221,11 +221,13 @@ class RunFolder:
         if differences:
             ended = "has ended here" if path == self.last else "was interrupted"
             fix = ANEW
+            from_here = (
+                f"another run from its weights: --overwrite --warm-start {place}."
+            )
             if any(text.split(" ", 1)[0] in FILES for text in differences):
-                fix = (
-                    "Put the files back to go on, or start another run from its"
-                    f" weights: --overwrite --warm-start {place}."
-                )
+                fix = f"Put the files back to go on, or start {from_here}"
+            elif len(differences) == 1 and differences[0].endswith("schedule depends"):
+                fix = f"Start {from_here}"
             got = "; ".join(differences)
             raise InputError(f"the run that {ended}", got, place, fix)
         for text in notes:

@@ -12,10 +12,10 @@ CHOICES = {
 }
 
 # Rows below which a batch size is the default. docs/results.md has the runs.
-BATCH_SIZES = ((20_000, 64), (1_000_000, 256), (math.inf, 1024))
-# At most so many epochs, or steps where these are more; and so many without a better
+BATCH_SIZES = ((100_000, 64), (1_000_000, 256), (math.inf, 1024))
+# So many epochs, or steps where these are more; and so many without a better
 # validation, which ends a run.
-MOST_EPOCHS, MOST_STEPS = 10, 1_000
+EPOCHS, STEPS = 2, 2_500
 PATIENCE, PATIENT_STEPS = 2, 250
 
 
@@ -24,7 +24,7 @@ class Settings:
     """The settings of a training; the defaults are din-train's, set by docs/results.md.
 
     Where `epochs`, `batch_size` or `patience` is 0, `for_rows` takes it from the number
-    of rows: so that an epoch has some hundred steps, and a run can take a thousand.
+    of rows: two epochs, or as many as 2,500 steps make.
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every
     step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
@@ -36,7 +36,7 @@ class Settings:
     batch_size: int = 0
     optimizer: str = "adam"
     learning_rate: float = 2e-3
-    schedule: str = "constant"
+    schedule: str = "linear"
     decay: float = 0.9
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -63,7 +63,7 @@ class Settings:
         """
         batch = self.batch_size or next(b for n, b in BATCH_SIZES if rows < n)
         steps = -(-rows // batch)
-        epochs = self.epochs or max(MOST_EPOCHS, -(-MOST_STEPS // steps))
+        epochs = self.epochs or max(EPOCHS, -(-STEPS // steps))
         patience = self.patience or max(PATIENCE, -(-PATIENT_STEPS // steps))
         return replace(self, batch_size=batch, epochs=epochs, patience=patience)
 

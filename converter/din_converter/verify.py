@@ -23,7 +23,15 @@ from din_infer.model_format import TOLERANCE, WEIGHT_SUFFIX
 from din_infer.session import Session
 from din_infer.spec import ANY_LENGTH, Encoder, FeatureSpec, Scale
 
-__all__ = ["Case", "check_parity", "edge_batches", "golden_rows", "open_way", "ways"]
+__all__ = [
+    "Case",
+    "check_parity",
+    "edge_batches",
+    "golden_row",
+    "golden_rows",
+    "open_way",
+    "ways",
+]
 
 GOLDEN_LENGTH = 200  # the longest golden history: it lies in the file as text
 CHECKED_LENGTH = 10  # of a model that takes any
@@ -219,11 +227,15 @@ def _check(
 
 
 def golden_rows(model: ClickModel) -> str:
-    """Make a few raw rows and their float64 scores, as JSON {rows, scores}."""
+    """Make a few raw rows, what they are encoded to, and their float64 scores.
+
+    As JSON {rows, inputs, scores}; `inputs` has a value per row, of lists those that
+    are no padding.
+    """
     spec = model.spec
     rows = []
     for k in range(6):
-        row = _golden_row(spec, k)
+        row = golden_row(spec, k)
         try:
             spec.encode([row])
         except InputError:
@@ -232,11 +244,19 @@ def golden_rows(model: ClickModel) -> str:
     if not rows:
         rule = "a spec for which raw rows can be made"
         raise ConversionError(rule, "none that it accepts", "spec")
-    scores = link(spec, torch_logits(model, spec.encode(rows)))
-    return json.dumps({"rows": rows, "scores": [float(s) for s in scores]})
+    made = spec.encode(rows)
+    inputs = {}
+    for i in (i for i in spec.inputs if i.name != "request_of_candidate"):
+        values = made[i.name].tolist()
+        if i.lengths is not None:
+            kept = zip(values, made[i.lengths], strict=True)
+            values = [ids[:count] for ids, count in kept]
+        inputs[i.name] = values
+    scores = [float(s) for s in link(spec, torch_logits(model, made))]
+    return json.dumps({"rows": rows, "inputs": inputs, "scores": scores})
 
 
-def _golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
+def golden_row(spec: FeatureSpec, k: int) -> dict[str, Any]:
     """Row k: 0 has empty histories, 1 single ones, 2 the longest, 3 a null.
 
     All lists of a row are equally long: sequences may share a column or its length.

@@ -153,19 +153,28 @@ def read_dense(
 
 
 def read_float64(Column column not None):
-    """Read a scalar column as float64 [B], null as NaN."""
+    """Read a column as float64, null as NaN: [B], or all elements of all lists."""
     cdef double[::1] view
     cdef din_column *chunk
-    cdef int64_t row = 0
+    cdef int64_t row, start = 0, count = 0, done = 0, size
     cdef Py_ssize_t i
-    column.require(DIN_READS_FLOAT64, False)
-    out = np.empty(column.num_rows, dtype=np.float64)
-    view = out
+    column.require(DIN_READS_FLOAT64, column.is_list)
+    sizes = []
     for i in range(column.num_chunks):
         chunk = column.chunk(i)
-        with nogil:
-            din_read_scalars_float64(chunk, &view[row])
-        row += chunk.num_rows
+        size = 0 if column.is_list else chunk.num_rows
+        for row in range(chunk.num_rows if column.is_list else 0):
+            din_row_bounds(chunk, row, &start, &count)
+            size += count
+        sizes.append(size)
+    out = np.empty(sum(sizes), dtype=np.float64)
+    view = out
+    for i, size in enumerate(sizes):
+        if size:
+            chunk = column.chunk(i)
+            with nogil:
+                din_read_elements_float64(chunk, &view[done])
+            done += size
     return out
 
 

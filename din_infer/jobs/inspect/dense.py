@@ -7,6 +7,7 @@ import pyarrow as pa
 from din_infer import _kernels, columns
 from din_infer.distribution import Distribution
 from din_infer.jobs.inspect.facts import DenseReport
+from din_infer.list_texts import split_columns, texts_of
 from din_infer.spec import Dense
 
 __all__ = ["DenseCounts"]
@@ -23,11 +24,11 @@ class DenseCounts:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
-        column = columns.open_batch(batch, [self._spec.column])
-        is_list = self._spec.dim > 1 or column.columns[self._spec.column].is_list
-        numbers = columns.require_dtype(
-            column.columns[self._spec.column], "float", is_list=is_list
-        )
+        opened = columns.open_batch(batch, [self._spec.column])
+        split_columns(opened, texts_of(self._spec.reads))
+        column = opened.columns[self._spec.column]
+        is_list = self._spec.dim > 1 or column.is_list
+        numbers = columns.require_dtype(column, "float", is_list=is_list)
         values = _kernels.read_raw_dense(numbers, self._spec.dim)
         self._found.add(values.ravel())
 
