@@ -1,12 +1,12 @@
 """Time what din-convert --raw puts into the graph: raw strings in, ids or scores out.
 
 A table: R rows with two lists of 1 to T strings in Arrow, to padded ids. A request: one
-user with two lists of T strings and N candidates, to scores; its model is that of
+user with two lists of T strings, and N candidates, to scores; its model is that of
 benchmarks.model, hashed by XXH64 into tables of 100,000, 1,000,000 and 1,000 rows. All
-strings have 13 bytes and are drawn Zipf; batches rotate through a pool that outgrows the
-last-level cache. Ids are first compared with those that python-xxhash makes, scores with
-torch in float64 on these ids; an id that differs, or a score that is off by more than
-1e-5, ends the run with status 1. Then all take turns.
+strings have 13 bytes and are drawn Zipf; batches rotate through a pool that outgrows
+the last-level cache. Ids are first compared with those that python-xxhash makes, scores
+with torch in float64 on these ids; an id that differs, or a score that is off by more
+than 1e-5, ends the run with status 1. Then all take turns.
 
 contestants of a table:
   ours          the operator Encode alone, in the bare session
