@@ -1,4 +1,5 @@
-/* The sections of a spec -> parts, ids, readings and sources. */
+/* The sections of a spec -> parts, ids, readings and sources.
+   Above 400 lines: the sections of the format, which refer to each other. */
 #include "spec.h"
 
 #include <stdio.h>

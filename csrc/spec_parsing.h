@@ -1,4 +1,4 @@
-/* What the two halves of the spec's parser share: spec.c, spec_encoders.c. */
+/* What the parts of the spec's parser share: spec.c, spec_values.c, spec_encoders.c. */
 #ifndef DIN_SPEC_PARSING_H
 #define DIN_SPEC_PARSING_H
 
@@ -64,7 +64,6 @@ void din_check_keys(din_parser *p, const din_section *s, const char *const *know
 
 /* Copy a string of the JSON, which is freed before the features. */
 const char *din_own_text(din_parser *p, const char *text, int64_t size);
-const char *din_own_key(din_parser *p, const din_json *json);
 
 /* The `encoder` of a section, for a field of `dtype` (-1: what the encoder says). */
 void din_parse_encoder(din_parser *p, const din_section *s, int32_t dtype,

@@ -21,8 +21,7 @@ struct Base {
 #ifdef __cplusplus
 extern "C"
 #endif
-    const struct Base *
-    OrtGetApiBase(void);
+    const struct Base *OrtGetApiBase(void);
 
 static const Function *api;
 #define CALL(place, types) ((Status(*) types)api[place])
@@ -46,7 +45,7 @@ int main(int argc, char **argv) {
   check(CALL(24, (void *, int))(options, 1));
   check(CALL(29, (void *, const char *, void **))(options, argv[2], &library));
   check(CALL(7, (void *, const char *, void *, void **))(env, argv[1], options,
-                                                        &session));
+                                                         &session));
   check(CALL(69, (int, int, void **))(0, 0, &memory));
   FILE *file = fopen(argv[3], "rb");
   static char name[MOST][100];
@@ -67,7 +66,7 @@ int main(int argc, char **argv) {
   const char *wanted[] = {"score"};
   check(CALL(9, (void *, void *, const char *const *, void *const *, size_t,
                  const char *const *, size_t, void **))(session, NULL, names, values,
-                                                       count, wanted, 1, &score));
+                                                        count, wanted, 1, &score));
   void *info;
   size_t n = 0;
   float *scores;
