@@ -312,8 +312,11 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     raw["behavior"][0]["fields"]["action"]["encoder"]["values"] += words
     raw["user"][0]["encoder"]["buckets"] = 60_000  # weights of more than 1 MiB
     model = random_model(raw)
-    convert(model, folder / "ids.onnx")
-    convert(model, folder / "arrow.onnx", raw=True, raw_ids=True)
+    assert convert(model, folder / "ids.onnx").raw is None
+    report = convert(model, folder / "arrow.onnx", raw=True, raw_ids=True)
+    assert report.to_dict()["raw"] == "arrow"
+    line = "takes     raw columns, text as bytes and int32 offsets: docs/raw.md"
+    assert line in str(report).splitlines()
     convert(model, folder / "large.onnx", raw=True, raw_text="large", single_file=True)
     convert(model, folder / "strings.onnx", raw=True, raw_text="strings")
     return model, folder

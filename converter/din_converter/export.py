@@ -459,6 +459,7 @@ def _write(
             source=source,
             blocks=tuple(blocks),
             timing=timing,
+            raw=None if raw is None else raw.form.text,
         )
         measured = {fmt.PARITY_KEY: json.dumps(report.measured())}
         _set_metadata(proto, measured)
