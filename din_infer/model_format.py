@@ -5,7 +5,9 @@ docs/loading.md and ARCHITECTURE.md say what each entry of the metadata holds.
 
 FORMAT = "1"
 IR_VERSION, OPSET = 10, 18
+DOMAIN = "din_infer"  # of the operators
 WEIGHT_SUFFIX = ".activation_weight"  # of a sequence's output that explains
+REQUESTS_OUTPUT = "din_infer.requests"  # how many, [1]: of a fixed shape
 # Keys of the metadata.
 FORMAT_KEY = "din_infer.format"
 MODEL_ID_KEY = "din_infer.model_id"

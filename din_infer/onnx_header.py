@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from din_infer.model_format import FILE_KEY
+from din_infer.model_format import DOMAIN, FILE_KEY
 
 __all__ = [
     "GRAPH_INITIALIZER",
@@ -33,12 +33,13 @@ __all__ = [
 
 # Fields of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
-GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
+NODE_OPERATOR, NODE_DOMAIN = 4, 7
 TENSOR_NAME, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 13, 1
 KEY, VALUE = 1, 2
 # Messages that hold tensors, beside a graph's own initializers: {field: what it is}.
 TENSORS_IN: dict[str, dict[int, str]] = {
-    "graph": {1: "node", GRAPH_INITIALIZER: "tensor", 15: "sparse"},
+    "graph": {GRAPH_NODE: "node", GRAPH_INITIALIZER: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {
@@ -197,11 +198,21 @@ def _name(view: Content, value: _Field) -> str:
     return ""
 
 
+def _own_operator(view: Content, node: _Field) -> str:
+    """Read which operator of this package a node is; "" if it is another's."""
+    found = {NODE_OPERATOR: "", NODE_DOMAIN: ""}
+    for f in _fields(view, node.start, node.end):
+        if f.number in found:
+            found[f.number] = str(view[f.start : f.end], "utf-8")
+    return found[NODE_OPERATOR] if found[NODE_DOMAIN] == DOMAIN else ""
+
+
 @dataclass
 class Header:
     """What is read of an .onnx; `sealed` bytes stand before its last metadata entry.
 
-    `hides_data` tells of tensors in a data file that are no initializers of the graph.
+    `operators` are those of this package that the graph has, by name. `hides_data`
+    tells of tensors in a data file that are no initializers of the graph.
     """
 
     num_bytes: int
@@ -210,6 +221,7 @@ class Header:
     externals: list[External]
     inputs: list[str]
     outputs: list[str]
+    operators: set[str]
     has_graph: bool = False
     hides_data: bool = False
 
@@ -217,7 +229,7 @@ class Header:
     def read(cls, view: Content) -> "Header":
         """Read it; ValueError or IndexError where this is no ONNX file."""
         size = len(view)
-        header = cls(size, -1, {}, [], [], [])
+        header = cls(size, -1, {}, [], [], [], set())
         for f in _fields(view, 0, size):
             if f.number == MODEL_METADATA:
                 key, value = _entry(view, f)
@@ -234,10 +246,13 @@ class Header:
                     elif part.number == GRAPH_OUTPUT:
                         header.outputs.append(_name(view, part))
                     elif part.number in TENSORS_IN["graph"]:
+                        if part.number == GRAPH_NODE:
+                            header.operators.add(_own_operator(view, part))
                         kind = TENSORS_IN["graph"][part.number]
                         header.hides_data |= _hides_data(view, part, kind)
             elif f.number == MODEL_FUNCTIONS:
                 header.hides_data |= _hides_data(view, f, "function")
+        header.operators.discard("")
         return header
 
 

@@ -155,7 +155,10 @@ class Predictor:
 
     @property
     def fused(self) -> bool:
-        """Whether the native operators are in use."""
+        """Whether the session computes by native operators: what it really has placed.
+
+        False where there are none, and for a graph whose functions a tool has inlined.
+        """
         return self._session.fused
 
     @property

@@ -33,18 +33,25 @@ from din_infer.device import (
 from din_infer.errors import DeviceError, ModelError, is_whole
 from din_infer.forking import Lock, leave_to_parent
 from din_infer.model_file import ModelFile, Source
-from din_infer.model_format import MODEL_ID_KEY, WEIGHT_SUFFIX
+from din_infer.model_format import DOMAIN, MODEL_ID_KEY, WEIGHT_SUFFIX
 from din_infer.version import __version__
 
 __all__ = ["Session", "available_cpus", "ops_library"]
 
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32x3", "tf32", "bf16")}
 TABLES = ("device", "host")
+COMPUTING = ("LocalActivation", "EmbeddingBag", "Tower")  # operators that take time
 REFUSED = ": INVALID_ARGUMENT : "  # what the runtime writes before an operator's error
 TOO_WIDE = "din_infer.too_wide["  # of csrc/ops/cuda.h; "]" ends the sentence
 # What the runtime prints before it goes on without CUDA.
 NO_PROVIDER = re.compile("Failed to (?:load library|create CUDAExecutionProvider)")
-RECORD_PLACES = "session.record_ep_graph_assignment_info"  # for check_placement
+RECORD_PLACES = "session.record_ep_graph_assignment_info"  # for the two that look
+# A graph in which a tool has replaced the operators by what their functions hold.
+INLINED = (
+    "{}: expected the operators LocalActivation, EmbeddingBag or Tower, got a graph in"
+    " which their functions are inlined, so that it runs many times slower. Convert the"
+    " model again, without --inline, or say fused=False."
+)
 PLUGIN = "cuda-plugin-ep"  # another way of streams, which nothing here was tested with
 ATTEMPTS = 3  # to read a model that is replaced while it is read
 SIGNATURES = 16  # of each operator that a library registers; others run as functions
@@ -59,6 +66,12 @@ def _check_choice(
 ) -> None:
     if value not in choices:
         raise DeviceError(" or ".join(choices) + where, repr(value), name, fix)
+
+
+def _is_native(name: str) -> bool:
+    """Tell whether a library registers an operator that computes by this name."""
+    base, _, number = name.partition("_")
+    return base in COMPUTING and int(number or "0") < SIGNATURES
 
 
 def ops_library(device: str = "cpu") -> Path | None:
@@ -153,6 +166,9 @@ class Session:
         else:
             rule, got = "one model while it is loaded", "others in its place"
             raise ModelError(rule, got, self.file.place, "Load it again.")
+        is_inlined = self.contract.spec and not self.file.header.operators
+        if is_inlined and self._offers_fused:
+            warnings.warn(INLINED.format(self.file.place), stacklevel=3)
         leave_to_parent(self)
         self.input_names = tuple(i.name for i in self.contract.inputs)
         self.output_names = self.contract.outputs
@@ -169,7 +185,7 @@ class Session:
         options = self._options(runtime, ops)
         with _BUILDING:
             self._session = self._make(runtime, options, ["CPUExecutionProvider"])
-        self.fused = ops is not None
+        self._note_native(ops)
 
     def _open_cuda(self, runtime: Runtime, kind: str, index: int) -> bool:
         """Open on CUDA; False where `auto` is to take the CPU."""
@@ -240,7 +256,8 @@ class Session:
             attempts = [settings | graphs, settings]
         for attempt in attempts:
             options = self._options(runtime, ops)
-            options.add_session_config_entry(RECORD_PLACES, "1")
+            if ops is None:
+                options.add_session_config_entry(RECORD_PLACES, "1")
             providers = [("CUDAExecutionProvider", attempt), "CPUExecutionProvider"]
             try:
                 with LAUNCHING, _BUILDING, capture_output() as printed:
@@ -263,8 +280,26 @@ class Session:
             check_placement(self._session, index)
             if self._lane is not None:
                 self._lane.replays = attempt is not settings
-            self.fused = ops is not None
+            self._note_native(ops)
             return
+
+    def _note_native(self, ops: Path | None) -> None:
+        """Note whether the session has native operators in it.
+
+        A function that took the place of one is not among the nodes that the runtime
+        tells of; a runtime before 1.24 does not tell, and takes every operator that the
+        library has.
+        """
+        self._offers_fused, self.fused = ops is not None, False
+        if ops is None:
+            return
+        tell = getattr(self._session, "get_provider_graph_assignment_info", None)
+        if tell is None:
+            found = self.file.header.operators
+        else:
+            nodes = (node for part in tell() for node in part.get_nodes())
+            found = {n.op_type for n in nodes if n.domain == DOMAIN}
+        self.fused = any(map(_is_native, found))
 
     def _without_ops(self, got: str) -> DeviceError:
         name = "tables" if self.tables == "host" else "precision"
@@ -295,6 +330,7 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         if ops is not None:
+            options.add_session_config_entry(RECORD_PLACES, "1")
             options.add_session_config_entry("din_infer.precision", self.precision)
             try:
                 with _BUILDING:

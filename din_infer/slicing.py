@@ -57,6 +57,7 @@ def run_in_slices(
         batch_size = sizes[session.device.partition(":")[0]]
     check_count(batch_size, "batch_size")
     count = len(inputs["request_of_candidate"])
+    inputs = _without_last_empty(spec, inputs)
     if count <= batch_size and (
         session.fused or max(a.size for a in inputs.values()) <= MOST_CELLS
     ):
@@ -84,6 +85,22 @@ def run_in_slices(
         while begun:
             finish()
     return made
+
+
+def _without_last_empty(spec: FeatureSpec, inputs: Inputs) -> Inputs:
+    """Leave out requests behind the last one that has a candidate.
+
+    The graph refuses them: calls that a server joined on their first axis look so.
+    """
+    of_requests = (len(inputs[i.name]) for i in spec.inputs if i.shape[0] == "B")
+    num_requests = next(of_requests, 1)
+    owners = inputs["request_of_candidate"]
+    if num_requests <= 1 or len(owners) == 0:
+        return inputs
+    used = int(owners.max()) + 1
+    if used == num_requests:
+        return inputs
+    return _take(spec, inputs, slice(used), slice(None), owners)
 
 
 def slices_in_order(spec: FeatureSpec, inputs: Inputs, batch_size: int) -> Slices:

@@ -1,14 +1,14 @@
 """Graphs of one native operator each, their random weights and inputs, and sessions.
 
 Built from converter/din_converter/functions.py, so that what is tested is the operator
-as din-convert writes it.
+as din-convert writes it. Above 400 lines: one place knows every operator's inputs.
 """
 
 import dataclasses
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from din_converter import functions
+from din_converter import functions, guard
 from din_infer.model_format import IR_VERSION, OPSET
 from din_infer.session import ops_library
 from din_infer.spec import FeatureSpec, Tower
@@ -329,6 +329,43 @@ def bag_graph(
         ["pooled"],
         {"table": table.astype(np.float16 if half else np.float32)},
     )
+
+
+def guard_graph(
+    users: Sequence[int] = (9, 5), candidates: Sequence[int] = (7,)
+) -> Graph:
+    """A Guard of fields with these rows; without users, B is told by lengths."""
+    names = [f"user {i}" for i in range(len(users))]
+    fields = [
+        *zip(names, users, strict=True),
+        *((f"candidate {i}", rows) for i, rows in enumerate(candidates)),
+    ]
+    requests = ("user 0", "user 0") if users else ("lengths", "ids")
+    op = guard.GuardOp(tuple(fields), len(users), requests)
+    return Graph(
+        "Guard",
+        guard.guard_function("Guard", op),
+        op.attributes,
+        op.values,
+        ["penalty"],
+        {},
+        rank=1,
+        op=op,
+    )
+
+
+def guard_feeds(graph: Graph, n: int, b: int, seed: int = 0) -> Arrays:
+    """Legal inputs of a Guard: the last request has a candidate."""
+    rng = np.random.default_rng(seed)
+    owners = rng.integers(0, max(b, 1), n)
+    owners[n - 1 :] = b - 1
+    feeds: Arrays = {"request_of_candidate": owners}
+    if "lengths" in graph.inputs:
+        feeds |= {"lengths": np.full(b, 2), "ids": np.zeros((b, 2), np.int64)}
+    for i, (name, rows) in enumerate(graph.op.fields):
+        count = b if i < graph.op.num_user_fields else n
+        feeds[name] = rng.integers(0, rows, count)
+    return feeds
 
 
 def tower_graph(

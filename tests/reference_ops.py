@@ -4,7 +4,7 @@ One candidate, one behavior, one id at a time, from the operators' inputs as the
 in a model: the first layer is folded already, nothing else is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,29 @@ def score(a: Mapping[str, Any], w: Mapping[str, Array], q: Array, k: Array) -> f
         x = activate(a["activation"], x, w, layer, a["epsilon"])
         x = x @ w[f"weight_{layer + 1}"] + w[f"bias_{layer + 1}"]
     return float(activate(a["output_activation"], x, w, 0, 0.0)[0] * a["scale"])
+
+
+def guard(
+    fields: Sequence[tuple[str, int]],
+    num_user_fields: int,
+    inputs: Mapping[str, Any],
+    num_requests: int,
+) -> NDArray[np.bool_]:
+    """Guard, one candidate at a time: which ones may not be scored, [N].
+
+    `num_requests` is -1 where nothing is per request.
+    """
+    owners = inputs["request_of_candidate"]
+    bad = np.zeros(len(owners), bool)
+    for n, owner in enumerate(owners):
+        if num_requests >= 0:
+            bad[n] |= num_requests - 1 not in owners
+            bad[n] |= not 0 <= owner < num_requests
+        for i, (name, rows) in enumerate(fields):
+            at = owner if i < num_user_fields else n
+            known = 0 <= at < len(inputs[name])
+            bad[n] |= not (known and 0 <= inputs[name][at] < rows)
+    return bad
 
 
 def embedding_bag(

@@ -175,7 +175,8 @@ def test_a_graph_of_other_outputs_is_refused_without_a_session(
     del proto.metadata_props[-1]
     path = written(proto, tmp_path / "m.onnx")
     assert refusal(path) == (
-        f"expected the graph outputs logit and score, got logit, other - at `{path}`"
+        f"expected the graph outputs logit and score, got logit, other,"
+        f" din_infer.requests - at `{path}`"
     )
 
 

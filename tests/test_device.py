@@ -193,6 +193,9 @@ def test_weights_must_fit(says: Callable[..., None]) -> None:
 # ---- the runtime ----
 
 
+ON_CUDA = ("CUDAExecutionProvider", "din_infer", "LocalActivation")
+
+
 class Disguised:
     """A runtime that lists CUDA and then makes a CPU session, as the real one does.
 
@@ -204,7 +207,7 @@ class Disguised:
         self,
         prints: str = "",
         raises: str = "",
-        places: tuple[tuple[str, str, str], ...] = (),
+        places: tuple[tuple[str, str, str], ...] = (ON_CUDA,),
         claims: str = "CPUExecutionProvider",
     ) -> None:
         self.prints, self.raises, self.places = prints, raises, places

@@ -88,10 +88,15 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         "LocalActivation",
         "EmbeddingBag",
         "EmbeddingBag_1",
+        "Guard",
         "Tower",
     }
     assert [i.name for i in proto.graph.input] == [i.name for i in model.spec.inputs]
-    assert [o.name for o in proto.graph.output] == ["logit", "score"]
+    assert [o.name for o in proto.graph.output] == [
+        "logit",
+        "score",
+        "din_infer.requests",
+    ]
     found = metadata(tmp_path / "m.onnx")
     assert found["din_infer.format"] == "1"
     assert FeatureSpec.from_json(found["din_infer.spec"]) == model.spec
@@ -129,7 +134,8 @@ def test_the_tower_is_one_node(tmp_path: Path) -> None:
     (node,) = (n for n in proto.graph.node if n.op_type == "Tower")
     (body,) = (f for f in proto.functions if f.name == "Tower")
     assert node.domain == "din_infer"
-    assert list(node.output) == ["logit"]
+    (added,) = (n for n in proto.graph.node if list(n.output) == ["logit"])
+    assert added.input[0] == node.output[0]
     assert len(node.input) == len(body.input)
     weights = [name for name in node.input if name.startswith("weights.tower.")]
     assert weights[:3] == [
@@ -157,7 +163,7 @@ def test_every_way_to_run_the_file_is_proven(
         return real(tmp_path / "other.onnx" if way == "another way" else path, way)
 
     every = (*report.ways, "another way")
-    monkeypatch.setattr(verify, "ways", lambda _: every)
+    monkeypatch.setattr(verify, "ways", lambda *_, **__: every)
     monkeypatch.setattr(verify, "open_way", one_wrong)
     with pytest.raises(ConversionError, match=r"`batch N=1 B=1 T=zero, another way, r"):
         convert(model, tmp_path / "m.onnx")
@@ -189,8 +195,13 @@ def test_wrong_activation_weights_are_refused(
 ) -> None:
     real = functions._weights
 
-    def turned(g: functions.Nodes, op: functions.LocalActivation, score: str) -> str:
-        weight = real(g, op, score)
+    def turned(
+        g: functions.Nodes,
+        op: functions.LocalActivation,
+        score: str,
+        checked: functions.Checked,
+    ) -> str:
+        weight = real(g, op, score, checked)
         if op.explain:  # the interest stays right: only what is shown is turned
             g.add("Neg", weight, out="weight")
             g.add = lambda name, *a, **k: (  # type: ignore[method-assign]

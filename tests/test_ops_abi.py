@@ -23,6 +23,8 @@ from tests.ops import (
     attention_feeds,
     attention_graph,
     bag_graph,
+    guard_feeds,
+    guard_graph,
     tower_feeds,
     tower_graph,
 )
@@ -128,6 +130,8 @@ def cases() -> dict[str, tuple[Graph | Strings, Arrays, dict[str, str]]]:
         "lengths": np.arange(700) % 9,
     }
     bad = {**feeds, "ids_1": feeds["ids_1"] + 40}
+    guard = guard_graph()
+    joined = guard_feeds(guard, 9, 4) | {"request_of_candidate": np.zeros(9, np.int64)}
     without = attention_graph()
     del without.attributes["softmax"]
     texts: Arrays = {
@@ -139,6 +143,8 @@ def cases() -> dict[str, tuple[Graph | Strings, Arrays, dict[str, str]]]:
         "attention": (attention, feeds, {}),
         "bag": (bag, bag_feeds, {"din_infer.precision": "fp32"}),
         "tower": (tower_graph((21, 4)), tower_feeds((21, 4), 999), {}),
+        "guard": (guard, guard_feeds(guard, 900, 30), {}),
+        "joined": (guard, joined, {}),
         "wrong id": (attention, bad, {}),
         "no attribute": (without, attention_feeds(without, 3, 3, 3), {}),
         "wrong precision": (bag, bag_feeds, {"din_infer.precision": "fp8"}),
@@ -154,6 +160,8 @@ def wanted_of(graph: Graph | Strings, feeds: Arrays) -> list[Any]:
     if graph.name == "EmbeddingBag":
         table = graph.constants["table"]
         return [reference_ops.embedding_bag(graph.attributes, **feeds, table=table)]
+    if graph.name == "Guard":
+        return [np.zeros(len(feeds["request_of_candidate"]))]
     return [reference_ops.tower(graph.attributes, {**graph.constants, **feeds})]
 
 
@@ -174,7 +182,7 @@ def test_every_function_works_in(runtime: str, tmp_path: Path) -> None:
     )
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert answers.pop("version").startswith("1.20." if runtime == "oldest" else "1.")
-    for name in ("strings", "attention", "bag", "tower"):
+    for name in ("strings", "attention", "bag", "guard", "tower"):
         assert answers.pop(name) is None
         graph, feeds, _ = made[name]
         with np.load(tmp_path / f"{name}.out.npz") as got:
@@ -184,6 +192,7 @@ def test_every_function_works_in(runtime: str, tmp_path: Path) -> None:
                 atol = 2e-6 * np.abs(exact).max()
                 np.testing.assert_allclose(output, exact, rtol=0, atol=atol)
     assert "- at `LocalActivation input ids_1[" in answers.pop("wrong id")
+    assert "expected a candidate of request 3, the last" in answers.pop("joined")
     missing = answers.pop("no attribute")
     assert "expected such an attribute, got: " in missing
     assert missing.endswith("- at `LocalActivation attribute softmax`")

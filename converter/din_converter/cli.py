@@ -79,6 +79,8 @@ examples:
       half the file and the memory; prints the AUC with and without rounded tables
   din-convert model.pt --out model.onnx --single-file
       one file of up to 2 GiB, without a data file beside it
+  din-convert model.pt --out din.onnx --triton repository --triton-path /models
+      a folder to serve: tritonserver --model-repository=/models, or KServe
   din-convert model.pt --out model.onnx --prune
       for daily conversions: deletes the data files of earlier days that no .onnx in the
       folder names any more. Processes that have loaded one are not affected; an earlier
@@ -341,6 +343,23 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         "--raw-ids",
         action="store_true",
         help="make the ids, lengths and dense values further outputs of a --raw graph",
+    )
+    add(
+        "--inline",
+        action="store_true",
+        help="write standard operators alone, for OpenVINO and others that know no"
+        " functions; the native operators cannot replace them then",
+    )
+    add(
+        "--triton",
+        metavar="DIR",
+        type=path,
+        help="also write a folder for Triton: its config, the files, the operators",
+    )
+    add(
+        "--triton-path",
+        metavar="PATH",
+        help="where the server finds DIR, as in /models (default: its path here)",
     )
     add(
         "--vectors",

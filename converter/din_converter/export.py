@@ -24,11 +24,13 @@ from din_converter.fusing.cost import Block
 from din_converter.graph import build_graph
 from din_converter.importers import import_checkpoint
 from din_converter.model import ClickModel
+from din_converter.nodes import inlined_model
 from din_converter.precision import computing_in
 from din_converter.prune import find_leftovers
 from din_converter.raw import TEXTS, RawForm, check_raw, raw_graph
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
+from din_converter.triton import Repository
 from din_converter.vectors import make_vectors, write_vectors
 from din_converter.verify import (
     Case,
@@ -73,6 +75,8 @@ class _Place:
     path: Path
     single_file: bool
     prune: bool
+    inline: bool
+    triton: Repository | None
     vectors: Path | None
 
 
@@ -98,6 +102,9 @@ def convert(
     raw: bool = False,
     raw_text: str = "arrow",
     raw_ids: bool = False,
+    inline: bool = False,
+    triton: str | os.PathLike[str] | None = None,
+    triton_path: str | None = None,
     vectors: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Write a trained model as ONNX and prove that it computes the same.
@@ -154,6 +161,16 @@ def convert(
         string tensors.
     raw_ids : bool
         Of `raw`: give what was encoded as further outputs.
+    inline : bool
+        Put the nodes of the model's functions in place of the operators: for runtimes
+        that know no functions (OpenVINO, tract, IREE). Native operators cannot replace
+        them then.
+    triton : path, optional
+        A model repository of Triton Inference Server, made if need be, into which the
+        model is written, too: ``<stem>/config.pbtxt`` and its files in ``<stem>/1``.
+    triton_path : str, optional
+        Where the server finds that folder, as in ``/models``; by default, its absolute
+        path here.
     vectors : path, optional
         A folder for ``spec.json``, ``inputs.json`` and ``vectors.jsonl``: raw rows,
         what they are encoded to, and their scores, with which a client in another
@@ -195,8 +212,9 @@ def convert(
         if isinstance(file, str | os.PathLike):
             local_path(file, name, ModelError if name == "model" else InputError)
     _check_out(path)
+    repository = Repository.of(triton, triton_path)
     folder = None if vectors is None else _check_folder(vectors)
-    place = _Place(path, single_file=single_file, prune=prune, vectors=folder)
+    place = _Place(path, single_file, prune, inline, repository, folder)
     if embedding_dtype not in ("fp32", "fp16"):
         raise ConversionError("fp32 or fp16", repr(embedding_dtype), "embedding_dtype")
     if raw_text not in TEXTS:
@@ -316,13 +334,14 @@ def _convert_spec(
     single = computing_in(torch.float32, model)
 
     def measure(draft: Path) -> tuple[list[Case], Timing]:
-        cases = check_parity(exact, draft)
+        cases = check_parity(exact, draft, inlined=place.inline)
         return cases, _time_file(
             draft,
             batch,
             ["score"],
             {"torch": lambda: torch_logits(single, batch)},
             longest,
+            inlined=place.inline,
         )
 
     blocks = [
@@ -373,13 +392,15 @@ def _convert_module(
     batch = max((x for _, x, _ in truth), key=lambda x: len(next(iter(x.values()))))
 
     def measure(draft: Path) -> tuple[list[Case], Timing]:
-        cases = check_outputs(graph.outputs, truth, draft)
+        cases = check_outputs(graph.outputs, truth, draft, inlined=place.inline)
         before = {"torch": lambda: graph.call(batch, torch.float32)}
         if any(b.fused for b in graph.blocks):
             session = plain_session(plain)
             before["plain ONNX"] = lambda: session.run(None, batch)
         longest = max((b.positions for b in graph.blocks), default=0)
-        return cases, _time_file(draft, batch, graph.outputs, before, longest)
+        return cases, _time_file(
+            draft, batch, graph.outputs, before, longest, inlined=place.inline
+        )
 
     return _write(proto, weights, place, "module", measure, graph.blocks, None)
 
@@ -390,11 +411,13 @@ def _time_file(
     outputs: Sequence[str],
     before: Mapping[str, Callable[[], object]],
     positions: int,
+    *,
+    inlined: bool,
 ) -> Timing:
     """Time a batch before and after, with as many threads as torch takes."""
     threads = torch.get_num_threads()
     after: dict[str, float] = {}
-    for fused in (True, False):
+    for fused in (False,) if inlined else (True, False):
         session = Session(draft, device="cpu", threads=threads, fused=fused)
         way = "native" if session.fused else "function bodies"
         if way not in after:
@@ -416,6 +439,8 @@ def _write(
 ) -> Report:
     """Write into a folder of drafts, prove the files there, move them into place."""
     path = place.path
+    if place.inline:
+        proto = inlined_model(proto)
     of_ids, all_weights = proto, weights
     if raw is not None:
         proto, more = raw_graph(of_ids, raw.spec, raw.form)
@@ -472,11 +497,14 @@ def _write(
         else:
             _seal(proto, draft, data)
         # loads it as users will: golden rows are checked
-        predictor = Predictor(proven, device="cpu")
+        predictor = Predictor(proven, device="cpu", fused=not place.inline)
         vectors = make_vectors(predictor) if place.vectors is not None else []
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
             move_into_place(folder / name, path.with_name(name))
+    if place.triton is not None:
+        files = place.triton.add(path, report.data_path, proto, prune=place.prune)
+        report = replace(report, repository=files)
     if place.vectors is not None:
         with writing("the test vectors", place.vectors, ConversionError):
             write_vectors(vectors, predictor, place.vectors)

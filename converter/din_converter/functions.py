@@ -14,8 +14,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from din_converter.nodes import Nodes, parameter_names
-from din_infer.model_format import OPSET
+from din_converter.guard import (
+    Checked,
+    bad_lengths,
+    checked_attention,
+    checked_ids,
+    mask_of,
+)
+from din_converter.nodes import Nodes, function_of, parameter_names
+from din_infer.model_format import DOMAIN
 from din_infer.spec import Attention, Behavior, Tower
 
 __all__ = [
@@ -27,7 +34,6 @@ __all__ = [
     "tower_function",
 ]
 
-DOMAIN = "din_infer"
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -39,24 +45,6 @@ def _layer_inputs(layers: Attention | Tower) -> list[str]:
         if layer <= len(layers.hidden):
             names += parameter_names(layers.activation, layer)
     return names
-
-
-def _function(
-    name: str,
-    inputs: list[str],
-    outputs: list[str],
-    nodes: Nodes,
-    attributes: dict[str, Any],
-) -> onnx.FunctionProto:
-    return helper.make_function(
-        DOMAIN,
-        name,
-        inputs,
-        outputs,
-        nodes.nodes,
-        [helper.make_opsetid("", OPSET)],
-        attributes=list(attributes),
-    )
 
 
 def function_named(
@@ -167,16 +155,21 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         x [N, T, H] = k[request_of_candidate] @ W + (q @ weight_query + bias_1)
         s [N, T]    = the remaining layers; masked or softmax
         interest    = sum over t of s * k                     [N, D]
+
+    A request, length, or id that is not padding, out of its range is an error, or NaN
+    of its candidate: see `Nodes.penalty`.
     """
     g = Nodes()
     a = op.attention
+    num_candidates = sum(slot >= 0 for slot in op.query_slots)
+    checked = checked_attention(g, op.padding, op.num_fields, num_candidates)
     rows = g.add(
         "Concat",
-        *(g.read_rows(f"table_{i}", f"ids_{i}") for i in range(op.num_fields)),
+        *(g.read_rows(f"table_{i}", ids) for i, ids in enumerate(checked.ids)),
         axis=2,
     )
-    behaviors = g.add("Gather", rows, "request_of_candidate", axis=0)
-    query = _query(g, list(op.query_slots))
+    behaviors = g.add("Gather", rows, checked.owners, axis=0)
+    query = _query(g, list(op.query_slots), checked.candidate_ids)
     behavior_weight = _candidate_weight(g, a, query)
     first = g.add("Add", g.add("MatMul", query, "weight_query"), "bias_1")
     x = g.add(
@@ -197,36 +190,34 @@ def local_activation_function(name: str, op: LocalActivation) -> onnx.FunctionPr
         score = g.add("Mul", score, g.constant(a.scale))
     if a.softmax and op.guarded:
         score = g.if_finite(score, score)
-    weight = _weights(g, op, score)
+    weight = _weights(g, op, score, checked)
+    penalty = g.add("Unsqueeze", checked.penalty, g.constant([1]))
     if op.explain:
-        weight = g.add("Identity", weight, out="weight")
+        g.add("Add", weight, penalty, out="weight")
     spread = g.add("Unsqueeze", weight, g.constant([2]))
     # where padding is attended, no history is empty
     fills = op.padding == "masked" and op.empty_softmax == "padding_row"
     plain = not (a.softmax and fills)
     interest = g.add(
-        "ReduceSum",
-        g.add("Mul", spread, behaviors),
-        g.constant([1]),
-        keepdims=0,
-        out="interest" if plain else "",
+        "ReduceSum", g.add("Mul", spread, behaviors), g.constant([1]), keepdims=0
     )
     if not plain:
         zero = g.constant([0])
         tables = [g.read_rows(f"table_{i}", zero) for i in range(op.num_fields)]
         padding = g.add("Concat", *tables, axis=1)
-        lengths = g.add("Gather", "lengths", "request_of_candidate")
+        lengths = g.add("Gather", "lengths", checked.owners)
         empty = g.add("Equal", g.add("Unsqueeze", lengths, g.constant([1])), zero)
-        g.add("Where", empty, padding, interest, out="interest")
-    return _function(name, op.inputs, op.outputs, g, op.attributes)
+        interest = g.add("Where", empty, padding, interest)
+    g.add("Add", interest, penalty, out="interest")
+    return function_of(name, op.inputs, op.outputs, g, op.attributes)
 
 
-def _query(g: Nodes, slots: list[int]) -> str:
+def _query(g: Nodes, slots: list[int], candidate_ids: list[str]) -> str:
     """Concatenate the candidate's embeddings, zeros where unpaired: [N, D]."""
     parts = []
     for slot in slots:
         if slot >= 0:
-            ids = f"candidate_ids_{slot}"
+            ids = candidate_ids[slot]
             parts.append(g.read_rows(f"candidate_table_{slot}", ids))
         else:
             zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
@@ -252,17 +243,14 @@ def _candidate_weight(g: Nodes, a: Attention, query: str) -> str:
     return weight
 
 
-def _weights(g: Nodes, op: LocalActivation, score: str) -> str:
+def _weights(g: Nodes, op: LocalActivation, score: str, checked: Checked) -> str:
     """Turn scores [N, T] into activation weights: mask and softmax."""
     if op.padding == "attended":
         return g.add("Softmax", score, axis=1) if op.attention.softmax else score
     legal = ""
-    if op.padding == "masked":
-        lengths = g.add("Gather", "lengths", "request_of_candidate")
-        mask = _mask(g, "ids_0", lengths)
-    else:
-        given = g.add("Gather", "mask", "request_of_candidate", axis=0)
-        mask = g.add("Equal", given, g.constant(1.0))
+    mask = g.add("Gather", checked.valid, checked.owners, axis=0)
+    if op.padding == "mask":
+        given = g.add("Gather", "mask", checked.owners, axis=0)
         legal = g.add("Or", mask, g.add("Equal", given, g.constant(0.0)))
     filler = g.constant(LOWEST if op.attention.softmax else 0.0)
     weight = g.add("Where", mask, score, filler)
@@ -274,15 +262,6 @@ def _weights(g: Nodes, op: LocalActivation, score: str) -> str:
     return weight
 
 
-def _mask(g: Nodes, ids: str, lengths: str) -> str:
-    """Position < length, bool [rows, T]."""
-    size = g.add("Shape", ids, start=1, end=2)
-    positions = g.add(
-        "Range", g.constant(0), g.add("Squeeze", size, g.constant([0])), g.constant(1)
-    )
-    return g.add("Less", positions, g.add("Unsqueeze", lengths, g.constant([1])))
-
-
 def bag_attributes(pooling: str, padding: str, empty: float) -> dict[str, Any]:
     """Collect the attributes of one EmbeddingBag."""
     return {"pooling": pooling, "padding": padding, "empty": empty}
@@ -292,16 +271,21 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
     """Write EmbeddingBag: (ids [R, T], lengths [R], table [rows, D]) -> [R, D].
 
     Rows of `table` at the valid positions of `ids`, pooled by sum, mean or max over T.
+    Lengths and valid ids out of their range are errors, or NaN of their row.
     """
     g = Nodes()
     pooling, padding, empty = (attributes[k] for k in ("pooling", "padding", "empty"))
-    vectors = g.read_rows("table", "ids")
+    valid = "" if padding == "attended" else mask_of(g, "ids", "lengths")
+    ids, wrong = checked_ids(g, "ids", "table", valid)
+    wrong = g.add("Greater", wrong, g.constant(0.0))
+    penalty = g.penalty(g.add("Or", wrong, bad_lengths(g, "ids", "lengths")))
+    vectors = g.read_rows("table", ids)
     axis = g.constant([1])
     one = g.constant([1])
     if padding == "attended":
         count = g.add("Shape", "ids", start=1, end=2)
     else:
-        mask = g.add("Unsqueeze", _mask(g, "ids", "lengths"), g.constant([2]))
+        mask = g.add("Unsqueeze", valid, g.constant([2]))
         filler = g.constant(LOWEST if pooling == "max" else 0.0)
         vectors = g.add("Where", mask, vectors, filler)
         count = g.add("Unsqueeze", "lengths", axis)
@@ -311,18 +295,16 @@ def bag_function(name: str, attributes: dict[str, Any]) -> onnx.FunctionProto:
         pads = g.constant([0, 0, 0, 0, 1, 0])
         vectors = g.add("Pad", vectors, pads, g.constant(LOWEST))
         out = g.add("ReduceMax", vectors, axis, keepdims=0)
-        g.add("Where", is_empty, g.constant(empty), out, out="pooled")
+        out = g.add("Where", is_empty, g.constant(empty), out)
     else:
-        last = pooling == "sum" and empty == 0.0
-        out = g.add(
-            "ReduceSum", vectors, axis, keepdims=0, out="pooled" if last else ""
-        )
+        out = g.add("ReduceSum", vectors, axis, keepdims=0)
         if pooling == "mean":
             divisor = g.add("Cast", g.add("Max", count, one), to=TensorProto.FLOAT)
-            out = g.add("Div", out, divisor, out="pooled" if empty == 0.0 else "")
+            out = g.add("Div", out, divisor)
         if empty != 0.0:
-            g.add("Where", is_empty, g.constant(empty), out, out="pooled")
-    return _function(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
+            out = g.add("Where", is_empty, g.constant(empty), out)
+    g.add("Add", out, g.add("Unsqueeze", penalty, axis), out="pooled")
+    return function_of(name, ["ids", "lengths", "table"], ["pooled"], g, attributes)
 
 
 @dataclass(frozen=True)
@@ -370,4 +352,4 @@ def tower_function(name: str, op: TowerOp) -> onnx.FunctionProto:
             x = g.activation(op.tower.activation, x, parameters, epsilon, guarded=True)
     g.add("Squeeze", x, g.constant([1]), out="logit")
     inputs = [*op.blocks, *op.layers]
-    return _function(name, inputs, ["logit"], g, op.attributes)
+    return function_of(name, inputs, ["logit"], g, op.attributes)

@@ -28,6 +28,7 @@ from din_converter.functions import (
     local_activation_function,
     tower_function,
 )
+from din_converter.guard import GuardOp, add_count, guard_function
 from din_converter.layers import LocalActivationUnit
 from din_converter.model import ClickModel, key_of
 from din_converter.nodes import Nodes
@@ -306,6 +307,16 @@ def _query_vector(graph: _Graph, name: str) -> str:
     return g.add("Concat", *parts, axis=1)
 
 
+def _penalty(graph: _Graph) -> str:
+    """Add the check of ids and requests; returns what it adds to the logit, [N]."""
+    op, g = GuardOp.of(graph.model.spec.inputs), graph.g
+    make = partial(guard_function, op=op)
+    name = function_named(graph.functions, "Guard", (), make)
+    if op.requests:
+        graph.outputs.append(add_count(g, op))
+    return g.add(name, *op.values, domain=DOMAIN, **op.attributes)
+
+
 def build_graph(
     model: ClickModel, *, explain: bool = False, embedding_dtype: str = "fp32"
 ) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
@@ -346,7 +357,8 @@ def build_graph(
         for label, value in zip(op.layers, values, strict=True)
     ]
     name = function_named(graph.functions, "Tower", (), partial(tower_function, op=op))
-    g.add(name, *blocks, *weights, domain=DOMAIN, out="logit", **op.attributes)
+    z = g.add(name, *blocks, *weights, domain=DOMAIN, **op.attributes)
+    g.add("Add", z, _penalty(graph), out="logit")
     z, calibration = "logit", spec.calibration
     if calibration.scale != 1.0:
         z = g.add("Mul", z, g.constant(calibration.scale))

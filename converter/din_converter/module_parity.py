@@ -154,7 +154,11 @@ def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401
 
 
 def check_outputs(
-    names: Sequence[str], truth: Sequence[Truth], path: Path
+    names: Sequence[str],
+    truth: Sequence[Truth],
+    path: Path,
+    *,
+    inlined: bool = False,
 ) -> list[Case]:
     """Compare a file with torch on every batch, in every way it can run.
 
@@ -164,7 +168,7 @@ def check_outputs(
         If an output differs by more than 1e-5 · max(1, |output|).
     """
     cases = []
-    for way in ways(path):
+    for way in ways(path, inlined=inlined):
         session = open_way(path, way)
         for name, inputs, wanted in truth:
             got = session.run(inputs, names)

@@ -1,14 +1,19 @@
-"""Nodes of a graph or of a function, written one after the other."""
+"""Nodes of a graph or of a function, written one after the other; functions of them."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Nodes", "parameter_names"]
+from din_infer.model_format import DOMAIN, OPSET
+
+__all__ = ["Nodes", "function_of", "inlined_model", "parameter_names"]
+
+NOWHERE = 2**63 - 1  # an index outside of every table
 
 
 @dataclass
@@ -37,7 +42,9 @@ class Nodes:
         )
         return names[0]
 
-    def constant(self, value: float | int | list[int] | NDArray[Any]) -> str:
+    def constant(
+        self, value: float | int | list[int] | list[float] | NDArray[Any]
+    ) -> str:
         """Return the name of a constant; floats are float32, integers int64."""
         array = np.asarray(value)
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
@@ -56,6 +63,26 @@ class Nodes:
         count = self.add("Shape", "request_of_candidate")
         shape = self.add("Concat", count, self.constant([width]), axis=0)
         return self.add("ConstantOfShape", shape, **attributes)
+
+    def outside(self, ids: str, stop: str) -> str:
+        """Tell which values are not in [0, stop), bool of their shape."""
+        below = self.add("Less", ids, self.constant(0))
+        return self.add("Or", below, self.add("GreaterOrEqual", ids, stop))
+
+    def kept(self, bad: str, ids: str) -> str:
+        """Replace bad ids by 0, so that reading a row of them is defined anywhere."""
+        return self.add("Where", bad, self.constant(0), ids)
+
+    def penalty(self, bad: str) -> str:
+        """Fail where any of `bad` is true; where a runtime cannot, NaN there, else 0.
+
+        An index far outside of a constant of one value: the Gather of most runtimes
+        refuses it, and that of others (CUDA, OpenVINO) reads something.
+        """
+        index = self.add("Where", bad, self.constant(NOWHERE), self.constant(0))
+        out = f"{self.prefix}id_length_or_request_out_of_range_{len(self.nodes)}"
+        read = self.add("Gather", self.constant([0.0]), index, out=out)
+        return self.add("Where", bad, self.constant(float("nan")), read)
 
     def if_finite(self, x: str, y: str) -> str:
         """Make y NaN where x is not finite; see `overflow.py`."""
@@ -103,3 +130,31 @@ def parameter_names(kind: str, layer: int) -> list[str]:
         "prelu": ("slope",),
     }.get(kind, ())
     return [f"{name}_{layer}" for name in names]
+
+
+def function_of(
+    name: str,
+    inputs: list[str],
+    outputs: list[str],
+    nodes: Nodes,
+    attributes: dict[str, Any],
+) -> onnx.FunctionProto:
+    """Make a model-local function of nodes."""
+    return helper.make_function(
+        DOMAIN,
+        name,
+        inputs,
+        outputs,
+        nodes.nodes,
+        [helper.make_opsetid("", OPSET)],
+        attributes=list(attributes),
+    )
+
+
+def inlined_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of standard operators alone: functions' nodes in their place."""
+    inlined = onnx.inliner.inline_local_functions(model)
+    kept = [o for o in inlined.opset_import if o.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(kept)
+    return inlined

@@ -99,8 +99,9 @@ class Report:
     """The result of a conversion; `str()` renders it as a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
-    `leftovers` are data files in the folder that earlier conversions left behind.
-    `raw` says how a graph of raw columns takes text; None: it takes ids.
+    `leftovers` are data files in the folder that earlier conversions left behind, and
+    `repository` the files that a server reads. `raw` says how a graph of raw columns
+    takes text; None: it takes ids.
     """
 
     path: Path
@@ -115,6 +116,7 @@ class Report:
     timing: Timing | None = None
     leftovers: Leftovers = NOTHING_LEFT
     raw: str | None = None
+    repository: tuple[Path, ...] = ()
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -142,6 +144,7 @@ class Report:
             "weight_bytes": self.weight_bytes,
             "raw": self.raw,
             "leftovers": asdict(self.leftovers),
+            "repository": [str(file) for file in self.repository],
             **self.measured(),
         }
 
@@ -181,6 +184,8 @@ class Report:
         if self.rounding is not None:
             first, second = str(self.rounding).splitlines()
             lines += [f"tables    {first}", f"          {second}"]
+        for label, file in zip(("triton", *[""] * 9), self.repository, strict=False):
+            lines.append(f"{label:<9} {file}")
         return "\n".join([*lines, *self._leftovers()])
 
     def _leftovers(self) -> list[str]:

@@ -11,11 +11,11 @@ CHOICES = {
     "select": ("auc", "gauc", "log_loss"),
 }
 
-# Rows below which a batch size is the default. docs/results.md has the runs.
-BATCH_SIZES = ((100_000, 64), (1_000_000, 256), (math.inf, 1024))
-# So many epochs, or steps where these are more; and so many without a better
-# validation, which ends a run.
-EPOCHS, STEPS = 2, 2_500
+# By the number of rows below which they hold: the size of a batch, and how many steps a
+# run takes, or `EPOCHS` where these are more. docs/results.md has the runs.
+BY_ROWS = ((100_000, 64, 5_000), (1_000_000, 256, 2_500), (math.inf, 1024, 2_500))
+EPOCHS = 2
+# Epochs, or steps where these are more, without a better validation, which end a run.
 PATIENCE, PATIENT_STEPS = 2, 250
 
 
@@ -24,7 +24,7 @@ class Settings:
     """The settings of a training; the defaults are din-train's, set by docs/results.md.
 
     Where `epochs`, `batch_size` or `patience` is 0, `for_rows` takes it from the number
-    of rows: two epochs, or as many as 2,500 steps make.
+    of rows: two epochs, or as many as some thousand steps make.
     `mba` is the lambda of mini-batch aware regularization, 0 for none. `decay` is what
     an exponential schedule multiplies the learning rate by per epoch, a little at every
     step. `select` names the validation measure of the epoch to keep. `shuffle_rows` are
@@ -61,9 +61,10 @@ class Settings:
         rows : int
             Of the training, at least 1.
         """
-        batch = self.batch_size or next(b for n, b in BATCH_SIZES if rows < n)
+        size, in_all = next((b, s) for n, b, s in BY_ROWS if rows < n)
+        batch = self.batch_size or size
         steps = -(-rows // batch)
-        epochs = self.epochs or max(EPOCHS, -(-STEPS // steps))
+        epochs = self.epochs or max(EPOCHS, -(-in_all // steps))
         patience = self.patience or max(PATIENCE, -(-PATIENT_STEPS // steps))
         return replace(self, batch_size=batch, epochs=epochs, patience=patience)
 

@@ -96,6 +96,7 @@ def random_inputs(
         if i.name == "request_of_candidate":
             in_order = n == b
             roc = np.arange(n) if in_order else rng.integers(0, max(b, 1), n)
+            roc[n - 1 :] = max(b - 1, 0)  # the last request has a candidate
             out[i.name] = roc.astype(np.int64)
         elif i.rows is not None and i.lengths is not None:
             lengths = out[i.lengths]
@@ -138,8 +139,10 @@ def link(spec: FeatureSpec, logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(z >= 0, 1.0, small) / (1.0 + small)
 
 
-def check_parity(model: ClickModel, path: Path) -> list[Case]:
+def check_parity(model: ClickModel, path: Path, *, inlined: bool = False) -> list[Case]:
     """Compare `path` with a float64 model on every edge batch, in every way it can run.
+
+    `inlined` says that it has no functions, which native operators could replace.
 
     Returns
     -------
@@ -155,7 +158,7 @@ def check_parity(model: ClickModel, path: Path) -> list[Case]:
     truth = [torch_logits(model, inputs) for _, inputs in edge_batches(model.spec)]
     return [
         case
-        for way in ways(path)
+        for way in ways(path, inlined=inlined)
         for case in _check_way(model, truth, way, open_way(path, way))
     ]
 
@@ -197,8 +200,10 @@ def _check_way(
     return cases
 
 
-def ways(path: Path) -> tuple[str, ...]:
+def ways(path: Path, *, inlined: bool = False) -> tuple[str, ...]:
     """Name every way in which this build can run a model."""
+    if inlined:
+        return ("function bodies",)
     native = ("native",) if open_way(path, "native").fused else ()
     return (*native, "function bodies")
 

@@ -1,4 +1,4 @@
-/* What the operators' C code asks of CUDA: attention.cu, bag.cu, device.cu. Letters as
+/* What the operators' C code asks of CUDA: attention.cu, bag.cu, guard.cu. Letters as
    in isa.h. Every function returns NULL, or what went wrong, from static memory. */
 #ifndef DIN_OPS_CUDA_H_
 #define DIN_OPS_CUDA_H_
@@ -48,6 +48,20 @@ void din_cuda_attention_destroy(din_cuda_attention *attention);
    request, length or id is out of range, or whose mask is neither 0 nor 1, has NaN. */
 const char *din_cuda_attend(const din_cuda_attention *attention,
                             const din_cuda_batch *batch, void *stream);
+
+#define DIN_MAX_GUARDED 96 /* fields of a Guard: a kernel's arguments are 4 KiB */
+
+/* One Guard. `num_requests` is -1 where nothing is per request; of the ids, the first
+   `num_user_fields` are [B], the others [N]. */
+typedef struct din_cuda_guard {
+  int64_t num_candidates, num_requests;
+  int num_fields, num_user_fields;
+  const int64_t *request_of_candidate;
+  const int64_t *ids[DIN_MAX_GUARDED];
+  int64_t rows[DIN_MAX_GUARDED];
+  float *penalty; /* [N]: 0, or NaN */
+} din_cuda_guard;
+const char *din_cuda_check(const din_cuda_guard *guard, void *stream);
 
 /* As din_bag_batch, on the device; packed as in din_cuda_batch. */
 const char *din_cuda_bag(const din_bag_batch *batch, int packed, void *stream);

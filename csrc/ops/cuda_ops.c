@@ -5,6 +5,7 @@
 
 #include "attention.h"
 #include "cuda.h"
+#include "guard.h"
 
 /* [in, units] -> [in, units rounded up to 8] */
 static void pack(const float *src, int64_t in, int64_t out, float *dst) {
@@ -180,11 +181,57 @@ static void compute_bag(din_op *op, const void *data, OrtKernelContext *context)
   if (!din_failed(op)) check_cuda(op, din_cuda_bag(&b, packed, stream));
 }
 
+/* ---- Guard ---- */
+
+typedef struct guard_kernel {
+  din_guard read;
+  din_cuda_guard fields; /* without a batch */
+} guard_kernel;
+
+static void destroy_guard(void *data) {
+  guard_kernel *k = data;
+  if (k) din_guard_release(&k->read);
+  din_free(k);
+}
+
+static void *create_guard(din_op *op, const OrtKernelInfo *info, int precision) {
+  guard_kernel *k = din_allocate(op, 1, sizeof *k);
+  (void)precision;
+  if (k) din_guard_read(op, info, &k->read);
+  if (!din_failed(op) && k->read.num_fields > DIN_MAX_GUARDED) {
+    din_fail(op, DIN_TOO_WIDE("expected at most %d fields, got %lld") " - at `%s`",
+             DIN_MAX_GUARDED, (long long)k->read.num_fields, op->name);
+  }
+  if (din_failed(op)) {
+    destroy_guard(k);
+    return NULL;
+  }
+  k->fields.num_fields = (int)k->read.num_fields;
+  k->fields.num_user_fields = (int)k->read.num_user_fields;
+  memcpy(k->fields.rows, k->read.rows,
+         (size_t)k->read.num_fields * sizeof *k->read.rows);
+  return k;
+}
+
+static void compute_guard(din_op *op, const void *data, OrtKernelContext *context) {
+  const guard_kernel *k = data;
+  din_cuda_guard g = k->fields;
+  din_guard_batch b = {.ids = g.ids};
+  din_guard_read_batch(op, context, &k->read, &b);
+  g.num_candidates = b.num_candidates;
+  g.num_requests = k->read.has_requests ? b.num_requests : -1;
+  g.request_of_candidate = b.request_of_candidate;
+  g.penalty = din_output(op, context, 0, "penalty", &b.num_candidates, 1);
+  void *stream = stream_of(op, context);
+  if (!din_failed(op)) check_cuda(op, din_cuda_check(&g, stream));
+}
+
 /* ---- the provider ---- */
 
 static const din_kind LOCAL_ACTIVATION = {create_attention, compute_attention,
                                           destroy_attention};
 static const din_kind EMBEDDING_BAG = {create_bag, compute_bag, din_free};
+static const din_kind GUARD = {create_guard, compute_guard, destroy_guard};
 static const char *const PRECISIONS[DIN_NUM_PRECISIONS] = {[DIN_FP32] = "fp32",
                                                            [DIN_BF16] = "bf16",
                                                            [DIN_TF32] = "tf32",
@@ -201,5 +248,6 @@ const din_provider DIN_PROVIDER = {
 #endif
     .local_activation = &LOCAL_ACTIVATION,
     .embedding_bag = &EMBEDDING_BAG,
+    .guard = &GUARD,
     .precisions = PRECISIONS,
     .check = check};

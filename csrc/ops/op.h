@@ -108,7 +108,7 @@ typedef struct din_kind {
 typedef struct din_provider {
   const char *name; /* of the execution provider; NULL: the CPU's */
   /* NULL where models' functions serve */
-  const din_kind *local_activation, *embedding_bag, *tower, *encode;
+  const din_kind *local_activation, *embedding_bag, *guard, *tower, *encode;
   const char *const *precisions; /* by din_precision; NULL: not here */
   /* Refuses what the machine cannot do. */
   void (*check)(din_op *op, din_precision precision);

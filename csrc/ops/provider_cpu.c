@@ -2,8 +2,8 @@
 
 #include "op.h"
 
-extern const din_kind din_local_activation, din_embedding_bag, din_tower_op,
-    din_encode_op;
+extern const din_kind din_local_activation, din_embedding_bag, din_guard_op,
+    din_tower_op, din_encode_op;
 
 const din_isa *din_chosen_isa(din_op *op) {
   const char *name = getenv("DIN_INFER_ISA");
@@ -29,6 +29,7 @@ static void check(din_op *op, din_precision precision) {
 
 const din_provider DIN_PROVIDER = {.local_activation = &din_local_activation,
                                    .embedding_bag = &din_embedding_bag,
+                                   .guard = &din_guard_op,
                                    .tower = &din_tower_op,
                                    .encode = &din_encode_op,
                                    .precisions = PRECISIONS,

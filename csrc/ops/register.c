@@ -140,10 +140,10 @@ static void ORT_CALL destroy(void *data) {
       EIGHT(label, "_8", "_9", "_10", "_11", "_12", "_13", "_14", "_15", kind, in)
 #define OPS(in)                                                         \
   NAMES("LocalActivation", local_activation, in),                       \
-      NAMES("EmbeddingBag", embedding_bag, in), OP("Tower", tower, in), \
-      ANY_OP("Encode", encode, in, get_input_type, of_any_types)
+      NAMES("EmbeddingBag", embedding_bag, in), OP("Guard", guard, in), \
+      OP("Tower", tower, in), ANY_OP("Encode", encode, in, get_input_type, of_any_types)
 
-#define NUM_OPS 34
+#define NUM_OPS 35
 static const din_registered ALL_OPS[DIN_NUM_PRECISIONS][NUM_OPS] = {
     {OPS(DIN_FP32)}, {OPS(DIN_BF16)}, {OPS(DIN_TF32)}, {OPS(DIN_TF32X3)}};
 
