@@ -362,6 +362,33 @@ def test_predictor_says_what_a_raw_file_is(converted: tuple[Any, Path]) -> None:
     )
 
 
+def test_a_server_may_leave_nulls_out(tmp_path: Path) -> None:
+    model = random_model(SPECS["paper"])
+    convert(model, tmp_path / "m.onnx", raw=True, triton=tmp_path / "models")
+    text = (tmp_path / "models" / "m" / "config.pbtxt").read_text()
+    lines = {line.split('"')[1]: line for line in text.splitlines() if "dims:" in line}
+    opened = _open(tmp_path / "m.onnx")
+    needed = {i.name for i in opened.get_inputs()}
+    optional = {i.name for i in opened.get_overridable_initializers()}
+    assert optional
+    assert all(name.endswith(".validity") for name in optional)
+    assert needed | optional <= set(lines)
+    for name, line in lines.items():
+        assert ("optional: true" in line) == (name in optional)
+    assert "data_type: TYPE_UINT8 dims: [ -1 ] }" in lines["goods_id.bytes"]
+
+
+def test_inlined_functions_leave_the_operator(tmp_path: Path) -> None:
+    model = random_model(SPECS["paper"])
+    convert(model, tmp_path / "m.onnx", raw=True, inline=True)
+    given = feeds(model.spec, table_of(model.spec, 20))
+    (score,) = _open(tmp_path / "m.onnx").run(["score"], given)
+    encoded = model.spec.encode(table_of(model.spec, 20))
+    proto, weights = build_graph(model)
+    wanted = session(filled(proto, weights), fused=False).run(["score"], encoded)
+    np.testing.assert_allclose(score, wanted[0], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -491,7 +491,8 @@ def _write(
         if raw is not None:
             _set_metadata(of_ids, measured)
             _seal(of_ids, proven, data)
-            _prove_raw(raw, of_ids, proto, proven, folder / f"{path.stem}.raw.onnx")
+            audited = folder / f"{path.stem}.raw.onnx"
+            _prove_raw(raw, of_ids, proto, proven, audited, inlined=place.inline)
         if single:
             write_single(proto, all_weights, draft)
         else:
@@ -526,7 +527,13 @@ def _fill_from(proto: onnx.ModelProto, placed: onnx.ModelProto) -> None:
 
 
 def _prove_raw(
-    raw: _Raw, of_ids: onnx.ModelProto, proto: onnx.ModelProto, ids: Path, draft: Path
+    raw: _Raw,
+    of_ids: onnx.ModelProto,
+    proto: onnx.ModelProto,
+    ids: Path,
+    draft: Path,
+    *,
+    inlined: bool,
 ) -> None:
     """Compare a raw graph, ids among its outputs, with the graph of ids."""
     audited = onnx.ModelProto()
@@ -535,7 +542,7 @@ def _prove_raw(
         names = {i.name for i in raw.spec.inputs} - {i.name for i in proto.graph.input}
         audited.graph.output.extend(i for i in of_ids.graph.input if i.name in names)
     draft.write_bytes(audited.SerializeToString())
-    check_raw(raw.spec, raw.form, ids, draft, raw.rows)
+    check_raw(raw.spec, raw.form, ids, draft, raw.rows, inlined=inlined)
 
 
 def _set_metadata(proto: onnx.ModelProto, values: dict[str, str]) -> None:

@@ -302,6 +302,8 @@ def check_raw(
     ids: Path,
     raw: Path,
     rows: Sequence[Mapping[str, Any]],
+    *,
+    inlined: bool = False,
 ) -> None:
     """Prove on rows that a raw file, written with ids, equals the file of ids.
 
@@ -327,7 +329,9 @@ def check_raw(
     outputs = ["logit", "score"]
     found = session.run([*names, *outputs], feeds)
     wanted = [encoded[name] for name in names]
-    wanted += Session(ids, device="cpu", threads=1).run(encoded, outputs)
+    wanted += Session(ids, device="cpu", threads=1, fused=not inlined).run(
+        encoded, outputs
+    )
     for name, a, b in zip([*names, *outputs], wanted, found, strict=True):
         if a.dtype != b.dtype or a.shape != b.shape or not np.array_equal(a, b):
             rule = f"the `{name}` of the graph of ids"
