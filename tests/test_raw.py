@@ -447,6 +447,25 @@ def test_a_graph_that_encodes_otherwise_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["paper", "no history"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_calls_that_a_server_joins_are_refused(name: str, text: str) -> None:
+    model = random_model(SPECS[name])
+    spec, rows = model.spec, table_of(model.spec, 4)
+    proto, weights = build_graph(model)
+    raw, more = raw_graph(proto, spec, RawForm(text))
+    opened = session(filled(raw, weights | more))
+    calls = [
+        feeds(spec, rows[i : i + 1], rows[i : i + 2], np.zeros(2, np.int64), text)
+        for i in (0, 2)
+    ]
+    for call in calls:
+        opened.run(["score"], call)
+    joined = {k: np.concatenate([call[k] for call in calls]) for k in calls[0]}
+    with pytest.raises(Exception, match=r"expected .*, got .* - at"):
+        opened.run(["score"], joined)
+
+
 # ------------------------------------------------------------------- runtimes, clients
 
 SCRIPT = """
