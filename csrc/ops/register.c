@@ -141,7 +141,8 @@ static void ORT_CALL destroy(void *data) {
 #define OPS(in)                                                         \
   NAMES("LocalActivation", local_activation, in),                       \
       NAMES("EmbeddingBag", embedding_bag, in), OP("Guard", guard, in), \
-      OP("Tower", tower, in), ANY_OP("Encode", encode, in, get_input_type, of_any_types)
+      OP("Tower", tower, in),                                           \
+      ANY_OP("Encode", encode, in, get_input_type, of_any_types)
 
 #define NUM_OPS 35
 static const din_registered ALL_OPS[DIN_NUM_PRECISIONS][NUM_OPS] = {
