@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -366,20 +367,31 @@ def test_training_overwrites_no_input(
     assert (made / "train.parquet").read_bytes() == before
 
 
+def _write(part: pa.Table, path: Path) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(part, path, row_group_size=200)
+        return
+    rows = [
+        {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()}
+        for row in part.to_pylist()
+    ]
+    csv.write_csv(pa.Table.from_pylist(rows), path)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(("form", "kills"), [("parquet", 3), ("csv", 1)])
 def test_several_files_a_folder_and_a_killed_run(
-    made: Path, tmp_path: Path, say: Say
+    form: str, kills: int, made: Path, tmp_path: Path, say: Say
 ) -> None:
     table = pq.read_table(made / "train.parquet")
     (tmp_path / "parts").mkdir()
     for k in range(4):
-        part = table.slice(500 * k, 500)
-        pq.write_table(part, tmp_path / "parts" / f"{k}.parquet", row_group_size=200)
+        _write(table.slice(500 * k, 500), tmp_path / "parts" / f"{k}.{form}")
     words = f"{tmp_path}/parts --spec {made}/spec.json --threads 1 --quiet --epochs 3"
     words += " --checkpoint-minutes 0 --batch-size 64 --patience 9"
     assert train_main([*words.split(), "--out", f"{tmp_path}/whole.pt"]) == 0
     script = f"from din_converter.cli import train_main as t; t({words.split()!r} + ["
-    for _ in range(3):
+    for _ in range(kills):
         code = script + f"'--out', '{tmp_path}/cut.pt', '--resume'])"
         process = subprocess.Popen([sys.executable, "-c", code])
         checkpoint = tmp_path / "cut.run" / "checkpoint.pt"
