@@ -16,6 +16,7 @@ from pathlib import Path
 
 import din_infer
 from din_infer.c_api import header_path
+from din_infer.onnx_header import Header
 from din_infer.session import ops_library
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -87,9 +88,11 @@ def check_models(folder: Path) -> None:
     models = sorted(folder.rglob("*.onnx"))
     assert models, f"no model in {folder}"
     for model in models:
+        # none in a torch module whose attention was not found
+        has_operators = bool(Header.read(model.read_bytes()).operators)
         for fused in {HAS_OPS, False}:
             predictor = din_infer.Predictor(model, device="cpu", fused=fused)
-            assert predictor.fused == fused, model
+            assert predictor.fused == (fused and has_operators), model
     print(f"{len(models)} models score their golden rows")
 
 

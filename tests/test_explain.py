@@ -180,8 +180,9 @@ def test_a_model_without_weights_says_how_to_get_them(folder: Path) -> None:
     convert(random_model(SPECS["paper"]), folder / "mute.onnx")
     mute = Predictor(folder / "mute.onnx", device="cpu")
     message = (
-        "expected the graph outputs history.activation_weight, got only logit, score"
-        f" - at `{folder}/mute.onnx`. Convert the model with din-convert --explain."
+        "expected the graph outputs history.activation_weight, got only logit, score,"
+        f" din_infer.requests - at `{folder}/mute.onnx`. Convert the model with"
+        " din-convert --explain."
     )
     for ask in (lambda: mute.explain([]), lambda: mute.explain_requests([], [])):
         with pytest.raises(ModelError) as caught:
