@@ -27,7 +27,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES = pyproject.toml setup.py cuda/nvcc.py constraints.txt \
-	$(wildcard csrc/*.* csrc/ops/*.* din_infer/*.pyx din_infer/*.pxd din_infer/kernels/*)
+	$(wildcard csrc/*.* csrc/ops/*.* din_infer/include/*.h din_infer/*.pyx din_infer/*.pxd din_infer/kernels/*)
 # of its own where operators for CUDA are asked for
 INSTALLED = $(VENV)/installed$(if $(DIN_NVCC),-with-cuda)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -37,7 +37,7 @@ KERNEL_TESTS = $(ISA_TESTS) $(patsubst %,tests/test_%.py,columns arrow_abi wrong
 # of `make test-as`
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
-C_FILES = $(wildcard csrc/*.[ch] csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
+C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 sanitize doctests lint format \

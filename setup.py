@@ -15,8 +15,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -65,11 +67,14 @@ class build_ext_and_ops(build_ext):
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         if ext.name == OPS:
-            return ["RegisterCustomOps"]
+            header = Path("din_infer/include/din_encode.h").read_text(encoding="utf-8")
+            return ["RegisterCustomOps", *re.findall(r"(din_encode_\w+)\(", header)]
         return list(super().get_export_symbols(ext))
 
     def build_extensions(self) -> None:
         self.failed: list[Extension] = []
+        self.locks: dict[str, Lock] = defaultdict(Lock)
+        self.compiled: set[str] = set()
         self.compile_all, self.compiler.compile = self.compiler.compile, self.compile
         # written where it is new: objects and libraries are then older
         self.flags = Path(self.build_temp, "flags")
@@ -94,9 +99,13 @@ class build_ext_and_ops(build_ext):
             (name,) = self.compiler.object_filenames(
                 [source], output_dir=options["output_dir"]
             )
-            if self.force or not self.is_fresh(Path(name)):
-                flags = [*compile_args, *SLOWLY_COMPILED.get(source, [])]
-                self.compile_all([source], **{**options, "extra_postargs": flags})
+            with self.locks[name]:  # both libraries have some
+                if name not in self.compiled and (
+                    self.force or not self.is_fresh(Path(name))
+                ):
+                    flags = [*compile_args, *SLOWLY_COMPILED.get(source, [])]
+                    self.compile_all([source], **{**options, "extra_postargs": flags})
+                self.compiled.add(name)
             return str(name)
 
         slowest = sorted(sources, key=os.path.getsize, reverse=True)

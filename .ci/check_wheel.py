@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import din_infer
+from din_infer.c_api import header_path
 from din_infer.onnx_header import Header
 from din_infer.session import ops_library
 
@@ -52,6 +53,9 @@ def check_files() -> None:
         if library is not None:
             assert library.parent == INSTALLED, library
             ctypes.CDLL(str(library)).RegisterCustomOps  # noqa: B018 - its entry
+            assert ctypes.CDLL(str(library)).din_encode_version() == 1
+            assert header_path().parent.parent == INSTALLED, header_path()
+            assert "din_encode_open" in header_path().read_text(encoding="utf-8")
 
 
 def check_ids() -> None:

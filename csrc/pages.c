@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #endif
 
-void *din_allocate(uint64_t num_bytes) {
+void *din_allocate_pages(uint64_t num_bytes) {
   uint8_t *data = num_bytes <= SIZE_MAX ? calloc(1, (size_t)num_bytes) : NULL;
 #if defined(MADV_HUGEPAGE)
   const size_t huge = (size_t)2 << 20;

@@ -14,7 +14,7 @@ extern "C" {
  * From 4 MiB on it is in huge pages where the system gives them: what is read here and
  * there finds its addresses translated, and what is new takes a fault per 2 MiB.
  */
-void *din_allocate(uint64_t num_bytes);
+void *din_allocate_pages(uint64_t num_bytes);
 
 #ifdef __cplusplus
 }

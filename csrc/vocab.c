@@ -290,16 +290,16 @@ int64_t din_build_vocab(din_vocab *v, int64_t *earlier) {
   v->num_buckets = (uint64_t)((double)v->num_keys / KEYS_PER_BUCKET) + 1;
   v->num_slots = (uint64_t)((double)v->num_keys / LOAD) + 1;
   v->num_inside = choose_inside(v);
-  v->pilots = din_allocate(v->num_buckets);
-  uint32_t *ends = din_allocate(v->num_buckets * sizeof *ends);
-  uint64_t *sorted = din_allocate((uint64_t)(v->num_keys + 1) * sizeof *sorted);
-  uint64_t *taken = din_allocate((v->num_slots / 64 + 1) * sizeof *taken);
+  v->pilots = din_allocate_pages(v->num_buckets);
+  uint32_t *ends = din_allocate_pages(v->num_buckets * sizeof *ends);
+  uint64_t *sorted = din_allocate_pages((uint64_t)(v->num_keys + 1) * sizeof *sorted);
+  uint64_t *taken = din_allocate_pages((v->num_slots / 64 + 1) * sizeof *taken);
   if (v->pilots != NULL && ends != NULL && sorted != NULL && taken != NULL) {
     sort_hashes(v, ends, sorted);
     find_pilots(v, ends, sorted, taken);
     v->reads_keys = v->num_strays > 0;
-    v->strays = din_allocate((uint64_t)(v->num_strays + 1) * sizeof *v->strays);
-    v->slots = din_allocate(v->num_slots * (uint64_t)(HEADER + v->num_inside));
+    v->strays = din_allocate_pages((uint64_t)(v->num_strays + 1) * sizeof *v->strays);
+    v->slots = din_allocate_pages(v->num_slots * (uint64_t)(HEADER + v->num_inside));
     if (v->strays != NULL && v->slots != NULL) {
       place_keys(v);
       result = sort_strays(v, earlier);

@@ -146,7 +146,7 @@ cdef extern from "column_inline.h" nogil:
 
 
 cdef extern from "pages.h" nogil:
-    void *din_allocate(uint64_t) noexcept
+    void *din_allocate_pages(uint64_t) noexcept
 
 
 cdef extern from "vocab.h" nogil:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from din_infer.encoded import check_inputs, read_inputs
 from din_infer.errors import InputError, ModelError
 from din_infer.model_file import ModelFile
-from din_infer.model_format import GOLDEN_KEY, INPUTS_KEY, SPEC_KEY
+from din_infer.model_format import GOLDEN_KEY, INPUTS_KEY, RAW_KEY, SPEC_KEY
 from din_infer.spec import FeatureSpec, Input
 
 __all__ = ["Contract"]
@@ -50,6 +50,14 @@ class Contract:
             are encoded otherwise than when the model was converted.
         """
         place, metadata = file.place, file.metadata
+        if RAW_KEY in metadata:
+            rule = "a graph of ids, which is encoded for here"
+            got = "one of raw values, which din-convert --raw wrote"
+            fix = (
+                "Convert the model without --raw for Predictor and the commands; ONNX"
+                " Runtime itself runs this one, with the native operators."
+            )
+            raise ModelError(rule, got, place, fix)
         found, outputs = tuple(file.header.inputs), tuple(file.header.outputs)
         spec = None
         if SPEC_KEY in metadata:

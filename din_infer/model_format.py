@@ -17,6 +17,7 @@ SPEC_KEY = "din_infer.spec"
 INPUTS_KEY = "din_infer.inputs"  # of a torch module, which has no spec
 GOLDEN_KEY = "din_infer.golden"
 PARITY_KEY = "din_infer.parity"
+RAW_KEY = "din_infer.raw"  # how text is given, of a graph that takes raw values
 DATA_KEY = "din_infer.data"  # about the data file
 FILE_KEY = "din_infer.file"  # the last entry, about the bytes before it
 # Allowed differences from torch in float64: of a score, and of any other output

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from din_infer import FeatureSpec
 from din_infer.session import ops_library
 from tests import reference_ops
 from tests.oldest import oldest_runtime
@@ -27,6 +28,7 @@ from tests.ops import (
     tower_feeds,
     tower_graph,
 )
+from tests.raw import encode_graph
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,6 +70,8 @@ NEEDED_BY = {
     "CustomOpDomain_Add": "attention",
     "AddCustomOpDomain": "attention",
     "GetTensorMutableData": "attention",
+    "GetStringTensorDataLength": "strings",
+    "GetStringTensorContent": "strings",
     "GetTensorElementType": "attention",
     "GetDimensionsCount": "attention",
     "GetDimensions": "attention",
@@ -97,7 +101,27 @@ def test_every_function_of_the_header_is_needed_by_a_case() -> None:
     assert set(NEEDED_BY.values()) - {""} <= set(cases())
 
 
-def cases() -> dict[str, tuple[Graph, Arrays, dict[str, str]]]:
+class Strings:
+    """A graph that hashes string tensors."""
+
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [
+                {"name": "x", "dim": 1, "encoder": {"type": "hash", "buckets": 999}}
+            ],
+        }
+    )
+    keys = ("a", "", "é", "x" * 99)
+
+    def model(self, _: Arrays) -> bytes:
+        return encode_graph(self.spec, "strings")
+
+    def wanted(self) -> list[Any]:
+        return [self.spec.encode({"x": list(self.keys)})["x"]]
+
+
+def cases() -> dict[str, tuple[Graph | Strings, Arrays, dict[str, str]]]:
     attention = attention_graph(dims=(20, 9), hidden=[30, 10], half=(True, False))
     feeds = attention_feeds(attention, 900, 300, 30)
     bag = bag_graph("mean", empty=0.5)
@@ -110,7 +134,12 @@ def cases() -> dict[str, tuple[Graph, Arrays, dict[str, str]]]:
     joined = guard_feeds(guard, 9, 4) | {"request_of_candidate": np.zeros(9, np.int64)}
     without = attention_graph()
     del without.attributes["softmax"]
+    texts: Arrays = {
+        "x.values": np.array(Strings.keys),
+        "request_of_candidate": np.arange(len(Strings.keys)),
+    }
     return {
+        "strings": (Strings(), texts, {}),
         "attention": (attention, feeds, {}),
         "bag": (bag, bag_feeds, {"din_infer.precision": "fp32"}),
         "tower": (tower_graph((21, 4)), tower_feeds((21, 4), 999), {}),
@@ -122,7 +151,9 @@ def cases() -> dict[str, tuple[Graph, Arrays, dict[str, str]]]:
     }
 
 
-def wanted_of(graph: Graph, feeds: Arrays) -> list[Any]:
+def wanted_of(graph: Graph | Strings, feeds: Arrays) -> list[Any]:
+    if isinstance(graph, Strings):
+        return graph.wanted()
     if graph.name == "LocalActivation":
         inputs = {**graph.constants, **feeds}
         return list(reference_ops.local_activation(graph.attributes, inputs))
@@ -151,7 +182,7 @@ def test_every_function_works_in(runtime: str, tmp_path: Path) -> None:
     )
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert answers.pop("version").startswith("1.20." if runtime == "oldest" else "1.")
-    for name in ("attention", "bag", "guard", "tower"):
+    for name in ("strings", "attention", "bag", "guard", "tower"):
         assert answers.pop(name) is None
         graph, feeds, _ = made[name]
         with np.load(tmp_path / f"{name}.out.npz") as got:

@@ -141,7 +141,7 @@ def project(tmp_path: Path) -> Path:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
     (tmp_path / "csrc" / "ops").mkdir(parents=True)
-    (tmp_path / "din_infer").mkdir()
+    (tmp_path / "din_infer" / "include").mkdir(parents=True)
     (tmp_path / "din_infer" / "_kernels.pyx").touch()
     for path, text in {
         "libraries.toml": 'kernels = []\nops = ["csrc/ops/a.c", "csrc/ops/b.c"]\n',
@@ -152,7 +152,8 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / "csrc" / path).write_text(text)
     (tmp_path / "cuda").mkdir()
     needed = ("setup.py", "cuda/nvcc.py", "pyproject.toml", "README.md")
-    for name in (*needed, "din_infer/version.py"):
+    header = "din_infer/include/din_encode.h"
+    for name in (*needed, "din_infer/version.py", header):
         shutil.copy(ROOT / name, tmp_path / name)
     cc = tmp_path / "cc"
     cc.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}\nexec cc "$@"\n')

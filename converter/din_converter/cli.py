@@ -28,6 +28,7 @@ from din_infer.spec import FeatureSpec
 __all__ = ["convert_main", "train_main"]
 
 SOURCES = ("deepctr-torch", "torch-rechub", "recbole", "fuxictr")
+RAW_TEXTS = ("arrow", "large", "strings")
 NOT_OPTIONS = ("model", "out", "json")
 BY_ROWS = ("epochs", "batch_size", "patience")  # where they are not given
 WIDTH = 88
@@ -324,6 +325,24 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="then delete data files of earlier conversions to --out that no .onnx in"
         " its folder names; one that is kept in another folder would miss its data",
+    )
+    add(
+        "--raw",
+        action="store_true",
+        help="write a graph that takes raw columns instead of ids, for ONNX Runtime in"
+        " any language; it needs the native operators, and Predictor does not take it",
+    )
+    add(
+        "--raw-text",
+        choices=RAW_TEXTS,
+        default=RAW_TEXTS[0],
+        help="how text is given to a --raw graph: bytes with int32 offsets, with int64"
+        " offsets, or string tensors (default: %(default)s)",
+    )
+    add(
+        "--raw-ids",
+        action="store_true",
+        help="make the ids, lengths and dense values further outputs of a --raw graph",
     )
     add(
         "--inline",

@@ -27,6 +27,7 @@ from din_converter.model import ClickModel
 from din_converter.nodes import inlined_model
 from din_converter.precision import computing_in
 from din_converter.prune import find_leftovers
+from din_converter.raw import TEXTS, RawForm, check_raw, raw_graph
 from din_converter.report import Report, Timing, block_of, median_ms
 from din_converter.rounding import Rounding, measure_rounding, round_tables
 from din_converter.triton import Repository
@@ -41,7 +42,7 @@ from din_converter.verify import (
 from din_converter.weights import check_single, digest_of_model, write_single
 from din_converter.weights import place as place_weights
 from din_infer.errors import ConversionError, InputError, ModelError
-from din_infer.integrity import sealed
+from din_infer.integrity import Record, sealed
 from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import Session
@@ -56,6 +57,15 @@ __all__ = ["Report", "convert"]
 
 PAIRS_TIMED = 5_000
 FOREIGN = (nn.Module, ExportedProgram)
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """The raw graph to write in place of one of ids, and rows to prove it on."""
+
+    spec: FeatureSpec
+    form: RawForm
+    rows: Any
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,9 @@ def convert(
     valid: "pa.Table | str | os.PathLike[str] | None" = None,
     single_file: bool = False,
     prune: bool = False,
+    raw: bool = False,
+    raw_text: str = "arrow",
+    raw_ids: bool = False,
     inline: bool = False,
     triton: str | os.PathLike[str] | None = None,
     triton_path: str | None = None,
@@ -139,6 +152,15 @@ def convert(
         When the model is in place, delete the data files that earlier conversions to
         `path` left in its folder: files ``<stem>-<8 hex digits>.data`` that no
         ``.onnx`` there refers to. `Report.leftovers` lists them either way.
+    raw : bool
+        Write a graph that takes raw columns instead of ids, for ONNX Runtime with the
+        native operators and without Python: docs/raw.md. `Predictor` takes the graph
+        of ids alone.
+    raw_text : {"arrow", "large", "strings"}
+        Of `raw`: how text is given, as bytes with offsets of 32 or of 64 bits, or as
+        string tensors.
+    raw_ids : bool
+        Of `raw`: give what was encoded as further outputs.
     inline : bool
         Put the nodes of the model's functions in place of the operators: for runtimes
         that know no functions (OpenVINO, tract, IREE). Native operators cannot replace
@@ -195,6 +217,12 @@ def convert(
     place = _Place(path, single_file, prune, inline, repository, folder)
     if embedding_dtype not in ("fp32", "fp16"):
         raise ConversionError("fp32 or fp16", repr(embedding_dtype), "embedding_dtype")
+    if raw_text not in TEXTS:
+        raise ConversionError(" or ".join(TEXTS), repr(raw_text), "raw_text")
+    if not raw and (raw_ids or raw_text != TEXTS[0]):
+        rule = "`raw` beside an option of raw graphs"
+        raise ConversionError(rule, "a graph of ids", "raw")
+    form = RawForm(raw_text, raw_ids) if raw else None
     if valid is not None and embedding_dtype == "fp32":
         rule = "no validation rows, since fp32 tables are not rounded"
         raise ConversionError(rule, "some", "valid")
@@ -226,6 +254,9 @@ def convert(
         if explain or embedding_dtype != "fp32":
             rule = "a model with a feature spec, for activation weights and fp16 tables"
             raise ConversionError(rule, "a torch module", "model")
+        if raw:
+            rule = "a model with a feature spec, which says how raw values are encoded"
+            raise ConversionError(rule, "a torch module", "model")
         with writing("the model", path, ConversionError):
             return _convert_module(model, place, example_inputs)
     if source is not None:
@@ -243,6 +274,7 @@ def convert(
             explain=explain,
             embedding_dtype=embedding_dtype,
             valid=valid,
+            form=form,
         )
 
 
@@ -272,6 +304,7 @@ def _convert_spec(
     explain: bool,
     embedding_dtype: str,
     valid: "pa.Table | str | os.PathLike[str] | None",
+    form: RawForm | None,
 ) -> Report:
     """Convert a model of this package's own, however it was made."""
     if explain and (model.spec.model.type != "din" or not model.spec.behavior):
@@ -316,7 +349,8 @@ def _convert_spec(
         for s in spec.behavior
         if spec.model.type == "din"
     ]
-    return _write(proto, weights, place, source, measure, blocks, rounding)
+    raw = None if form is None else _Raw(spec, form, json.loads(golden)["rows"])
+    return _write(proto, weights, place, source, measure, blocks, rounding, raw)
 
 
 def _longest(spec: FeatureSpec, batch: Mapping[str, NDArray[Any]]) -> int:
@@ -401,17 +435,23 @@ def _write(
     measure: Callable[[Path], tuple[list[Case], Timing]],
     blocks: Sequence[Block],
     rounding: Rounding | None,
+    raw: _Raw | None = None,
 ) -> Report:
     """Write into a folder of drafts, prove the files there, move them into place."""
     path = place.path
     if place.inline:
         proto = inlined_model(proto)
+    of_ids, all_weights = proto, weights
+    if raw is not None:
+        proto, more = raw_graph(of_ids, raw.spec, raw.form)
+        _set_metadata(proto, {fmt.RAW_KEY: raw.form.text})
+        all_weights = weights | more
     if place.single_file:
-        check_single(proto, weights)
-    model_id = digest_of_model(proto, weights)
+        check_single(proto, all_weights)
+    model_id = digest_of_model(proto, all_weights)
     with draft_folder(path) as folder:
         # A single file is proven in two: two sessions would have a copy of it each.
-        data = place_weights(proto, weights, path.stem, folder)
+        data = place_weights(proto, all_weights, path.stem, folder)
         versions = {"din-infer": __version__}
         versions |= {name: version(name) for name in ("torch", "onnx")}
         metadata = {
@@ -424,7 +464,13 @@ def _write(
         # Whole at any time: another conversion reads which data it names, to prune.
         draft = folder / path.name
         write_whole(draft, proto.SerializeToString())
-        cases, timing = measure(draft)
+        proven = draft
+        if raw is not None:  # the graph of ids is proven, over the same data file
+            proven = folder / f"{path.stem}.ids.onnx"
+            _fill_from(of_ids, proto)
+            _set_metadata(of_ids, metadata)
+            write_whole(proven, of_ids.SerializeToString())
+        cases, timing = measure(proven)
         single = place.single_file and data is not None
         data_name = data[0] if data and not single else None
         report = Report(
@@ -438,16 +484,21 @@ def _write(
             source=source,
             blocks=tuple(blocks),
             timing=timing,
+            raw=None if raw is None else raw.form.text,
         )
-        _set_metadata(proto, {fmt.PARITY_KEY: json.dumps(report.measured())})
+        measured = {fmt.PARITY_KEY: json.dumps(report.measured())}
+        _set_metadata(proto, measured)
+        if raw is not None:
+            _set_metadata(of_ids, measured)
+            _seal(of_ids, proven, data)
+            audited = folder / f"{path.stem}.raw.onnx"
+            _prove_raw(raw, of_ids, proto, proven, audited, inlined=place.inline)
         if single:
-            write_single(proto, weights, draft)
+            write_single(proto, all_weights, draft)
         else:
-            if data:
-                _set_metadata(proto, {fmt.DATA_KEY: data[1].to_json()})
-            write_whole(draft, sealed(proto.SerializeToString()))
+            _seal(proto, draft, data)
         # loads it as users will: golden rows are checked
-        predictor = Predictor(draft, device="cpu", fused=not place.inline)
+        predictor = Predictor(proven, device="cpu", fused=not place.inline)
         vectors = make_vectors(predictor) if place.vectors is not None else []
         # the data first: a graph always finds its weights
         for name in (*([data_name] if data_name else []), path.name):
@@ -459,6 +510,39 @@ def _write(
         with writing("the test vectors", place.vectors, ConversionError):
             write_vectors(vectors, predictor, place.vectors)
     return replace(report, leftovers=find_leftovers(path, delete=place.prune))
+
+
+def _seal(proto: onnx.ModelProto, path: Path, data: tuple[str, Record] | None) -> None:
+    """Write a model whose weights are placed, with the digests of all its bytes."""
+    if data:
+        _set_metadata(proto, {fmt.DATA_KEY: data[1].to_json()})
+    write_whole(path, sealed(proto.SerializeToString()))
+
+
+def _fill_from(proto: onnx.ModelProto, placed: onnx.ModelProto) -> None:
+    """Take the data of initializers from another graph that has them too."""
+    by_name = {i.name: i for i in placed.graph.initializer}
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(by_name[tensor.name])
+
+
+def _prove_raw(
+    raw: _Raw,
+    of_ids: onnx.ModelProto,
+    proto: onnx.ModelProto,
+    ids: Path,
+    draft: Path,
+    *,
+    inlined: bool,
+) -> None:
+    """Compare a raw graph, ids among its outputs, with the graph of ids."""
+    audited = onnx.ModelProto()
+    audited.CopyFrom(proto)
+    if not raw.form.ids:
+        names = {i.name for i in raw.spec.inputs} - {i.name for i in proto.graph.input}
+        audited.graph.output.extend(i for i in of_ids.graph.input if i.name in names)
+    draft.write_bytes(audited.SerializeToString())
+    check_raw(raw.spec, raw.form, ids, draft, raw.rows, inlined=inlined)
 
 
 def _set_metadata(proto: onnx.ModelProto, values: dict[str, str]) -> None:

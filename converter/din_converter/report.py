@@ -100,7 +100,8 @@ class Report:
 
     `source` is what was converted: "din-infer", a library's name, or "module".
     `leftovers` are data files in the folder that earlier conversions left behind, and
-    `repository` the files that a server reads.
+    `repository` the files that a server reads. `raw` says how a graph of raw columns
+    takes text; None: it takes ids.
     """
 
     path: Path
@@ -114,6 +115,7 @@ class Report:
     blocks: tuple[Block, ...] = ()
     timing: Timing | None = None
     leftovers: Leftovers = NOTHING_LEFT
+    raw: str | None = None
     repository: tuple[Path, ...] = ()
 
     @property
@@ -140,6 +142,7 @@ class Report:
             "source": self.source,
             "num_weights": self.num_weights,
             "weight_bytes": self.weight_bytes,
+            "raw": self.raw,
             "leftovers": asdict(self.leftovers),
             "repository": [str(file) for file in self.repository],
             **self.measured(),
@@ -169,6 +172,13 @@ class Report:
             *self._attention(),
             *self._parity(),
         ]
+        if self.raw is not None:
+            how = {
+                "arrow": "bytes and int32 offsets",
+                "large": "bytes and int64 offsets",
+            }
+            text = how.get(self.raw, "string tensors")
+            lines.insert(1, f"takes     raw columns, text as {text}: docs/raw.md")
         if self.timing is not None:
             lines.append(f"time      {self.timing}")
         if self.rounding is not None:

@@ -9,7 +9,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,8 @@ PARAMETERS = {
     "execution_mode": "0",
 }
 OPERATORS = """
-# Many times faster than the model's own functions; without this line they run instead.
+# Many times faster than the model's own functions; without this line they run instead,
+# but for a graph of raw columns, which needs it.
 """
 
 
@@ -163,7 +164,7 @@ def config_text(model: onnx.ModelProto, name: str, library: str) -> str:
         'backend: "onnxruntime"\n',
         f"default_model_filename: {_quoted(MODEL)}\n",
         "max_batch_size: 0\n",
-        _tensors("input", model.graph.input),
+        _tensors("input", model.graph.input, {i.name for i in model.graph.initializer}),
         _tensors("output", model.graph.output),
         THREADS,
     ]
@@ -176,7 +177,10 @@ def config_text(model: onnx.ModelProto, name: str, library: str) -> str:
     return "".join(parts)
 
 
-def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto]) -> str:
+def _tensors(
+    kind: str, values: Sequence[onnx.ValueInfoProto], optional: Collection[str] = ()
+) -> str:
+    """Write the tensors of a graph; what stands for `optional` ones is in the graph."""
     lines = []
     for value in values:
         tensor = value.type.tensor_type
@@ -191,7 +195,7 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto]) -> str:
         dims = ", ".join(str(size) for size in sizes or [1])  # a scalar has one value
         lines.append(
             f"  {{ name: {_quoted(value.name)} data_type: {TYPES[tensor.elem_type]}"
-            f" dims: [ {dims} ] }}"
+            f" dims: [ {dims} ]{' optional: true' * (value.name in optional)} }}"
         )
     return f"\n{kind} [\n" + ",\n".join(lines) + "\n]\n"
 

@@ -60,6 +60,20 @@ void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
   out[size - 1] = '\0';
 }
 
+char *din_attribute_long_text(din_op *op, const OrtKernelInfo *info, const char *name,
+                              size_t *size) {
+  *size = 0;
+  if (op->status) return NULL;
+  check_attribute(op, op->api->KernelInfoGetAttribute_string(info, name, NULL, size),
+                  name);
+  char *text = din_allocate(op, (int64_t)*size + 1, 1);
+  if (text == NULL) return NULL;
+  check_attribute(op, op->api->KernelInfoGetAttribute_string(info, name, text, size),
+                  name);
+  *size = strlen(text);
+  return text;
+}
+
 size_t din_attribute_ints(din_op *op, const OrtKernelInfo *info, const char *name,
                           int64_t *out, size_t count) {
   if (op->status) return 0;
@@ -160,6 +174,10 @@ static const char *type_name(int type) {
   return type == ORT_FLOAT     ? "float32"
          : type == ORT_INT64   ? "int64"
          : type == ORT_FLOAT16 ? "float16"
+         : type == ORT_UINT8   ? "uint8"
+         : type == ORT_INT32   ? "int32"
+         : type == ORT_STRING  ? "strings"
+         : type == ORT_DOUBLE  ? "float64"
                                : "another type";
 }
 

@@ -39,6 +39,9 @@ int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *nam
 float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name);
 void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
                         char *out, size_t size);
+/* A text of any length, ended by 0; freed by din_free. NULL when the op has failed. */
+char *din_attribute_long_text(din_op *op, const OrtKernelInfo *info, const char *name,
+                              size_t *size);
 size_t din_attribute_ints(din_op *op, const OrtKernelInfo *info, const char *name,
                           int64_t *out, size_t count);
 /* The place of an attribute's text in `names` (which ends with NULL). */
@@ -105,7 +108,7 @@ typedef struct din_kind {
 typedef struct din_provider {
   const char *name; /* of the execution provider; NULL: the CPU's */
   /* NULL where models' functions serve */
-  const din_kind *local_activation, *embedding_bag, *guard, *tower;
+  const din_kind *local_activation, *embedding_bag, *guard, *tower, *encode;
   const char *const *precisions; /* by din_precision; NULL: not here */
   /* Refuses what the machine cannot do. */
   void (*check)(din_op *op, din_precision precision);

@@ -22,7 +22,16 @@
 #define ORT_API_VERSION 20
 
 enum { ORT_INVALID_ARGUMENT = 2 }; /* OrtErrorCode */
-enum { ORT_UNDEFINED = 0, ORT_FLOAT = 1, ORT_INT64 = 7, ORT_FLOAT16 = 10 };
+enum {
+  ORT_UNDEFINED = 0,
+  ORT_FLOAT = 1,
+  ORT_UINT8 = 2,
+  ORT_INT32 = 6,
+  ORT_INT64 = 7,
+  ORT_STRING = 8,
+  ORT_FLOAT16 = 10,
+  ORT_DOUBLE = 11
+};
 enum { ORT_VARIADIC = 2 }; /* OrtCustomOpInputOutputCharacteristic */
 
 typedef struct OrtStatus OrtStatus;
@@ -48,7 +57,13 @@ typedef struct OrtApi {
                                            OrtCustomOpDomain *domain); /* 28 */
   OrtUnused unused_29[22];
   OrtStatus *(ORT_CALL *GetTensorMutableData)(OrtValue *value, void **out); /* 51 */
-  OrtUnused unused_52[8];
+  OrtUnused unused_52[1];
+  OrtStatus *(ORT_CALL *GetStringTensorDataLength)(const OrtValue *value,
+                                                   size_t *size); /* 53 */
+  OrtStatus *(ORT_CALL *GetStringTensorContent)(const OrtValue *value, void *out,
+                                                size_t size, size_t *offsets,
+                                                size_t count); /* 54 */
+  OrtUnused unused_55[5];
   OrtStatus *(ORT_CALL *GetTensorElementType)(const OrtTensorInfo *info,
                                               int *out); /* 60 */
   OrtStatus *(ORT_CALL *GetDimensionsCount)(const OrtTensorInfo *info,
@@ -118,6 +133,8 @@ ORT_PLACE(CreateCustomOpDomain, 26);
 ORT_PLACE(CustomOpDomain_Add, 27);
 ORT_PLACE(AddCustomOpDomain, 28);
 ORT_PLACE(GetTensorMutableData, 51);
+ORT_PLACE(GetStringTensorDataLength, 53);
+ORT_PLACE(GetStringTensorContent, 54);
 ORT_PLACE(GetTensorElementType, 60);
 ORT_PLACE(GetDimensionsCount, 61);
 ORT_PLACE(GetDimensions, 62);

@@ -3,7 +3,7 @@
 #include "op.h"
 
 extern const din_kind din_local_activation, din_embedding_bag, din_guard_op,
-    din_tower_op;
+    din_tower_op, din_encode_op;
 
 const din_isa *din_chosen_isa(din_op *op) {
   const char *name = getenv("DIN_INFER_ISA");
@@ -31,5 +31,6 @@ const din_provider DIN_PROVIDER = {.local_activation = &din_local_activation,
                                    .embedding_bag = &din_embedding_bag,
                                    .guard = &din_guard_op,
                                    .tower = &din_tower_op,
+                                   .encode = &din_encode_op,
                                    .precisions = PRECISIONS,
                                    .check = check};

@@ -108,26 +108,28 @@ static void ORT_CALL destroy(void *data) {
   din_free(instance);
 }
 
-#define OP(label, of_kind, in)                           \
-  {.base = {.version = ORT_API_VERSION,                  \
-            .GetName = get_name,                         \
-            .GetExecutionProviderType = get_provider,    \
-            .GetInputType = get_input_type,              \
-            .GetInputTypeCount = one,                    \
-            .GetOutputType = get_output_type,            \
-            .GetOutputTypeCount = one,                   \
-            .KernelDestroy = destroy,                    \
-            .GetInputCharacteristic = variadic,          \
-            .GetOutputCharacteristic = variadic,         \
-            .GetInputMemoryType = default_memory,        \
-            .GetVariadicInputMinArity = three,           \
-            .GetVariadicInputHomogeneity = of_any_types, \
-            .GetVariadicOutputMinArity = at_least_one,   \
-            .GetVariadicOutputHomogeneity = of_one_type, \
-            .CreateKernelV2 = create,                    \
-            .KernelComputeV2 = compute},                 \
-   .name = (label),                                      \
-   .kind = &DIN_PROVIDER.of_kind,                        \
+#define OP(label, of_kind, in) ANY_OP(label, of_kind, in, get_output_type, of_one_type)
+/* Outputs of any types: those that the graph gives them. */
+#define ANY_OP(label, of_kind, in, type_of_output, outputs) \
+  {.base = {.version = ORT_API_VERSION,                     \
+            .GetName = get_name,                            \
+            .GetExecutionProviderType = get_provider,       \
+            .GetInputType = get_input_type,                 \
+            .GetInputTypeCount = one,                       \
+            .GetOutputType = type_of_output,                \
+            .GetOutputTypeCount = one,                      \
+            .KernelDestroy = destroy,                       \
+            .GetInputCharacteristic = variadic,             \
+            .GetOutputCharacteristic = variadic,            \
+            .GetInputMemoryType = default_memory,           \
+            .GetVariadicInputMinArity = three,              \
+            .GetVariadicInputHomogeneity = of_any_types,    \
+            .GetVariadicOutputMinArity = at_least_one,      \
+            .GetVariadicOutputHomogeneity = outputs,        \
+            .CreateKernelV2 = create,                       \
+            .KernelComputeV2 = compute},                    \
+   .name = (label),                                         \
+   .kind = &DIN_PROVIDER.of_kind,                           \
    .precision = (in)}
 #define EIGHT(label, a, b, c, d, e, f, g, h, kind, in)                     \
   OP(label a, kind, in), OP(label b, kind, in), OP(label c, kind, in),     \
@@ -139,9 +141,10 @@ static void ORT_CALL destroy(void *data) {
 #define OPS(in)                                                         \
   NAMES("LocalActivation", local_activation, in),                       \
       NAMES("EmbeddingBag", embedding_bag, in), OP("Guard", guard, in), \
-      OP("Tower", tower, in)
+      OP("Tower", tower, in),                                           \
+      ANY_OP("Encode", encode, in, get_input_type, of_any_types)
 
-#define NUM_OPS 34
+#define NUM_OPS 35
 static const din_registered ALL_OPS[DIN_NUM_PRECISIONS][NUM_OPS] = {
     {OPS(DIN_FP32)}, {OPS(DIN_BF16)}, {OPS(DIN_TF32)}, {OPS(DIN_TF32X3)}};
 

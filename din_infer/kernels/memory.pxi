@@ -98,7 +98,7 @@ cdef class _Pages:
             if num_bytes <= _waiting[i].num_bytes <= 2 * num_bytes:
                 self.block = _take_waiting(i)
                 return
-        self.block.data = din_allocate(num_bytes)
+        self.block.data = din_allocate_pages(num_bytes)
         if self.block.data == NULL:
             raise MemoryError
         self.block.num_bytes = num_bytes
