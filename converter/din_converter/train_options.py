@@ -59,7 +59,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--resume",
         action="store_true",
-        help="go on with a run that was interrupted, or, with more --epochs, has ended",
+        help="go on with a run that was interrupted, or, with more --epochs and a"
+        " schedule that does not depend on them, has ended",
     )
     add("--overwrite", action="store_true", help="start again over such a run")
     add(
