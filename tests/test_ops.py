@@ -483,7 +483,7 @@ REFUSALS: dict[str, Any] = {
     " - at `LocalActivation input request_of_candidate[1]`": _feed(
         "request_of_candidate", _set(1, 9)
     ),
-    "expected int64, got another type - at `LocalActivation input ids_1`": _feed(
+    "expected int64, got int32 - at `LocalActivation input ids_1`": _feed(
         "ids_1", lambda a: a.astype(np.int32)
     ),
     "expected int64, got float32 - at `LocalActivation input lengths`": _feed(
@@ -530,11 +530,11 @@ REFUSALS: dict[str, Any] = {
     " - at `LocalActivation input dice_alpha_1`": _constant(
         "dice_alpha_1", lambda a: a[:40]
     ),
-    "expected float32, got another type"
+    "expected float32, got float64"
     " - at `LocalActivation input weight_query`": _constant(
         "weight_query", lambda a: a.astype(np.float64)
     ),
-    "expected float32, got another type"
+    "expected float32, got float64"
     " - at `LocalActivation input table_0`": _constant(
         "table_0", lambda a: a.astype(np.float64)
     ),
