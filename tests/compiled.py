@@ -67,22 +67,22 @@ def _make(
         fcntl.flock(lock, fcntl.LOCK_EX)  # freed when closed
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                objects = [*pool.map(functools.partial(_compile, name), commands)]
+                objects = [*pool.map(_compile, commands)]
             linked = [*link, "-shared", *map(str, objects), "-lm"]
             digest = _digest(_version(link[0]), " ".join(linked))
             library = _kept(FOLDER / f"{name}-{digest}.so", linked)
         except _Failed as error:
             return str(error)
-        for path in FOLDER.glob(f"{name}-*"):
+        for path in FOLDER.glob("*-*"):
             if time.time() - path.stat().st_mtime > WEEK:
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may be here too
         return library
 
 
-def _compile(name: str, command: tuple[str, ...]) -> Path:
+def _compile(command: tuple[str, ...]) -> Path:
     text = _run([*command, "-E"])
     digest = _digest(_version(command[0]), " ".join(command), text)
-    return _kept(FOLDER / f"{name}-{Path(command[-1]).stem}-{digest}.o", command)
+    return _kept(FOLDER / f"{Path(command[-1]).stem}-{digest}.o", command)
 
 
 def _kept(path: Path, command: Sequence[str]) -> Path:
@@ -90,7 +90,8 @@ def _kept(path: Path, command: Sequence[str]) -> Path:
     if path.exists():
         os.utime(path)  # in use
         return path
-    beside = path.with_suffix(".new")
+    # of this process: libraries share objects, and each has a lock of its own
+    beside = path.with_suffix(f".{os.getpid()}.new")
     _run([*command, "-o", str(beside)])
     return beside.rename(path)
 

@@ -38,9 +38,10 @@ def emulated_library() -> Path:
     commands = []
     for path in sources_of("ops"):
         emulates = path.stem in ("isa_avx512", "isa_amx")
-        # encoding, which has an emulation of its own, is as it is
-        own = flags if path.parent.name == "ops" else ["-std=c11", *FLAGS, EMULATED[0]]
-        command = [cc, *own, *sanitize, *(header if emulates else [])]
+        command = [cc, *flags, *sanitize, *(header if emulates else [])]
+        if path.parent.name != "ops":
+            # as in `emulated_blocks`, whose objects these are: tested there
+            command = [cc, "-std=c11", *FLAGS]
         commands.append([*command, "-c", str(path)])
     return compiled("emulated_ops", commands, [cc, *sanitize])
 

@@ -165,6 +165,7 @@ def test_training_with_it_keeps_tables_smaller() -> None:
             epochs=4,
             batch_size=50,
             learning_rate=0.01,
+            schedule="constant",
             embedding_std=0.01,
             mba=mba,
             **QUIET,
