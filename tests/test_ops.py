@@ -534,8 +534,7 @@ REFUSALS: dict[str, Any] = {
     " - at `LocalActivation input weight_query`": _constant(
         "weight_query", lambda a: a.astype(np.float64)
     ),
-    "expected float32, got float64"
-    " - at `LocalActivation input table_0`": _constant(
+    "expected float32, got float64 - at `LocalActivation input table_0`": _constant(
         "table_0", lambda a: a.astype(np.float64)
     ),
     "expected shape [*, *], got [40] - at `LocalActivation input table_0`": _constant(
