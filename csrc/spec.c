@@ -425,8 +425,8 @@ static void parse_multi_hot(sections *all, const din_section *s) {
 }
 
 static void parse_dense(sections *all, const din_section *s) {
-  static const char *const keys[] = {"name",    "column",  "side",  "dim",
-                                     "project", "missing", "scale", NULL};
+  static const char *const keys[] = {"name",    "column", "side", "dim", "project",
+                                     "missing", "scale",  TEXT,   NULL};
   din_parser *p = &all->p;
   din_check_keys(p, s, keys);
   const char *name = name_of(p, s);
@@ -439,8 +439,9 @@ static void parse_dense(sections *all, const din_section *s) {
   part->has_missing = din_json_member(s->json, "missing") != NULL;
   part->missing = din_take_number(p, s, "missing", 0.0);
   din_parse_scale(p, s, part);
-  const din_source source = {
+  din_source source = {
       .name = column, .side = side, .reads = DIN_READS_FLOAT64, .size = dim};
+  parse_text(p, s, &source);
   part->source = find_source(p, &source);
   part->output = add_output(p, name, DIN_FLOAT_OUTPUT, side, 2);
 }

@@ -67,6 +67,27 @@ def test_ids_of_hard_values_equal_those_of_python(name: str) -> None:
         check_equal(opened.encode(table[:0]), spec.encode(table[:0]))
 
 
+@pytest.mark.parametrize("how", [{"separator": ";"}, {"format": "json"}])
+def test_dense_values_in_text_equal_those_of_python(how: dict[str, str]) -> None:
+    scale = {"type": "standard", "mean": [1, 2], "std": [3, 4]}
+    place = {"name": "place", "side": "candidate", "dim": 2, "missing": 0.5}
+    goods = {"name": "goods", "dim": 2, "encoder": {"type": "hash", "buckets": 9}}
+    raw = {
+        "format": 1,
+        "candidate": [goods],
+        "dense": [{**place, "scale": scale, **how}],
+    }
+    texts = ["1.5;-2", ";1e300", " 3 ;4.0"]
+    if "format" in how:
+        texts = ["[1.5, -2]", "[null, 1e300]", "[3, 4.0]"]
+    table, spec = (
+        pa.table({"goods": ["a"] * 3, "place": texts}),
+        FeatureSpec.from_dict(raw),
+    )
+    with Spec(spec.to_json()) as opened:
+        check_equal(opened.encode(table), spec.encode(table))
+
+
 def test_lengths_that_a_batch_lacks_are_told_by_the_pad_value() -> None:
     spec = FeatureSpec.from_dict(HARD["lists"])
     table = hard_table(300).drop_columns("length")

@@ -362,6 +362,24 @@ def test_predictor_says_what_a_raw_file_is(converted: tuple[Any, Path]) -> None:
     )
 
 
+@pytest.mark.parametrize("how", [{"separator": ";"}, {"format": "json"}])
+@pytest.mark.parametrize("text", TEXTS)
+def test_lists_in_text_are_given_as_text(
+    how: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    raw = json.loads(json.dumps(SPECS["paper"]))
+    for part in (raw["behavior"][0], raw["multi_hot"][0], raw["dense"][1]):
+        part |= how
+    assert raw["dense"][1]["dim"] > 1
+    model = random_model(raw)
+    report = convert(model, tmp_path / "m.onnx", raw=True, raw_text=text)
+    assert report.raw is not None
+    names = {i.name for i in _open(tmp_path / "m.onnx").get_inputs()}
+    for column in ("hist_goods_id", "tags", "profile"):
+        assert f"{column}.row_offsets" not in names
+        assert names & {f"{column}.offsets", f"{column}.values"}
+
+
 def test_a_server_may_leave_nulls_out(tmp_path: Path) -> None:
     model = random_model(SPECS["paper"])
     convert(model, tmp_path / "m.onnx", raw=True, triton=tmp_path / "models")
@@ -511,7 +529,7 @@ def test_a_program_without_python_scores_raw_values(
     compiler: str, runtime: str, converted: tuple[Any, Path], tmp_path: Path
 ) -> None:
     model, folder = converted
-    table = table_of(model.spec, 200)
+    table = table_of(model.spec, 1000)
     given = feeds(model.spec, table)
     package = Path(onnxruntime.__file__).parent
     if runtime == "oldest":

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from din_converter.functions import DOMAIN
+from din_converter.vectors.draw import text_of
 from din_infer.device import import_runtime
 from din_infer.errors import ConversionError
+from din_infer.list_texts import texts_of
 from din_infer.session import Session, ops_library
 from din_infer.spec import FeatureSpec, ReadColumn
 
@@ -135,8 +137,9 @@ def raw_columns(spec: FeatureSpec) -> list[RawColumn]:
 
 def _column(c: ReadColumn) -> RawColumn:
     is_list = c.size is None
+    size = 1 if c.text is not None else c.size or 1
     return RawColumn(
-        c.name, c.name, c.side, c.dtype, c.size or 1, is_list and c.text is None,
+        c.name, c.name, c.side, c.dtype, size, is_list and c.text is None,
         c.is_length, c.optional, c.text is not None,
     )  # fmt: skip
 
@@ -296,6 +299,22 @@ def raw_inputs(
     return made
 
 
+def _with_texts(
+    spec: FeatureSpec, rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Write the lists of columns that may be text as text, which the operator takes."""
+    texts = texts_of(spec.reads)
+    return [
+        {
+            name: text_of(value, texts[name][0].separator)
+            if name in texts and isinstance(value, list)
+            else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
 def check_raw(
     spec: FeatureSpec,
     form: RawForm,
@@ -323,8 +342,9 @@ def check_raw(
     options.register_custom_ops_library(str(library))
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(raw), options, providers)
+    rows = _with_texts(spec, rows)
     feeds = raw_inputs(raw_columns(spec), form.text, rows)
-    encoded = spec.encode(list(rows))
+    encoded = spec.encode(rows)
     names = [name for name in encoded if name != OWNERS]
     outputs = ["logit", "score"]
     found = session.run([*names, *outputs], feeds)

@@ -222,7 +222,7 @@ static void read_source(run *r, int32_t i, din_view *view) {
   const int is_text = source->reads == DIN_READS_BYTES || source->written;
   const int is_list = source->is_list && !source->written;
   view->is_given = 1;
-  view->is_list = is_list || source->size > 1;
+  view->is_list = is_list || (source->size > 1 && !is_text);
   if (is_text) {
     view->kind = DIN_KIND_STRING;
     snprintf(view->type_name, sizeof view->type_name, "string");

@@ -15,7 +15,7 @@ from din_infer.errors import InputError
 from din_infer.predictor import Predictor
 from din_infer.spec import Dense, ReadColumn
 
-__all__ = ["draw_batches"]
+__all__ = ["draw_batches", "text_of"]
 
 MOST_ELEMENTS = 2_000  # of a list that is longer than max_len; none is where it is more
 
@@ -180,7 +180,7 @@ class Draw:
             row = self._row(k, k)
             for name, (column, *_) in self._reads.items():
                 if column.text is not None:
-                    row[name] = _text_of(row[name], column.text.separator)
+                    row[name] = text_of(row[name], column.text.separator)
             rows.append(row)
         return self.legal(rows)
 
@@ -204,7 +204,7 @@ def _nulls_in(value: Any, k: int) -> Any:  # noqa: ANN401
     return [v if (t + k) % 3 == 1 else None for t, v in enumerate(value)]
 
 
-def _text_of(values: list[Any], separator: str | None) -> str:
+def text_of(values: list[Any], separator: str | None) -> str:
     """Write a list as text; what text cannot say becomes 7, or null in JSON."""
 
     def is_sayable(value: Any) -> bool:  # noqa: ANN401
