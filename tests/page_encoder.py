@@ -197,6 +197,11 @@ def split(value: Any, c: Row) -> list[Any]:  # noqa: ANN401
     return [number(part) if part else None for part in parts]
 
 
+def words(value: str) -> str:
+    """Write the words that stand for numbers as those."""
+    return {"true": "1", "false": "0"}.get(value.strip().lower(), value)
+
+
 def number(text: str) -> str:
     text = text.strip()
     if set(text) <= set("+-0123456789"):
@@ -304,6 +309,9 @@ def scaled(x: float, k: int, scale: Row | None) -> float:
 
 
 def dense_of(value: Any, one: Row) -> list[np.float32]:  # noqa: ANN401
+    if isinstance(value, str) and "text" in one["columns"][0]:
+        found = split(value, one["columns"][0])
+        value = [words(v) if isinstance(v, str) else v for v in found]
     values = value if isinstance(value, list) else [value] * one["dim"]
     out = []
     for k, v in enumerate(values):
