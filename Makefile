@@ -53,13 +53,16 @@ test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what 
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST) --numprocesses $$(($(JOBS) + 1))
 
+# gcov and the sanitizers export names of their own
+EXPORTS = c_abi.py::test_the_library_has_what_the_header_declares_and_nothing_more
+
 coverage: $(VENV)/tested-with .oldest  ## all tests; lines run of Python, Cython and C
 	$(PIP) --group coverage
 	rm -rf build/coverage
 	DIN_COVERAGE=1 DIN_NVCC= $(BIN)/python setup.py --quiet build_ext --force \
 		--build-lib build/coverage --build-temp build/coverage
 	DIN_TEST_BUILD=build/coverage COVERAGE_FILE=build/coverage/python \
-		$(PYTEST) --cov --cov-report=
+		$(PYTEST) --cov --cov-report= --deselect=tests/test_$(EXPORTS)
 	COVERAGE_FILE=build/coverage/python $(BIN)/coverage report --skip-covered
 	$(BIN)/gcovr --root . --filter csrc/ --filter din_infer/ \
 		--merge-mode-functions merge-use-line-min \
@@ -86,8 +89,7 @@ test-arm64: $(VENV)/tested-with  ## operators, hashes and frozen models, in emul
 
 # What is freed stays in quarantine for a while, so how much is cannot be measured here;
 # programs that link the library, or list its symbols, find the sanitizers' too.
-NOT_SANITIZED = memory.py::test_what_waits_is_bounded \
-	c_abi.py::test_the_library_has_what_the_header_declares_and_nothing_more \
+NOT_SANITIZED = memory.py::test_what_waits_is_bounded $(EXPORTS) \
 	c_abi.py::test_a_command_names_header_and_library \
 	c_abi.py::test_an_example_prints_the_ids_of_python
 # test_ops.py alone would be two thirds of this: one in OPS_SHARE of its cases is run,
