@@ -33,6 +33,7 @@ COVERAGE = os.environ.get("DIN_COVERAGE") == "1"
 LIBRARIES = tomllib.loads(Path("csrc/libraries.toml").read_text())
 OPS = "din_infer._ops"
 OPS_CUDA = "din_infer._ops_cuda"
+HEADER = "din_infer/include/din_encode.h"
 
 # whether the compiler has GCC's options, vectors and instruction sets per function
 GNU = sys.platform != "win32" or "CC" in os.environ
@@ -67,7 +68,7 @@ class build_ext_and_ops(build_ext):
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         if ext.name == OPS:
-            header = Path("din_infer/include/din_encode.h").read_text(encoding="utf-8")
+            header = Path(HEADER).read_text(encoding="utf-8")
             return ["RegisterCustomOps", *re.findall(r"(din_encode_\w+)\(", header)]
         return list(super().get_export_symbols(ext))
 
@@ -151,7 +152,7 @@ def extension(name: str, folder: str, *first: str) -> Extension:
     return Extension(
         name,
         sources=[*first, *LIBRARIES[library]],
-        depends=sorted(p.as_posix() for p in Path("csrc").rglob("*.*h")),
+        depends=[HEADER, *sorted(p.as_posix() for p in Path("csrc").rglob("*.*h"))],
         include_dirs=[folder],
         extra_compile_args=compile_args,
         extra_link_args=link_args,

@@ -1,40 +1,16 @@
 /*
- * The Arrow C data and C stream interfaces, as their specification fixes them.
+ * The Arrow C data and C stream interfaces, as their specification fixes them. The first is
+ * in the public header, which has nothing beside it.
  * https://arrow.apache.org/docs/format/CDataInterface.html
  */
 #ifndef DIN_ARROW_ABI_H
 #define DIN_ARROW_ABI_H
 
-#include <stdint.h>
+#include "../din_infer/include/din_encode.h" /* ArrowSchema, ArrowArray */
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-struct ArrowSchema {
-  const char *format;
-  const char *name;
-  const char *metadata;
-  int64_t flags;
-  int64_t n_children;
-  struct ArrowSchema **children;
-  struct ArrowSchema *dictionary;
-  void (*release)(struct ArrowSchema *);
-  void *private_data;
-};
-
-struct ArrowArray {
-  int64_t length;
-  int64_t null_count;
-  int64_t offset;
-  int64_t n_buffers;
-  int64_t n_children;
-  const void **buffers;
-  struct ArrowArray **children;
-  struct ArrowArray *dictionary;
-  void (*release)(struct ArrowArray *);
-  void *private_data;
-};
 
 struct ArrowArrayStream {
   int (*get_schema)(struct ArrowArrayStream *, struct ArrowSchema *out);

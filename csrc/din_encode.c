@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DIN_ARROW_ABI_H /* din_encode.h has these structs */
 #include "spec.h"
 #include "spec_arrow.h"
 

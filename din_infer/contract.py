@@ -14,7 +14,7 @@ from din_infer.model_file import ModelFile
 from din_infer.model_format import GOLDEN_KEY, INPUTS_KEY, RAW_KEY, SPEC_KEY
 from din_infer.spec import FeatureSpec, Input
 
-__all__ = ["Contract"]
+__all__ = ["Contract", "golden_inputs"]
 
 Arrays = Mapping[str, NDArray[Any]]
 # What json, NumPy and a spec raise of content that has another form.
@@ -107,6 +107,18 @@ def _golden(
     return made, [wanted]
 
 
+def golden_inputs(spec: FeatureSpec, made: Arrays) -> dict[str, list[Any]]:
+    """Return what rows were encoded to: by input a value per row, of lists unpadded."""
+    found = {}
+    for i in (i for i in spec.inputs if i.name != "request_of_candidate"):
+        values = made[i.name].tolist()
+        if i.lengths is not None:
+            kept = zip(values, made[i.lengths], strict=True)
+            values = [ids[:count] for ids, count in kept]
+        found[i.name] = values
+    return found
+
+
 def _check_encoded(
     spec: FeatureSpec,
     made: Arrays,
@@ -119,13 +131,9 @@ def _check_encoded(
     """
     pairs = []
     try:
-        for i in (i for i in spec.inputs if i.name != "request_of_candidate"):
-            values = made[i.name].tolist()
-            if i.lengths is not None:
-                kept = zip(values, made[i.lengths], strict=True)
-                values = [ids[:count] for ids, count in kept]
-            rows = enumerate(zip(values, wanted[i.name], strict=True))
-            pairs += [(i.name, row, got, right) for row, (got, right) in rows]
+        for name, values in golden_inputs(spec, made).items():
+            rows = enumerate(zip(values, wanted[name], strict=True))
+            pairs += [(name, row, got, right) for row, (got, right) in rows]
     except UNREADABLE as error:
         raise ModelError("the ids of golden rows", error, place) from None
     for name, row, got, right in pairs:

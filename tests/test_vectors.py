@@ -174,8 +174,12 @@ def _dense() -> Spec:
             dense("ranges", ranges),
             dense("quantile", quantile, side="user"),
             dense("single", {"type": "quantile", "boundaries": [2.0]}),
-            dense("written", standard, dim=2, separator=";")
-            | {"scale": standard | {"mean": [3.7, 1.0], "std": [1.3, 0.1]}},
+            dense(
+                "written",
+                {"type": "standard", "mean": [3.7, 1.0], "std": [1.3, 0.1]},
+                dim=2,
+                separator=";",
+            ),
             dense("array", dim=2, format="json"),
             dense("logs", log | {"mean": [0.1, 0.2], "std": [1.0, 3.0]}, dim=2),
             dense(

@@ -23,12 +23,12 @@ from din_infer.cli import (
     text_options,
 )
 from din_infer.errors import InputError
+from din_infer.model_format import RAW_TEXTS
 from din_infer.spec import FeatureSpec
 
 __all__ = ["convert_main", "train_main"]
 
 SOURCES = ("deepctr-torch", "torch-rechub", "recbole", "fuxictr")
-RAW_TEXTS = ("arrow", "large", "strings")
 NOT_OPTIONS = ("model", "out", "json")
 BY_ROWS = ("epochs", "batch_size", "patience")  # where they are not given
 WIDTH = 88

@@ -33,8 +33,8 @@ __all__ = [
     "tensors",
 ]
 
-# What the layers make of more rows does not stay in the caches: 20,000 rows with 20
-# behaviors took 0.50 s of one core by 512 (by 256: 0.51, 1,024: 0.54), by 4,096 1.1 s.
+# What the layers make of more rows does not stay in the caches: 20,000 rows with up to
+# 50 behaviors took 0.50 s of one core by 512; by 256 0.51, by 1,024 0.54, by 4,096 1.1.
 EVALUATION_ROWS = 512
 READ_ROWS = 4096
 

@@ -154,15 +154,16 @@ class Mlp(nn.Module):
     @property
     def first(self) -> nn.Linear:
         """The linear layer that reads the input."""
-        hidden = [layer.linear for layer in self.hidden]
-        return [*hidden, self.output][0]  # type: ignore[return-value]
+        return self.hidden[0].linear if len(self.hidden) else self.output  # type: ignore[return-value]
 
     def after_first(self, x: Tensor) -> Tensor:
         """Map the output of `first`, float [rows, units], to float [rows]."""
         if not len(self.hidden):
             return x.squeeze(-1)
-        for i, layer in enumerate(self.hidden):
-            x = layer.after_linear(x) if i == 0 else layer(x)  # type: ignore[operator]
+        first, *others = self.hidden
+        x = first.after_linear(x)  # type: ignore[operator]
+        for layer in others:
+            x = layer(x)
         out: Tensor = self.output(x).squeeze(-1)
         return out
 
@@ -213,7 +214,7 @@ class LocalActivationUnit(nn.Module):
         With W of the first layer cut into its blocks, W·[q, k, q - k, q * k] is
         (Wq + Wd)·q + [Wk - Wd, Wp]·[k, q * k]: the first term is computed once a query,
         the second is half as long. A step of training takes four fifths of the time
-        (15 pairs a query in the mean, D 56, one thread of an AVX2 machine). Scoring
+        (19 ms for 23; histories of up to 50, D 56, batches of 256, one thread). Scoring
         keeps to `forward`, the formula as the paper writes it.
 
         Parameters

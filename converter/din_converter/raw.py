@@ -21,14 +21,13 @@ from din_converter.vectors.draw import text_of
 from din_infer.device import import_runtime
 from din_infer.errors import ConversionError
 from din_infer.list_texts import texts_of
+from din_infer.model_format import RAW_TEXTS as TEXTS
 from din_infer.session import Session, ops_library
 from din_infer.spec import FeatureSpec, ReadColumn
 
 __all__ = ["TEXTS", "RawForm", "check_raw", "raw_columns", "raw_graph"]
 
 Arrays = dict[str, NDArray[Any]]
-TEXTS = ("arrow", "large", "strings")
-"""How text is given: bytes with offsets of 32 or of 64 bits, or string tensors."""
 OWNERS = "request_of_candidate"
 _OFFSETS = {"arrow": TensorProto.INT32, "large": TensorProto.INT64}
 _AXES = {"user": "B", "candidate": "N"}

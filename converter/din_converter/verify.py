@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from din_converter.model import ClickModel
 from din_converter.precision import computing_in
+from din_infer.contract import golden_inputs
 from din_infer.errors import ConversionError, InputError
 from din_infer.model_format import TOLERANCE, WEIGHT_SUFFIX
 from din_infer.session import Session
@@ -250,13 +251,7 @@ def golden_rows(model: ClickModel) -> str:
         rule = "a spec for which raw rows can be made"
         raise ConversionError(rule, "none that it accepts", "spec")
     made = spec.encode(rows)
-    inputs = {}
-    for i in (i for i in spec.inputs if i.name != "request_of_candidate"):
-        values = made[i.name].tolist()
-        if i.lengths is not None:
-            kept = zip(values, made[i.lengths], strict=True)
-            values = [ids[:count] for ids, count in kept]
-        inputs[i.name] = values
+    inputs = golden_inputs(spec, made)
     scores = [float(s) for s in link(spec, torch_logits(model, made))]
     return json.dumps({"rows": rows, "inputs": inputs, "scores": scores})
 
