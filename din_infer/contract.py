@@ -19,6 +19,8 @@ __all__ = ["Contract", "golden_inputs"]
 Arrays = Mapping[str, NDArray[Any]]
 # What json, NumPy and a spec raise of content that has another form.
 UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+# Where padding is attended, a row is as long as the spec says, whatever it holds.
+MOST_GOLDEN = 1 << 22
 OTHER_IDS = "The file is damaged, or this build encodes otherwise than its converter."
 
 
@@ -98,6 +100,9 @@ def _golden(
     if count == 0 or wanted.shape != (count,):
         got = f"{count} rows and scores of shape {list(wanted.shape)}"
         raise ModelError("golden rows, and one score for each", got, place)
+    values = count * sum(i.fixed_length or 0 for i in inputs)
+    if values > MOST_GOLDEN:
+        raise ModelError(f"golden rows of at most {MOST_GOLDEN:,} ids", values, place)
     try:
         made = spec.encode(rows)
     except InputError as error:
