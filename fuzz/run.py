@@ -58,6 +58,7 @@ ENCODING = library("ops", without="csrc/ops/")
 # One line adds a target.
 TARGETS: dict[str, Target] = {
     "spec": Target(ENCODING, options=("-max_len=4096",)),
+    "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
 }
 
 
@@ -202,7 +203,8 @@ def show(result: Result) -> bool:
     if not result.status:
         return False
     text = result.log.read_text(errors="replace")
-    print(text[-6000:])
+    found = re.search(r"^.*(ERROR: |runtime error: ).*(?s:.*)", text, re.MULTILINE)
+    print("\n".join((found[0] if found else text[-4000:]).splitlines()[:40]))
     for path in re.findall(r"Test unit written to (\S+)", text):
         command = text.partition("\n")[0].split(" -max_total_time")[0]
         print(f"to repeat it: {command} {path}")
