@@ -259,7 +259,8 @@ static void make_views(input *in, struct ArrowArray *a) {
     if (words[0] > 12) {
       words[2] = own > 0 ? (int32_t)(draw(in) % own) : 0;
       words[3] = own > 0 ? (int32_t)(draw(in) % 24) : 0;
-      const int64_t room = own > 0 ? sizes[words[2]] - words[3] : 0;
+      const int64_t room =
+          own > 0 && sizes[words[2]] > 0 ? sizes[words[2]] - words[3] : 0;
       if (words[0] > room && take(in) < 240) words[0] = room > 12 ? (int32_t)room : 12;
     } else {
       fill_text(in, (uint8_t *)(words + 1), words[0]);
@@ -469,7 +470,7 @@ static column make_table(input *in, const wanted_column *wanted, int count) {
   made.schema->n_children = a->n_children = count;
   made.schema->children = schemas;
   a->children = arrays;
-  if (lies(in)) {
+  if (count > 0 && lies(in)) {
     switch (pick(in, 6)) {
       case 0:
         a->n_children = pick(in, count);
