@@ -360,7 +360,7 @@ static column make_coded(input *in, const char *name, int want, int is_list,
       made.schema->dictionary = NULL;
     }
   }
-  if (lies(in) && pick(in, 2)) made.schema->format = "g";
+  if (lies(in) && f.width == 8) made.schema->format = "g";
   return made;
 }
 
