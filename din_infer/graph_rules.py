@@ -358,7 +358,8 @@ class _Checker:
                 raise _Refused(rule, "one of a node", f"external data of {where}")
             entries = {e.get("key"): e.get("value", "") for e in tensor["external"]}
             if tensor.get("location") != 1 or not entries.keys() <= EXTERNAL:
-                raise _Refused("a place in a data file", sorted(entries), where)
+                got = sorted(map(str, entries))
+                raise _Refused("a place in a data file", got, where)
             wanted = count * SIZES.get(kind, 0)
             if entries.get("length") != str(wanted):
                 rule = f"values of shape {dims}, {wanted:,} bytes"

@@ -175,7 +175,7 @@ class Session:
             raise ModelError(rule, got, self.file.place, "Load it again.")
         is_inlined = self.contract.spec and not self.file.operators
         if is_inlined and self._offers_fused:
-            warnings.warn(INLINED.format(self.file.place), stacklevel=3)
+            warnings.warn(INLINED.format(self.file.place), stacklevel=4)
         leave_to_parent(self)
         self.input_names = tuple(i.name for i in self.contract.inputs)
         self.output_names = self.contract.outputs
@@ -210,7 +210,7 @@ class Session:
             self._close_lane()
             if kind == "cuda":
                 raise
-            warnings.warn(f"scoring on the CPU: {error}", stacklevel=4)
+            warnings.warn(f"scoring on the CPU: {error}", stacklevel=5)
             return False
         self.device = f"cuda:{index}"
         if self._lane is not None:
@@ -243,7 +243,7 @@ class Session:
             if needs_ops:
                 raise self._without_ops(f"a model too wide for them ({said})") from None
             self._close_lane()
-            warnings.warn(f"running the model's functions: {said}", stacklevel=5)
+            warnings.warn(f"running the model's functions: {said}", stacklevel=6)
             self._build_cuda(runtime, index, None, loading.text)
         reprint(loading.text)
 

@@ -63,6 +63,7 @@ ENCODING = library("ops", without="csrc/ops/")
 TARGETS: dict[str, Target] = {
     "spec": Target(ENCODING, options=("-max_len=4096",)),
     "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
+    "models": Target(script="fuzz/models.py"),
 }
 
 

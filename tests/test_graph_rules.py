@@ -321,6 +321,15 @@ def write_costly(model: Path, module: Path, folder: Path) -> list[Path]:
         metadata(proto, "spec", change)
 
     paths.append(forged(model, large).rename(folder / "attended.onnx"))
+
+    def wide(proto: onnx.ModelProto) -> None:
+        def change(spec: dict[str, Any]) -> dict[str, Any]:
+            spec["dense"][1]["dim"] = (1 << 31) - 1
+            return spec
+
+        metadata(proto, "spec", change)
+
+    paths.append(forged(model, wide).rename(folder / "dense.onnx"))
     calls = [helper.make_node("F0", ["a"], ["b"], domain="din_infer")] * 2
     nested = [function("din_infer", f"F{i}", *calls) for i in range(20)]
     paths.append(forged(model, *nested).rename(folder / "functions.onnx"))

@@ -15,11 +15,10 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import din_infer.session
-from din_infer import graph_rules, model_file
 from din_converter import convert
 from din_converter.nodes import inlined_model
 from din_converter.verify import edge_batches
-from din_infer import Predictor
+from din_infer import Predictor, graph_rules, model_file
 from tests.fusing import Din, inputs, mix
 from tests.models import SPECS, random_model, random_rows
 from tests.oldest import oldest_logits, oldest_runtime
