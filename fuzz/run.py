@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import tomllib
 from collections.abc import Sequence
@@ -59,10 +60,25 @@ class Target:
 
 
 ENCODING = library("ops", without="csrc/ops/")
+KERNELS = library("kernels")
+LIBDIR = sysconfig.get_config_var("LIBDIR")
+PYTHON = (
+    f"-L{LIBDIR}",
+    f"-Wl,-rpath,{LIBDIR}",
+    f"-lpython{sysconfig.get_python_version()}",
+)
 # One line adds a target.
 TARGETS: dict[str, Target] = {
     "spec": Target(ENCODING, options=("-max_len=4096",)),
     "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
+    "arrow_python": Target(
+        tuple(dict.fromkeys([*ENCODING, *KERNELS, "din_infer/_kernels.c"])),
+        flags=(f'-DFUZZ_PYTHON="{sys.executable}"',),
+        link=PYTHON,
+        options=("-max_len=2048",),
+        # what Python itself keeps is no leak
+        environment=(("ASAN_OPTIONS", SANITIZERS.replace("leaks=1", "leaks=0")),),
+    ),
 }
 
 
@@ -108,7 +124,7 @@ def build(name: str) -> list[str]:
     if target.script:
         return [sys.executable, str(ROOT / target.script)]
     cc = compiler()
-    include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz"]
+    include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz", f"-I{sysconfig.get_path('include')}"]
     plain = [cc, *FLAGS, *include]
     jobs = [
         ([*plain, *SLOWLY_COMPILED.get(s, [])], s, BUILD / "objects" / f"{s}.o")
