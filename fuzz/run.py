@@ -69,6 +69,7 @@ PYTHON = (
 )
 # One line adds a target.
 TARGETS: dict[str, Target] = {
+    "hash_pad": Target(KERNELS, options=("-max_len=512",)),
     "spec": Target(ENCODING, options=("-max_len=4096",)),
     "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
     "arrow_python": Target(
