@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import tomllib
 from collections.abc import Sequence
@@ -33,8 +34,11 @@ FLAGS += ["-fno-omit-frame-pointer", *SANITIZED]
 # of a target whose loops are over numbers.
 FLAGS += ["-fsanitize-coverage=inline-8bit-counters,pc-table"]
 
-# At -O1, clang 14 takes more than 60 s for it; at -O0 7 s.
-SLOWLY_COMPILED = {"csrc/block_avx512.c": ["-O0"]}
+FLAGS_OF = {
+    # at -O1, clang 14 takes more than 60 s for it; at -O0 7 s
+    "csrc/block_avx512.c": ["-O0"],
+    "din_infer/_kernels.c": ["-fsanitize-coverage-ignorelist=fuzz/cython.ignore"],
+}
 # Memory beyond 64 MiB is refused, so that what then happens is tried, too.
 SANITIZERS = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=64"
 SANITIZERS += ":malloc_context_size=4:quarantine_size_mb=16"
@@ -59,10 +63,29 @@ class Target:
 
 
 ENCODING = library("ops", without="csrc/ops/")
+KERNELS = library("kernels")
+LIBDIR = sysconfig.get_config_var("LIBDIR")
+PYTHON = (
+    f"-L{LIBDIR}",
+    f"-Wl,-rpath,{LIBDIR}",
+    f"-lpython{sysconfig.get_python_version()}",
+)
 # One line adds a target.
 TARGETS: dict[str, Target] = {
+    "hash_pad": Target(KERNELS, options=("-max_len=512",)),
     "spec": Target(ENCODING, options=("-max_len=4096",)),
     "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
+    "arrow_python": Target(
+        tuple(dict.fromkeys([*ENCODING, *KERNELS, "din_infer/_kernels.c"])),
+        flags=(f'-DFUZZ_PYTHON="{sys.executable}"',),
+        link=PYTHON,
+        options=("-max_len=2048",),
+        # what Python itself keeps is no leak
+        environment=(
+            ("ASAN_OPTIONS", SANITIZERS.replace("leaks=1", "leaks=0")),
+            ("OPENBLAS_NUM_THREADS", "1"),
+        ),
+    ),
     "models": Target(script="fuzz/models.py"),
 }
 
@@ -109,10 +132,10 @@ def build(name: str) -> list[str]:
     if target.script:
         return [sys.executable, str(ROOT / target.script)]
     cc = compiler()
-    include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz"]
+    include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz", f"-I{sysconfig.get_path('include')}"]
     plain = [cc, *FLAGS, *include]
     jobs = [
-        ([*plain, *SLOWLY_COMPILED.get(s, [])], s, BUILD / "objects" / f"{s}.o")
+        ([*plain, *FLAGS_OF.get(s, [])], s, BUILD / "objects" / f"{s}.o")
         for s in target.sources
     ]
     own = f"fuzz/{name}.c"
