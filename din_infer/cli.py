@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from din_infer.closed_pipe import STATUS, flush_output, forget_output, write_output
 from din_infer.errors import DinError, check_suffix
+from din_infer.formatting import one_line
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
 from din_infer.version import __version__
@@ -140,6 +141,9 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
 
     Where nobody reads the output any more, end quietly with `STATUS`.
     """
+    with suppress(AttributeError, OSError, ValueError):  # no file, or a closed one
+        # names of files, and values, may have no form in the terminal's encoding
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         status = _said_errors(name, extras, run)
         return status if flush_output() else STATUS
@@ -152,7 +156,12 @@ def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except DinError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say_error(name, error)
+    except (MemoryError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        # what none of our errors names: a disk that is full, no file to open left
+        say_error(name, str(error) or "not enough memory")
     except ModuleNotFoundError as error:
         top = (error.name or "").partition(".")[0]
         if top in ("", "din_infer", "din_converter"):
@@ -168,9 +177,17 @@ def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     return 1
 
 
+def say_error(name: str, what: object) -> None:
+    """Print on stderr what ended a command, on one line.
+
+    Names of files and values may hold line breaks, and what moves a terminal's cursor.
+    """
+    print(f"{name}: {one_line(str(what))}", file=sys.stderr)
+
+
 def notes_of(name: str) -> Callable[[str], None]:
-    """Return what prints a command's notes on stderr."""
-    return lambda note: print(f"{name}: {note}", file=sys.stderr)
+    """Return what prints a command's notes on stderr, each on one line."""
+    return lambda note: say_error(name, note)
 
 
 def positive(text: str) -> int:
@@ -549,14 +566,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         write(explanation, arguments.out)
         print(f"wrote {arguments.out}")
     else:
-        _print(str(explanation))
+        print(explanation)
     return 0
-
-
-def _print(text: str) -> None:
-    """Print, with question marks for letters that the terminal does not have."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def inspect_main(argv: Sequence[str] | None = None) -> int:
@@ -606,7 +617,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.to_dict()))
     else:
-        _print(str(found))
+        print(found)
         if arguments.plot:
             print(f"\nwrote {arguments.plot}")
     return 0
