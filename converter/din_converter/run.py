@@ -87,7 +87,7 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""
-        return self.checkpoint.exists() or self.last.exists()
+        return any(map(os.path.lexists, (self.checkpoint, self.last)))
 
     @property
     def metrics(self) -> Path:
@@ -138,14 +138,14 @@ class RunFolder:
             and left no checkpoint.
         """
         content = None
-        if self.checkpoint.exists():
+        if os.path.lexists(self.checkpoint):
             if resume:
                 content = self._read(self.checkpoint)
             elif not overwrite:
                 rule = "a folder without an unfinished run"
                 fix = "Give --resume to go on with it, or --overwrite to start again."
                 raise InputError(rule, "one with checkpoint.pt", str(self.path), fix)
-        elif resume and self.last.exists():
+        elif resume and os.path.lexists(self.last):
             content = self._read(self.last)
         elif resume and self._finished_config() is not None:
             rule = "last.pt of the run that has ended here, to take it further"
@@ -312,7 +312,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         If it cannot be read, or is no text.
     """
     events: list[dict[str, Any]] = []
-    if path.exists():
+    if os.path.lexists(path):
         try:
             lines = read_text(path).splitlines()
         except (OSError, ValueError) as error:

@@ -53,8 +53,8 @@ def _tensor(machine: Machine, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
         raise RefusedPickle("a tensor without a storage")
     shaped = is_sizes(size) and is_sizes(stride) and is_sizes((offset,))
     if not shaped or len(size) != len(stride) or len(size) > 64:
-        found = ", ".join(map(shown, (size, stride, offset)))
-        raise RefusedPickle(f"a tensor whose size, stride and offset are {found}")
+        reason = f"a tensor of size {shown(size)}, stride {shown(stride)}"
+        raise RefusedPickle(f"{reason}, offset {shown(offset)}")
     count = math.prod(size)
     span = zip(size, stride, strict=True)
     last = offset + sum((n - 1) * step for n, step in span) if count else 0
