@@ -48,7 +48,6 @@ LEGACY_STARTS = tuple(
 # Of a zip archive's directory: of some 20,000 members, where checkpoints have hundreds.
 MOST_DIRECTORY_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 20
-OTHER = "another kind of file"
 MAX_MODULES = 100_000
 MAX_DEPTH = 100
 STORAGES = {
@@ -64,6 +63,10 @@ STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+
+
+class _OtherFile(RefusedPickle):
+    """It is not even begun by torch.save."""
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
@@ -123,10 +126,9 @@ def read_plain(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401
     try:
         value = _read_file(path)
     except RefusedPickle as error:
-        if str(error) == OTHER:
-            raise ModelError(rule, OTHER, str(path), fix) from None
-        got = f"a file that is cut off or damaged ({error})"
-        raise ModelError(rule, got, str(path)) from None
+        is_other = isinstance(error, _OtherFile)
+        got = error if is_other else f"a file that is cut off or damaged ({error})"
+        raise ModelError(rule, got, str(path), fix * is_other) from None
     except OSError as error:
         raise ModelError(rule, error, str(path)) from None
     found = _first_inert(value)
@@ -302,7 +304,7 @@ def _read_legacy(data: bytes | mmap.mmap) -> Any:  # noqa: ANN401
     head = bytes(data[: max(map(len, LEGACY_STARTS))])
     begun = [len(s) for s in LEGACY_STARTS if head.startswith(s)]
     if not begun:
-        raise RefusedPickle(OTHER)
+        raise _OtherFile("another kind of file")
     file = data if isinstance(data, mmap.mmap) else io.BytesIO(data)
     file.seek(begun[0])
 
