@@ -111,6 +111,7 @@ examples:
 Needs no ONNX Runtime, and scores nothing. Exit status: 0 every byte is as it was
 written, 1 it is not, or the model has no digests (said on stderr), 2 wrong usage.
 """
+NO_THREAD = "can't start new thread"  # as Python says it
 SHOWN_BYTES = 1 << 28  # which take half a second
 MOST_ROWS = 1000  # of one --row: more is not for looking
 
@@ -144,12 +145,18 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     with suppress(AttributeError, OSError, ValueError):  # no file, or a closed one
         # names of files, and values, may have no form in the terminal's encoding
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    status = 0
     try:
         status = _said_errors(name, extras, run)
         return status if flush_output() else STATUS
     except BrokenPipeError:
         forget_output()
         return STATUS
+    except OSError as error:  # of a disk that is full, to which stdout goes
+        forget_output()
+        if status == 0:
+            say_error(name, error)
+        return 1
 
 
 def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
@@ -162,6 +169,10 @@ def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
             raise
         # what none of our errors names: a disk that is full, no file to open left
         say_error(name, str(error) or "not enough memory")
+    except RuntimeError as error:
+        if error.args != (NO_THREAD,):
+            raise
+        say_error(name, f"{NO_THREAD}: not enough memory, or too many processes")
     except ModuleNotFoundError as error:
         top = (error.name or "").partition(".")[0]
         if top in ("", "din_infer", "din_converter"):

@@ -125,6 +125,10 @@ class WholeFile:
             _UNFINISHED.discard(self.path)
         with suppress(OSError):  # what is buffered cannot be written
             self.file.close()
+        if self.path in _UNFINISHED:  # a folder is opened to be removed: now one can be
+            with suppress(OSError):
+                _remove(self.path)
+                _UNFINISHED.discard(self.path)
 
     def __enter__(self) -> IO[Any]:
         return self.file
@@ -232,8 +236,9 @@ def _remove(path: Path) -> None:
     """Remove a file in the making, after the folder of drafts that it stands for."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():  # else NFS keeps an open file: the next writer tries again
-        path.unlink(missing_ok=True)
+    if folder.exists():  # NFS keeps an open file: the next writer tries again
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+    path.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
