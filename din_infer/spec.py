@@ -11,6 +11,7 @@ from din_infer.encode import FeatureEncoder
 from din_infer.errors import InputError, ModelError, reads_arguments
 from din_infer.lazy import lazy
 from din_infer.local_path import local_path
+from din_infer.regular_file import read_text
 from din_infer.spec_parsing import ACTIVATIONS, parse_spec
 from din_infer.spec_parts import (
     ANY_LENGTH,
@@ -115,8 +116,8 @@ class FeatureSpec:
         """
         path = local_path(path, "spec", ModelError)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise ModelError("a readable file", error, str(path)) from None
         is_json = path.suffix.lower() == ".json"
         try:
