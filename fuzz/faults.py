@@ -193,7 +193,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def content(path: Path) -> Any:  # noqa: ANN401
-    """What an output says, without the times and paths in it."""
+    """Read what an output says, without the times and paths in it."""
     if path.is_dir():
         return {p.name: content(p) for p in sorted(path.glob("*.parquet"))}
     if path.suffix == ".pt":
@@ -291,9 +291,14 @@ def wrong(name: str, fault: str, status: int | None, err: str) -> str:
 
 
 def attempt(
-    name: str, fault: str, value: float, inputs: Path, folder: Path, wanted: Any
+    name: str,
+    fault: str,
+    value: float,
+    inputs: Path,
+    folder: Path,
+    wanted: Any,  # noqa: ANN401
 ) -> tuple[str, str]:
-    """One command under one fault, and again; returns how it ended, and what is wrong."""
+    """Run a command under a fault, and again; returns how it ended, what is wrong."""
     command, out = COMMANDS[name], folder / "out"
     out.mkdir()
 
