@@ -1,4 +1,4 @@
-"""Write what fuzzing starts from: the specs and seeds, of the tests' own, and spec.dict.
+"""Write what fuzzing starts from: specs and seeds, of the tests' own, and spec.dict.
 
 python fuzz/make_seeds.py
 """
