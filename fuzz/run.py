@@ -86,6 +86,7 @@ TARGETS: dict[str, Target] = {
             ("OPENBLAS_NUM_THREADS", "1"),
         ),
     ),
+    "models": Target(script="fuzz/models.py"),
 }
 
 
