@@ -188,7 +188,12 @@ def sentence(rule: str, got: object, column: str, fix: str = "") -> str:
 def report(error: InputError, errors: list[InputError] | None) -> None:
     """Append an error of one row to a list that collects them; without one, raise."""
     if errors is None:
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback has this frame: in a circle, both would keep the caller's
+            # data until the garbage is next collected.
+            del error
     errors.append(error)
 
 

@@ -5,6 +5,7 @@ Above 400 lines: whatever is malformed is built from the same few structures.
 """
 
 import ctypes
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from din_infer import _kernels
+from din_infer import FeatureSpec, _kernels
 from din_infer.columns import open_batch
 from din_infer.errors import InputError
 from tests.encoding import encode_lists
@@ -775,6 +776,30 @@ def test_columns_spoiled_in_one_place_are_refused_or_read(data: st.DataObject) -
     drawn = Drawn(data)
     drawn.spoil()
     try_all(drawn)
+
+
+def test_an_error_of_a_row_keeps_no_array() -> None:
+    """Without the garbage collector: where the error is gone, so is the array."""
+    raw = {
+        "format": 1,
+        "candidate": [
+            {"name": "y", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+        ],
+        "dense": [{"name": "x", "side": "candidate", "dim": 2, "format": "json"}],
+    }
+    spec = FeatureSpec.from_dict(raw)
+    column = strings(2)
+    message = ""
+    released.clear()
+    gc.disable()
+    try:
+        spec.encode({"y": ["a", "b"], "x": column})
+    except InputError as error:
+        message = str(error)
+    finally:
+        gc.enable()
+    assert "a list of numbers as JSON" in message
+    assert released.count(id(column)) == 1
 
 
 def test_released_structures_are_refused() -> None:
