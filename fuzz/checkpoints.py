@@ -9,6 +9,8 @@ answer in 20 s, or any sign of code that ran: an import, a process, a connection
 file written, which an audit hook of Python tells.
 """
 
+# ruff: noqa: E402 - the package of this checkout, whichever is installed
+
 import json
 import os
 import pickletools
@@ -56,7 +58,7 @@ CALLS = (
     b"cposix\nsystem\n(S'touch {0}'\ntR",
     b"c" + CANARY.encode() + b"\ntouch\n)R",
     b"cbuiltins\nexec\n(S'import " + CANARY.encode() + b"'\ntR",
-    b"c__builtin__\neval\n(S'__import__(\"os\").system(\"touch {0}\")'\ntR",
+    b'c__builtin__\neval\n(S\'__import__("os").system("touch {0}")\'\ntR',
     b"(S'touch {0}'\nios\nsystem\n",
     b"cbuiltins\nbytearray\n(L100000000000L\ntR",
     b"ctorch.hub\nload\n(S'a/b'\nS'c'\ntR",
@@ -79,6 +81,7 @@ class Seed:
 
 
 def files_of(folder: Path) -> Files:
+    """Read the files of a folder."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
@@ -108,12 +111,13 @@ def checkpoints(top: Path) -> list[Seed]:
     add("old", lambda p: load(p / "model.pt"))
     for name, module in (("deepctr-torch", deepctr), ("torch-rechub", rechub)):
         module.Files(folder(name)).write(module.describe())
-        add(name, lambda p, n=name: import_checkpoint(  # type: ignore[misc]
-            p / "m.pth", n, {"description": p / "m.json"}
-        ))
-    recbole.save(
-        recbole.checkpoint(recbole.Twin(recbole.item_feat())), folder("recbole") / "m.pth"
-    )
+        add(
+            name,
+            lambda p, n=name: import_checkpoint(  # type: ignore[misc]
+                p / "m.pth", n, {"description": p / "m.json"}
+            ),
+        )
+    recbole.save(recbole.checkpoint(recbole.Twin()), folder("recbole") / "m.pth")
     add("recbole", lambda p: import_checkpoint(p / "m.pth", "recbole", {}))
     fuxictr.Files(folder("fuxictr")).read()
     add(
@@ -193,7 +197,9 @@ def change_bytes(data: bytes, rng: random.Random) -> bytes:
         elif how == 4:
             out[at:at] = out[at : at + size] * rng.choice((1, 2, 100))
         else:
-            out[at : at + 4] = rng.choice((0, 1, 2**31 - 1, 2**32 - 1)).to_bytes(4, "little")
+            out[at : at + 4] = rng.choice((0, 1, 2**31 - 1, 2**32 - 1)).to_bytes(
+                4, "little"
+            )
     return bytes(out[: rng.randrange(len(out) + 1)] if rng.random() < 0.05 else out)
 
 
@@ -201,7 +207,7 @@ def change_pickle(data: bytes, rng: random.Random) -> bytes:
     """Remove, repeat, move or replace instructions; put in calls of code."""
     try:
         starts = [at for _, _, at in pickletools.genops(data)]
-    except Exception:  # noqa: BLE001 - one that was changed before
+    except Exception:
         return change_bytes(data, rng)
     parts = [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -327,7 +333,7 @@ def watch(folder: Path, seen: list[str]) -> None:
 
 
 def child(seeds: list[Seed], folder: Path, number: int, count: int, out: int) -> None:
-    """Read `count` inputs; what was found goes to the descriptor `out` as JSON lines."""
+    """Read `count` inputs; writes to the descriptor `out` what came of each."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MOST_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -362,13 +368,17 @@ def child(seeds: list[Seed], folder: Path, number: int, count: int, out: int) ->
                 found = "an error without a sentence"
         except TookLong:
             found = f"no answer in {SECONDS} s"
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             found = f"{type(error).__name__}: {error}"[:500]
         finally:
             signal.alarm(0)
         if marker.exists() or seen:
             found = f"code ran: {seen[:3]} {marker.exists()}"
-        os.write(out, json.dumps([k, seed.name, found and "found" or how, found]).encode() + b"\n")
+        os.write(
+            out,
+            json.dumps([k, seed.name, (found and "found") or how, found]).encode()
+            + b"\n",
+        )
         for other in files:
             (folder / other).unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
 """Run every command under faults of the system, and again without them.
 
-    make faults FAULTS="memory files" COMMANDS="din-score din-train"
+    make faults FAULTS="--faults memory files --commands din-score din-train"
 
 A fault is a limit of memory, of the size of files or of how many are open, a disk that
 is full, output that nobody takes, a thread that cannot be started, SIGKILL, SIGSTOP, or
@@ -193,7 +193,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def content(path: Path) -> Any:  # noqa: ANN401
-    """What an output says, without the times and paths in it."""
+    """Take what an output says, without the times and paths in it."""
     if path.is_dir():
         return {p.name: content(p) for p in sorted(path.glob("*.parquet"))}
     if path.suffix == ".pt":
@@ -293,9 +293,17 @@ def wrong(name: str, fault: str, status: int | None, err: str) -> str:
 
 
 def attempt(
-    name: str, fault: str, value: float, inputs: Path, folder: Path, wanted: Any
+    name: str,
+    fault: str,
+    value: float,
+    inputs: Path,
+    folder: Path,
+    wanted: dict[str, Any],
 ) -> tuple[str, str]:
-    """One command under one fault, and again; returns how it ended, and what is wrong."""
+    """Run one command under one fault, and again.
+
+    Returns how it ended, and what is wrong with that.
+    """
     command, out = COMMANDS[name], folder / "out"
     out.mkdir()
 

@@ -80,6 +80,8 @@ TARGETS: dict[str, Target] = {
         # what Python itself keeps is no leak
         environment=(("ASAN_OPTIONS", SANITIZERS.replace("leaks=1", "leaks=0")),),
     ),
+    "checkpoints": Target(options=("-kind=checkpoints",), script="fuzz/checkpoints.py"),
+    "data": Target(options=("-kind=data",), script="fuzz/checkpoints.py"),
 }
 
 
