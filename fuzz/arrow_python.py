@@ -109,7 +109,7 @@ def encode(column: Any, how: int) -> None:  # noqa: ANN401 - of the extension
             window.drop("a" if is_text else 1)
         _, width, _, _ = window.finish(5, how & 1)
         window.places(width, how & 1)
-        encoding = _kernels.prepare_lists(column, encoder, window, width, how & 1)
+        encoding = _kernels.prepare_lists(column, encoder, window, width, bool(how & 1))
         encoding.run(0, encoding.num_rows)
         ids, nulls, unseen = encoding.finish()
     if nulls < 0 or unseen < 0 or (ids.size and not 0 <= ids.min() <= ids.max() < 1000):

@@ -34,8 +34,11 @@ FLAGS += ["-fno-omit-frame-pointer", *SANITIZED]
 # of a target whose loops are over numbers.
 FLAGS += ["-fsanitize-coverage=inline-8bit-counters,pc-table"]
 
-# At -O1, clang 14 takes more than 60 s for it; at -O0 7 s.
-SLOWLY_COMPILED = {"csrc/block_avx512.c": ["-O0"]}
+FLAGS_OF = {
+    # at -O1, clang 14 takes more than 60 s for it; at -O0 7 s
+    "csrc/block_avx512.c": ["-O0"],
+    "din_infer/_kernels.c": ["-fsanitize-coverage-ignorelist=fuzz/cython.ignore"],
+}
 # Memory beyond 64 MiB is refused, so that what then happens is tried, too.
 SANITIZERS = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=64"
 SANITIZERS += ":malloc_context_size=4:quarantine_size_mb=16"
@@ -78,10 +81,14 @@ TARGETS: dict[str, Target] = {
         link=PYTHON,
         options=("-max_len=2048",),
         # what Python itself keeps is no leak
-        environment=(("ASAN_OPTIONS", SANITIZERS.replace("leaks=1", "leaks=0")),),
+        environment=(
+            ("ASAN_OPTIONS", SANITIZERS.replace("leaks=1", "leaks=0")),
+            ("OPENBLAS_NUM_THREADS", "1"),
+        ),
     ),
     "checkpoints": Target(options=("-kind=checkpoints",), script="fuzz/checkpoints.py"),
     "data": Target(options=("-kind=data",), script="fuzz/checkpoints.py"),
+    "models": Target(script="fuzz/models.py"),
 }
 
 
@@ -130,7 +137,7 @@ def build(name: str) -> list[str]:
     include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz", f"-I{sysconfig.get_path('include')}"]
     plain = [cc, *FLAGS, *include]
     jobs = [
-        ([*plain, *SLOWLY_COMPILED.get(s, [])], s, BUILD / "objects" / f"{s}.o")
+        ([*plain, *FLAGS_OF.get(s, [])], s, BUILD / "objects" / f"{s}.o")
         for s in target.sources
     ]
     own = f"fuzz/{name}.c"

@@ -8,7 +8,7 @@ import torch
 
 from din_converter.importers.unpickle import read_plain
 from din_converter.model import ClickModel, fill, hollow_model
-from din_infer.errors import ModelError
+from din_infer.errors import ModelError, reads_arguments, sentence
 from din_infer.local_path import local_path
 from din_infer.spec import FeatureSpec
 from din_infer.version import __version__, check_format, written_by_newer
@@ -20,6 +20,7 @@ FORMAT = 1
 FOREIGN = "A checkpoint of another library: name it with --from (source= in Python)."
 
 
+@reads_arguments(ModelError)
 def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     """Write a model to `path`, whole or not at all.
 
@@ -28,7 +29,16 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     model : DIN or BaseModel
     path : path
         Usually ``model.pt``; replaced if there.
+
+    Raises
+    ------
+    TypeError
+        If this is no DIN or BaseModel.
     """
+    given: object = model
+    if not isinstance(given, ClickModel):
+        got = type(model).__name__
+        raise TypeError(sentence("a DIN or BaseModel", got, "model"))
     content = {
         "format": FORMAT,
         "spec": model.spec.to_json(),
@@ -42,6 +52,7 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
         torch.save(content, file)
 
 
+@reads_arguments(ModelError)
 def load(path: str | os.PathLike[str]) -> ClickModel:
     """Read a model written by `save`; it is in evaluation mode.
 
