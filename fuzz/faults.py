@@ -193,11 +193,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def content(path: Path) -> Any:  # noqa: ANN401
-<<<<<<< HEAD
     """Take what an output says, without the times and paths in it."""
-=======
-    """Read what an output says, without the times and paths in it."""
->>>>>>> 4e2db634df2dbc942479a3eb1cf70a93d3df882e
     if path.is_dir():
         return {p.name: content(p) for p in sorted(path.glob("*.parquet"))}
     if path.suffix == ".pt":
@@ -302,18 +298,12 @@ def attempt(
     value: float,
     inputs: Path,
     folder: Path,
-<<<<<<< HEAD
     wanted: dict[str, Any],
 ) -> tuple[str, str]:
     """Run one command under one fault, and again.
 
     Returns how it ended, and what is wrong with that.
     """
-=======
-    wanted: Any,  # noqa: ANN401
-) -> tuple[str, str]:
-    """Run a command under a fault, and again; returns how it ended, what is wrong."""
->>>>>>> 4e2db634df2dbc942479a3eb1cf70a93d3df882e
     command, out = COMMANDS[name], folder / "out"
     out.mkdir()
 
