@@ -41,7 +41,7 @@ C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
-	docs wheels acceptance clean image image-gpu release fuzz
+	docs wheels acceptance clean image image-gpu release fuzz faults
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -112,6 +112,11 @@ FUZZ_SECONDS ?= 3600
 FUZZ_TARGETS ?= all
 fuzz: $(INSTALLED)  ## inputs that nobody wrote, under ASan and UBSan: fuzz/run.py
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) --jobs $(JOBS) $(FUZZ_TARGETS)
+
+# Words for fuzz/faults.py, for example FAULTS="--commands din-score --faults kill disk".
+FAULTS ?=
+faults: $(INSTALLED)  ## every command under faults of the system: fuzz/faults.py
+	$(BIN)/python fuzz/faults.py $(FAULTS)
 
 acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
 ifneq ($(wildcard ../shared/data/beauty),)
