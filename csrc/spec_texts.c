@@ -283,6 +283,7 @@ static int split(const din_encoding *e, const din_source *source, const din_view
   int64_t most = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const din_key key = keys[row];
+    if (key.data == NULL) continue;
     most += is_json ? key.num_bytes / 2 + 1 : 1;
     const uint8_t *stop = key.data + key.num_bytes;
     for (const uint8_t *at = key.data; !is_json && key.num_bytes > 0; ++most) {

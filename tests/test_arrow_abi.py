@@ -499,6 +499,50 @@ def test_indices_beside_the_border_of_a_block_are_checked(
     assert str(caught.value) == CODED_ROW + str(place)
 
 
+@pytest.mark.parametrize(
+    ("form", "dtype", "entries"),
+    [("c", np.int8, 200), ("c", np.int8, 256), ("s", np.int16, 40_000)],
+)
+def test_negative_indices_are_no_high_ones_of_a_long_dictionary(
+    form: str, dtype: Any, entries: int
+) -> None:
+    """Read as unsigned they would lie inside it, where it is longer than they reach."""
+    lowest = np.iinfo(dtype).min
+    for index in (-1, lowest, entries - np.iinfo(dtype).max * 2 - 3):
+        indices = np.zeros(entries, dtype)
+        indices[entries // 2] = index
+        coded = Handmade(form, entries, None, indices).coded(strings_of(entries))
+        with pytest.raises(InputError) as caught:
+            _kernels.import_arrow(coded, "x")
+        assert str(caught.value) == INDICES + str(entries // 2)
+        # what is null may be anything, still
+        valid = np.full(entries // 8 + 1, 255, np.uint8)
+        valid[entries // 16] &= ~np.uint8(1 << entries // 2 % 8)
+        coded = Handmade(form, entries, valid, indices).coded(strings_of(entries))
+        column = _kernels.import_arrow(coded.set(null_count=-1), "x")[1]["x"]
+        encoder = _kernels.Encoder("hash", "string", rows=9)
+        ids, nulls, _ = _kernels.encode_scalars(column, encoder)
+        assert (nulls, (ids == 0).nonzero()[0].tolist()) == (1, [entries // 2])
+
+
+def strings_of(entries: int) -> Handmade:
+    ends = np.arange(entries + 1, dtype=np.int32)
+    return Handmade("u", entries, None, ends, np.zeros(entries, np.uint8))
+
+
+def test_a_wrong_number_of_dense_values_shows_no_value() -> None:
+    """The third index lies behind the list, and would be far outside the dictionary."""
+    far = i32(0, 0, 0, 2**30, 2**30)
+    values = Handmade("i", 3, None, far).coded(Handmade("g", 1, None, np.zeros(1)))
+    column = _kernels.import_arrow(
+        Handmade("+l", 1, None, i32(0, 3)).child(values), "x"
+    )[1]["x"]
+    for read in (_kernels.read_raw_dense, lambda c, n: _kernels.read_dense(c, n, None)):
+        with pytest.raises(InputError) as caught:
+            read(column, 2)
+        assert str(caught.value) == "expected 2 values, got 3 - at `x`, row 0"
+
+
 # ----------------------------------------------------------------- one thing is spoiled
 
 # Every buffer holds so many entries, and text so many bytes, whatever is claimed.
