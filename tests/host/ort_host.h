@@ -146,7 +146,7 @@ static OrtStatus *host_copy_text(const char *text, size_t length, char *out,
   *size = length + 1;
   if (out == NULL) return NULL;
   if (room < *size) return host_status(1, "the buffer is too small");
-  memcpy(out, text, length);
+  if (length) memcpy(out, text, length);
   out[length] = '\0';
   return NULL;
 }
@@ -239,7 +239,7 @@ static OrtStatus *ORT_CALL host_ints(const OrtKernelInfo *info, const char *name
   *size = a->size;
   if (out == NULL) return NULL;
   if (room < a->size) return host_status(1, "the buffer is too small");
-  memcpy(out, a->ints, a->size * sizeof *out);
+  if (a->size) memcpy(out, a->ints, a->size * sizeof *out);
   return NULL;
 }
 static OrtStatus *ORT_CALL host_num_inputs(const OrtKernelInfo *info, size_t *out) {
