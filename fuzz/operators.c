@@ -3,8 +3,6 @@
  * them: another type, size or number of any. The kernel is made and run by the host of
  * tests/host/, in the baseline and in another instruction set: both are to refuse with
  * the same sentence, or to compute the same. Above 400 lines: five operators.
- *
- * Compiled with DIN_EMULATE, AVX-512 and AMX are there on every x86-64 machine.
  */
 #include <math.h>
 
@@ -216,7 +214,7 @@ static void make_attention(void) {
   const int padding = below(3), has_product = below(2), has_outer = below(4) == 3;
   int candidates = 0, num_slots = 0;
   name = "LocalActivation";
-  precision = below(32) == 31 ? "bf16" : NULL;
+  precision = below(8) == 7 ? "bf16" : NULL;
   for (int i = 0; i < fields; i++) {
     dims[i] = 1 + below(6), rows[i] = 1 + below(5), width += dims[i];
     slots[num_slots++] = below(4) ? candidates++ : -dims[i];
@@ -512,8 +510,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   is_odd = 0;
   precision = NULL;
   context.num_threads = 1;
-  const int which = below(16); /* emulated ones are slow */
-  const din_isa *second = din_find_isa(isas[which == 15 ? 0 : 1 + which % 2]);
+  const din_isa *second = din_find_isa(isas[below(3)]);
   noise = (uint64_t)(1 + byte()) * 0x9E3779B97F4A7C15u;
   makers[below(5)]();
   context.num_inputs = info.num_inputs;

@@ -9,10 +9,17 @@ import ctypes
 import gc
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from din_infer import DinError, FeatureSpec, _kernels, hash_buckets, pad
+from tests import c_abi, ops
+from tests.models import SPECS, random_rows
+from tests.raw import HARD, encode_graph, feeds, hard_table
 
 MOST = 5000  # allocations of a call
 
@@ -34,7 +41,6 @@ class Shim:
         self,
         call: Callable[[], Any],
         expected: Callable[[BaseException], bool],
-        same: Callable[[Any, Any], bool],
     ) -> dict[str, Any]:
         """Let the first allocation of `call` fail, then the second, to the last."""
         wanted = call()
@@ -54,7 +60,7 @@ class Shim:
             reached = self.lib.din_asked() >= n
             self.lib.din_fail_at(-1)
             if error is None:
-                if not same(got, wanted):
+                if not same_arrays(got, wanted):
                     wrong.append(f"{n}: another result")
             else:
                 name = type(error).__name__
@@ -62,7 +68,7 @@ class Shim:
                 if not expected(error):
                     wrong.append(f"{n}: {name}: {error}")
             del error, got
-            if not same(call(), wanted):
+            if not same_arrays(call(), wanted):
                 wrong.append(f"{n}: another result afterwards")
             if not reached:
                 break
@@ -72,90 +78,103 @@ class Shim:
 
 
 def same_arrays(a: Any, b: Any) -> bool:  # noqa: ANN401
-    if isinstance(a, dict):
+    if hasattr(a, "keys"):
         return a.keys() == b.keys() and all(same_arrays(a[k], b[k]) for k in a)
-    if isinstance(a, list):
+    if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same_arrays, a, b))
     return np.array_equal(a, b)
 
 
-def encode(shim: Shim) -> dict[str, Any]:
-    """The extension: a table of every kind of column, and one whose rows are bad."""
-    from din_infer import DinError, FeatureSpec, _kernels
-    from tests.models import SPECS, random_rows
-
+def small_table() -> tuple[FeatureSpec, list[dict[str, Any]]]:
     spec = FeatureSpec.from_dict(SPECS["paper"])
     rows = random_rows(spec, 7)
     for row in rows:
         del row["extra"]
+    return spec, rows
+
+
+def encode(shim: Shim) -> dict[str, Any]:
+    """The extension: lists, arrays and Arrow's columns, bad rows, large results."""
+    spec, rows = small_table()
     bad = [dict(row) for row in rows]
     bad[3]["cate_id"] = "not a number"
-    numbers = {"price": np.arange(700.0)}
+    table = pa.Table.from_pylist(rows)
+    many = np.arange(1 << 17)  # whose ids are 1 MiB
 
-    def call() -> Any:  # noqa: ANN401
-        made = dict(spec.encode(rows))
+    def refused() -> str:
         try:
             spec.encode(bad)
         except DinError as error:
-            made["sentence"] = np.array(str(error))
-        made["buckets"] = _kernels.from_numpy(numbers["price"], "price").num_rows
-        return made
+            return str(error)
+        return "nothing"
 
-    call()
+    calls: list[Callable[[], Any]] = [
+        lambda: spec.encode(rows),
+        lambda: spec.encode(table),
+        refused,
+        lambda: hash_buckets(many, 99),
+        lambda: hash_buckets([str(i) for i in range(99)], 99),
+        lambda: hash_buckets(np.array(["a", "é"]), 99),
+        lambda: pad(np.arange(4), [0, 1, 4], 2),
+    ]
+    for call in calls:
+        call()
     shim.watch(_kernels.__file__, "PyInit__kernels")
     shim.lib.din_watch_python()
-    return shim.failures(
-        call, lambda e: isinstance(e, (MemoryError, DinError)), same_arrays
+    return merged(
+        [shim.failures(call, lambda e: isinstance(e, MemoryError)) for call in calls]
     )
 
 
 def operators(shim: Shim) -> dict[str, Any]:
-    """Sessions of each operator made, run and closed."""
-    from din_infer import FeatureSpec
-    from tests import ops
-    from tests.models import SPECS
-    from tests.raw import encode_graph, feeds, hard_table, HARD
-
+    """A session of each operator made, run and closed."""
     attention = ops.attention_graph(dims=(4, 3), hidden=[5, 3], explain=False)
     masked = ops.with_mask(attention)
     fed = ops.attention_feeds(attention, 40, 5, 30)
     mask = np.zeros((5, 30), np.float32)
     mask[:, ::2] = 1
     of_mask = {k: v for k, v in fed.items() if k != "lengths"} | {"mask": mask}
-    bag = ops.bag_graph()
-    guard = ops.guard_graph()
-    tower = ops.tower_graph((5, 3))
-    name = next(iter(HARD))
-    spec = FeatureSpec.from_dict(HARD[name])
-    table = feeds(spec, hard_table(9))
+    bag, guard, tower = ops.bag_graph(), ops.guard_graph(), ops.tower_graph((5, 3))
+    ids = {"ids": np.ones((3, 4), np.int64), "lengths": np.arange(3)}
+    owners = ops.guard_feeds(guard, 9, 4)
+    blocks = ops.tower_feeds((5, 3), 99)
+    spec = FeatureSpec.from_dict(next(iter(HARD.values())))
     models = [
         (attention.model(fed), fed),
         (masked.model(of_mask), of_mask),
-        (bag.model(ids := {"ids": np.ones((3, 4), np.int64), "lengths": np.arange(3)}), ids),
-        (guard.model(owners := ops.guard_feeds(guard, 9, 4)), owners),
-        (tower.model(x := ops.tower_feeds((5, 3), 99)), x),
-        (encode_graph(spec), table),
+        (bag.model(ids), ids),
+        (guard.model(owners), owners),
+        (tower.model(blocks), blocks),
+        (encode_graph(spec), feeds(spec, hard_table(9))),
     ]
-
-    def call() -> Any:  # noqa: ANN401
-        return [ops.session(model).run(None, given) for model, given in models]
-
-    call()
+    ops.session(*models[0][:1])
     shim.watch(str(ops.library()), "RegisterCustomOps")
-    return shim.failures(call, lambda e: "expected" in str(e) and "memory" in str(e), same_arrays)
+    found = [
+        shim.failures(
+            lambda model=model, given=given: ops.session(model).run(None, given),
+            lambda e: "expected" in str(e) and "memory" in str(e),
+        )
+        for model, given in models
+    ]
+    return merged(found)
+
+
+def merged(found: list[Any]) -> dict[str, Any]:
+    """Join the results of several calls."""
+    raised: Counter[str] = Counter()
+    for one in found:
+        raised.update(one["raised"])
+    return {
+        "allocations": sum(one["allocations"] for one in found),
+        "raised": dict(raised),
+        "wrong": [text for one in found for text in one["wrong"]],
+        "left": sum(one["left"] for one in found),
+    }
 
 
 def c_interface(shim: Shim) -> dict[str, Any]:
     """A spec opened, a table encoded and both closed, without Python."""
-    from din_infer import FeatureSpec
-    from tests import c_abi, ops
-    from tests.models import SPECS, random_rows
-    import pyarrow as pa
-
-    spec = FeatureSpec.from_dict(SPECS["paper"])
-    rows = random_rows(spec, 7)
-    for row in rows:
-        del row["extra"]
+    spec, rows = small_table()
     table = pa.Table.from_pylist(rows)
 
     def call() -> Any:  # noqa: ANN401
@@ -165,9 +184,7 @@ def c_interface(shim: Shim) -> dict[str, Any]:
     call()
     shim.watch(str(ops.library()), "din_encode_open")
     return shim.failures(
-        call,
-        lambda e: isinstance(e, c_abi.Refused) and "memory" in str(e),
-        same_arrays,
+        call, lambda e: isinstance(e, c_abi.Refused) and "memory" in str(e)
     )
 
 
