@@ -36,7 +36,7 @@ const din_provider DIN_PROVIDER = {.local_activation = &din_local_activation,
 
 static const uint8_t *at, *stop;
 static uint64_t noise;
-static int may_lie;
+static int may_lie, prefers_many; /* the latter, of tests/host/threads_operators.c */
 
 static int byte(void) { return at < stop ? *at++ : 0; }
 static int below(int count) { return byte() % count; }
@@ -69,8 +69,8 @@ static OrtValue *new_value(int type, size_t rank, const int64_t *dims) {
   *v = (OrtValue){.type = type, .rank = rank};
   for (size_t i = 0; i < rank; i++) v->dims[i] = dims[i];
   if (seldom()) v->type = PICK(((const int[]){1, 2, 6, 7, 8, 10, 11, 9, 16}));
-  if (rank > 0 && seldom()) v->dims[below((int)rank)] = PICK(INTS);
   if (rank > 0 && seldom()) v->dims[below((int)rank)] += below(3) - 1;
+  if (rank > 0 && seldom()) v->dims[below((int)rank)] = PICK(INTS);
   if (seldom()) v->rank = (size_t)below(HOST_MAX_RANK);
   int64_t bytes = host_bytes(v);
   if (bytes < 0 || bytes > 1 << 16) {
@@ -200,11 +200,11 @@ static const int64_t WIDTHS[] = {1, 1, 2, 3, 4, 8, 9, 17};
 /* Few, for speed; more than a tile or a block of the kernels, now and then. */
 static int64_t num_positions(void) {
   static const int64_t few[] = {0, 1, 2, 3}, many[] = {63, 64, 65, 257};
-  return below(32) == 31 ? PICK(many) : PICK(few);
+  return prefers_many || below(32) == 31 ? PICK(many) : PICK(few);
 }
 static int64_t num_items(void) {
   static const int64_t few[] = {0, 1, 2, 3}, many[] = {31, 32, 33, 65};
-  return below(32) == 31 ? PICK(many) : PICK(few);
+  return prefers_many || below(32) == 31 ? PICK(many) : PICK(few);
 }
 
 static void make_attention(void) {
@@ -450,6 +450,10 @@ static void note(outcome *out, OrtStatus *status) {
   host_release_status(status);
 }
 
+static void release_outputs(const OrtValue *outputs) {
+  for (int i = 0; i < HOST_MAX_OUTPUTS; i++) free(outputs[i].data);
+}
+
 static void run(const din_isa *isa, outcome *out) {
   void *kernel = NULL;
   chosen = isa;
@@ -464,7 +468,7 @@ static void run(const din_isa *isa, outcome *out) {
     memset(context.outputs, 0, sizeof context.outputs);
     out->message[0] = '\0';
     note(out, op->KernelComputeV2(kernel, &context));
-    for (int i = 0; i < HOST_MAX_OUTPUTS && !again; i++) free(context.outputs[i].data);
+    if (!again) release_outputs(context.outputs);
   }
   op->KernelDestroy(kernel);
   memcpy(out->outputs, context.outputs, sizeof out->outputs);
@@ -495,12 +499,10 @@ static void compare(const outcome *one, const outcome *other) {
   }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+/* Choose an operator and all that goes into it. */
+static void build(void) {
   static void (*const makers[])(void) = {make_attention, make_bag, make_tower,
                                          make_guard, make_encode};
-  static const char *const isas[] = {"avx512", "avx2", "baseline"};
-  outcome one, other;
-  at = data, stop = data + size;
   may_lie = byte() & 1;
   memset(&info, 0, sizeof info);
   memset(&context, 0, sizeof context);
@@ -510,7 +512,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   is_odd = 0;
   precision = NULL;
   context.num_threads = 1;
-  const din_isa *second = din_find_isa(isas[below(3)]);
   noise = (uint64_t)(1 + byte()) * 0x9E3779B97F4A7C15u;
   makers[below(5)]();
   context.num_inputs = info.num_inputs;
@@ -520,16 +521,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       info.num_outputs < HOST_MAX_OUTPUTS ? info.num_outputs : HOST_MAX_OUTPUTS;
   if (seldom()) context.output_types[below(HOST_MAX_OUTPUTS)] = below(17);
   if (precision != NULL && din_find_half_isa() == NULL) precision = NULL;
-  run(din_find_isa("baseline"), &one);
-  if (second != NULL && precision == NULL && !is_odd) {
-    run(second, &other);
-    compare(&one, &other);
-    for (int i = 0; i < HOST_MAX_OUTPUTS; i++) free(other.outputs[i].data);
-  } else if (second != NULL) {
-    run(second, &other);
-    for (int i = 0; i < HOST_MAX_OUTPUTS; i++) free(other.outputs[i].data);
-  }
-  for (int i = 0; i < HOST_MAX_OUTPUTS; i++) free(one.outputs[i].data);
+}
+
+static void release(void) {
   for (size_t i = 0; i < num_values; i++) free(values[i].data);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static const char *const isas[] = {"avx512", "avx2", "baseline"};
+  outcome one, other;
+  at = data, stop = data + size;
+  const din_isa *second = din_find_isa(isas[below(3)]);
+  build();
+  run(din_find_isa("baseline"), &one);
+  if (second != NULL) {
+    run(second, &other);
+    if (precision == NULL && !is_odd) compare(&one, &other);
+    release_outputs(other.outputs);
+  }
+  release_outputs(one.outputs);
+  release();
   return 0;
 }
