@@ -347,12 +347,12 @@ static const char *const SPECS[] = {
 
 /* Offsets that rise to `last`, for the most part. */
 static void add_offsets(int64_t count, int64_t last) {
-  int64_t wide[64] = {0};
+  int64_t wide[64] = {0}, good = 0;
   int32_t narrow[64] = {0};
   for (int64_t i = 1; i <= count; i++) {
-    wide[i] = wide[i - 1] + (last > 0 ? (int64_t)(draw() % 3) : 0);
-    if (wide[i] > last || (i == count && !seldom())) wide[i] = last;
-    if (seldom()) wide[i] = PICK(INTS);
+    good += last > 0 ? (int64_t)(draw() % 3) : 0;
+    if (good > last || (i == count && !seldom())) good = last;
+    wide[i] = seldom() ? PICK(INTS) : good;
     narrow[i] = (int32_t)wide[i];
   }
   const int is_wide = below(2);

@@ -156,7 +156,8 @@ int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name
 /* ---- tensors ---- */
 
 din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
-  din_tensor t = {NULL, ORT_UNDEFINED, 0, {0, 0, 0}};
+  const din_tensor none = {NULL, ORT_UNDEFINED, 0, {0, 0, 0}};
+  din_tensor t = none;
   OrtTensorInfo *info = NULL;
   if (op->status) return t;
   if (value == NULL) {
@@ -183,7 +184,7 @@ din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
   if (!op->status) {
     din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &t.data));
   }
-  return t;
+  return op->status ? none : t; /* nobody is to compute with refused sizes */
 }
 
 din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
