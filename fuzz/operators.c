@@ -6,8 +6,8 @@
  */
 #include <math.h>
 
-#include "../csrc/spec.h"
 #include "../csrc/ops/op.h"
+#include "../csrc/spec.h"
 #include "../tests/host/ort_host.h"
 
 /* ---- in place of provider_cpu.c ---- */
@@ -50,9 +50,9 @@ static uint64_t draw(void) {
 }
 static float draw_float(void) { return (float)(int)(draw() % 2001) / 1000.0f - 1.0f; }
 
-static const int64_t INTS[] = {0,         1,          -1,        2,         7,
-                               INT32_MAX, INT64_MAX,  INT64_MIN, 1LL << 40, 1LL << 20,
-                               1LL << 32, -(1LL << 31)};
+static const int64_t INTS[] = {0,         1,         -1,        2,
+                               7,         INT32_MAX, INT64_MAX, INT64_MIN,
+                               1LL << 40, 1LL << 20, 1LL << 32, -(1LL << 31)};
 static const float FLOATS[] = {0.0f, 1.0f, -1.0f, 1e-30f, 3e38f, INFINITY, NAN};
 #define PICK(list) ((list)[below((int)(sizeof(list) / sizeof *(list)))])
 
@@ -110,7 +110,8 @@ static OrtValue *new_floats(size_t rank, int64_t a, int64_t b) {
 
 /* An embedding table: half, too. */
 static OrtValue *new_table(int64_t rows, int64_t dim, int may_be_half) {
-  return new_reals(may_be_half && below(3) == 2 ? ORT_FLOAT16 : ORT_FLOAT, 2, rows, dim);
+  return new_reals(may_be_half && below(3) == 2 ? ORT_FLOAT16 : ORT_FLOAT, 2, rows,
+                   dim);
 }
 
 static OrtValue *new_ids(size_t rank, int64_t a, int64_t b, int64_t limit) {
@@ -170,14 +171,16 @@ static void add_float(const char *label, float number) {
   if (seldom()) a->number = PICK(FLOATS), is_odd = 1;
 }
 static void add_text(const char *label, const char *text) {
-  static const char *const others[] = {"", "none", "\xff\xfe", "%s%n", "mask,outer",
-                                       "0123456789012345678901234567890123456789"};
+  static const char *const others[] = {
+      "",     "none",       "\xff\xfe",
+      "%s%n", "mask,outer", "0123456789012345678901234567890123456789"};
   host_attribute *a = add(label, HOST_TEXT);
   if (a->kind != HOST_TEXT) return;
   a->text = seldom() ? PICK(others) : text;
   a->size = strlen(a->text) + (size_t)seldom();
 }
-#define ADD_CHOICE(label, ...) add_text(label, PICK(((const char *const[]){__VA_ARGS__})))
+#define ADD_CHOICE(label, ...) \
+  add_text(label, PICK(((const char *const[]){__VA_ARGS__})))
 
 /* Weights of layers l = first .. of a perceptron to one unit. */
 static void add_layers(int64_t in, const int64_t *hidden, int count, int activation,
@@ -256,7 +259,8 @@ static void make_attention(void) {
     add_input(new_table(rows[i], dims[i], !is_computed), !is_computed);
   }
   for (int i = 0; i < fields; i++) {
-    if (slots[i] >= 0) add_input(new_table(rows[i], dims[i], !is_computed), !is_computed);
+    if (slots[i] >= 0)
+      add_input(new_table(rows[i], dims[i], !is_computed), !is_computed);
   }
   const int64_t h = layers ? hidden[0] : 1;
   add_input(new_floats(2, width, h), 1);
@@ -337,7 +341,8 @@ static const char *const SPECS[] = {
     "\"hash\",\"buckets\":9}}],\"behavior\":[{\"name\":\"s\",\"max_len\":3,\"fields\":{"
     "\"h\":\"c\"}}],\"dense\":[{\"name\":\"x\",\"side\":\"candidate\",\"dim\":2,"
     "\"missing\":0.0}],\"multi_hot\":[{\"name\":\"m\",\"side\":\"user\",\"dim\":1,"
-    "\"max_len\":2,\"dtype\":\"int64\",\"encoder\":{\"type\":\"vocab\",\"values\":0}}]}",
+    "\"max_len\":2,\"dtype\":\"int64\",\"encoder\":{\"type\":\"vocab\",\"values\":0}}]"
+    "}",
     "{\"format\":1,\"candidate\":[{\"name\":\"c\",\"dim\":1,\"encoder\":{\"type\":"
     "\"hash\",\"buckets\":9}}],\"behavior\":[{\"name\":\"s\",\"max_len\":3,"
     "\"pad_value\":\"\",\"separator\":\",\",\"fields\":{\"h\":\"c\"}}],\"multi_hot\":[{"

@@ -72,7 +72,8 @@ OPERATORS = library("ops", without="csrc/ops/provider_cpu")
 TARGETS: dict[str, Target] = {
     "spec": Target(ENCODING, options=("-max_len=4096",)),
     "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
-    "operators": Target(OPERATORS, options=("-max_len=512",)),
+    "operators": Target(OPERATORS, options=("-max_len=256",)),
+    "operators_runtime": Target(script="fuzz/operators_runtime.py"),
 }
 
 

@@ -297,7 +297,8 @@ static OrtStatus *ORT_CALL host_parallel(const OrtKernelContext *context,
   enum { MOST = 16 };
   pthread_t threads[MOST];
   host_share shares[MOST];
-  const size_t count = context->num_threads < MOST ? (size_t)context->num_threads : MOST;
+  const size_t count =
+      context->num_threads < MOST ? (size_t)context->num_threads : MOST;
   (void)num_batches;
   for (size_t i = 0; i < count; i++) {
     shares[i] = (host_share){run, data, i, count, total};
@@ -365,8 +366,10 @@ static const OrtCustomOp *host_operator(const char *name, const char *precision)
 /* Every sentence is `expected .., got .. - at `..``, in UTF-8. */
 static void host_check_status(const OrtStatus *status) {
   if (status == NULL) return;
-  if (strncmp(status->message, "expected ", 9) && strcmp(status->message, "no memory for it") &&
-      strcmp(status->message, "no such output") && strstr(status->message, "expected") == NULL) {
+  if (strncmp(status->message, "expected ", 9) &&
+      strcmp(status->message, "no memory for it") &&
+      strcmp(status->message, "no such output") &&
+      strstr(status->message, "expected") == NULL) {
     fprintf(stderr, "a sentence of another form: %s\n", status->message);
     abort();
   }

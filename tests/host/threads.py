@@ -49,5 +49,6 @@ def main() -> int:
             return status
     return 0
 
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@ of an onnx model. The result is a file that may be wrong in any way; nothing her
 which of them are legal.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -68,7 +69,8 @@ def tensor(rng: Rng, name: str) -> TensorProto:
     """A small tensor of any of the usual types, sometimes of no elements."""
     shape = [int(pick(rng, [0, 1, 2, 3, 9])) for _ in range(int(rng.integers(4)))]
     kind = pick(
-        rng, ["float32", "float32", "int64", "float16", "int32", "uint8", "float64", "bool"]
+        rng,
+        ["float32", "float32", "int64", "float16", "int32", "uint8", "float64", "bool"],
     )
     values = rng.normal(size=shape) * 4
     return numpy_helper.from_array(np.asarray(values).astype(kind), name)
@@ -145,7 +147,9 @@ def change_ints(rng: Rng, ints: Any) -> None:  # noqa: ANN401
 
 def change_inputs(rng: Rng, model: Model) -> None:
     node = pick(rng, our_nodes(model))
-    graph = next(g for g in graphs(model) if any(n is node for n in g.node) or node in g.node)
+    graph = next(
+        g for g in graphs(model) if any(n is node for n in g.node) or node in g.node
+    )
     count = len(node.input)
     if count == 0:
         node.input.append(pick(rng, names(graph)))
@@ -231,8 +235,8 @@ def change_nodes(rng: Rng, model: Model) -> None:
         node.op_type = pick(
             rng,
             ["Loop", "If", "Scan", "Identity", "Shape", "Reshape", "Cast", "Gather",
-             "Concat", "Slice", "ReduceSum", "MatMul", "SequenceAt", "Optional", "Split",
-             "LocalActivation", "LocalActivation_1", "EmbeddingBag", "Tower", "Guard"],
+             "Concat", "Slice", "ReduceSum", "MatMul", "SequenceAt", "Optional",
+             "Split", "LocalActivation", "LocalActivation_1", "EmbeddingBag", "Tower", "Guard"],
         )  # fmt: skip
 
 
@@ -260,7 +264,9 @@ def change_constants(rng: Rng, model: Model) -> None:
         one.dims[int(rng.integers(len(one.dims)))] = 0
         one.raw_data = b""
     elif kind == 6 and one.data_type == TensorProto.FLOAT and len(one.raw_data) >= 4:
-        data = np.frombuffer(one.raw_data[: len(one.raw_data) // 4 * 4], np.float32).copy()
+        data = np.frombuffer(
+            one.raw_data[: len(one.raw_data) // 4 * 4], np.float32
+        ).copy()
         data[rng.integers(len(data), size=3)] = pick(rng, FLOATS)
         one.raw_data = data.tobytes()
     else:
@@ -280,7 +286,9 @@ def change_types(rng: Rng, model: Model) -> None:
         one.type.tensor_type.shape.dim.add().dim_value = pick(rng, INTS)
     elif kind == 3:
         elem = helper.make_tensor_type_proto(int(rng.integers(1, 17)), None)
-        make = pick(rng, [helper.make_sequence_type_proto, helper.make_optional_type_proto])
+        make = pick(
+            rng, [helper.make_sequence_type_proto, helper.make_optional_type_proto]
+        )
         one.type.CopyFrom(make(elem))
     elif kind == 4:
         one.name = pick(rng, names(model.graph))
@@ -329,9 +337,8 @@ STRUCTURE: list[Change] = [
 def mutate(rng: Rng, model: Model, changes: list[Change]) -> Model:
     """A copy with one change, or a few."""
     made = copy.deepcopy(model)
-    for _ in range(1 + int(rng.geometric(0.6))):
-        try:
+    for _ in range(int(rng.geometric(0.6))):
+        # nothing left to change, or no such value in protobuf
+        with contextlib.suppress(IndexError, ValueError, StopIteration):
             pick(rng, changes)(rng, made)
-        except (IndexError, ValueError, StopIteration):
-            pass  # nothing left to change, or no such value in protobuf
     return made
