@@ -40,7 +40,7 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh fuzz/*.[ch] tests/host/*.[ch]) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 sanitize doctests lint format \
+.PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
 	docs wheels acceptance clean image image-gpu release fuzz tsan leaks
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
@@ -86,6 +86,9 @@ test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseli
 
 test-arm64: $(VENV)/tested-with  ## operators, hashes and frozen models, in emulation
 	VENV=$(VENV) nice .ci/arm64.sh
+
+test-platforms: $(VENV)/tested-with  ## encoding on arm64 and s390x, in emulation
+	VENV=$(VENV) .ci/platforms.sh
 
 # What is freed stays in quarantine for a while, so how much is cannot be measured here;
 # programs that link the library, or list its symbols, find the sanitizers' too.

@@ -1,10 +1,11 @@
-"""Write fuzz/specs.jsonl and the seeds of the targets, from the specs of the tests.
+"""Write what fuzzing starts from: specs and seeds, of the tests' own, and spec.dict.
 
 python fuzz/make_seeds.py
 """
 
 import json
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,13 @@ from tests.raw import HARD  # noqa: E402
 
 MOST_BYTES = 4096  # of a seed
 PART = 3  # fields
+# Pieces of JSON, as libFuzzer writes them: ends of ranges, escapes.
+PIECES = [
+    "{}", "[]", "null", "true", "false", "[[1], [2]]", "-1", "0.5", "1e308", "1e-400",
+    "2147483647", "2147483648", "9223372036854775807", "-9223372036854775808",
+    "18446744073709551615", "18446744073709551616", "99999999999999999999999",
+    r"\\u00e9", r"\\ud83d\\udc0d", r"\\ud800", r"\\\x22",
+]  # fmt: skip
 
 
 def main() -> None:
@@ -33,6 +41,15 @@ def main() -> None:
         text = FeatureSpec.from_dict(raw).to_json()
         if len(text.encode()) <= MOST_BYTES:
             write("spec", name.replace(" ", "_"), text.encode())
+    parser = FOLDER.parent / "csrc"
+    words = {
+        word
+        for name in ("spec.c", "spec_encoders.c", "spec_values.c")
+        for word in re.findall(r'"([a-z0-9_]{2,20})"', (parser / name).read_text())
+    }
+    quoted = [f"\\x22{word}\\x22" for word in sorted(words)]
+    lines = [f'"{text}"\n' for text in [*quoted, *PIECES]]
+    (FOLDER / "spec.dict").write_text("".join(lines))
     rng = random.Random(0)
     for i in range(8):
         for target in ("arrow_c", "arrow_python", "hash_pad"):

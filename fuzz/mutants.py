@@ -34,11 +34,12 @@ Model = onnx.ModelProto
 
 
 def pick(rng: Rng, values: Any) -> Any:  # noqa: ANN401
+    """Return one of some values."""
     return values[int(rng.integers(len(values)))]
 
 
 def attribute(rng: Rng, name: str) -> AttributeProto:
-    """An attribute of any type, and often of an extreme value."""
+    """Make an attribute of any type, and often of an extreme value."""
     made = AttributeProto(name=name)
     kind = int(rng.integers(8))
     if kind == 0:
@@ -66,7 +67,7 @@ def attribute(rng: Rng, name: str) -> AttributeProto:
 
 
 def tensor(rng: Rng, name: str) -> TensorProto:
-    """A small tensor of any of the usual types, sometimes of no elements."""
+    """Make a small tensor of any of the usual types, sometimes of no elements."""
     shape = [int(pick(rng, [0, 1, 2, 3, 9])) for _ in range(int(rng.integers(4)))]
     kind = pick(
         rng,
@@ -77,7 +78,7 @@ def tensor(rng: Rng, name: str) -> TensorProto:
 
 
 def graphs(model: Model) -> Iterator[Any]:
-    """The graph, the bodies in its nodes' attributes, and the functions."""
+    """List the graph, the bodies in its nodes' attributes, and the functions."""
     todo = [model.graph, *model.functions]
     while todo:
         one = todo.pop()
@@ -88,12 +89,13 @@ def graphs(model: Model) -> Iterator[Any]:
 
 
 def our_nodes(model: Model) -> list[Any]:
+    """List our operators' nodes, or all nodes where there are none."""
     found = [n for g in graphs(model) for n in g.node if n.domain == OURS]
     return found or [n for g in graphs(model) for n in g.node]
 
 
 def names(graph: Any) -> list[str]:  # noqa: ANN401
-    """Every value that a node of this graph could read."""
+    """List every value that a node of this graph could read."""
     known = [x for n in graph.node for x in (*n.input, *n.output)]
     if hasattr(graph, "initializer"):
         known += [t.name for t in graph.initializer]
@@ -102,6 +104,7 @@ def names(graph: Any) -> list[str]:  # noqa: ANN401
 
 
 def change_attribute(rng: Rng, model: Model) -> None:
+    """Change an attribute of a node: its value, its type or its name."""
     node = pick(rng, our_nodes(model))
     if not node.attribute:
         node.attribute.append(attribute(rng, "extra"))
@@ -132,6 +135,7 @@ def change_attribute(rng: Rng, model: Model) -> None:
 
 
 def change_ints(rng: Rng, ints: Any) -> None:  # noqa: ANN401
+    """Change a list of integers."""
     kind = int(rng.integers(5))
     if kind == 0 and len(ints):
         ints[int(rng.integers(len(ints)))] = pick(rng, INTS)
@@ -146,6 +150,7 @@ def change_ints(rng: Rng, ints: Any) -> None:  # noqa: ANN401
 
 
 def change_inputs(rng: Rng, model: Model) -> None:
+    """Change what a node reads."""
     node = pick(rng, our_nodes(model))
     graph = next(
         g for g in graphs(model) if any(n is node for n in g.node) or node in g.node
@@ -173,6 +178,7 @@ def change_inputs(rng: Rng, model: Model) -> None:
 
 
 def change_outputs(rng: Rng, model: Model) -> None:
+    """Change what a node writes."""
     node = pick(rng, our_nodes(model))
     graph = next(g for g in graphs(model) if node in g.node)
     kind = int(rng.integers(6))
@@ -199,12 +205,13 @@ def change_outputs(rng: Rng, model: Model) -> None:
 
 
 def any_node(rng: Rng, model: Model) -> tuple[Any, Any]:
+    """Return a graph and a node of it."""
     found = [(g, n) for g in graphs(model) for n in g.node]
     return pick(rng, found)
 
 
 def change_nodes(rng: Rng, model: Model) -> None:
-    """Structure: nodes dropped, copied, moved, renamed, their inputs exchanged."""
+    """Change nodes: dropped, copied, moved, renamed, their inputs exchanged."""
     graph, node = any_node(rng, model)
     other = pick(rng, graph.node)
     kind = int(rng.integers(9))
@@ -236,11 +243,13 @@ def change_nodes(rng: Rng, model: Model) -> None:
             rng,
             ["Loop", "If", "Scan", "Identity", "Shape", "Reshape", "Cast", "Gather",
              "Concat", "Slice", "ReduceSum", "MatMul", "SequenceAt", "Optional",
-             "Split", "LocalActivation", "LocalActivation_1", "EmbeddingBag", "Tower", "Guard"],
+             "Split", "LocalActivation", "LocalActivation_1", "EmbeddingBag", "Tower",
+             "Guard"],
         )  # fmt: skip
 
 
 def change_constants(rng: Rng, model: Model) -> None:
+    """Change a constant: its sizes, its type, its bytes, or its name."""
     tensors = model.graph.initializer
     if not len(tensors):
         return
@@ -274,6 +283,7 @@ def change_constants(rng: Rng, model: Model) -> None:
 
 
 def change_types(rng: Rng, model: Model) -> None:
+    """Change a declared type or shape."""
     infos = [*model.graph.input, *model.graph.output, *model.graph.value_info]
     one = pick(rng, infos)
     kind = int(rng.integers(6))
@@ -300,6 +310,7 @@ def change_types(rng: Rng, model: Model) -> None:
 
 
 def change_functions(rng: Rng, model: Model) -> None:
+    """Change a function: its name, its inputs, what it calls."""
     if not len(model.functions):
         return
     f = model.functions[int(rng.integers(len(model.functions)))]
@@ -335,7 +346,7 @@ STRUCTURE: list[Change] = [
 
 
 def mutate(rng: Rng, model: Model, changes: list[Change]) -> Model:
-    """A copy with one change, or a few."""
+    """Make a copy with one change, or a few."""
     made = copy.deepcopy(model)
     for _ in range(int(rng.geometric(0.6))):
         # nothing left to change, or no such value in protobuf

@@ -35,6 +35,7 @@ Case = tuple[ops.Graph, Arrays, list[Any]]
 
 
 def widths(rng: mutants.Rng, most: int) -> tuple[int, ...]:
+    """Draw up to so many widths."""
     return tuple(int(rng.integers(1, 12)) for _ in range(rng.integers(1, most + 1)))
 
 
@@ -52,6 +53,7 @@ def spoil(rng: mutants.Rng, feeds: Arrays) -> bool:
 
 
 def attention(rng: mutants.Rng) -> Case:
+    """Draw a LocalActivation, its inputs and its outputs."""
     dims = widths(rng, 3)
     behavior: dict[str, Any] = {"padding": mutants.pick(rng, ["masked", "attended"])}
     modes: dict[str, Any] = {
@@ -88,6 +90,7 @@ def attention(rng: mutants.Rng) -> Case:
 
 
 def bag(rng: mutants.Rng) -> Case:
+    """Draw an EmbeddingBag."""
     graph = ops.bag_graph(
         mutants.pick(rng, ["sum", "mean", "max"]),
         mutants.pick(rng, ["masked", "attended"]),
@@ -108,6 +111,7 @@ def bag(rng: mutants.Rng) -> Case:
 
 
 def tower(rng: mutants.Rng) -> Case:
+    """Draw a Tower."""
     blocks = widths(rng, 3)
     graph = ops.tower_graph(
         blocks,
@@ -122,6 +126,7 @@ def tower(rng: mutants.Rng) -> Case:
 
 
 def guard(rng: mutants.Rng) -> Case:
+    """Draw a Guard."""
     users = tuple(int(rng.integers(1, 9)) for _ in range(rng.integers(3)))
     items = tuple(int(rng.integers(1, 9)) for _ in range(rng.integers(3)))
     graph = ops.guard_graph(users, items)
@@ -136,7 +141,7 @@ MAKERS = [attention, attention, bag, tower, guard]
 
 
 def run_case(seed: int, number: int) -> str:
-    """What became of one graph; raises AssertionError at a wrong result."""
+    """Say what became of one graph; raises AssertionError at a wrong result."""
     rng = np.random.default_rng((seed, number))
     graph, feeds, wanted = mutants.pick(rng, MAKERS)(rng)
     os.environ["DIN_INFER_ISA"] = ISAS[number % len(ISAS)]
@@ -206,6 +211,7 @@ def run_child(seed: int, first: int, stop: int) -> tuple[list[str], str]:
 
 
 def main() -> int:
+    """Return the exit status: 1 where something was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name, default in {"runs": -1, "seed": 0, "max_total_time": 0}.items():
         parser.add_argument(f"-{name}", type=int, default=default)

@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import tomllib
 from collections.abc import Sequence
@@ -33,15 +34,16 @@ FLAGS += ["-fno-omit-frame-pointer", *SANITIZED]
 # of a target whose loops are over numbers.
 FLAGS += ["-fsanitize-coverage=inline-8bit-counters,pc-table"]
 
-# What AddressSanitizer sees, too: clang 14 took minutes for each.
-KERNELS = ["-fno-sanitize=null,alignment,pointer-overflow,object-size"]
-OWN_FLAGS = {
-    "csrc/ops/isa_baseline.c": KERNELS,
-    "csrc/ops/isa_avx2.c": KERNELS,
-    "csrc/ops/isa_avx512.c": [*KERNELS, "-O0"],  # 57 s at -O1
-    "csrc/ops/isa_amx.c": KERNELS,
-    # At -O1, clang 14 takes more than 60 s for it; at -O0 7 s.
+# What AddressSanitizer sees, too: with these, clang 14 took minutes for each.
+ISA = ["-fno-sanitize=null,alignment,pointer-overflow,object-size"]
+FLAGS_OF = {
+    "csrc/ops/isa_baseline.c": ISA,
+    "csrc/ops/isa_avx2.c": ISA,
+    "csrc/ops/isa_avx512.c": [*ISA, "-O0"],  # at -O1 57 s
+    "csrc/ops/isa_amx.c": ISA,
+    # at -O1, clang 14 takes more than 60 s for it; at -O0 7 s
     "csrc/block_avx512.c": ["-O0"],
+    "din_infer/_kernels.c": ["-fsanitize-coverage-ignorelist=fuzz/cython.ignore"],
 }
 # Memory beyond 64 MiB is refused, so that what then happens is tried, too.
 SANITIZERS = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=64"
@@ -68,12 +70,32 @@ class Target:
 
 ENCODING = library("ops", without="csrc/ops/")
 OPERATORS = library("ops", without="csrc/ops/provider_cpu")
+KERNELS = library("kernels")
+LIBDIR = sysconfig.get_config_var("LIBDIR")
+PYTHON = (
+    f"-L{LIBDIR}",
+    f"-Wl,-rpath,{LIBDIR}",
+    f"-lpython{sysconfig.get_python_version()}",
+)
 # One line adds a target.
 TARGETS: dict[str, Target] = {
+    "hash_pad": Target(KERNELS, options=("-max_len=512",)),
     "spec": Target(ENCODING, options=("-max_len=4096",)),
     "arrow_c": Target(ENCODING, options=("-max_len=2048",)),
     "operators": Target(OPERATORS, options=("-max_len=256",)),
     "operators_runtime": Target(script="fuzz/operators_runtime.py"),
+    "arrow_python": Target(
+        tuple(dict.fromkeys([*ENCODING, *KERNELS, "din_infer/_kernels.c"])),
+        flags=(f'-DFUZZ_PYTHON="{sys.executable}"',),
+        link=PYTHON,
+        options=("-max_len=2048",),
+        # what Python itself keeps is no leak
+        environment=(
+            ("ASAN_OPTIONS", SANITIZERS.replace("leaks=1", "leaks=0")),
+            ("OPENBLAS_NUM_THREADS", "1"),
+        ),
+    ),
+    "models": Target(script="fuzz/models.py"),
 }
 
 
@@ -119,10 +141,10 @@ def build(name: str) -> list[str]:
     if target.script:
         return [sys.executable, str(ROOT / target.script)]
     cc = compiler()
-    include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz"]
+    include = ["-Icsrc", "-Icsrc/ops", "-Ifuzz", f"-I{sysconfig.get_path('include')}"]
     plain = [cc, *FLAGS, *include]
     jobs = [
-        ([*plain, *OWN_FLAGS.get(s, [])], s, BUILD / "objects" / f"{s}.o")
+        ([*plain, *FLAGS_OF.get(s, [])], s, BUILD / "objects" / f"{s}.o")
         for s in target.sources
     ]
     own = f"fuzz/{name}.c"

@@ -191,4 +191,4 @@ def c_interface(shim: Shim) -> dict[str, Any]:
 CASES = {"encode": encode, "operators": operators, "c_interface": c_interface}
 
 if __name__ == "__main__":
-    print(json.dumps(CASES[sys.argv[2]](Shim(sys.argv[1]))))
+    json.dump(CASES[sys.argv[2]](Shim(sys.argv[1])), sys.stdout)

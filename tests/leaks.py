@@ -30,7 +30,7 @@ def resident() -> int:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def growth(call: Callable[[int], None], count: int, warm: int) -> dict[str, int]:
@@ -93,7 +93,7 @@ def main() -> int:
     """Return the exit status: 1 where something grows."""
     warnings.simplefilter("ignore")
     found = measure(int(sys.argv[1]), int(sys.argv[2]))
-    print(json.dumps(found, indent=1))
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
     return int(
         any(
             one["bytes"] > NOISE_BYTES or one["files"] > 0 or one["blocks"] > 200

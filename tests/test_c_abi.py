@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from din_infer import FeatureSpec, InputError
 from din_infer.c_api import header_path, library_path
 from tests import hostile
-from tests.c_abi import Refused, Spec, load, one_batch
+from tests.c_abi import Refused, Spec, exported, load, one_batch
 from tests.models import SPECS, random_rows
 from tests.ops import library
 from tests.raw import HARD, hard_table
@@ -340,6 +340,20 @@ def test_an_error_names_column_row_and_value(name: str) -> None:
         spec.encode(table)
     assert f"- at `{error.value.column}`" in message
     assert error.value.row is None or message.endswith(f", row {error.value.row}")
+
+
+def test_null_rows_of_the_struct_are_refused() -> None:
+    encoder = {"type": "hash", "buckets": 9}
+    raw = {"format": 1, "candidate": [{"name": "x", "dim": 1, "encoder": encoder}]}
+    mask = pa.array([False, True, False])
+    struct = pa.StructArray.from_arrays([pa.array(["a"] * 3)], names=["x"], mask=mask)
+    with Spec(FeatureSpec.from_dict(raw).to_json()) as opened:
+        rule = "a table without null rows, got a null - at `batch`, row 1$"
+        with exported(struct) as table, pytest.raises(Refused, match=rule):
+            opened._call(opened.lib.din_encode_table, *table)
+        with exported(struct.slice(2, 1)) as table:
+            made = opened._call(opened.lib.din_encode_table, *table)
+        assert made["x"].shape == (1,)
 
 
 @pytest.mark.parametrize(("kind", "entries"), [(pa.int8(), 200), (pa.int16(), 40_000)])

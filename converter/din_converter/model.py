@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
-from din_infer.errors import ModelError
+from din_infer.errors import ModelError, reads_arguments
 from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot
 from din_infer.spec_scales import check_fitted
 
@@ -348,6 +348,7 @@ class BaseModel(ClickModel):
         return pooled.index_select(0, request), None
 
 
+@reads_arguments(ModelError)
 def build_model(spec: FeatureSpec) -> ClickModel:
     """Build what `spec.model.type` names: `DIN` or `BaseModel`, freshly initialized."""
     return (BaseModel if spec.model.type == "base" else DIN)(spec)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from din_converter.checkpoint import read_weights
 from din_converter.importers.description import read_json_object, refuse
 from din_converter.importers.fuxictr_config import Settings, is_size, refuse_old
+from din_converter.importers.unpickle import read_plain
 from din_infer.errors import ConversionError, ModelError
 
 __all__ = ["Feature", "read_features", "read_state", "read_vocabularies"]
@@ -51,11 +51,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
     Notes
     -----
-    `torch.load(weights_only=True)`, with no fallback: no code in the file runs.
+    Tensors and plain values are read as data: no code in the file runs.
     """
     rule = "the state_dict that FuxiCTR's save_weights wrote"
     try:
-        content = read_weights(path, rule)
+        content = read_plain(path, rule)
     except ModelError as error:
         raise ConversionError(**vars(error)) from None
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
