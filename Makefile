@@ -37,11 +37,11 @@ KERNEL_TESTS = $(ISA_TESTS) $(patsubst %,tests/test_%.py,columns arrow_abi wrong
 # of `make test-as`
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
-C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh fuzz/*.[ch]) \
+C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh fuzz/*.[ch] tests/host/*.[ch]) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
-	docs wheels acceptance clean image image-gpu release fuzz faults
+	docs wheels acceptance clean image image-gpu release fuzz faults tsan leaks
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -106,6 +106,15 @@ sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		$(PYTEST) --dist worksteal -q -s tests/test_ops.py tests/test_c_abi.py \
 		$(KERNEL_TESTS) $(addprefix --deselect=tests/test_,$(NOT_SANITIZED))
+
+tsan:  ## 16 threads over the operators and the C interface, under ThreadSanitizer
+	$(PYTHON) tests/host/threads.py
+
+# Calls of score(), and Predictors made and dropped.
+LEAK_CALLS ?= 1000000
+LEAK_PREDICTORS ?= 2000
+leaks: $(VENV)/tested-with  ## memory and open files after a million calls
+	$(BIN)/python -m tests.leaks $(LEAK_CALLS) $(LEAK_PREDICTORS)
 
 # Seconds of each target, and which of those that fuzz/run.py lists.
 FUZZ_SECONDS ?= 3600

@@ -548,8 +548,8 @@ static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally)
       break;
     case DIN_ENCODE_IDENTITY:
       for (int64_t i = 0; i < b->n; ++i) {
-        b->ids[i] =
-            b->numbers[i] >= 0 && b->numbers[i] < e->num_rows ? b->numbers[i] : -1;
+        const int64_t number = b->numbers[i];
+        b->ids[i] = number >= 0 && number < e->num_rows ? number : -1;
       }
       settle_unseen(b, e, -1, tally);
       break;

@@ -243,16 +243,47 @@ static int refuse(const din_encoding *e, const din_source *source,
   return din_say(e->error, e->error_size, rule, got, source->name, row, "");
 }
 
-int din_split_texts(const din_encoding *e, const din_source *source,
-                    const din_view *text, din_view *out, void **memory) {
+/* Copies of the texts, which another thread may write to: they are read twice, once for
+   the room that their lists need. The keys, then the bytes, in one block; NULL when
+   memory is out. */
+static din_key *copy_texts(const din_column *c, int64_t *bytes) {
+  const size_t room = ((size_t)c->num_rows + 1) * sizeof(din_key);
+  din_key *keys = malloc(room);
+  if (keys == NULL) return NULL;
+  *bytes = 0;
+  for (int64_t row = 0; row < c->num_rows; ++row) {
+    keys[row] = text_of(c, row);
+    *bytes += keys[row].num_bytes;
+  }
+  din_key *whole = realloc(keys, room + (size_t)*bytes);
+  if (whole == NULL) {
+    free(keys);
+    return NULL;
+  }
+  uint8_t *to = (uint8_t *)whole + room;
+  for (int64_t row = 0; row < c->num_rows; ++row) {
+    if (whole[row].data == NULL) continue;
+    memcpy(to, whole[row].data, (size_t)whole[row].num_bytes);
+    whole[row].data = to;
+    to += whole[row].num_bytes;
+  }
+  return whole;
+}
+
+static int no_memory(const din_encoding *e, const din_source *source) {
+  return din_say(e->error, e->error_size, "memory for its lists", "none", source->name,
+                 -1, "");
+}
+
+static int split(const din_encoding *e, const din_source *source, const din_view *text,
+                 const din_key *keys, int64_t bytes, din_view *out, void **memory) {
   const din_column *c = &text->column;
   const int64_t rows = c->num_rows;
   const int is_json = source->written == DIN_TEXT_JSON;
-  int64_t bytes = 0, most = 0;
+  int64_t most = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const din_key key = text_of(c, row);
+    const din_key key = keys[row];
     if (key.data == NULL) continue;
-    bytes += key.num_bytes;
     most += is_json ? key.num_bytes / 2 + 1 : 1;
     const uint8_t *stop = key.data + key.num_bytes;
     for (const uint8_t *at = key.data; !is_json && key.num_bytes > 0; ++most) {
@@ -264,10 +295,7 @@ int din_split_texts(const din_encoding *e, const din_source *source,
   const size_t numbers = (size_t)(rows + 1 + most + 1) * sizeof(int64_t);
   const size_t bits = (size_t)(rows / 8 + 1 + most / 8 + 1);
   char *block = calloc(1, numbers + bits + (size_t)bytes + 1);
-  if (block == NULL) {
-    return din_say(e->error, e->error_size, "memory for its lists", "none",
-                   source->name, -1, "");
-  }
+  if (block == NULL) return no_memory(e, source);
   *memory = block;
   lists l = {.offsets = (int64_t *)(void *)block, .reads = source->reads};
   l.numbers = l.offsets + rows + 1;
@@ -275,7 +303,7 @@ int din_split_texts(const din_encoding *e, const din_source *source,
   l.valid = l.row_valid + rows / 8 + 1;
   l.text = l.valid + most / 8 + 1;
   for (int64_t row = 0; row < rows; ++row) {
-    const din_key key = text_of(c, row);
+    const din_key key = keys[row];
     if (key.data != NULL) {
       set(l.row_valid, row);
       if (!(is_json ? add_json(&l, key) : add_separated(&l, key, source->separator))) {
@@ -310,4 +338,14 @@ int din_split_texts(const din_encoding *e, const din_source *source,
   }
   snprintf(out->type_name, sizeof out->type_name, "%s", name);
   return 0;
+}
+
+int din_split_texts(const din_encoding *e, const din_source *source,
+                    const din_view *text, din_view *out, void **memory) {
+  int64_t bytes;
+  din_key *keys = copy_texts(&text->column, &bytes);
+  if (keys == NULL) return no_memory(e, source);
+  const int failed = split(e, source, text, keys, bytes, out, memory);
+  free(keys);
+  return failed;
 }

@@ -189,7 +189,7 @@ def _open_frame(
             return _open_dict(series, found, place, len(narrow))
         wanted = frozenset((*names, *optional))
         present, columns, rows = _kernels.import_arrow(narrow, place, wanted)
-    except DinError:
+    except (DinError, MemoryError):
         raise
     except Exception as error:
         # Without pyarrow, or with columns that Arrow cannot hold.
@@ -288,7 +288,7 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
     if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
         try:
             return _kernels.import_arrow(value, name)[1][name]
-        except DinError:
+        except (DinError, MemoryError):
             raise
         except Exception as error:
             # pandas without pyarrow, or a Series that Arrow cannot hold.

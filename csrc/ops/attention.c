@@ -76,26 +76,45 @@ static void read_slots(din_op *op, const OrtKernelInfo *info, din_attention_op *
   }
 }
 
-static int has_interaction(const char *all, const char *one) {
-  size_t length = strlen(one);
-  for (const char *at = all; (at = strstr(at, one)) != NULL; at += length) {
-    int starts = at == all || at[-1] == ',';
-    int ends = at[length] == '\0' || at[length] == ',';
-    if (starts && ends) return 1;
+enum { NONE = 1, DIFFERENCE = 2, PRODUCT = 4, OUTER = 8 };
+static const char *const INTERACTIONS[] = {"none", "difference", "product", "outer"};
+
+/* The names between commas, as the sum of their numbers. */
+static int read_interactions(din_op *op, const OrtKernelInfo *info) {
+  char text[64];
+  int found = 0, known = 1;
+  din_attribute_text(op, info, "interactions", text, sizeof text);
+  for (const char *at = text; known && !din_failed(op); at++) {
+    size_t length = strcspn(at, ",");
+    known = 0;
+    for (int i = 0; i < 4; i++) {
+      if (strlen(INTERACTIONS[i]) == length && !memcmp(at, INTERACTIONS[i], length)) {
+        known = 1 << i;
+      }
+    }
+    found |= known;
+    at += length;
+    if (*at == '\0') break;
   }
-  return 0;
+  if (!din_failed(op) && !known) {
+    din_fail(op,
+             "expected none, difference, product or outer, got %s - at `%s attribute"
+             " interactions`",
+             text, op->name);
+  }
+  return found;
 }
 
-static void read_weights(din_reader *r, din_attention_op *k, const char *interactions,
+static void read_weights(din_reader *r, din_attention_op *k, int interactions,
                          int64_t num_hidden) {
   din_attention *a = &k->attention;
   int64_t d = a->width, h = din_read_width(r, "weight_query");
   a->weight_query = din_read_matrix(r, "weight_query", d, h);
   const float *behavior = din_read_matrix(r, "weight_behavior", d, h);
-  if (has_interaction(interactions, "product")) {
+  if (interactions & PRODUCT) {
     a->weight_product = din_read_matrix(r, "weight_product", d, h);
   }
-  if (has_interaction(interactions, "outer")) {
+  if (interactions & OUTER) {
     const float *src = din_read_floats(r, "weight_outer", 2, d, d * h);
     int64_t size = din_round_up(h, r->isa->width) * d;
     float *packed = src ? din_keep(r, size * d) : NULL;
@@ -110,10 +129,10 @@ static void read_weights(din_reader *r, din_attention_op *k, const char *interac
 void din_attention_read(din_op *op, const OrtKernelInfo *info, const din_isa *isa,
                         din_fetch fetch, din_attention_op *k) {
   din_attention *a = &k->attention;
-  char interactions[64];
   size_t num_inputs = 0, num_outputs = 0;
   din_check(op, op->api->KernelInfo_GetInputCount(info, &num_inputs));
   din_check(op, op->api->KernelInfo_GetOutputCount(info, &num_outputs));
+  din_expect_outputs(op, info, 1, 2);
   k->isa = isa;
   a->num_fields = din_attribute_int(op, info, "num_fields");
   int64_t num_hidden = din_read_depth(op, info, num_inputs) - 1;
@@ -123,14 +142,14 @@ void din_attention_read(din_op *op, const OrtKernelInfo *info, const din_isa *is
       op, info, "output_activation", OUTPUT_ACTIVATIONS);
   a->mlp.epsilon = din_attribute_float(op, info, "epsilon");
   a->scale = din_attribute_float(op, info, "scale");
-  a->softmax = din_attribute_int(op, info, "softmax") != 0;
+  a->softmax = din_attribute_flag(op, info, "softmax");
   int padding = din_attribute_choice(op, info, "padding", PADDINGS);
   a->attended = padding == 1, k->masks = padding == 2;
   a->padding_row =
       padding == 0 && din_attribute_choice(op, info, "empty_softmax", EMPTIES);
-  din_attribute_text(op, info, "interactions", interactions, sizeof interactions);
+  int interactions = read_interactions(op, info);
   if (din_failed(op)) return;
-  if (a->num_fields < 1 || (uint64_t)a->num_fields > num_inputs || num_outputs > 2) {
+  if (a->num_fields < 1 || (uint64_t)a->num_fields > num_inputs) {
     din_fail(op, "expected attributes that fit %zu inputs, got %lld fields - at `%s`",
              num_inputs, (long long)a->num_fields, op->name);
     return;

@@ -14,8 +14,8 @@ typedef struct din_attention_op {
   din_attention attention;
   int explains, masks; /* masks: by a mask [B, T], not by lengths */
   int64_t *slots;
-  /* of the tables, then the candidate tables; rows is unused, and num_rows is
-     DIN_COMPUTED where the table is no constant */
+  /* of the tables, then the candidate tables; num_rows is DIN_COMPUTED, and rows is
+     NULL, where the table is no constant */
   din_table *shapes;
   din_kept kept;
 } din_attention_op;

@@ -135,8 +135,10 @@ static void compute_attention(din_op *op, const void *data, OrtKernelContext *co
               at + (size_t)fields, candidate_fields, b.candidate_tables);
   const int64_t interest[2] = {b.num_candidates, a->width};
   const int64_t weight[2] = {b.num_candidates, b.num_positions};
-  b.interest = din_output(op, context, 0, "interest", interest, 2);
-  if (k->read.explains) b.weight = din_output(op, context, 1, "weight", weight, 2);
+  b.interest = din_output(op, context, 0, "interest", ORT_FLOAT, interest, 2);
+  if (k->read.explains) {
+    b.weight = din_output(op, context, 1, "weight", ORT_FLOAT, weight, 2);
+  }
   void *stream = stream_of(op, context);
   if (!din_failed(op)) check_cuda(op, din_cuda_attend(k->cuda, &b, stream));
 }
@@ -152,6 +154,7 @@ static void *create_bag(din_op *op, const OrtKernelInfo *info, int precision) {
   if (b) {
     b->pooling = (din_pooling)din_attribute_choice(op, info, "pooling", POOLINGS);
     b->attended = din_attribute_choice(op, info, "padding", PADDINGS);
+    din_expect_outputs(op, info, 1, 1);
     b->empty = din_attribute_float(op, info, "empty");
     din_tensor table = din_constant(op, info, 2, "table");
     b->table = din_expect_table(op, &table, "table");
@@ -176,7 +179,7 @@ static void compute_bag(din_op *op, const void *data, OrtKernelContext *context)
   b.num_positions = ids.dims[1];
   b.ids = ids.data, b.lengths = lengths.data, b.table.rows = table.data;
   const int64_t dims[2] = {b.num_rows, b.table.dim};
-  b.pooled = din_output(op, context, 0, "pooled", dims, 2);
+  b.pooled = din_output(op, context, 0, "pooled", ORT_FLOAT, dims, 2);
   void *stream = stream_of(op, context);
   if (!din_failed(op)) check_cuda(op, din_cuda_bag(&b, packed, stream));
 }
@@ -221,7 +224,7 @@ static void compute_guard(din_op *op, const void *data, OrtKernelContext *contex
   g.num_candidates = b.num_candidates;
   g.num_requests = k->read.has_requests ? b.num_requests : -1;
   g.request_of_candidate = b.request_of_candidate;
-  g.penalty = din_output(op, context, 0, "penalty", &b.num_candidates, 1);
+  g.penalty = din_output(op, context, 0, "penalty", ORT_FLOAT, &b.num_candidates, 1);
   void *stream = stream_of(op, context);
   if (!din_failed(op)) check_cuda(op, din_cuda_check(&g, stream));
 }

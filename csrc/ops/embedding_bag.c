@@ -27,6 +27,7 @@ static void *create(din_op *op, const OrtKernelInfo *info, int precision) {
   (void)precision;
   if (k) {
     k->isa = din_chosen_isa(op);
+    din_expect_outputs(op, info, 1, 1);
     k->batch.pooling = (din_pooling)din_attribute_choice(op, info, "pooling", POOLINGS);
     k->batch.attended = din_attribute_choice(op, info, "padding", PADDINGS);
     k->batch.empty = din_attribute_float(op, info, "empty");
@@ -68,14 +69,15 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   din_fault fault;
   din_tensor ids = din_input(op, context, 0, "ids");
   din_tensor lengths = din_input(op, context, 1, "lengths");
-  din_tensor table = din_input(op, context, 2, "table");
   din_expect(op, &ids, "ids", ORT_INT64, 2, any);
   din_expect(op, &lengths, "lengths", ORT_INT64, 1, ids.dims);
   b->num_rows = ids.dims[0], b->num_positions = ids.dims[1];
-  b->ids = ids.data, b->lengths = lengths.data, b->table.rows = table.data;
-  din_check_range(op, b->lengths, lengths.dims[0], b->num_positions + 1, "lengths");
+  b->ids = ids.data;
+  int64_t *kept = din_copy_range(op, lengths.data, lengths.dims[0],
+                                 b->num_positions + 1, "lengths");
+  b->lengths = kept;
   const int64_t dims[2] = {b->num_rows, b->table.dim};
-  b->pooled = din_output(op, context, 0, "pooled", dims, 2);
+  b->pooled = din_output(op, context, 0, "pooled", ORT_FLOAT, dims, 2);
   const din_work work = {.run = pool,
                          .data = &r,
                          .total = b->num_rows,
@@ -88,6 +90,7 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
              (long long)fault.num_rows, (long long)fault.id, op->name,
              (long long)fault.row, (long long)fault.position);
   }
+  din_free(kept);
 }
 
 const din_kind din_embedding_bag = {create, compute, destroy};

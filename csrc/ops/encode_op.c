@@ -83,7 +83,12 @@ static void *create(din_op *op, const OrtKernelInfo *info, int precision) {
     k->num_constants = (int64_t)index;
     k->features = din_features_read(json, (int64_t)size, k->given, (int32_t)count,
                                     error, sizeof error);
-    if (k->features == NULL) din_fail(op, "%s", error);
+    if (k->features == NULL) {
+      din_fail(op, "%s", error);
+    } else {
+      const size_t num_outputs = (size_t)k->features->num_outputs;
+      din_expect_outputs(op, info, num_outputs, num_outputs);
+    }
   }
   din_free(json);
   din_free(kinds);
@@ -98,9 +103,18 @@ typedef struct run {
   din_op *op;
   const kernel *k;
   OrtKernelContext *context;
-  size_t index; /* of the next input */
-  void **texts; /* copied strings, freed after the run */
+  size_t index;  /* of the next input */
+  void **copies; /* of strings and offsets, freed after the run */
+  int32_t num_copies;
 } run;
+
+enum { MAX_COPIES = 2 }; /* of a source */
+
+static void *allocate(run *r, int64_t count, size_t size) {
+  void *memory = din_allocate(r->op, count, size);
+  if (memory != NULL) r->copies[r->num_copies++] = memory;
+  return memory;
+}
 
 static din_tensor next_input(run *r, const char *name) {
   return din_input(r->op, r->context, r->index++, name);
@@ -113,15 +127,20 @@ static din_tensor next_of(run *r, const char *name, int type, size_t rank,
   return t;
 }
 
-/* int32 or int64 [n + 1]; n where there is nothing: 0. */
+/* int32 or int64 [n + 1]; n where there is nothing: 0. A copy: what is checked must not
+   change while it is followed. */
 static int64_t read_offsets(run *r, const char *name, const void **out, int *is_wide) {
   const int64_t any[1] = {-1};
   din_tensor t = next_input(r, name);
   *is_wide = t.type == ORT_INT64;
   din_expect(r->op, &t, name, *is_wide ? ORT_INT64 : ORT_INT32, 1, any);
-  *out = t.data;
-  if (din_failed(r->op)) return 0;
-  return t.dims[0] > 0 ? t.dims[0] - 1 : 0;
+  *out = NULL;
+  if (din_failed(r->op) || t.dims[0] == 0) return 0;
+  const size_t size = *is_wide ? sizeof(int64_t) : sizeof(int32_t);
+  void *copy = allocate(r, t.dims[0], size);
+  if (copy != NULL) memcpy(copy, t.data, (size_t)t.dims[0] * size);
+  *out = copy;
+  return copy == NULL ? 0 : t.dims[0] - 1;
 }
 
 static void read_validity(run *r, const char *name, din_values *v) {
@@ -136,7 +155,7 @@ static void read_validity(run *r, const char *name, din_values *v) {
 }
 
 /* Copy a tensor of strings: their bytes, one behind the other, and where each begins. */
-static void read_strings(run *r, const char *name, int32_t source, din_values *v) {
+static void read_strings(run *r, const char *name, din_values *v) {
   const OrtApi *api = r->op->api;
   const OrtValue *value = NULL;
   const int64_t any[1] = {-1};
@@ -147,8 +166,7 @@ static void read_strings(run *r, const char *name, int32_t source, din_values *v
   din_check(r->op, api->GetStringTensorDataLength(value, &size));
   const int64_t n = t.dims[0];
   const int64_t words = n + 1 + (int64_t)(size / sizeof(int64_t)) + 1;
-  int64_t *offsets = din_allocate(r->op, words, sizeof *offsets);
-  r->texts[source] = offsets;
+  int64_t *offsets = allocate(r, words, sizeof *offsets);
   if (offsets == NULL) return;
   _Static_assert(sizeof(size_t) == sizeof(int64_t), "64 bits");
   if (n > 0) {
@@ -162,13 +180,12 @@ static void read_strings(run *r, const char *name, int32_t source, din_values *v
   v->bytes = (const uint8_t *)(offsets + n + 1);
 }
 
-static void read_text(run *r, const char *name, int32_t source, din_values *v,
-                      int64_t *num_bytes) {
+static void read_text(run *r, const char *name, din_values *v, int64_t *num_bytes) {
   char input[200];
   const int64_t any[1] = {-1};
   int is_wide;
   if (r->k->has_strings) {
-    read_strings(r, name, source, v);
+    read_strings(r, name, v);
     *num_bytes = INT64_MAX;
     return;
   }
@@ -226,7 +243,7 @@ static void read_source(run *r, int32_t i, din_view *view) {
   if (is_text) {
     view->kind = DIN_KIND_STRING;
     snprintf(view->type_name, sizeof view->type_name, "string");
-    read_text(r, source->name, i, &c->values, &num_bytes);
+    read_text(r, source->name, &c->values, &num_bytes);
     c->num_rows = c->values.length;
   } else {
     const int is_int = source->reads == DIN_READS_INT64;
@@ -258,7 +275,8 @@ static void *make_output(void *context, int32_t index, const int64_t *dims) {
   run *r = context;
   const din_output_kind *kind = &r->k->features->outputs[index];
   static char nothing[8];
-  void *data = din_output(r->op, r->context, (size_t)index, kind->name, dims,
+  const int type = kind->type == DIN_FLOAT_OUTPUT ? ORT_FLOAT : ORT_INT64;
+  void *data = din_output(r->op, r->context, (size_t)index, kind->name, type, dims,
                           (size_t)kind->rank);
   if (din_failed(r->op)) return NULL;
   return data == NULL ? nothing : data; /* of no elements */
@@ -304,8 +322,8 @@ static void compute_views(run *r, din_view *views) {
     }
   }
   if (num_rows[DIN_USER] >= 0) {
-    din_check_range(r->op, owners.data, owners.dims[0], num_rows[DIN_USER],
-                    "request_of_candidate");
+    din_free(din_copy_range(r->op, owners.data, owners.dims[0], num_rows[DIN_USER],
+                            "request_of_candidate"));
   } else {
     num_rows[DIN_USER] = 0;
   }
@@ -325,10 +343,11 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   const kernel *k = data;
   const int32_t count = k->features->num_sources;
   din_view *views = din_allocate(op, count, sizeof *views);
-  run r = {op, k, context, 0, din_allocate(op, count, sizeof(void *))};
+  run r = {op, k, context, 0, NULL, 0};
+  r.copies = din_allocate(op, (int64_t)count * MAX_COPIES, sizeof(void *));
   if (!din_failed(op)) compute_views(&r, views);
-  for (int32_t i = 0; r.texts != NULL && i < count; ++i) din_free(r.texts[i]);
-  din_free(r.texts);
+  for (int32_t i = 0; i < r.num_copies; ++i) din_free(r.copies[i]);
+  din_free(r.copies);
   din_free(views);
 }
 

@@ -12,20 +12,12 @@
 
 #define NUM_LEADING 3 /* inputs before the fields */
 
-static char *read_text(din_op *op, const OrtKernelInfo *info) {
-  size_t size = 0;
-  if (din_failed(op)) return NULL;
-  din_check(op, op->api->KernelInfoGetAttribute_string(info, "fields", NULL, &size));
-  char *text = din_failed(op) ? NULL : din_allocate(op, (int64_t)size + 1, 1);
-  if (text) din_attribute_text(op, info, "fields", text, size + 1);
-  return text;
-}
-
 void din_guard_read(din_op *op, const OrtKernelInfo *info, din_guard *guard) {
-  size_t num_inputs = 0;
+  size_t num_inputs = 0, size = 0;
   guard->num_user_fields = din_attribute_int(op, info, "num_user_fields");
-  guard->has_requests = din_attribute_int(op, info, "has_requests") != 0;
-  guard->text = read_text(op, info);
+  guard->has_requests = din_attribute_flag(op, info, "has_requests");
+  guard->text = din_attribute_long_text(op, info, "fields", &size);
+  din_expect_outputs(op, info, 1, 1);
   if (!din_failed(op)) {
     din_check(op, op->api->KernelInfo_GetInputCount(info, &num_inputs));
   }
@@ -111,7 +103,7 @@ static void check_requests(din_op *op, const din_guard *guard,
                            const din_guard_batch *b) {
   int64_t highest = -1, before = -1;
   for (int64_t n = 0; n < b->num_candidates; n++) {
-    int64_t request = b->request_of_candidate[n];
+    int64_t request = din_read_once(&b->request_of_candidate[n]);
     if (is_outside(request, b->num_requests)) {
       din_fail(op,
                "expected a request in [0, %lld), got %lld - at"
@@ -176,7 +168,8 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   if (b.ids) din_guard_read_batch(op, context, guard, &b);
   if (!din_failed(op) && guard->has_requests) check_requests(op, guard, &b);
   if (!din_failed(op)) check_candidates(op, guard, &b);
-  float *penalty = din_output(op, context, 0, "penalty", &b.num_candidates, 1);
+  float *penalty =
+      din_output(op, context, 0, "penalty", ORT_FLOAT, &b.num_candidates, 1);
   if (penalty) memset(penalty, 0, (size_t)b.num_candidates * sizeof *penalty);
   din_free(b.ids);
 }

@@ -10,7 +10,7 @@
    64-byte aligned.
 
    Nothing here allocates, and only ids are checked: whoever fills these structures has
-   checked the rest. */
+   checked the rest, and holds requests and lengths where nobody else writes. */
 #ifndef DIN_OPS_ISA_H_
 #define DIN_OPS_ISA_H_
 
@@ -87,13 +87,20 @@ typedef struct din_attention {
 typedef struct din_attention_batch {
   int64_t num_candidates, num_requests, num_positions;
   const int64_t *request_of_candidate; /* [N], in [0, B) */
-  const int64_t *lengths;              /* [B], in [0, T] */
+  const int64_t *lengths;              /* [B], in [0, T]; not read where T is 0 */
   const int64_t *const *ids;           /* per behavior field: [B, T] */
   const int64_t *const *candidate_ids; /* per candidate field: [N] */
   const din_table *tables, *candidate_tables;
   float *interest; /* [N, D] */
   float *weight;   /* [N, T], or NULL */
 } din_attention_batch;
+
+/* Behaviors of a candidate. */
+static inline int64_t din_length_of(const din_attention *a,
+                                    const din_attention_batch *b, int64_t candidate) {
+  if (a->attended || b->num_positions == 0) return b->num_positions;
+  return b->lengths[b->request_of_candidate[candidate]];
+}
 
 typedef struct din_bag_batch {
   int64_t num_rows, num_positions;
@@ -154,6 +161,12 @@ typedef struct din_isa {
 #define DIN_TILE 64
 /* Candidates whose queries go through the first layer at a time. */
 #define DIN_GROUP 32
+
+/* Reads an id of a batch, once: another thread may write there, so that a value that is
+   read again for its use may be another than the one that was checked. */
+static inline int64_t din_read_once(const int64_t *id) {
+  return __atomic_load_n(id, __ATOMIC_RELAXED);
+}
 
 static inline int64_t din_round_up(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;

@@ -182,7 +182,7 @@ static int read_queries(const din_attention *a, const din_attention_batch *b,
     }
     const din_table *t = &b->candidate_tables[field];
     for (int64_t n = 0; n < count; n++) {
-      int64_t id = b->candidate_ids[field][first + n];
+      int64_t id = din_read_once(&b->candidate_ids[field][first + n]);
       if ((uint64_t)id >= (uint64_t)t->num_rows) {
         return set_fault(fault, 1, field, first + n, 0, id, t->num_rows);
       }
@@ -207,22 +207,17 @@ static int read_behaviors(const din_attention *a, const din_attention_batch *b,
     for (int64_t i = 0; i < count && i < 8; i++) prefetch_row(t, ids[i]);
     for (int64_t i = 0; i < count; i++, to += a->padded_width) {
       if (i + 8 < count) prefetch_row(t, ids[i + 8]);
-      if ((uint64_t)ids[i] >= (uint64_t)t->num_rows) {
-        return set_fault(fault, 0, f, request, start + i, ids[i], t->num_rows);
+      int64_t id = din_read_once(&ids[i]);
+      if ((uint64_t)id >= (uint64_t)t->num_rows) {
+        return set_fault(fault, 0, f, request, start + i, id, t->num_rows);
       }
-      read_row(t, ids[i], to);
+      read_row(t, id, to);
     }
     at += t->dim;
   }
   r->request = request, r->start = start, r->count = count, r->place = r->num_behaviors;
   r->num_behaviors += count;
   return 0;
-}
-
-static int64_t length_of(const din_attention *a, const din_attention_batch *b,
-                         int64_t candidate) {
-  if (a->attended) return b->num_positions;
-  return b->lengths[b->request_of_candidate[candidate]];
 }
 
 /* Asks the memory for the behaviors of the candidates behind a block, bit by bit. */
@@ -235,7 +230,7 @@ static void look(const din_attention *a, const din_attention_batch *b, int64_t c
   while (count > 0 && ahead->left > 0 && ahead->candidate < ahead->last) {
     int64_t n = ahead->candidate, request = b->request_of_candidate[n];
     int same = n > 0 && b->request_of_candidate[n - 1] == request;
-    if (same || ahead->position >= length_of(a, b, n)) {
+    if (same || ahead->position >= din_length_of(a, b, n)) {
       ahead->candidate++, ahead->position = 0;
       continue;
     }
@@ -415,7 +410,7 @@ static int add_candidate(const din_attention *a, const din_attention_batch *b,
                          int64_t candidate, const float *query, const float *first,
                          workspace *r, din_fault *fault) {
   int64_t request = b->request_of_candidate[candidate], d = a->padded_width;
-  int64_t length = length_of(a, b, candidate), positions = b->num_positions;
+  int64_t length = din_length_of(a, b, candidate), positions = b->num_positions;
   if (b->weight && length < positions) {
     memset(b->weight + candidate * positions + length, 0,
            (size_t)(positions - length) * sizeof(float));
@@ -497,10 +492,11 @@ static int bag(const din_bag_batch *b, int64_t first, int64_t last, float *scrat
     memset(total, 0, (size_t)padded * sizeof *total);
     for (int64_t i = 0; i < count; i++) {
       if (i + 8 < count) prefetch_row(t, ids[i + 8]);
-      if ((uint64_t)ids[i] >= (uint64_t)t->num_rows) {
-        return set_fault(fault, 0, 0, n, i, ids[i], t->num_rows);
+      int64_t id = din_read_once(&ids[i]);
+      if ((uint64_t)id >= (uint64_t)t->num_rows) {
+        return set_fault(fault, 0, 0, n, i, id, t->num_rows);
       }
-      read_row(t, ids[i], row);
+      read_row(t, id, row);
       if (b->pooling == DIN_MAX) {
         for (int64_t d = 0; d < dim; d++) {
           total[d] = i == 0 || (double)row[d] > total[d] ? (double)row[d] : total[d];

@@ -79,8 +79,7 @@ static int attend(const void *data, int64_t first, int64_t last, float *scratch,
 static int64_t cost_of(const void *data, int64_t n) {
   const run *r = data;
   const din_attention_batch *b = &r->batch;
-  if (r->k->read.attention.attended) return b->num_positions + 3;
-  return b->lengths[b->request_of_candidate[n]] + 3;
+  return din_length_of(&r->k->read.attention, b, n) + 3;
 }
 #define CHUNK_COST 512 /* some 100 microseconds for a usual model */
 
@@ -88,22 +87,14 @@ static void read_batch_tables(din_op *op, const OrtKernelContext *context,
                               const kernel *k, size_t first, din_table *tables) {
   const din_attention *a = &k->read.attention;
   for (int64_t i = 0; i < a->num_fields + a->num_candidate_fields; i++) {
-    const OrtValue *value = NULL;
-    void *rows = NULL;
     if (din_failed(op)) return;
-    tables[i] = k->read.shapes[i];
-    if (k->read.shapes[i].num_rows == DIN_COMPUTED) {
-      const char *name = i < a->num_fields ? "table_0" : "candidate_table_0";
-      const int64_t dims[2] = {-1, k->read.shapes[i].dim};
-      din_tensor t = din_input(op, context, first + (size_t)i, name);
-      din_expect(op, &t, name, ORT_FLOAT, 2, dims);
-      tables[i].rows = t.data, tables[i].num_rows = t.dims[0];
-      continue;
-    }
-    din_check(op, op->api->KernelContext_GetInput(context, first + (size_t)i, &value));
-    if (din_failed(op)) return;
-    din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &rows));
-    tables[i].rows = rows;
+    tables[i] = k->read.shapes[i]; /* a constant is where it was */
+    if (k->read.shapes[i].num_rows != DIN_COMPUTED) continue;
+    const char *name = i < a->num_fields ? "table_0" : "candidate_table_0";
+    const int64_t dims[2] = {-1, k->read.shapes[i].dim};
+    din_tensor t = din_input(op, context, first + (size_t)i, name);
+    din_expect(op, &t, name, ORT_FLOAT, 2, dims);
+    tables[i].rows = t.data, tables[i].num_rows = t.dims[0];
   }
 }
 
@@ -111,13 +102,14 @@ static void read_batch_tables(din_op *op, const OrtKernelContext *context,
 typedef struct memory {
   const int64_t **ids;
   din_table *tables;
-  int64_t *lengths, *kept;
+  int64_t *requests, *lengths, *kept;
   const float *mask;
 } memory;
 
 static void release(memory *m) {
   din_free(m->ids);
   din_free(m->tables);
+  din_free(m->requests);
   din_free(m->lengths);
   din_free(m->kept);
 }
@@ -128,6 +120,8 @@ static void apply_mask(din_op *op, const kernel *k, const float *mask,
                        din_attention_batch *b, memory *m) {
   int64_t positions = b->num_positions, moved = 0;
   m->mask = mask;
+  b->lengths = NULL;
+  if (positions == 0) return; /* a mask of no bytes may be of any number of requests */
   m->lengths = din_allocate(op, b->num_requests, sizeof *m->lengths);
   for (int64_t row = 0; row < b->num_requests && !din_failed(op); row++) {
     for (int64_t t = 0; t < positions; t++) {
@@ -186,10 +180,13 @@ static void read_batch(din_op *op, const OrtKernelContext *context, const kernel
   if (k->read.masks && !din_failed(op)) {
     apply_mask(op, k, valid.data, b, m);
   } else {
-    din_check_range(op, b->lengths, b->num_requests, b->num_positions + 1, "lengths");
+    m->lengths = din_copy_range(op, b->lengths, b->num_requests, b->num_positions + 1,
+                                "lengths");
+    b->lengths = m->lengths;
   }
-  din_check_range(op, b->request_of_candidate, b->num_candidates, b->num_requests,
-                  "request_of_candidate");
+  m->requests = din_copy_range(op, b->request_of_candidate, b->num_candidates,
+                               b->num_requests, "request_of_candidate");
+  b->request_of_candidate = m->requests;
   b->ids = m->ids, b->candidate_ids = m->ids + fields;
   b->tables = m->tables, b->candidate_tables = m->tables + fields;
 }
@@ -205,9 +202,10 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   if (!din_failed(op)) read_batch(op, context, k, &r.batch, &m);
   const int64_t interest[2] = {r.batch.num_candidates, a->width};
   const int64_t weight[2] = {r.batch.num_candidates, r.batch.num_positions};
-  r.batch.interest = din_output(op, context, 0, "interest", interest, 2);
-  if (k->read.explains)
-    r.batch.weight = din_output(op, context, 1, "weight", weight, 2);
+  r.batch.interest = din_output(op, context, 0, "interest", ORT_FLOAT, interest, 2);
+  if (k->read.explains) {
+    r.batch.weight = din_output(op, context, 1, "weight", ORT_FLOAT, weight, 2);
+  }
   const din_work work = {.run = attend,
                          .data = &r,
                          .total = r.batch.num_candidates,
@@ -218,7 +216,8 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
     char place[MAX_NAME] = "";
     if (!fault.is_candidate && m.kept) { /* where it stood before it moved */
       const float *row = m.mask + fault.row * r.batch.num_positions;
-      for (int64_t t = 0, left = fault.position; left >= 0; t++) {
+      int64_t left = fault.position;
+      for (int64_t t = 0; t < r.batch.num_positions; t++) {
         if (row[t] == 1.0f && left-- == 0) fault.position = t;
       }
     }

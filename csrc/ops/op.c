@@ -1,5 +1,6 @@
 #include "op.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,34 @@
 #define ALIGNMENT 64
 #define MAX_SIZE ((int64_t)1 << 40)
 
+/* How many bytes of the UTF-8 character at `text` there are; 0 where none begins. */
+static size_t character(const unsigned char *text) {
+  const unsigned char lead = text[0];
+  const size_t size = lead < 0x80                    ? 1
+                      : lead >= 0xC2 && lead <= 0xDF ? 2
+                      : lead >= 0xE0 && lead <= 0xEF ? 3
+                      : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                     : 0;
+  for (size_t i = 1; i < size; i++) {
+    if ((text[i] & 0xC0) != 0x80) return 0; /* the zero at the end, too */
+  }
+  const int is_overlong =
+      (lead == 0xE0 && text[1] < 0xA0) || (lead == 0xF0 && text[1] < 0x90);
+  const int is_beyond =
+      (lead == 0xED && text[1] > 0x9F) || (lead == 0xF4 && text[1] > 0x8F);
+  return is_overlong || is_beyond ? 0 : size;
+}
+
+/* A file's names and attributes may be any bytes, or be cut within a character, and
+   what reads the sentence decodes it. */
+static void replace_invalid(char *text) {
+  while (*text) {
+    size_t size = character((const unsigned char *)text);
+    if (size == 0) *text = '?';
+    text += size ? size : 1;
+  }
+}
+
 void din_fail(din_op *op, const char *format, ...) {
   char message[512];
   va_list arguments;
@@ -15,6 +44,7 @@ void din_fail(din_op *op, const char *format, ...) {
   va_start(arguments, format);
   vsnprintf(message, sizeof message, format, arguments);
   va_end(arguments);
+  replace_invalid(message);
   op->status = op->api->CreateStatus(ORT_INVALID_ARGUMENT, message);
 }
 
@@ -43,11 +73,33 @@ int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *nam
   return value;
 }
 
+int din_attribute_flag(din_op *op, const OrtKernelInfo *info, const char *name) {
+  int64_t value = din_attribute_int(op, info, name);
+  if (!op->status && value != 0 && value != 1) {
+    din_fail(op, "expected 0 or 1, got %lld - at `%s attribute %s`", (long long)value,
+             op->name, name);
+  }
+  return value == 1;
+}
+
 float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name) {
   float value = 0.0f;
   if (op->status) return 0.0f;
   check_attribute(op, op->api->KernelInfoGetAttribute_float(info, name, &value), name);
+  if (!op->status && !isfinite(value)) {
+    din_fail(op, "expected a finite number, got %g - at `%s attribute %s`",
+             (double)value, op->name, name);
+  }
   return value;
+}
+
+/* `size` is what the runtime says of a text: its bytes and the zero behind them. */
+static void check_text(din_op *op, const char *name, const char *text, size_t size) {
+  if (!op->status && strlen(text) + 1 != size) {
+    din_fail(op,
+             "expected text without zeros, got %.60s and more - at `%s attribute %s`",
+             text, op->name, name);
+  }
 }
 
 void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
@@ -58,6 +110,7 @@ void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
   check_attribute(op, op->api->KernelInfoGetAttribute_string(info, name, out, &needed),
                   name);
   out[size - 1] = '\0';
+  check_text(op, name, out, needed);
 }
 
 char *din_attribute_long_text(din_op *op, const OrtKernelInfo *info, const char *name,
@@ -70,8 +123,11 @@ char *din_attribute_long_text(din_op *op, const OrtKernelInfo *info, const char 
   if (text == NULL) return NULL;
   check_attribute(op, op->api->KernelInfoGetAttribute_string(info, name, text, size),
                   name);
+  check_text(op, name, text, *size);
   *size = strlen(text);
-  return text;
+  if (!op->status) return text;
+  din_free(text);
+  return NULL;
 }
 
 size_t din_attribute_ints(din_op *op, const OrtKernelInfo *info, const char *name,
@@ -100,7 +156,8 @@ int din_attribute_choice(din_op *op, const OrtKernelInfo *info, const char *name
 /* ---- tensors ---- */
 
 din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
-  din_tensor t = {NULL, ORT_UNDEFINED, 0, {0, 0, 0}};
+  const din_tensor none = {NULL, ORT_UNDEFINED, 0, {0, 0, 0}};
+  din_tensor t = none;
   OrtTensorInfo *info = NULL;
   if (op->status) return t;
   if (value == NULL) {
@@ -127,7 +184,7 @@ din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
   if (!op->status) {
     din_check(op, op->api->GetTensorMutableData((OrtValue *)(uintptr_t)value, &t.data));
   }
-  return t;
+  return op->status ? none : t; /* nobody is to compute with refused sizes */
 }
 
 din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
@@ -156,20 +213,6 @@ din_tensor din_input(din_op *op, const OrtKernelContext *context, size_t index,
   return din_describe(op, value, name);
 }
 
-float *din_output(din_op *op, OrtKernelContext *context, size_t index, const char *name,
-                  const int64_t *dims, size_t rank) {
-  OrtValue *value = NULL;
-  void *data = NULL;
-  if (op->status) return NULL;
-  din_check(op, op->api->KernelContext_GetOutput(context, index, dims, rank, &value));
-  if (!op->status && value == NULL) {
-    din_fail(op, "expected a use of the output, got none - at `%s output %s`", op->name,
-             name);
-  }
-  if (!op->status) din_check(op, op->api->GetTensorMutableData(value, &data));
-  return data;
-}
-
 static const char *type_name(int type) {
   return type == ORT_FLOAT     ? "float32"
          : type == ORT_INT64   ? "int64"
@@ -179,6 +222,48 @@ static const char *type_name(int type) {
          : type == ORT_STRING  ? "strings"
          : type == ORT_DOUBLE  ? "float64"
                                : "another type";
+}
+
+/* The type of a tensor. */
+static int type_of(din_op *op, const OrtValue *value) {
+  OrtTensorInfo *info = NULL;
+  int type = ORT_UNDEFINED;
+  din_check(op, op->api->GetTensorTypeAndShape(value, &info));
+  if (op->status) return type;
+  din_check(op, op->api->GetTensorElementType(info, &type));
+  op->api->ReleaseTensorTypeAndShapeInfo(info);
+  return type;
+}
+
+void *din_output(din_op *op, OrtKernelContext *context, size_t index, const char *name,
+                 int type, const int64_t *dims, size_t rank) {
+  OrtValue *value = NULL;
+  void *data = NULL;
+  if (op->status) return NULL;
+  din_check(op, op->api->KernelContext_GetOutput(context, index, dims, rank, &value));
+  if (!op->status && value == NULL) {
+    din_fail(op, "expected a use of the output, got none - at `%s output %s`", op->name,
+             name);
+  }
+  if (op->status) return NULL;
+  const int given = type_of(op, value); /* the graph's: a file may say anything */
+  if (!op->status && given != type) {
+    din_fail(op, "expected %s, got %s - at `%s output %s`", type_name(type),
+             type_name(given), op->name, name);
+  }
+  if (!op->status) din_check(op, op->api->GetTensorMutableData(value, &data));
+  return data;
+}
+
+void din_expect_outputs(din_op *op, const OrtKernelInfo *info, size_t least,
+                        size_t most) {
+  size_t count = 0;
+  if (op->status) return;
+  din_check(op, op->api->KernelInfo_GetOutputCount(info, &count));
+  if (!op->status && (count < least || count > most)) {
+    din_fail(op, "expected %zu outputs, got %zu - at `%s`",
+             count < least ? least : most, count, op->name);
+  }
 }
 
 static void write_shape(char *out, size_t size, size_t rank, const int64_t *dims) {
@@ -221,19 +306,24 @@ din_table din_expect_table(din_op *op, const din_tensor *t, const char *name) {
     din_fail(op, "expected rows of at least 1 value, got %lld - at `%s input %s`",
              (long long)t->dims[1], op->name, name);
   }
+  /* Without rows a table has any width: outputs would be of sizes that no file backs. */
+  if (!op->status && t->dims[0] < 1) {
+    din_fail(op, "expected at least 1 row, got 0 - at `%s input %s`", op->name, name);
+  }
   return (din_table){t->data, t->dims[0], t->dims[1], is_half};
 }
 
-void din_check_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
-                     const char *name) {
-  if (din_failed(op)) return;
-  for (int64_t i = 0; i < count; i++) {
-    if ((uint64_t)values[i] >= (uint64_t)stop) {
-      din_fail(op, "expected a value in [0, %lld), got %lld - at `%s input %s[%lld]`",
-               (long long)stop, (long long)values[i], op->name, name, (long long)i);
-      return;
-    }
+int64_t *din_copy_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
+                        const char *name) {
+  int64_t *copy = din_allocate(op, count, sizeof *copy);
+  for (int64_t i = 0; copy && i < count; i++) {
+    copy[i] = din_read_once(&values[i]);
+    if ((uint64_t)copy[i] < (uint64_t)stop) continue;
+    din_fail(op, "expected a value in [0, %lld), got %lld - at `%s input %s[%lld]`",
+             (long long)stop, (long long)copy[i], op->name, name, (long long)i);
+    break;
   }
+  return copy;
 }
 
 /* ---- memory ---- */
@@ -356,17 +446,24 @@ static void run_chunk(void *data, size_t index) {
   din_pool_give(c->work->pool, scratch);
 }
 
+/* Costs are limited, so that no sum of theirs overflows: items are at most 2^40. */
+#define MAX_COST (1 << 22)
+static int64_t cost_of(const din_work *w, int64_t item) {
+  int64_t cost = w->cost ? w->cost(w->data, item) : w->even_cost;
+  return cost < MAX_COST ? cost : MAX_COST;
+}
+
 static void split(chunks *c) {
   const din_work *w = c->work;
   int64_t total = 0, spent = 0, limit;
-  if (w->cost == NULL) total = w->total * w->even_cost;
-  for (int64_t i = 0; w->cost && i < w->total; i++) total += w->cost(w->data, i);
+  if (w->cost == NULL) total = w->total * cost_of(w, 0);
+  for (int64_t i = 0; w->cost && i < w->total; i++) total += cost_of(w, i);
   limit = total / (MAX_CHUNKS / 4) + 1;
   if (limit < w->chunk_cost) limit = w->chunk_cost;
   c->count = 0;
   c->starts[0] = 0;
   for (int64_t i = 0; i < w->total; i++) {
-    int64_t cost = w->cost ? w->cost(w->data, i) : w->even_cost;
+    int64_t cost = cost_of(w, i);
     /* a chunk ends before the item that would take it past the limit */
     if (spent > 0 && spent + cost > limit) c->starts[++c->count] = i, spent = 0;
     spent += cost;

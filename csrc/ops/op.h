@@ -36,6 +36,9 @@ static inline int din_failed(const din_op *op) { return op->status != NULL; }
 /* Attributes; a missing one, one of another type, or one too long for `size` bytes or
    `count` values, is a failure. */
 int64_t din_attribute_int(din_op *op, const OrtKernelInfo *info, const char *name);
+/* 0 or 1. */
+int din_attribute_flag(din_op *op, const OrtKernelInfo *info, const char *name);
+/* A finite number. */
 float din_attribute_float(din_op *op, const OrtKernelInfo *info, const char *name);
 void din_attribute_text(din_op *op, const OrtKernelInfo *info, const char *name,
                         char *out, size_t size);
@@ -54,16 +57,22 @@ din_tensor din_constant(din_op *op, const OrtKernelInfo *info, size_t index,
                         const char *name);
 din_tensor din_input(din_op *op, const OrtKernelContext *context, size_t index,
                      const char *name);
-/* An output, which the graph must take. */
-float *din_output(din_op *op, OrtKernelContext *context, size_t index, const char *name,
-                  const int64_t *dims, size_t rank);
+/* An output, which the graph must take as this type. */
+void *din_output(din_op *op, OrtKernelContext *context, size_t index, const char *name,
+                 int type, const int64_t *dims, size_t rank);
+/* Refuses another number of outputs: one that no kernel writes is no tensor, and what
+   reads it in the runtime may not look. */
+void din_expect_outputs(din_op *op, const OrtKernelInfo *info, size_t least,
+                        size_t most);
 /* Refuses another type, rank or size; a wanted size below 0 is any. */
 void din_expect(din_op *op, const din_tensor *t, const char *name, int type,
                 size_t rank, const int64_t *dims);
-/* Refuses values outside [0, stop). */
-void din_check_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
-                     const char *name);
-/* An embedding table, float or half. */
+/* A copy of values, each in [0, stop); freed by din_free also when the op has failed.
+   Inputs are their caller's memory, which another thread may write to meanwhile: what
+   is checked and then used is read once. */
+int64_t *din_copy_range(din_op *op, const int64_t *values, int64_t count, int64_t stop,
+                        const char *name);
+/* An embedding table, float or half, of at least one row. */
 din_table din_expect_table(din_op *op, const din_tensor *t, const char *name);
 
 /* Zeroed, 64-byte aligned, never NULL unless the op has failed; freed by din_free. */

@@ -30,6 +30,7 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
   din_tower *t = &k->tower;
   size_t num_inputs = 0;
   din_check(op, op->api->KernelInfo_GetInputCount(info, &num_inputs));
+  din_expect_outputs(op, info, 1, 1);
   k->isa = din_chosen_isa(op);
   t->num_blocks = din_attribute_int(op, info, "num_blocks");
   int64_t num_hidden = din_read_depth(op, info, num_inputs) - 1;
@@ -48,6 +49,9 @@ static void read_kernel(din_op *op, const OrtKernelInfo *info, kernel *k) {
   din_expect(op, &first, "weight_1", ORT_FLOAT, 2, any);
   if (din_failed(op)) return;
   t->width = first.dims[0];
+  if (t->width < 1) { /* any number of rows would be of no bytes */
+    din_fail(op, "expected at least 1 row, got 0 - at `%s input weight_1`", op->name);
+  }
   din_read_layers(&r, &t->mlp, num_hidden, t->width, NULL, 0);
   din_read_end(&r, num_inputs);
   if (din_failed(op)) return;
@@ -109,7 +113,7 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   }
   r.tower.widths = widths;
   r.batch.num_rows = dims[0], r.batch.x = x;
-  r.batch.logit = din_output(op, context, 0, "logit", dims, 1);
+  r.batch.logit = din_output(op, context, 0, "logit", ORT_FLOAT, dims, 1);
   const din_work work = {.run = climb,
                          .data = &r,
                          .total = (r.batch.num_rows + DIN_TILE - 1) / DIN_TILE,

@@ -32,6 +32,8 @@ cdef const uint8_t *_find(
 ) noexcept nogil:
     """Find the next separator; `stop` where there is none."""
     cdef const uint8_t *found
+    if data > stop:  # fewer are found than before: somebody has changed the text
+        return data
     while <size_t> (stop - data) >= size:
         found = <const uint8_t *> memchr(data, separator[0], stop - data - size + 1)
         if found == NULL:
