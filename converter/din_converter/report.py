@@ -99,7 +99,8 @@ class Report:
     """The result of a conversion; `str()` renders it as a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
-    `leftovers` are data files in the folder that earlier conversions left behind, and
+    `notes` say what the owner of a module may not expect: sizes that it fixes, values that
+    are no numbers. `leftovers` are data files in the folder that earlier conversions left behind, and
     `repository` the files that a server reads. `raw` says how a graph of raw columns
     takes text; None: it takes ids.
     """
@@ -116,6 +117,7 @@ class Report:
     timing: Timing | None = None
     leftovers: Leftovers = NOTHING_LEFT
     raw: str | None = None
+    notes: tuple[str, ...] = ()
     repository: tuple[Path, ...] = ()
 
     @property
@@ -158,6 +160,7 @@ class Report:
             "batches": [asdict(c) for c in self.cases],
             "blocks": [b.to_dict() for b in self.blocks],
             "timing": asdict(self.timing) if self.timing else None,
+            "notes": list(self.notes),
         }
         if self.rounding is not None:
             out["embedding_dtype"] = self.rounding.to_dict()
@@ -171,6 +174,7 @@ class Report:
             f"weights   {self.num_weights:,} values, {self.weight_bytes / 1e6:.1f} MB",
             *self._attention(),
             *self._parity(),
+            *(f"note      {note}" for note in self.notes),
         ]
         if self.raw is not None:
             how = {

@@ -243,7 +243,7 @@ def _additive_mask(reader: Reader, p: Piece) -> Piece:
     for atom, column in p.on.terms.items():
         if atom[0] == "k" and abs(column[0]) >= -LOWEST_FILL:
             leaf = reader.leaves[atom[1]]
-            if leaf.is_number and reader.view.may_mask(leaf.value):
+            if leaf.is_number and reader.view.is_binary(leaf.value):
                 return reader.over_mask(p, atom, leaf.value)
     return p
 

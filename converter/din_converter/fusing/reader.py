@@ -37,7 +37,7 @@ from din_converter.fusing.values import (
     common_mask,
     negation,
 )
-from din_converter.fusing.view import View, attribute
+from din_converter.fusing.view import View, attribute, names_read
 
 __all__ = ["Handler", "Reader"]
 
@@ -132,7 +132,7 @@ class Reader:
     def _mixes(self, node: NodeProto) -> bool:
         """Whether a node's inputs depend on candidate and behavior both."""
         kinds: set[str] = set()
-        for name in node.input:
+        for name in names_read(node):
             if not name or name in self.view.constants:
                 continue
             try:
@@ -248,7 +248,7 @@ class Reader:
         atom: Atom = ("k", leaves[0].number, 0) if leaves else ()
         if p.mask or atom not in p.on.terms or not p.on.is_linear():
             return p
-        if not self.view.may_mask(mask):
+        if not self.view.is_binary(mask):
             return p
         return self.over_mask(p, atom, mask)
 
@@ -265,7 +265,7 @@ class Reader:
         if p.mask or len(atoms) != 1 or atoms[0][0] != "k":
             return ""
         leaf = self.leaves[atoms[0][1]]
-        return leaf.value if leaf.is_number and self.view.may_mask(leaf.value) else ""
+        return leaf.value if leaf.is_number and self.view.is_binary(leaf.value) else ""
 
     def times(self, a: Piece, b: Piece) -> Piece | Weighted:
         """Multiply; weights by behaviors are kept apart, since the sum is over them."""

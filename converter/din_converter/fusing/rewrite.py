@@ -30,7 +30,7 @@ from din_converter.fusing.fuse import Unit, read_unit
 from din_converter.fusing.layout import UNIT, Size, features
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
-from din_converter.fusing.view import View
+from din_converter.fusing.view import View, names_read
 from din_converter.nodes import Nodes, parameter_names
 from din_infer.spec import Attention
 
@@ -180,7 +180,7 @@ class _Rewriter:
         parts.append(self.g.add("ConstantOfShape", shape, value=empty))
         whole = self.g.add("Concat", *parts, axis=1)
         chosen = [at if f is None else starts[f[0]] + f[1] for f in self.unit.query]
-        if chosen != list(range(at)):
+        if chosen != list(range(at)) or len(parts) > 2:
             chosen_name = self.g.constant(np.array(chosen, np.int64))
             whole = self.g.add("Gather", whole, chosen_name, axis=1)
         elif len(parts) == 2:
@@ -350,7 +350,7 @@ class _Rewriter:
 def fuse_graph(
     proto: onnx.ModelProto,
     positions: int,
-    example: Mapping[str, NDArray[Any]] | None = None,
+    leave: Mapping[str, str] | None = None,
 ) -> list[Block]:
     """Replace every attention block that is proven equal; `proto` changes in place.
 
@@ -360,9 +360,8 @@ def fuse_graph(
         Shapes of all values stated, as ``torch.onnx.export`` does. Opset 18 or newer.
     positions : int
         History length for which the report states costs where T varies.
-    example : mapping of str to array, optional
-        Inputs of the graph. A float tensor is taken for a mask only if it is 0 and 1
-        alone there; without an example, graph inputs alone are.
+    leave : mapping of str to str, optional
+        Blocks to leave as they are, by name, and the reasons to report.
 
     Returns
     -------
@@ -370,12 +369,14 @@ def fuse_graph(
         Every block found, fused or not, in the graph's order.
     """
     graph = proto.graph
-    view = View(graph, example=example or {})
+    view = View(graph)
     functions: dict[tuple[object, ...], onnx.FunctionProto] = {}
     written: dict[str, tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]] = {}
     found: list[tuple[Site, Unit | None, str]] = []
     for site in find_sites(view):
         try:
+            if leave and site.name in leave:
+                raise Unsupported(leave[site.name])
             unit = read_unit(view, site)
             made = _Rewriter(view, site, unit, len(written))
             made.write(functions)
@@ -393,7 +394,7 @@ def fuse_graph(
         for n in reversed([node] if made_anew is None else made_anew[0]):
             if needed.intersection(n.output):
                 kept.append(n)
-                needed.update(n.input)
+                needed.update(names_read(n))
     there = {name for node in kept for name in node.output}
     dropped = [
         n for n in graph.node if n.output[0] in written or n.output[0] not in there
