@@ -27,14 +27,17 @@ __all__ = [
     "call_arguments",
     "export_program",
     "fixed_sizes",
+    "open_sizes",
     "plain_module",
     "reason_of",
+    "rewritten",
 ]
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 GROWN = 3  # positions of an example that has only one
 HISTORIES = ("hist", "seq", "behav", "click", "past", "mask")
-COUNTS = ("len", "count", "num")  # one number a row, beside a history
+# what has one column without being a history
+OTHERS = ("len", "count", "num", "item", "target", "cand", "user", "label")
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 LINE = re.compile(r"call raised this error:\n\s+File .*\n\s+(.+)")
 LISTED = 6  # tensors of one position of which every choice is tried
@@ -132,24 +135,27 @@ def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
     """Yield examples to export with, the best first; the last is the one given.
 
     torch takes a size of 1 for fixed. So a batch of one becomes two equal rows, and a
-    history of one position several equal ones: by their names, else as many tensors as
-    the module takes.
+    history of one position several equal ones: those that are called so, and as many
+    other tensors as the module takes then.
     """
     tensors = _named_tensors(call, names)
     whole = [t for _, t in tensors]
     doubled = whole
     if all(t.shape[0] == 1 for t in whole if t.ndim):
         doubled = [torch.cat([t, t]) if t.ndim else t for t in whole]
-    single = [
-        i
-        for i, (name, t) in enumerate(tensors)
-        if t.ndim > 1 and t.shape[1] == 1 and not any(w in name for w in COUNTS)
-    ]
-    if not any(t.ndim > 1 and t.shape[1] > 1 for t in whole):
-        told = [i for i in single if any(w in tensors[i][0] for w in HISTORIES)]
-        for some in [told] if told else _choices(single):
+    lists = [(i, name, t.shape[1]) for i, (name, t) in enumerate(tensors) if t.ndim > 1]
+    told = [(i, size) for i, name, size in lists if any(w in name for w in HISTORIES)]
+    wide = told or [(i, n) for i, _, n in lists if not whole[i].is_floating_point()]
+    if all(size == 1 for _, size in wide):
+        sure = {i for i, _ in told}
+        rest = [
+            i
+            for i, name, size in lists
+            if i not in sure and size == 1 and not any(w in name for w in OTHERS)
+        ]
+        for some in _choices(rest):
             longer = list(doubled)
-            for i in some:
+            for i in (*sure, *some):
                 longer[i] = doubled[i].repeat_interleave(GROWN, dim=1)
             yield _replaced(call, longer)
     yield _replaced(call, doubled)
@@ -157,9 +163,9 @@ def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
 
 
 def _choices(of: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Yield subsets, the largest first."""
-    sizes = range(len(of), 0, -1) if len(of) <= LISTED else range(len(of), len(of) - 2, -1)
-    for size in sizes:
+    """Yield subsets, the largest first, and none last."""
+    most = len(of)
+    for size in range(most, -1, -1) if most <= LISTED else (most, most - 1, 0):
         yield from itertools.combinations(of, size)
 
 
@@ -294,14 +300,40 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
         except Exception:  # noqa: S112 - it is no call that the module takes
             continue
         try:
-            return _export(module, longer), longer
+            program = _export(module, longer)
         except Exception as error:  # torch's errors share no narrower base
             first = first or error
+            continue
+        if _is_open(program, call, longer):
+            return program, longer
     rule = "a module that torch.export takes"
     reason = reason_of(first)
     by_value = "data-dependent" in reason
     fix = "Write torch.where for a branch on values of tensors." if by_value else ""
     raise ConversionError(rule, reason, "module", fix) from None
+
+
+def open_sizes(program: ExportedProgram) -> list[list[str]]:
+    """Name the open sizes of each tensor that a program takes; "" is a fixed one."""
+    bounded = fixed_sizes(program)
+    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
+    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
+    return [
+        ["" if str(n).isdecimal() or str(n) in bounded else str(n) for n in t.shape]
+        for t in given
+        if isinstance(t, Tensor)
+    ]
+
+
+def _is_open(program: ExportedProgram, call: Call, longer: Call) -> bool:
+    """Whether a program is open in every size in which its example was lengthened."""
+    pairs = zip(pytree.tree_leaves(call), pytree.tree_leaves(longer), strict=True)
+    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor)]
+    return all(
+        symbol or before == after
+        for (a, b), symbols in zip(tensors, open_sizes(program), strict=True)
+        for before, after, symbol in zip(a.shape, b.shape, symbols, strict=True)
+    )
 
 
 def _same(a: Call, b: Call) -> bool:
@@ -370,3 +402,22 @@ def reason_of(error: BaseException | None) -> str:
         error = error.__cause__
     at = LINE.search(str(error))
     return first_line(error) + (f" in `{at[1]}`" if at else "")
+
+
+def _repeated(x: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> Tensor:  # noqa: ANN401
+    """Repeat every element, `repeats` one number: what torch's exporter gets wrong."""
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim % x.ndim)
+    wide = x.unsqueeze(dim + 1)
+    shape = [*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :]]
+    return wide.expand(shape).flatten(dim, dim + 1)
+
+
+REWRITTEN = {torch.ops.aten.repeat_interleave.self_int: _repeated}
+
+
+def rewritten(program: ExportedProgram) -> ExportedProgram:
+    """Replace operators that torch's exporter to ONNX gets wrong."""
+    if not any(node.target in REWRITTEN for node in program.graph.nodes):
+        return program
+    with quiet():
+        return program.run_decompositions(dict(REWRITTEN))

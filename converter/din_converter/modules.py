@@ -31,8 +31,10 @@ from din_converter.exporting import (
     call_arguments,
     export_program,
     fixed_sizes,
+    open_sizes,
     plain_module,
     reason_of,
+    rewritten,
 )
 from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
@@ -145,6 +147,7 @@ def export_module(
         program, (args, kwargs) = export_program(module, call)
         fix = "It branches on a size; cut long histories before the call."
     _check_ranges(program, fix)
+    program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
         try:
@@ -179,7 +182,12 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
         notes.append(f"the module fixes the batch: {max(rows)} rows in every call")
     for i in inputs:
         wide = i["shape"][1] if len(i["shape"]) > 1 else ""
-        if i["rows"] is not None and isinstance(wide, int):
+        if i["rows"] is not None and wide == 1:
+            notes.append(
+                f"{i['name']} has 1 id a row, as in the example: give one of two or more"
+                " to leave the length of a history open"
+            )
+        elif i["rows"] is not None and isinstance(wide, int):
             notes.append(f"the module fixes the size of {i['name']}: {wide} ids a row")
     return tuple(notes)
 
@@ -242,15 +250,13 @@ def _kept_sizes(
     program: ExportedProgram, graph: onnx.GraphProto, arrays: Sequence[NDArray[Any]]
 ) -> dict[str, int]:
     """Map the open sizes that must not be smaller to those of the example."""
-    bounded = fixed_sizes(program)
-    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
-    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
-    tensors = [t for t in given if isinstance(t, Tensor)]
     kept = {}
-    for tensor, info, array in zip(tensors, graph.input, arrays, strict=True):
+    for symbols, info, array in zip(
+        open_sizes(program), graph.input, arrays, strict=True
+    ):
         dims = info.type.tensor_type.shape.dim
-        for size, dim, found in zip(tensor.shape, dims, array.shape, strict=True):
-            if str(size) in bounded and dim.dim_param:
+        for symbol, dim, found in zip(symbols, dims, array.shape, strict=True):
+            if not symbol and dim.dim_param:
                 kept[dim.dim_param] = found
     return kept
 

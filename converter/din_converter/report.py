@@ -72,6 +72,7 @@ def block_of(sequence: Behavior, positions: int) -> Block:
     return Block(
         name=sequence.name,
         fused=True,
+        part="whole",
         width=d,
         hidden=a.hidden,
         activation=a.activation,
@@ -224,6 +225,8 @@ class Report:
                 f"          {b.name}: {layers}, {b.activation}{softmax}; per candidate"
                 f" of {b.positions} behaviors"
             )
+            if b.part == "scores":
+                lines.append(f"          its scores alone, because of {b.reason}")
             lines.append(
                 f"          {b.flops_before:,} -> {b.flops_after:,} FLOPs,"
                 f" {_bytes(b.bytes_before)} -> {_bytes(b.bytes_after)} written"
