@@ -388,7 +388,7 @@ def _convert_module(
             if isinstance(error, ModelError):
                 rule, got = "a module whose graph ONNX Runtime runs", error.got
                 error = ConversionError(rule, PLACED.sub("", got), "module")
-            if not any(b.fused for b in graph.blocks):
+            if not graph.bags and not any(b.fused for b in graph.blocks):
                 raise error from None
             # a module converts, whatever becomes of its blocks
             left |= faulty_blocks(graph, truth, error, alone=not left)
@@ -420,7 +420,7 @@ def _write_module(graph: "Graph", truth: "Sequence[Truth]", place: _Place) -> Re
     def measure(draft: Path) -> tuple[list[Case], Timing]:
         cases = check_outputs(graph.outputs, truth, draft, inlined=place.inline)
         before = {"torch": lambda: graph.call(batch, torch.float32)}
-        if any(b.fused for b in graph.blocks):
+        if graph.bags or any(b.fused for b in graph.blocks):
             session = plain_session(plain)
             before["plain ONNX"] = lambda: session.run(None, batch)
         longest = max((b.positions for b in graph.blocks), default=0)

@@ -4,8 +4,10 @@ Open are the batch and the lengths of histories. What a module fixes itself stay
 example has it, and is said. Letters: N candidates (the batch), T positions.
 """
 
+import contextlib
 import copy
 import inspect
+import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -24,6 +27,7 @@ from din_infer.errors import ConversionError
 
 __all__ = [
     "Call",
+    "by_name",
     "call_arguments",
     "export_program",
     "fixed_sizes",
@@ -38,8 +42,9 @@ GROWN = 3  # positions of an example that has only one
 HISTORIES = ("hist", "seq", "behav", "click", "past", "mask")
 # what has one column without being a history
 OTHERS = ("len", "count", "num", "item", "target", "cand", "user", "label")
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
-LINE = re.compile(r"call raised this error:\n\s+File .*\n\s+(.+)")
+LINE = re.compile(r"call raised this error:\n +File .*\n {4,}(\S.*)")
 LISTED = 6  # tensors of one position of which every choice is tried
 
 
@@ -56,9 +61,7 @@ def plain_module(module: nn.Module) -> nn.Module:
     """
     while True:
         inner = getattr(module, "_orig_mod", None)  # torch.compile's
-        if inner is None and isinstance(module, nn.DataParallel):
-            inner = module.module
-        if inner is None and isinstance(module, nn.parallel.DistributedDataParallel):
+        if inner is None and isinstance(module, WRAPPERS):
             inner = module.module
         if not isinstance(inner, nn.Module):
             break
@@ -67,10 +70,10 @@ def plain_module(module: nn.Module) -> nn.Module:
         rule, got = "a module of Python code", "a TorchScript module"
         fix = "Convert the nn.Module that torch.jit.script or torch.jit.trace took."
         raise ConversionError(rule, got, "module", fix)
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    half = [name for name, t in tensors if t.dtype == torch.bfloat16]
-    if half:
-        rule, got = "weights in float32", f"bfloat16 in `{half[0]}`"
+    found = {t.dtype: name for name, t in module.named_parameters()}
+    half = [t for t in (torch.bfloat16, torch.float16) if t in found]
+    if half and (half[0] == torch.bfloat16 or torch.float32 not in found):
+        rule, got = "weights in float32", f"{half[0]} in `{found[half[0]]}`"
         raise ConversionError(rule, got, "module", "Give module.float().")
     # weight_norm of old keeps its last product, which torch does not copy
     memo = {
@@ -84,6 +87,25 @@ def plain_module(module: nn.Module) -> nn.Module:
     except Exception as error:  # what a module holds can fail to be copied in any way
         rule = "a module that copy.deepcopy copies"
         raise ConversionError(rule, first_line(error), "module") from None
+
+
+class _ByName(nn.Module):
+    """Calls a module that takes any keywords, which torch cannot name the sizes of."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        return self.module(*args, **kwargs)
+
+
+def by_name(module: nn.Module, call: Call) -> tuple[nn.Module, Call]:
+    """Return what torch exports in place of a module that takes ``**kwargs``."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters) or not call[1]:
+        return module, call
+    return _ByName(module).eval(), (call, {})
 
 
 def call_arguments(module: nn.Module, example_inputs: Any) -> Call:  # noqa: ANN401
@@ -360,12 +382,13 @@ def _export(module: nn.Module, call: Call) -> ExportedProgram:
         if which == "batch" and bounded is not None:
             break  # it is not for any length
         given, named = pytree.tree_map(partial(opened, which=which), call)
-        # by_name.arguments has those of **kwargs in a dict of their own
-        by_name = inspect.signature(module.forward).bind(*given, **named)
-        with quiet(), _Bags():
+        shapes = inspect.signature(module.forward).bind(*given, **named).arguments
+        # torch prints the graph so far beside its error
+        hidden = contextlib.redirect_stderr(io.StringIO())
+        with quiet(), _Bags(), hidden, contextlib.redirect_stdout(io.StringIO()):
             try:
                 program = torch.export.export(
-                    module, *call, dynamic_shapes=by_name.arguments or None
+                    module, *call, dynamic_shapes=shapes or None
                 )
             except Exception as error:  # torch's errors share no narrower base
                 first = first or error

@@ -176,6 +176,9 @@ def remarks_on(graph: Graph, truth: Sequence[Truth]) -> tuple[str, ...]:
     Sizes that cannot vary; values that are no numbers, with the example's rows.
     """
     notes = list(graph.notes)
+    if graph.bags:
+        plural = "s" if graph.bags > 1 else ""
+        notes.append(f"{graph.bags} bag{plural} of embeddings became EmbeddingBag")
     tests = {"NaN": np.isnan, "infinite": np.isinf}
     for i, label in enumerate(graph.outputs):
         outputs = [made[i] for _, _, made in truth]
@@ -221,7 +224,7 @@ def faulty_blocks(
             except Exception as fault:  # the runtime's errors share no narrower base
                 faults[name] = FAULT.format(first_line(fault))
     found = FAULT.format(f"{error.rule}: {error.got}")
-    return faults or dict.fromkeys(fused, found)
+    return faults or dict.fromkeys(fused, found) or {"": found}
 
 
 def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401

@@ -28,6 +28,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from din_converter.exporting import (
+    by_name,
     call_arguments,
     export_program,
     fixed_sizes,
@@ -36,6 +37,7 @@ from din_converter.exporting import (
     reason_of,
     rewritten,
 )
+from din_converter.fusing.bags import fuse_bags
 from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View, graphs_of
@@ -53,7 +55,7 @@ class Graph:
     """An exported module: its graph before and after fusing, and how to call both.
 
     `example` are the tensors of `args` and `kwargs`, in the order of both and of the
-    graph's inputs, by whose names they are called.
+    graph's inputs, by whose names they are called. `bags` counts the EmbeddingBags.
     """
 
     plain: onnx.ModelProto
@@ -64,14 +66,16 @@ class Graph:
     example: dict[str, NDArray[Any]]
     blocks: list[Block]
     notes: tuple[str, ...] = ()
+    bags: int = 0
 
     def without(self, reasons: Mapping[str, str]) -> "Graph":
-        """Leave blocks unfused, by their names, for the reasons given."""
+        """Leave blocks unfused, by their names, for the reasons given; bags, too."""
         fused = onnx.ModelProto()
         fused.CopyFrom(self.plain)
         arrays = list(self.example.values())
         blocks = fuse_graph(fused, _longest(self.plain, arrays), reasons)
-        return replace(self, fused=fused, blocks=blocks)
+        bags = 0 if reasons else fuse_bags(fused)
+        return replace(self, fused=fused, blocks=blocks, bags=bags)
 
     @property
     def names(self) -> list[str]:
@@ -143,7 +147,7 @@ def export_module(
             rule = "example inputs, with which the module can be called"
             raise ConversionError(rule, "none", "example_inputs")
         module = plain_module(module)
-        call = call_arguments(module, example_inputs)
+        module, call = by_name(module, call_arguments(module, example_inputs))
         program, (args, kwargs) = export_program(module, call)
         fix = "It branches on a size; cut long histories before the call."
     _check_ranges(program, fix)
@@ -179,7 +183,9 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     notes = []
     rows = {i["shape"][0] for i in inputs}
     if rows and not any(isinstance(n, str) for n in rows):
-        notes.append(f"the module fixes the batch: {max(rows)} rows in every call")
+        count = max(rows)
+        word = "row" if count == 1 else "rows"
+        notes.append(f"the module fixes the batch: {count} {word} in every call")
     for i in inputs:
         wide = i["shape"][1] if len(i["shape"]) > 1 else ""
         if i["rows"] is not None and wide == 1:
