@@ -4,13 +4,13 @@ Every `Pattern` says what it is called with, and what becomes of it: fused whole
 scores alone, left as it is for a reason, or refused. Above 400 lines: a table.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 ITEMS, USERS, D = 30, 12, 4
 LOW = -(2.0**32) + 1
@@ -173,20 +173,23 @@ class Pattern:
     """A module and what becomes of it.
 
     `fused`: "whole", "scores", or "" for left as it is; None where nothing is found.
-    `reason` is the report's; `refused` a part of the error's sentence.
+    `reason` is the report's. `fixed`: of N and T, those that the module fixes. `nan`:
+    it gives NaN for some histories. `swallows`: float32 loses scores in a fill, so that
+    float64 gives others. `often`: tested in every run.
     """
 
     make: Callable[[], nn.Module]
     inputs: Callable[[int, int, int], tuple[Tensor, ...]] = ids
     fused: str | None = "whole"
     reason: str = ""
-    refused: str = ""
-    fixed: tuple[str, ...] = ()  # "N" or "T", where the module fixes it
+    fixed: tuple[str, ...] = ()
     nan: bool = False
+    swallows: bool = False
+    often: bool = True
 
 
 def _din(weights: Callable[..., Tensor], **options: Any) -> Callable[[], nn.Module]:  # noqa: ANN401
-    """Make a DIN whose weights are a function of scores, mask, and what else is given."""
+    """Make a DIN whose weights are a function of scores, mask and other inputs."""
 
     def run(net: Net, item: Tensor, history: Tensor, *more: Tensor) -> Tensor:
         q, k = net.e(item), net.e(history)
@@ -203,18 +206,47 @@ def _net(run: Callable[..., Any], **options: Any) -> Callable[[], nn.Module]:  #
 PATTERNS: dict[str, Pattern] = {}
 
 
-def _add(name: str, make: Callable[[], nn.Module], inputs: Any = ids, **more: Any) -> None:  # noqa: ANN401
+def _add(
+    name: str,
+    make: Callable[[], nn.Module],
+    inputs: Callable[[int, int, int], tuple[Tensor, ...]] = ids,
+    **more: Any,  # noqa: ANN401
+) -> None:
     PATTERNS[name] = Pattern(make, inputs, **more)
 
 
 # ---- masks and softmax
 
 _add("mask by product", _din(lambda s, m: s * m))
-_add("NaN where there is no history", _din(lambda s, m: s.masked_fill(~m, float("-inf")).softmax(1)), nan=True)
-_add("a fill, then / sqrt(T)", _din(lambda s, m: (s.masked_fill(~m, LOW) / s.shape[1] ** 0.5).softmax(1)))
-_add("a fill, then / sqrt(d)", _din(lambda s, m: (s.masked_fill(~m, LOW) / D**0.5).softmax(1)))
-_add("-1e9 added", _din(lambda s, m: (s + (1 - m.float()) * -1e9).softmax(-1)))
-_add("the original port's", _din(lambda s, m: torch.where(m == 1, s, torch.full_like(s, -(2.0**31))).softmax(1) * m))
+_add(
+    "NaN where there is no history",
+    _din(lambda s, m: s.masked_fill(~m, float("-inf")).softmax(1)),
+    nan=True,
+)
+_add(
+    "a fill, then / sqrt(T)",
+    _din(lambda s, m: (s.masked_fill(~m, LOW) / s.shape[1] ** 0.5).softmax(1)),
+    fused="scores",
+    reason="a number computed from a size",
+)
+_add(
+    "a fill, then / sqrt(d)",
+    _din(lambda s, m: (s.masked_fill(~m, LOW) / D**0.5).softmax(1)),
+)
+_add(
+    "-1e9 added",
+    _din(lambda s, m: (s + (1 - m.float()) * -1e9).softmax(-1)),
+    fused="scores",
+    reason="masked scores of -1e+09, which others may be below",
+)
+_add(
+    "the original port's",
+    _din(
+        lambda s, m: (
+            torch.where(m == 1, s, torch.full_like(s, -(2.0**31))).softmax(1) * m
+        )
+    ),
+)
 
 
 def _put(s: Tensor, m: Tensor) -> Tensor:
@@ -223,31 +255,127 @@ def _put(s: Tensor, m: Tensor) -> Tensor:
     return s.softmax(1)
 
 
-_add("a fill by index", _din(_put))
-_add("nan_to_num", _din(lambda s, m: torch.nan_to_num(s.masked_fill(~m, float("-inf")).softmax(1))))
+_add("a fill by index", _din(_put), fused="scores", reason="the operator ScatterND")
+_add(
+    "nan_to_num",
+    _din(lambda s, m: torch.nan_to_num(s.masked_fill(~m, float("-inf")).softmax(1))),
+    fused="scores",
+    reason="the operator And",
+)
 _add(
     "no history, no weights",
-    _din(lambda s, m: torch.where(m.any(1, keepdim=True), s.masked_fill(~m, -1e9).softmax(1), 0.0)),
+    _din(
+        lambda s, m: torch.where(
+            m.any(1, keepdim=True), s.masked_fill(~m, -1e9).softmax(1), 0.0
+        )
+    ),
+    fused="scores",
+    reason="a mask that is not per position",
 )
-_add("masked before softmax by product", _din(lambda s, m: (s * m).softmax(1)))
-_add("softmax, mask, / length", _din(lambda s, m: s.softmax(1) * m / m.sum(1, keepdim=True).clamp(min=1)))
-_add("softmax of a fill, / length", _din(lambda s, m: s.masked_fill(~m, -1e9).softmax(1) * m / m.sum(1, keepdim=True).clamp(min=1)))
+_add(
+    "masked before softmax by product",
+    _din(lambda s, m: (s * m).softmax(1)),
+    fused="scores",
+    reason="masked scores of 0, which others may be below",
+)
+_add(
+    "softmax, mask, / length",
+    _din(lambda s, m: s.softmax(1) * m / m.sum(1, keepdim=True).clamp(min=1)),
+    fused="scores",
+    reason="a softmax over other positions than the sum's",
+)
+_add(
+    "softmax of a fill, / length",
+    _din(
+        lambda s, m: (
+            s.masked_fill(~m, -1e9).softmax(1) * m / m.sum(1, keepdim=True).clamp(min=1)
+        )
+    ),
+)
 _add("/ length", _din(lambda s, m: s * m / m.sum(1, keepdim=True).clamp(min=1)))
-_add("normalized by the sum", _din(lambda s, m: (s * m).abs() / ((s * m).abs().sum(1, keepdim=True) + 1e-6)))
-_add("tanh of the score", _din(lambda s, m: s.tanh() * m))
-_add("float mask given", _din(lambda s, _, m: s * m), with_mask)
-_add("float mask given, compared", _din(lambda s, _, m: s.masked_fill(m == 0, -1e9).softmax(1)), with_mask)
-_add("float mask given, softmax", _din(lambda s, _, m: (s * m + (1 - m) * -1e9).softmax(1)), with_mask)
-_add("mask by lengths", _din(lambda s, _, n: s * (torch.arange(s.shape[1]) < n[:, None])), with_lengths)
-_add("sign of the ids", _net(lambda net, i, h: net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * torch.sign(h).float(), net.e(h)))))
+_add(
+    "normalized by the sum",
+    _din(lambda s, m: (s * m).abs() / ((s * m).abs().sum(1, keepdim=True) + 1e-6)),
+    fused="scores",
+    reason="a sum over positions",
+)
+_add(
+    "tanh of the score",
+    _din(lambda s, m: s.tanh() * m),
+    fused="scores",
+    reason="the operator Tanh",
+)
+_add(
+    "float mask given",
+    _din(lambda s, _, m: s * m),
+    with_mask,
+    fused="scores",
+    reason="a product with numbers that are no mask, as a comparison makes one",
+)
+_add(
+    "float mask given, compared",
+    _din(lambda s, _, m: s.masked_fill(m == 0, -1e9).softmax(1)),
+    with_mask,
+)
+_add(
+    "float mask given, softmax",
+    _din(lambda s, _, m: (s * m + (1 - m) * -1e9).softmax(1)),
+    with_mask,
+    fused="scores",
+    reason="a product with numbers that are no mask, as a comparison makes one",
+)
+_add(
+    "mask by lengths",
+    _din(lambda s, _, n: s * (torch.arange(s.shape[1]) < n[:, None])),
+    with_lengths,
+)
+_add(
+    "sign of the ids",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            pool(net.score(net.e(i), net.e(h)) * torch.sign(h).float(), net.e(h)),
+        )
+    ),
+)
 _add("no mask", _din(lambda s, _: s))
 _add("sigmoid of the score", _din(lambda s, m: torch.sigmoid(s) * m))
-_add("mean", _net(lambda net, i, h: net.logit(net.e(i), ((net.score(net.e(i), net.e(h)) * (h != 0)).unsqueeze(-1) * net.e(h)).mean(1))))
-_add("expanded weights", _net(lambda net, i, h: net.logit(net.e(i), ((net.score(net.e(i), net.e(h)) * (h != 0)).unsqueeze(-1).expand_as(net.e(h)) * net.e(h)).sum(1))))
+_add(
+    "mean",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            ((net.score(net.e(i), net.e(h)) * (h != 0)).unsqueeze(-1) * net.e(h)).mean(
+                1
+            ),
+        )
+    ),
+)
+_add(
+    "expanded weights",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            (
+                (net.score(net.e(i), net.e(h)) * (h != 0))
+                .unsqueeze(-1)
+                .expand_as(net.e(h))
+                * net.e(h)
+            ).sum(1),
+        )
+    ),
+)
 
 # ---- something added to the score, or multiplied
 
-_add("a bias of the position", _din(lambda s, m: (s + 0.1 * torch.arange(s.shape[1])).masked_fill(~m, -1e9).softmax(1)))
+_add(
+    "a bias of the position",
+    _din(
+        lambda s, m: (
+            (s + 0.1 * torch.arange(s.shape[1])).masked_fill(~m, -1e9).softmax(1)
+        )
+    ),
+)
 
 
 class Biased(Net):
@@ -268,7 +396,12 @@ class Biased(Net):
 
 _add("a learned bias of the position", Biased)
 _add("a learned bias, Dice", lambda: Biased("dice"))
-_add("a learned bias, sigmoid", lambda: Biased("sigmoid"))
+_add(
+    "a learned bias, sigmoid",
+    lambda: Biased("sigmoid"),
+    fused="scores",
+    reason="a score that reads more than its last layer, which is sigmoid",
+)
 
 
 def _aged(net: Any, item: Tensor, history: Tensor, age: Tensor) -> Tensor:  # noqa: ANN401
@@ -277,15 +410,42 @@ def _aged(net: Any, item: Tensor, history: Tensor, age: Tensor) -> Tensor:  # no
     return net.logit(q, pool(s.masked_fill(history == 0, -1e9).softmax(1), k))
 
 
-_add("a bias of the age", _net(_aged, more={"bias": lambda: nn.Embedding(8, 1)}), with_age_ids)
-_add("a decay by age", _din(lambda s, m, a: s * m * torch.exp(-0.1 * a)), with_ages)
-_add("softmax, then a decay", _din(lambda s, m, a: s.masked_fill(~m, -1e9).softmax(1) * torch.exp(-0.1 * a)), with_ages)
-_add("a decay by position", _din(lambda s, m: s * m * 0.9 ** torch.arange(s.shape[1])))
+_add(
+    "a bias of the age",
+    _net(_aged, more={"bias": lambda: nn.Embedding(8, 1)}),
+    with_age_ids,
+)
+_add(
+    "a decay by age",
+    _din(lambda s, m, a: s * m * torch.exp(-0.1 * a)),
+    with_ages,
+    fused="scores",
+    reason="a product with numbers that are no mask, as a comparison makes one",
+)
+_add(
+    "softmax, then a decay",
+    _din(lambda s, m, a: s.masked_fill(~m, -1e9).softmax(1) * torch.exp(-0.1 * a)),
+    with_ages,
+    fused="scores",
+    reason="a product with numbers that are no mask, as a comparison makes one",
+)
+_add(
+    "a decay by position",
+    _din(lambda s, m: s * m * 0.9 ** torch.arange(s.shape[1])),
+    fused="scores",
+    reason="a product with numbers that are no mask, as a comparison makes one",
+)
 
 # ---- features of a pair
 
 
-def _priced(net: Any, item: Tensor, history: Tensor, price: Tensor, prices: Tensor) -> Tensor:  # noqa: ANN401
+def _priced(
+    net: Any,  # noqa: ANN401
+    item: Tensor,
+    history: Tensor,
+    price: Tensor,
+    prices: Tensor,
+) -> Tensor:
     q = torch.cat([net.e(item), price[:, None]], -1)
     k = torch.cat([net.e(history), prices[..., None]], -1)
     w = net.score(q, k) * (history != 0)
@@ -307,7 +467,12 @@ def _apart(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
 
 
 _add("|q - k|", _net(_apart))
-_add("|q - k|, Dice", _net(_apart, activation="dice"))
+_add(
+    "|q - k|, Dice",
+    _net(_apart, activation="dice"),
+    fused="",
+    reason="different activations: dice, prelu",
+)
 
 
 def _wide(net: Any, item: Tensor, history: Tensor, user: Tensor) -> Tensor:  # noqa: ANN401
@@ -339,10 +504,30 @@ def _residual(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN40
     return net.logit(q, pool(net.u[2](h).squeeze(-1) * (history != 0), k))
 
 
-_add("a residual unit", _net(_residual, activation="relu", more={"second": lambda: nn.Linear(6, 6)}))
-_add("tanh in the unit", _din(lambda s, m: s * m, activation="tanh"), fused="", reason="the operator Tanh")
+_add(
+    "a residual unit",
+    _net(_residual, activation="relu", more={"second": lambda: nn.Linear(6, 6)}),
+    fused="",
+    reason="two activations in one unit",
+)
+_add(
+    "tanh in the unit",
+    _din(lambda s, m: s * m, activation="tanh"),
+    fused="",
+    reason="the operator Tanh",
+)
 _add("Dice in the unit", _din(lambda s, m: s * m, activation="dice"))
-_add("behaviors cut", _net(lambda net, i, h: net.logit(net.e(i), pool(net.score(net.e(i), net.e(h[:, 1:])) * (h[:, 1:] != 0), net.e(h[:, 1:])))))
+_add(
+    "behaviors cut",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            pool(
+                net.score(net.e(i), net.e(h[:, 1:])) * (h[:, 1:] != 0), net.e(h[:, 1:])
+            ),
+        )
+    ),
+)
 
 # ---- many columns of one matrix
 
@@ -354,7 +539,9 @@ def _columns(net: Any, x: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
     return net.logit(q + users, pool(w, k))
 
 
-_add("packed ids", _net(_columns, more={"user": lambda: nn.Embedding(USERS, D)}), packed)
+_add(
+    "packed ids", _net(_columns, more={"user": lambda: nn.Embedding(USERS, D)}), packed
+)
 
 
 def _dense(net: Any, item: Tensor, history: Tensor, x: Tensor) -> Tensor:  # noqa: ANN401
@@ -385,7 +572,7 @@ _add("one user, many items", _net(lambda net, i, h: _one(net, i, h)), one_user)
 
 def _one(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
     q = net.e(item)
-    k = net.e(history.expand(len(item), -1))
+    k = net.e(history.expand(item.shape[0], -1))
     w = net.score(q, k) * (history != 0)
     return net.logit(q, pool(w, k))
 
@@ -422,7 +609,7 @@ _add(
 
 def _offset_bag(net: Any, item: Tensor, history: Tensor, tags: Tensor) -> Tensor:  # noqa: ANN401
     q, k = net.e(item), net.e(history)
-    starts = torch.arange(len(item)) * tags.shape[1]
+    starts = torch.arange(item.shape[0]) * tags.shape[1]
     bag = net.bag(tags.reshape(-1), starts)
     return net.logit(q, pool(net.score(q, k) * (history != 0), k)) + bag.sum(1)
 
@@ -439,7 +626,10 @@ def _branch(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
     interest = pool(net.score(q, k) * (history != 0), k)
     scale = k.sum()
     out = torch.cond(
-        (history != 0).any(), lambda a, s: a * 2 + 0 * s, lambda a, s: a - 1 + 0 * s, (interest, scale)
+        (history != 0).any(),
+        lambda a, s: a * 2 + 0 * s,
+        lambda a, s: a - 1 + 0 * s,
+        (interest, scale),
     )
     return net.logit(q, out)
 
@@ -457,7 +647,13 @@ def _rows(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
     return torch.cat(out)
 
 
-_add("a loop over rows", _net(_rows), fixed=("N",))
+_add(
+    "a loop over rows",
+    _net(_rows),
+    fixed=("N",),
+    fused="",
+    reason="operands laid out differently",
+)
 
 
 def _steps(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
@@ -469,7 +665,11 @@ def _steps(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
     return net.logit(q + state, pool(w, k))
 
 
-_add("a loop over positions", _net(_steps, more={"cell": lambda: nn.Linear(2 * D, D)}), fixed=("T",))
+_add(
+    "a loop over positions",
+    _net(_steps, more={"cell": lambda: nn.Linear(2 * D, D)}),
+    fixed=("T",),
+)
 
 
 class Keywords(Net):
@@ -511,15 +711,58 @@ class Normed(Net):
     """Its first layer under weight_norm."""
 
     def __init__(self, old: bool) -> None:
-        super().__init__(lambda net, i, h: net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))))
+        super().__init__(
+            lambda net, i, h: net.logit(
+                net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))
+            )
+        )
         norm = nn.utils.weight_norm if old else nn.utils.parametrizations.weight_norm
-        self.u[0] = norm(nn.Linear(4 * D, 6))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.u[0] = norm(nn.Linear(4 * D, 6))
         spread(self)
 
 
 _add("weight_norm", lambda: Normed(False))
 _add("weight_norm of old", lambda: Normed(True))
-_add("a parameter as an output", _net(lambda net, i, h: (net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))), net.u[0].weight)))
-_add("a size as an output", _net(lambda net, i, h: (net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))), h.shape[1])))
-_add("an input as an output", _net(lambda net, i, h: (net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))), h)))
-_add("infinite outputs", _net(lambda net, i, h: torch.log((net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))) > 0).to(net.e(i).dtype))))
+_add(
+    "a parameter as an output",
+    _net(
+        lambda net, i, h: (
+            net.logit(
+                net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))
+            ),
+            net.u[0].weight,
+        )
+    ),
+)
+SIZE = _net(
+    lambda net, i, h: (
+        net.logit(net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))),
+        h.shape[1],
+    )
+)
+_add(
+    "an input as an output",
+    _net(
+        lambda net, i, h: (
+            net.logit(
+                net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))
+            ),
+            h,
+        )
+    ),
+)
+_add(
+    "infinite outputs",
+    _net(
+        lambda net, i, h: torch.log(
+            (
+                net.logit(
+                    net.e(i), pool(net.score(net.e(i), net.e(h)) * (h != 0), net.e(h))
+                )
+                > 0
+            ).to(net.e(i).dtype)
+        )
+    ),
+)

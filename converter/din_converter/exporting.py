@@ -10,7 +10,7 @@ import inspect
 import io
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,7 @@ LINE = re.compile(r"call raised this error:\n +File .*\n {4,}(\S.*)")
 LISTED = 6  # tensors of one position of which every choice is tried
 
 
-# ---------------------------------------------------------------------------- the module
+# --------------------------------------------------------------------------- the module
 
 
 def plain_module(module: nn.Module) -> nn.Module:
@@ -96,7 +96,7 @@ class _ByName(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def forward(self, args: tuple[Any, ...], kwargs: Any) -> Any:  # noqa: ANN401
         return self.module(*args, **kwargs)
 
 
@@ -128,7 +128,7 @@ def call_arguments(module: nn.Module, example_inputs: Any) -> Call:  # noqa: ANN
     raise ConversionError(rule, type(example_inputs).__name__, "example_inputs")
 
 
-# --------------------------------------------------------------------------- the example
+# -------------------------------------------------------------------------- the example
 
 
 def _named_tensors(call: Call, names: Sequence[str]) -> list[tuple[str, Tensor]]:
@@ -182,6 +182,11 @@ def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
             yield _replaced(call, longer)
     yield _replaced(call, doubled)
     yield call
+    if told and all(size == GROWN - 1 for _, size in told):  # history[:, 1:] is then 1
+        longer = list(doubled)
+        for i, _ in told:
+            longer[i] = doubled[i].repeat_interleave(GROWN, dim=1)
+        yield _replaced(call, longer)
 
 
 def _choices(of: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -244,14 +249,18 @@ def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
     return made
 
 
-# --------------------------------------------------------------------------- the program
+# -------------------------------------------------------------------------- the program
 
 
 class _Bags(TorchFunctionMode):
     """Computes bags of equal size, ids [N, T], by operators that are no loop."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None  # noqa: ANN401
+    def __torch_function__(  # type: ignore[override]
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         del types
         kwargs = kwargs or {}
@@ -312,6 +321,7 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
     parameters = inspect.signature(module.forward).parameters.values()
     first: Exception | None = None
     tried: list[Call] = []
+    fixed: tuple[ExportedProgram, Call] | None = None
     for longer in _examples(call, [p.name for p in parameters]):
         if any(_same(longer, other) for other in tried):
             continue
@@ -319,15 +329,20 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
         try:
             if _shapes(_call(module, longer)) != _shapes(made):
                 continue  # what was lengthened is no history
-        except Exception:  # noqa: S112 - it is no call that the module takes
+        except Exception:
             continue
         try:
             program = _export(module, longer)
         except Exception as error:  # torch's errors share no narrower base
             first = first or error
             continue
-        if _is_open(program, call, longer):
+        if not _is_open(program, call, longer):
+            continue
+        if _is_open(program, call, None):
             return program, longer
+        fixed = fixed or (program, longer)
+    if fixed is not None:
+        return fixed
     rule = "a module that torch.export takes"
     reason = reason_of(first)
     by_value = "data-dependent" in reason
@@ -347,8 +362,18 @@ def open_sizes(program: ExportedProgram) -> list[list[str]]:
     ]
 
 
-def _is_open(program: ExportedProgram, call: Call, longer: Call) -> bool:
-    """Whether a program is open in every size in which its example was lengthened."""
+def _is_open(program: ExportedProgram, call: Call, longer: Call | None) -> bool:
+    """Whether a program is open in every size in which its example was lengthened.
+
+    Without a longer one: in every size of 1 or 2, which torch may have taken for fixed.
+    """
+    if longer is None:
+        short = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+        return all(
+            symbol or size not in (1, GROWN - 1)
+            for t, symbols in zip(short, open_sizes(program), strict=True)
+            for size, symbol in zip(t.shape[:2], symbols, strict=False)
+        )
     pairs = zip(pytree.tree_leaves(call), pytree.tree_leaves(longer), strict=True)
     tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor)]
     return all(
@@ -360,9 +385,7 @@ def _is_open(program: ExportedProgram, call: Call, longer: Call) -> bool:
 
 def _same(a: Call, b: Call) -> bool:
     pairs = zip(pytree.tree_leaves(a), pytree.tree_leaves(b), strict=True)
-    return all(
-        x.shape == y.shape if isinstance(x, Tensor) else True for x, y in pairs
-    )
+    return all(x.shape == y.shape if isinstance(x, Tensor) else True for x, y in pairs)
 
 
 def _export(module: nn.Module, call: Call) -> ExportedProgram:

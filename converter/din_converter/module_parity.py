@@ -188,12 +188,19 @@ def remarks_on(graph: Graph, truth: Sequence[Truth]) -> tuple[str, ...]:
             count = sum(bool(test(o).any()) for o in outputs)
             if not count:
                 continue
-            first = test(outputs[0]).reshape(len(outputs[0]) if outputs[0].ndim else 1, -1)
+            first = test(outputs[0]).reshape(
+                len(outputs[0]) if outputs[0].ndim else 1, -1
+            )
             rows = [str(row) for row in np.flatnonzero(first.any(1))]
             more = " .." if len(rows) > LISTED else ""
-            where = f" at rows {', '.join(rows[:LISTED])}{more} of the example and" if rows else ""
+            where = (
+                f" at rows {', '.join(rows[:LISTED])}{more} of the example and"
+                if rows
+                else ""
+            )
             notes.append(
-                f"{label} is {what}{where} in {count} of {len(outputs)} batches, in torch too"
+                f"{label} is {what}{where} in {count} of {len(outputs)} batches,"
+                " in torch too"
             )
     return tuple(notes)
 

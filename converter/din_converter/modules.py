@@ -47,7 +47,7 @@ from din_infer.model_format import IR_VERSION, OPSET
 
 __all__ = ["Graph", "export_module", "input_ranges", "to_weights"]
 
-SHAPELESS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
+SHAPELESS = ("Reshape", "Expand", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
 
 
 @dataclass
@@ -141,7 +141,7 @@ def export_module(
             args, kwargs = call_arguments(program.module(), example_inputs)
         module = program.module(check_guards=False)
         args, kwargs = tuple(args), dict(kwargs)
-        fix = 'Export it with Dim("..") that has no `max`.'
+        what, fix = "program", "Export it with dimensions that have no `max`."
     else:
         if example_inputs is None:
             rule = "example inputs, with which the module can be called"
@@ -149,8 +149,9 @@ def export_module(
         module = plain_module(module)
         module, call = by_name(module, call_arguments(module, example_inputs))
         program, (args, kwargs) = export_program(module, call)
+        what = "module"
         fix = "It branches on a size; cut long histories before the call."
-    _check_ranges(program, fix)
+    _check_ranges(program, what, fix)
     program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
@@ -185,20 +186,23 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     if rows and not any(isinstance(n, str) for n in rows):
         count = max(rows)
         word = "row" if count == 1 else "rows"
-        notes.append(f"the module fixes the batch: {count} {word} in every call")
+        notes.append(
+            f"the module fixes the batch: {count} {word} in every call, as a loop over"
+            " rows or len(tensor) does"
+        )
     for i in inputs:
         wide = i["shape"][1] if len(i["shape"]) > 1 else ""
         if i["rows"] is not None and wide == 1:
             notes.append(
-                f"{i['name']} has 1 id a row, as in the example: give one of two or more"
-                " to leave the length of a history open"
+                f"{i['name']} has 1 id a row, as in the example: give one of two or"
+                " more to leave the length of a history open"
             )
         elif i["rows"] is not None and isinstance(wide, int):
             notes.append(f"the module fixes the size of {i['name']}: {wide} ids a row")
     return tuple(notes)
 
 
-def _check_ranges(program: ExportedProgram, fix: str) -> None:
+def _check_ranges(program: ExportedProgram, what: str, fix: str) -> None:
     """Refuse a program that is valid up to some size only, which a file cannot state.
 
     What it needs at least, as to read a column, is met by the example's size, which is
@@ -210,7 +214,7 @@ def _check_ranges(program: ExportedProgram, fix: str) -> None:
         if not most.endswith("oo")
     ]
     if most:
-        rule = "a module that computes the same at every batch size and history length"
+        rule = f"a {what} that computes the same at every batch size and history length"
         raise ConversionError(rule, "sizes " + ", ".join(most), "module", fix)
 
 
@@ -272,7 +276,9 @@ def _name_sizes(proto: onnx.ModelProto, kept: Mapping[str, int]) -> None:
 
     `kept` are those that are not open after all.
     """
-    shapes = [[d.dim_param for d in i.type.tensor_type.shape.dim] for i in proto.graph.input]
+    shapes = [
+        [d.dim_param for d in i.type.tensor_type.shape.dim] for i in proto.graph.input
+    ]
     dims = [d for shape in shapes for d in shape]
     open_sizes = [d for d in dict.fromkeys(dims) if d.isidentifier() and d not in kept]
     first = [shape[0] for shape in shapes if shape]

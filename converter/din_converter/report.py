@@ -100,10 +100,10 @@ class Report:
     """The result of a conversion; `str()` renders it as a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
-    `notes` say what the owner of a module may not expect: sizes that it fixes, values that
-    are no numbers. `leftovers` are data files in the folder that earlier conversions left behind, and
-    `repository` the files that a server reads. `raw` says how a graph of raw columns
-    takes text; None: it takes ids.
+    `notes` say what the owner of a module may not expect: sizes that it fixes, values
+    that are no numbers. `leftovers` are data files in the folder that earlier
+    conversions left behind, and `repository` the files that a server reads. `raw` says
+    how a graph of raw columns takes text; None: it takes ids.
     """
 
     path: Path

@@ -53,7 +53,9 @@ def fuse_bags(proto: onnx.ModelProto) -> int:
         make = partial(bag_function, attributes=attributes)
         signature = tuple(sorted(attributes.items()))
         name = function_named(functions, "EmbeddingBag", signature, make)
-        g.add(name, ids, lengths, table, domain=DOMAIN, out=node.output[0], **attributes)
+        g.add(
+            name, ids, lengths, table, domain=DOMAIN, out=node.output[0], **attributes
+        )
         kept += g.nodes
         gone.add(lookup.output[0])
         count += 1
@@ -77,7 +79,11 @@ def _lookup(view: View, node: onnx.NodeProto) -> onnx.NodeProto | None:
     if lookup is None or lookup.op_type != "Gather" or attribute(lookup, "axis", 0):
         return None
     table, ids = view.constants.get(lookup.input[0]), view.shapes.get(lookup.input[1])
-    if table is None or table.ndim != 2 or view.types[lookup.input[0]] != TensorProto.FLOAT:
+    if (
+        table is None
+        or table.ndim != 2
+        or view.types[lookup.input[0]] != TensorProto.FLOAT
+    ):
         return None
     if ids is None or len(ids) != 2 or axes is None or [a % 3 for a in axes] != [1]:
         return None

@@ -78,25 +78,22 @@ def read_units(view: View, site: Site) -> Iterator[Unit | Unsupported]:
     is nothing that the operator does, the scores alone are read.
     """
     weights, factors = _peeled(view, site)
-    for opaque in ("", site.behaviors):
-        yield _attempt(partial(_read, Reader(view, site.sizes, opaque, OPERATORS), site))
+    ways: list[Callable[[Reader], Unit]] = [
+        partial(_read, site=site),
+        partial(_read_scores, site=site),
+    ]
     if factors:
+        ways.insert(0, partial(_read, site=site, weights=weights, factors=factors))
+    for way in ways:
         for opaque in ("", site.behaviors):
-            reader = Reader(view, site.sizes, opaque, OPERATORS)
-            yield _attempt(partial(_read, reader, site, weights, factors))
-    for opaque in ("", site.behaviors):
-        yield _attempt(partial(_read_scores, Reader(view, site.sizes, opaque, OPERATORS), site))
-
-
-def _attempt(read: Callable[[], Unit]) -> Unit | Unsupported:
-    try:
-        return read()
-    except Unsupported as error:
-        return error
+            try:
+                yield way(Reader(view, site.sizes, opaque, OPERATORS))
+            except Unsupported as error:
+                yield error
 
 
 def _peeled(view: View, site: Site) -> tuple[str, list[tuple[str, str]]]:
-    """Take factors per candidate off the weights: what is left, and (Mul or Div, name)."""
+    """Take factors per candidate off the weights: what is left; (Mul or Div, name)."""
     name, factors = site.weights, list[tuple[str, str]]()
     while (node := view.producer.get(name)) is not None:
         if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity"):
@@ -105,7 +102,9 @@ def _peeled(view: View, site: Site) -> tuple[str, list[tuple[str, str]]]:
         if node.op_type not in ("Mul", "Div"):
             break
         out = view.shapes.get(name)
-        pairs = [tuple(node.input), tuple(node.input)[::-1]][: 1 + (node.op_type == "Mul")]
+        pairs = [tuple(node.input), tuple(node.input)[::-1]][
+            : 1 + (node.op_type == "Mul")
+        ]
         found = [
             (rest, factor)
             for rest, factor in pairs
@@ -163,7 +162,11 @@ def _read_scores(reader: Reader, site: Site) -> Unit:
 def _scores(reader: Reader, name: str) -> Unit:
     found = reader.piece(name)
     parts = [p for axis in found.axes for p in axis]
-    if found.mask or parts != ["N", "T"] or reader.view.types[name] != TensorProto.FLOAT:
+    if (
+        found.mask
+        or parts != ["N", "T"]
+        or reader.view.types[name] != TensorProto.FLOAT
+    ):
         raise Unsupported("no scores of a unit")
     layers, output = _chain(reader.algebra, found.on)
     if not layers:

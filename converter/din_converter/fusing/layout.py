@@ -149,7 +149,9 @@ class Sizes:
                 return tuple(  # the same for every candidate
                     ("T",) if s == self.t else axis_of(s.number) for s in shape
                 )
-        if not shape or shape[0] not in (self.n, self.n * self.t):
+        if not shape:
+            raise Unsupported("a number computed from a size", mixed=False)
+        if shape[0] not in (self.n, self.n * self.t):
             raise Unsupported("a tensor that is not per candidate", mixed=False)
         axes: list[tuple[Part, ...]] = []
         seen = False

@@ -157,7 +157,8 @@ def _compare(reader: Reader, node: NodeProto, name: str) -> Value:
     if over.off is not None and over.on.is_constant() and over.off.is_constant():
         strict = node.op_type in ("Less", "Greater")
         on, off = (
-            (f.numbers() > 0 if strict else f.numbers() >= 0) for f in (over.on, over.off)
+            (f.numbers() > 0 if strict else f.numbers() >= 0)
+            for f in (over.on, over.off)
         )
         return _of_mask(over, bool(on.all()), bool(off.all()), on, off)
     if over.mask or not over.on.is_linear():

@@ -39,9 +39,10 @@ from din_converter.fusing.values import (
 )
 from din_converter.fusing.view import View, attribute, names_read
 
-__all__ = ["Handler", "Reader"]
+__all__ = ["NO_MASK", "Handler", "Reader"]
 
 LARGE = 1e4
+NO_MASK = "a product with numbers that are no mask, as a comparison makes one"
 CUTS = ("Gather", "Slice", "Split")
 # Reads the named output of a node.
 Handler = Callable[["Reader", NodeProto, str], Value]
@@ -90,9 +91,10 @@ class Reader:
     def piece(self, name: str) -> Piece:
         """Read floats; raises Unsupported."""
         found = self.value(name)
+        if isinstance(found, Weighted):
+            raise Unsupported(NO_MASK)
         if not isinstance(found, Piece):
-            reason = "a use of weighted behaviors or of a condition as a number"
-            raise Unsupported(reason)
+            raise Unsupported("a use of a condition as a number")
         return found
 
     def _read(self, name: str) -> Value:

@@ -174,7 +174,9 @@ class _Rewriter:
 
     def spread(self, ids: str) -> str:
         """Give every candidate the ids of all positions, [T]."""
-        return self.g.add("Expand", ids, self.shape(self.site.sizes.n, self.site.sizes.t))
+        return self.g.add(
+            "Expand", ids, self.shape(self.site.sizes.n, self.site.sizes.t)
+        )
 
     def floats(self, name: str) -> str:
         """Return a value as float32."""

@@ -48,7 +48,7 @@ def find_sites(view: View) -> list[Site]:
 
 
 def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
-    """ReduceSum or ReduceMean of weights [N, T, 1] * behaviors [N, T, D] over axis 1."""
+    """ReduceSum or ReduceMean(weights [N, T, 1] * behaviors [N, T, D], axis 1)."""
     if node.op_type not in ("ReduceSum", "ReduceMean"):
         return None
     product = view.producer.get(node.input[0])

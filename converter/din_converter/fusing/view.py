@@ -33,7 +33,9 @@ def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """List the graphs that a node runs: branches, or the body of a loop."""
     kinds = onnx.AttributeProto
     single = [a.g for a in node.attribute if a.type == kinds.GRAPH]
-    return single + [g for a in node.attribute if a.type == kinds.GRAPHS for g in a.graphs]
+    return single + [
+        g for a in node.attribute if a.type == kinds.GRAPHS for g in a.graphs
+    ]
 
 
 def graphs_of(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
@@ -49,7 +51,9 @@ def names_read(node: onnx.NodeProto) -> list[str]:
         own = {i.name for i in body.input} | {t.name for t in body.initializer}
         own |= {name for n in body.node for name in n.output}
         read = [name for n in body.node for name in names_read(n)]
-        names += [name for name in (*read, *(o.name for o in body.output)) if name not in own]
+        names += [
+            name for name in (*read, *(o.name for o in body.output)) if name not in own
+        ]
     return names
 
 
@@ -157,7 +161,9 @@ class View:
     def _find_binary(self, name: str) -> bool:
         node, constant = self.producer.get(name), self.constants.get(name)
         if constant is not None:
-            return constant.dtype.kind in "fiub" and bool(np.isin(constant, (0, 1)).all())
+            return constant.dtype.kind in "fiub" and bool(
+                np.isin(constant, (0, 1)).all()
+            )
         if self.types.get(name) == TensorProto.BOOL:
             return True
         if node is None or node.domain not in ("", "ai.onnx"):
@@ -169,7 +175,11 @@ class View:
             if all(map(self.is_binary, given)):
                 return True
             ones = [i for i in given if self._is_one(i)]
-            return kind == "Min" and bool(ones) and all(map(self._counts, set(given) - set(ones)))
+            return (
+                kind == "Min"
+                and bool(ones)
+                and all(map(self._counts, set(given) - set(ones)))
+            )
         if kind == "Sub":
             return self._is_one(given[0]) and self.is_binary(given[1])
         if kind == "Where":
