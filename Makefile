@@ -40,7 +40,7 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 sanitize doctests lint format \
+.PHONY: demo test test-fast patterns coverage matrix test-isas test-as test-arm64 sanitize doctests lint format \
 	docs wheels acceptance clean image image-gpu release
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
@@ -52,6 +52,9 @@ test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what 
 # One process more than there are cores, for the time that Ray and Spark are waited for.
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST) --numprocesses $$(($(JOBS) + 1))
+
+patterns: $(VENV)/tested-with  ## DINs of public code, each at nine shapes of its example
+	DIN_PATTERNS=all $(PYTEST) --dist load tests/test_torch_patterns.py
 
 # gcov and the sanitizers export names of their own
 EXPORTS = c_abi.py::test_the_library_has_what_the_header_declares_and_nothing_more

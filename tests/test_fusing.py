@@ -146,7 +146,7 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "two masks": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) * (s > 0.1).float(),
-        "a use of a condition as a number",
+        "a product with numbers that are no mask, as a comparison makes one",
     ),
     "scores summed up": (
         "weights",

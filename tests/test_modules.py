@@ -385,7 +385,7 @@ def test_a_block_that_fails_is_left_as_it_is(
 
     def parameters(self: Any) -> Any:  # noqa: ANN401
         made = real(self)
-        if self.number == 0:
+        if self.site.name == "sum_1":
             bias = made["bias_2"]
             made["bias_2"] = bias + np.float32(0.01) if wrong == "off" else bias[:0]
         return made

@@ -16,14 +16,13 @@ from torch.utils import _pytree as pytree
 
 from din_converter.modules import Graph, export_module
 from tests import ops
-from tests.torch_patterns import PATTERNS, Pattern
+from tests.torch_patterns import PATTERNS, RARE, Pattern
 
 pytestmark = pytest.mark.slow
 
 SHAPES = [(n, t) for t in (1, 2, 10) for n in (1, 2, 8)]
 ALL = os.environ.get("DIN_PATTERNS") == "all"
-# those that differ from others in no more than a word are left to the whole grid
-NAMES = [name for name in PATTERNS if ALL or PATTERNS[name].often]
+NAMES = [name for name in PATTERNS if ALL or name not in RARE]
 CASES = [
     (name, shape)
     for i, name in enumerate(NAMES)
@@ -101,3 +100,7 @@ def test_a_pattern_becomes_what_it_should_and_equals_torch(
     said = " ".join(graph.notes)
     assert ("fixes the batch" in said) == ("N" in pattern.fixed)
     check(pattern, graph, n, t)
+
+
+def test_the_rare_are_patterns() -> None:
+    assert set(RARE) <= set(PATTERNS)

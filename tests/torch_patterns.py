@@ -175,7 +175,7 @@ class Pattern:
     `fused`: "whole", "scores", or "" for left as it is; None where nothing is found.
     `reason` is the report's. `fixed`: of N and T, those that the module fixes. `nan`:
     it gives NaN for some histories. `swallows`: float32 loses scores in a fill, so that
-    float64 gives others. `often`: tested in every run.
+    float64 gives others.
     """
 
     make: Callable[[], nn.Module]
@@ -185,7 +185,6 @@ class Pattern:
     fixed: tuple[str, ...] = ()
     nan: bool = False
     swallows: bool = False
-    often: bool = True
 
 
 def _din(weights: Callable[..., Tensor], **options: Any) -> Callable[[], nn.Module]:  # noqa: ANN401
@@ -238,6 +237,7 @@ _add(
     _din(lambda s, m: (s + (1 - m.float()) * -1e9).softmax(-1)),
     fused="scores",
     reason="masked scores of -1e+09, which others may be below",
+    swallows=True,
 )
 _add(
     "the original port's",
@@ -765,4 +765,34 @@ _add(
             ).to(net.e(i).dtype)
         )
     ),
+)
+
+RARE = (  # left to the whole grid: each differs from another in a detail
+    "a fill, then / sqrt(d)",
+    "no history, no weights",
+    "normalized by the sum",
+    "tanh of the score",
+    "float mask given, compared",
+    "mask by lengths",
+    "no mask",
+    "sigmoid of the score",
+    "a learned bias of the position",
+    "a learned bias, sigmoid",
+    "softmax, then a decay",
+    "a decay by position",
+    "|q - k|, Dice",
+    "tanh in the unit",
+    "Dice in the unit",
+    "beside an EmbeddingBag, mean",
+    "beside an EmbeddingBag, max",
+    "beside a weighted EmbeddingBag",
+    "beside an EmbeddingBag with padding",
+    "weight_norm",
+    "an input as an output",
+    "softmax, mask, / length",
+    "a fill by index",
+    "float mask given, softmax",
+    "masked before softmax by product",
+    "mean",
+    "expanded weights",
 )

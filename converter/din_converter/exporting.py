@@ -243,9 +243,9 @@ def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
             hook.remove()
     for leaf in pytree.tree_leaves(made):
         if leaf is not None and not isinstance(leaf, Tensor):
-            rule, got = "a module whose outputs are tensors", f"a {type(leaf).__name__}"
+            rule, got = "a module whose outputs are tensors", type(leaf).__name__
             fix = "Convert a module that returns its scores alone."
-            raise ConversionError(rule, got, "module", fix)
+            raise ConversionError(rule, f"one of type {got}", "module", fix)
     return made
 
 
@@ -255,7 +255,7 @@ def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
 class _Bags(TorchFunctionMode):
     """Computes bags of equal size, ids [N, T], by operators that are no loop."""
 
-    def __torch_function__(  # type: ignore[override]
+    def __torch_function__(
         self,
         func: Callable[..., Any],
         types: object,
@@ -286,8 +286,7 @@ def _bag(given: Mapping[str, Any]) -> Tensor:
     if weights is not None:
         rows = rows * weights.unsqueeze(-1)
     if padding is None:
-        by_mode = {"sum": rows.sum, "mean": rows.mean, "max": rows.amax}
-        return by_mode[mode](1)
+        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)  # type: ignore[no-any-return]
     padding = padding + len(given["weight"]) if padding < 0 else padding
     there = (ids != padding).unsqueeze(-1)
     if mode == "max":
@@ -466,4 +465,5 @@ def rewritten(program: ExportedProgram) -> ExportedProgram:
     if not any(node.target in REWRITTEN for node in program.graph.nodes):
         return program
     with quiet():
-        return program.run_decompositions(dict(REWRITTEN))
+        made: ExportedProgram = program.run_decompositions(dict(REWRITTEN))
+        return made

@@ -132,5 +132,5 @@ def _of_einsum(view: View, node: onnx.NodeProto) -> Site | None:
         names = {n: "N", t: "T", d: "D"} | dict.fromkeys(ones, "1")
         axes = ["".join(names[c] for c in terms[i]) for i in (w, k)]
         sizes = Sizes(size[n], size[t])
-        return Site(node, node.input[w], node.input[k], sizes, *axes)
+        return Site(node, node.input[w], node.input[k], sizes, axes[0], axes[1])
     return None

@@ -15,8 +15,10 @@ __all__ = ["View", "attribute", "graphs_of", "names_read"]
 
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Where", "And", "Or")
 # of which the first input's values are the output's
-MOVING = ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze")
-MOVING += ("Tile", "Transpose", "Unsqueeze", "Gather", "GatherElements", "Split")
+MOVING = (
+    *("Cast", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Reshape"),
+    *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
 INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
