@@ -146,7 +146,7 @@ class NoOnnx(nn.Module):
     def forward(self, item: Tensor, history: Tensor) -> Tensor:
         matrix = history[:, :1, None] * item[:, None, None].float()
         matrix = matrix + history[:, None].float() * history[:, :, None]
-        return torch.linalg.eigvals(matrix).real.sum((1, 2))
+        return torch.linalg.eigvals(matrix).real.sum(1)
 
 
 TORCHSCRIPT = (
