@@ -37,11 +37,11 @@ KERNEL_TESTS = $(ISA_TESTS) $(patsubst %,tests/test_%.py,columns arrow_abi wrong
 # of `make test-as`
 CPU = avx2
 TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
-C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh) \
+C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh fuzz/*.[ch]) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-fast patterns coverage matrix test-isas test-as test-arm64 sanitize doctests lint format \
-	docs wheels acceptance clean image image-gpu release
+.PHONY: demo test test-fast patterns coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
+	docs wheels acceptance clean image image-gpu release fuzz faults
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -90,6 +90,9 @@ test-as: $(VENV)/tested-with  ## tests as on CPU=avx512 (no AMX), avx2 or baseli
 test-arm64: $(VENV)/tested-with  ## operators, hashes and frozen models, in emulation
 	VENV=$(VENV) nice .ci/arm64.sh
 
+test-platforms: $(VENV)/tested-with  ## encoding on arm64 and s390x, in emulation
+	VENV=$(VENV) .ci/platforms.sh
+
 # What is freed stays in quarantine for a while, so how much is cannot be measured here;
 # programs that link the library, or list its symbols, find the sanitizers' too.
 NOT_SANITIZED = memory.py::test_what_waits_is_bounded $(EXPORTS) \
@@ -106,6 +109,17 @@ sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		$(PYTEST) --dist worksteal -q -s tests/test_ops.py tests/test_c_abi.py \
 		$(KERNEL_TESTS) $(addprefix --deselect=tests/test_,$(NOT_SANITIZED))
+
+# Seconds of each target, and which of those that fuzz/run.py lists.
+FUZZ_SECONDS ?= 3600
+FUZZ_TARGETS ?= all
+fuzz: $(INSTALLED)  ## inputs that nobody wrote, under ASan and UBSan: fuzz/run.py
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) --jobs $(JOBS) $(FUZZ_TARGETS)
+
+# Words for fuzz/faults.py, for example FAULTS="--commands din-score --faults kill disk".
+FAULTS ?=
+faults: $(INSTALLED)  ## every command under faults of the system: fuzz/faults.py
+	$(BIN)/python fuzz/faults.py $(FAULTS)
 
 acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
 ifneq ($(wildcard ../shared/data/beauty),)

@@ -129,11 +129,20 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop,
   return first; /* not reached */
 }
 
-/* The highest of some indices, nulls too, negative ones read as very high. */
-static uint64_t highest_index(const din_values *v, int64_t first, int64_t n,
-                              const din_block_isa *isa) {
+/*
+ * Whether all of some indices, nulls too, lie in [0, length): negative ones, read as
+ * unsigned, are beyond half of what their bits hold, which `length` may be, too.
+ */
+static int are_inside(const din_values *v, int64_t first, int64_t n, int64_t length,
+                      const din_block_isa *isa) {
   const int k = (v->type - DIN_INT8) % 4; /* of 8 << k bits */
-  return isa->highest[k]((const uint8_t *)v->data + ((first + v->offset) << k), n);
+  const uint8_t *data = v->data;
+  uint64_t end = (uint64_t)length;
+  if (v->type <= DIN_INT64) {
+    const uint64_t negative = UINT64_C(1) << ((8 << k) - 1);
+    end = end < negative ? end : negative;
+  }
+  return isa->highest[k](data + ((first + v->offset) << k), n) < end;
 }
 
 int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop,
@@ -147,8 +156,7 @@ int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop,
     }
   }
   if (whole && stop > first &&
-      highest_index(&c->values, first, stop - first, isa) <
-          (uint64_t)dictionary->length) {
+      are_inside(&c->values, first, stop - first, dictionary->length, isa)) {
     return -1;
   }
   for (int64_t i = first; i < stop; ++i) {

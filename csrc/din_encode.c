@@ -133,6 +133,15 @@ static int view_side(const din_features *f, int32_t side,
       return din_say(error, error_size, rule, "none of that name", place, -1, "");
     }
   }
+  const uint8_t *valid =
+      array->null_count == 0 || array->n_buffers < 1 || array->buffers == NULL
+          ? NULL
+          : array->buffers[0];
+  for (int64_t row = 0; valid != NULL && row < array->length; ++row) {
+    if (din_bit(valid, array->offset + row)) continue;
+    return din_say(error, error_size, "a table without null rows", "a null", place, row,
+                   "");
+  }
   return 0;
 }
 

@@ -1143,7 +1143,8 @@ void din_read_dense(const din_column *c, int64_t first, int64_t num_values,
       }
     } else if (count != num_values) {
       tally->fault = DIN_WRONG_COUNT;
-      tally->bad = count;
+      tally->bad = -1;
+      tally->count = count;
       tally->bad_row = row;
       return;
     }

@@ -80,13 +80,15 @@ enum {
   DIN_WRONG_COUNT   /* a dense row of another length */
 };
 
-/* Zero it before the first chunk. `bad` is an element (DIN_WRONG_COUNT: unset). */
+/* Zero it before the first chunk. `bad` is an element, or -1; `count` is how many values
+   the row has, of DIN_WRONG_COUNT. */
 typedef struct {
   int64_t nulls;
   int64_t unseen;
   int32_t fault;
   int64_t bad_row;
   int64_t bad;
+  int64_t count;
 } din_tally;
 
 /* What an entry of a dictionary is; DIN_CODE_FAULT + its fault where it has no id. */

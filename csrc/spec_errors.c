@@ -126,7 +126,7 @@ int din_say_fault(const din_encoding *e, const din_column *column, const char *n
       rule = "a finite number";
       break;
     case DIN_WRONG_COUNT:
-      snprintf(got, sizeof got, "%" PRId64, tally->bad);
+      snprintf(got, sizeof got, "%" PRId64, tally->count);
       break;
     default:
       break;

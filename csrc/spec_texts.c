@@ -251,6 +251,7 @@ int din_split_texts(const din_encoding *e, const din_source *source,
   int64_t bytes = 0, most = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const din_key key = text_of(c, row);
+    if (key.data == NULL) continue;
     bytes += key.num_bytes;
     most += is_json ? key.num_bytes / 2 + 1 : 1;
     const uint8_t *stop = key.data + key.num_bytes;

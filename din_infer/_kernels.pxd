@@ -209,6 +209,7 @@ cdef extern from "encode.h" nogil:
         int32_t fault
         int64_t bad_row
         int64_t bad
+        int64_t count
 
     ctypedef struct din_codes:
         const int64_t *ids

@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from din_infer.closed_pipe import STATUS, flush_output, forget_output, write_output
 from din_infer.errors import DinError, check_suffix
+from din_infer.formatting import one_line
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
 from din_infer.version import __version__
@@ -110,6 +111,7 @@ examples:
 Needs no ONNX Runtime, and scores nothing. Exit status: 0 every byte is as it was
 written, 1 it is not, or the model has no digests (said on stderr), 2 wrong usage.
 """
+NO_THREAD = "can't start new thread"  # as Python says it
 SHOWN_BYTES = 1 << 28  # which take half a second
 MOST_ROWS = 1000  # of one --row: more is not for looking
 
@@ -140,19 +142,37 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
 
     Where nobody reads the output any more, end quietly with `STATUS`.
     """
+    with suppress(AttributeError, OSError, ValueError):  # no file, or a closed one
+        # names of files, and values, may have no form in the terminal's encoding
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    status = 0
     try:
         status = _said_errors(name, extras, run)
         return status if flush_output() else STATUS
     except BrokenPipeError:
         forget_output()
         return STATUS
+    except OSError as error:  # of a disk that is full, to which stdout goes
+        forget_output()
+        if status == 0:
+            say_error(name, error)
+        return 1
 
 
 def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except DinError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say_error(name, error)
+    except (MemoryError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        # what none of our errors names: a disk that is full, no file to open left
+        say_error(name, str(error) or "not enough memory")
+    except RuntimeError as error:
+        if error.args != (NO_THREAD,):
+            raise
+        say_error(name, f"{NO_THREAD}: not enough memory, or too many processes")
     except ModuleNotFoundError as error:
         top = (error.name or "").partition(".")[0]
         if top in ("", "din_infer", "din_converter"):
@@ -168,9 +188,17 @@ def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     return 1
 
 
+def say_error(name: str, what: object) -> None:
+    """Print on stderr what ended a command, on one line.
+
+    Names of files and values may hold line breaks, and what moves a terminal's cursor.
+    """
+    print(f"{name}: {one_line(str(what))}", file=sys.stderr)
+
+
 def notes_of(name: str) -> Callable[[str], None]:
-    """Return what prints a command's notes on stderr."""
-    return lambda note: print(f"{name}: {note}", file=sys.stderr)
+    """Return what prints a command's notes on stderr, each on one line."""
+    return lambda note: say_error(name, note)
 
 
 def positive(text: str) -> int:
@@ -549,14 +577,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         write(explanation, arguments.out)
         print(f"wrote {arguments.out}")
     else:
-        _print(str(explanation))
+        print(explanation)
     return 0
-
-
-def _print(text: str) -> None:
-    """Print, with question marks for letters that the terminal does not have."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def inspect_main(argv: Sequence[str] | None = None) -> int:
@@ -606,7 +628,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.to_dict()))
     else:
-        _print(str(found))
+        print(found)
         if arguments.plot:
             print(f"\nwrote {arguments.plot}")
     return 0

@@ -30,12 +30,12 @@ def write_output(text: str) -> bool:
 
 
 def forget_output() -> None:
-    """Send what is left of a closed stdout or stderr nowhere."""
+    """Send nowhere what is left of a stdout or stderr that takes no more."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             try:
                 stream.flush()
-            except BrokenPipeError:
+            except OSError:  # nobody reads it, or a disk is full
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, stream.fileno())
                 os.close(null)

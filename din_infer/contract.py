@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ __all__ = ["Contract", "golden_inputs"]
 Arrays = Mapping[str, NDArray[Any]]
 # What json, NumPy and a spec raise of content that has another form.
 UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+# A row of dense values is as long as the spec says, whatever it holds; so is one of ids
+# where padding is attended.
+MOST_GOLDEN = 1 << 22
 OTHER_IDS = "The file is damaged, or this build encodes otherwise than its converter."
 
 
@@ -98,6 +102,10 @@ def _golden(
     if count == 0 or wanted.shape != (count,):
         got = f"{count} rows and scores of shape {list(wanted.shape)}"
         raise ModelError("golden rows, and one score for each", got, place)
+    values = count * sum(_least_values(i) for i in inputs)
+    if values > MOST_GOLDEN:
+        rule = f"golden rows of at most {MOST_GOLDEN:,} values"
+        raise ModelError(rule, values, place)
     try:
         made = spec.encode(rows)
     except InputError as error:
@@ -105,6 +113,11 @@ def _golden(
     if "inputs" in golden:
         _check_encoded(spec, made, golden["inputs"], place)
     return made, [wanted]
+
+
+def _least_values(i: Input) -> int:
+    """Count the values of a row that holds nothing."""
+    return prod(n for n in (*i.shape, i.fixed_length) if isinstance(n, int))
 
 
 def golden_inputs(spec: FeatureSpec, made: Arrays) -> dict[str, list[Any]]:

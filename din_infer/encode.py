@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from din_infer import _kernels
 from din_infer.columns import Batch, integers, open_batch, require_dtype, to_column
 from din_infer.encoded_requests import EncodedRequests
-from din_infer.errors import InputError, check_count, is_whole, renumbered, report
+from din_infer.errors import (
+    InputError,
+    check_count,
+    is_whole,
+    reads_arguments,
+    renumbered,
+    report,
+)
 from din_infer.list_texts import how_to_split, split_columns, texts_of
 from din_infer.spec_parts import (
     Behavior,
@@ -837,6 +844,7 @@ def encode_values(
     return _kernels.encode_scalars(column, _compile(encoder, dtype))[0]
 
 
+@reads_arguments(InputError)
 def hash_buckets(
     keys: object,
     num_buckets: int,
@@ -906,6 +914,7 @@ def hash_buckets(
     )[0]
 
 
+@reads_arguments(InputError)
 def pad(
     values: NDArray[np.int64] | Sequence[int],
     offsets: NDArray[np.int64] | Sequence[int],

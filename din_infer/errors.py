@@ -8,8 +8,10 @@ fields by `DinError.at`; no code reads the sentence.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
+from operator import index
 from pathlib import Path
-from typing import Any, Self, SupportsIndex
+from typing import Any, Self, SupportsIndex, TypeVar, cast
 
 __all__ = [
     "ConversionError",
@@ -20,11 +22,14 @@ __all__ = [
     "check_count",
     "check_suffix",
     "is_whole",
+    "reads_arguments",
     "renumbered",
     "report",
     "sentence",
 ]
 
+UNREADABLE = "arguments that can be read"
+C = TypeVar("C", bound=Callable[..., Any])
 # What every error carries, and `DinError.__init__` takes.
 FIELDS = ("rule", "got", "column", "fix", "row", "candidate", "source", "within")
 
@@ -130,6 +135,45 @@ class ConversionError(DinError, RuntimeError):
     """A model cannot be converted, or its ONNX form disagrees with torch."""
 
 
+def reads_arguments(kind: type[DinError]) -> Callable[[C], C]:
+    """Make a call end in an error of this kind where an argument's own method fails.
+
+    A caller's object may raise anything while it is read: its `__len__`, `__iter__`,
+    `__array__`. What it raised is the `__cause__`.
+
+    Examples
+    --------
+    >>> @reads_arguments(InputError)
+    ... def size(column):
+    ...     return len(column)
+    >>> class Closed:
+    ...     def __len__(self):
+    ...         raise OSError("closed")
+    >>> try:
+    ...     size(Closed())
+    ... except InputError as error:
+    ...     print(error)
+    expected arguments that can be read, got OSError: closed - at `size`
+    """
+
+    def decorate(call: C) -> C:
+        name = call.__qualname__.removesuffix(".__init__")
+
+        @wraps(call)
+        def checked(*args: object, **options: object) -> object:
+            try:
+                return call(*args, **options)
+            except (DinError, TypeError, MemoryError, Warning):
+                raise
+            except Exception as error:  # of a class of the caller's
+                got = f"{type(error).__name__}: {error}"
+                raise kind(UNREADABLE, got, name) from error
+
+        return cast("C", checked)
+
+    return decorate
+
+
 def sentence(rule: str, got: object, column: str, fix: str = "") -> str:
     """Render what a `DinError` says, for an error of another class.
 
@@ -144,7 +188,12 @@ def sentence(rule: str, got: object, column: str, fix: str = "") -> str:
 def report(error: InputError, errors: list[InputError] | None) -> None:
     """Append an error of one row to a list that collects them; without one, raise."""
     if errors is None:
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback has this frame: in a circle, both would keep the caller's
+            # data until the garbage is next collected.
+            del error
     errors.append(error)
 
 
@@ -168,7 +217,13 @@ def renumbered(
 
 def is_whole(value: object) -> bool:
     """Tell whether an argument is an integer, of Python or NumPy, and no bool."""
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    try:
+        index(value)  # type: ignore[arg-type]
+    except Exception:  # an array's, or of a caller's class
+        return False
+    return True
 
 
 def check_count(value: object, column: str, least: int = 1) -> None:

@@ -11,12 +11,18 @@ each shard, and could share no lock.
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
+
+from din_infer.regular_file import check_regular
 
 __all__ = ["ByteLocks", "lock_file"]
 
+# Before somebody is told that a lock is waited for; and between two looks at it.
+PATIENCE_S, LONGEST_PAUSE_S = 5.0, 0.1
 WHOLE_FILE = 1 << 62  # the byte that stands for a file, on Windows
 
 if sys.platform == "win32":
@@ -58,6 +64,30 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+    def _lock(
+        descriptor: int,
+        byte: int,
+        how: int,
+        wait: bool,
+        on_wait: Callable[[], object],
+    ) -> bool:
+        """Lock a byte; looks again and again where it waits, and tells once."""
+        began, pause = time.monotonic(), 0.001
+        is_told = False
+        while True:
+            try:
+                fcntl.lockf(descriptor, how | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):  # the second, on some systems
+                if not wait:
+                    return False
+            else:
+                return True
+            if not is_told and time.monotonic() - began > PATIENCE_S:
+                is_told = True
+                on_wait()
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
 
 def lock_file(file: IO[Any], *, wait: bool) -> None:
     """Lock a file for this open file object, until it is closed.
@@ -81,16 +111,39 @@ class ByteLocks:
     ----------
     path : path
         Made if it is not there.
+    on_wait : callable, optional
+        Called once where a lock has been waited for `PATIENCE_S`: whoever has it may
+        have been stopped.
 
     Raises
     ------
     OSError
-        From here and all methods, if the system refuses.
+        From here and all methods, if the system refuses; or if the path is a link, or
+        no regular file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        on_wait: Callable[[], object] = lambda: None,
+    ) -> None:
+        # a link would make a file elsewhere
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
         self._mine: set[int] = set()  # that no other process shares, on Windows
+        self._on_wait = on_wait
+        try:
+            check_regular(os.fstat(self._file).st_mode, path)
+        except OSError:
+            self.close()
+            raise
+
+    def are_of(self, path: str | os.PathLike[str]) -> bool:
+        """Tell whether a path still is the file of these locks."""
+        try:
+            return os.path.samestat(Path(path).stat(), os.fstat(self._file))
+        except OSError:
+            return False
 
     def take(self, byte: int, *, wait: bool = False) -> bool:
         """Lock a byte for this process alone; False where another has it."""
@@ -100,10 +153,8 @@ class ByteLocks:
                     return False
                 self._mine.add(byte)
         else:
-            how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
-            try:
-                fcntl.lockf(self._file, how, 1, byte)
-            except (BlockingIOError, PermissionError):  # the second, on some systems
+            how, told = fcntl.LOCK_EX, self._on_wait
+            if not _lock(self._file, byte, how, wait, told):
                 return False
         return True
 
@@ -117,7 +168,7 @@ class ByteLocks:
             if byte in self._mine:
                 self.release(byte)  # of two locks on a byte, the one that is not shared
         else:
-            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, byte)
+            _lock(self._file, byte, fcntl.LOCK_SH, True, self._on_wait)
 
     def release(self, byte: int) -> None:
         """Let others have a byte."""

@@ -9,6 +9,7 @@ __all__ = [
     "count",
     "label",
     "number",
+    "one_line",
     "percent",
     "shorten",
     "size",
@@ -34,6 +35,19 @@ def text(value: object) -> str:
         return ", ".join(map(text, value)) or "none"
     shown = "".join(c if c.isprintable() else "\ufffd" for c in str(value))
     return shown or '""'
+
+
+def one_line(shown: str) -> str:
+    r"""Write what would end a line, or move a terminal's cursor, as Python does.
+
+    >>> print(one_line("expected a file, got " + chr(10) + chr(27) + "[2Jmore"))
+    expected a file, got \n\x1b[2Jmore
+    """
+    if shown.isprintable():
+        return shown
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown
+    )
 
 
 def label(values: Iterable[object]) -> str:

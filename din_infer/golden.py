@@ -26,7 +26,7 @@ def check_golden(session: Session) -> None:
     tolerance = GOLDEN_TOLERANCE[session.precision]
     if spec is None:
         names = session.output_names
-        made = session.run(contract.golden, names)
+        made = session.try_out(contract.golden, names)
         for name, output, right in zip(names, made, contract.wanted, strict=False):
             if output.shape == right.shape:
                 same = (output == right) | (np.isnan(output) & np.isnan(right))

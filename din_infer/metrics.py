@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.errors import InputError, check_count
+from din_infer.errors import InputError, check_count, reads_arguments
 
 __all__ = [
     "CalibrationBin",
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 
+@reads_arguments(InputError)
 def auc(
     labels: ArrayLike, scores: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
@@ -88,6 +89,7 @@ def auc(
     return int(right_twice) / (2 * pairs) if pairs else math.nan
 
 
+@reads_arguments(InputError)
 def gauc(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -163,6 +165,7 @@ class GaucReport:
         )
 
 
+@reads_arguments(InputError)
 def gauc_report(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -203,6 +206,7 @@ def gauc_report(
     )
 
 
+@reads_arguments(InputError)
 def rela_impr(auc: float, base_auc: float) -> float:
     """Return by how many percent a model's lead over chance exceeds a base model's.
 
@@ -231,6 +235,8 @@ def rela_impr(auc: float, base_auc: float) -> float:
     25.0
     """
     for place, value in (("auc", auc), ("base_auc", base_auc)):
+        if np.ndim(value) != 0:
+            raise InputError("one number", type(value).__name__, place)
         if value < 0 or value > 1:
             raise InputError("an AUC in [0, 1]", value, place)
     if base_auc <= 0.5:
@@ -238,6 +244,7 @@ def rela_impr(auc: float, base_auc: float) -> float:
     return float(((auc - 0.5) / (base_auc - 0.5) - 1) * 100)
 
 
+@reads_arguments(InputError)
 def log_loss(
     labels: ArrayLike, scores: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
@@ -315,6 +322,7 @@ class CalibrationReport:
         return f"{text}, ratio {self.ratio:.5f}"
 
 
+@reads_arguments(InputError)
 def calibration_error(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -335,6 +343,7 @@ def calibration_error(
     ).error
 
 
+@reads_arguments(InputError)
 def calibration_report(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -456,6 +465,7 @@ class ClickMetrics:
         self._batches: list[_Batch] = []
         self._code_of = _CodeOf()
 
+    @reads_arguments(InputError)
     def update(
         self,
         labels: ArrayLike,

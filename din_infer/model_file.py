@@ -1,5 +1,6 @@
 """A model before a runtime sees it: metadata, digests, and where its weights lie."""
 
+import hashlib
 import io
 import json
 import os
@@ -14,10 +15,12 @@ from typing import Any, BinaryIO
 
 import din_infer.model_format as fmt
 from din_infer.errors import ModelError, sentence
-from din_infer.integrity import Record, View, digest_of, sample_of
+from din_infer.graph_rules import check_graph
+from din_infer.integrity import Record, View, blocks_of, digest_of, sample_of
 from din_infer.lazy import lazy
 from din_infer.local_path import local_path
-from din_infer.onnx_header import Header, Place, over_data, viewed
+from din_infer.model_format import DAMAGED, WRITTEN
+from din_infer.onnx_header import Header, Place, TooLarge, over_data, viewed
 from din_infer.spec import FeatureSpec
 from din_infer.version import check_format, written_by_newer
 from din_infer.whole_file import link_or_copy
@@ -29,7 +32,6 @@ MOST_LINKS = 40  # as Linux follows
 # folder of a graph that is given as bytes; and a data file's bytes.
 TAKES_FOLDER, TAKES_BYTES = [1, 21], [1, 24]
 FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
-DAMAGED = "The file is damaged: copy it again, or convert the model again."
 IN_MEMORY = "the model in memory"
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -96,7 +98,8 @@ class ModelFile:
 
     `path` is absolute, as it was given; None for a model in memory, whose `content` is
     kept. `target` is `path` with links followed. `data` has, by the name that the graph
-    has for it, the data file, with links followed.
+    has for it, the data file, with links followed. `operators` has by
+    name those of this package, and those with bodies.
     """
 
     place: str
@@ -104,6 +107,7 @@ class ModelFile:
     target: Path | None
     content: bytes | None = field(repr=False)
     data: dict[str, Path] = field(default_factory=dict)
+    operators: set[str] = field(default_factory=set)
     header: Header = field(repr=False, kw_only=True)
 
     @property
@@ -177,7 +181,6 @@ class ModelFile:
         path = target = content = root = None
         if data_root is not None:
             root = _folder(local_path(data_root, "data_root", ModelError))
-        rule = "a model that din-convert wrote"
         if isinstance(source, str | os.PathLike):
             place = os.fsdecode(source)
             path = local_path(source, "model", ModelError)
@@ -188,25 +191,33 @@ class ModelFile:
         try:
             with viewed(target, content) as view:
                 header = Header.read(view)
+                number = header.metadata.get(fmt.FORMAT_KEY)
+                if number is None:
+                    raise ModelError(
+                        WRITTEN, "an ONNX file without din_infer metadata", place
+                    )
+                check_format(number, int(fmt.FORMAT), f"{place}: {fmt.FORMAT_KEY}")
+                model = cls(place, path, target, content, header=header)
+                if isinstance(view, bytes):  # small: all of it is compared
+                    model._check_seal(view)
+                bodies = fmt.SPEC_KEY not in header.metadata
+                model.operators = check_graph(view, place, bodies=bodies)
+        except ModelError:
+            raise
         except OSError as error:
             raise ModelError("a model file", str(error.strerror), place) from None
+        except TooLarge as error:
+            most, got = error.args
+            raise ModelError(f"at most {most}", got, place) from None
         except (ValueError, IndexError):
-            raise ModelError(rule, "a damaged file, or no ONNX file", place) from None
-        number = header.metadata.get(fmt.FORMAT_KEY)
-        if number is None:
-            raise ModelError(rule, "an ONNX file without din_infer metadata", place)
-        check_format(number, int(fmt.FORMAT), f"{place}: {fmt.FORMAT_KEY}")
-        model = cls(place, path, target, content, header=header)
+            got = "a damaged file, or no ONNX file"
+            raise ModelError(WRITTEN, got, place) from None
         model._find_data(root)
         return model
 
     # ---- the data file ----
 
     def _find_data(self, root: Path | None) -> None:
-        if self.header.hides_data:  # older runtimes would read any file for it
-            rule = "data files of the graph's own initializers"
-            got = "one of a node, a function or a sparse tensor"
-            raise ModelError(rule, got, f"{self.place}: external data")
         for name in dict.fromkeys(e.name for e in self.header.externals):
             if self.target is None or self.path is None:
                 rule = "a model with its weights inside"
@@ -267,6 +278,14 @@ class ModelFile:
             rule, place = "digests as din-convert writes them", f"{self.place}: {key}"
             raise ModelError(rule, "others", place, DAMAGED) from None
 
+    def _check_seal(self, content: bytes) -> None:
+        """Compare all bytes of a small model with what din-convert wrote."""
+        record, size = self._record(fmt.FILE_KEY), self.header.sealed
+        if record is None or record.num_bytes != size:
+            return
+        if hashlib.sha256(memoryview(content)[:size]).hexdigest() != record.sha256:
+            _refuse("other bytes", self.place)
+
     def check_sample(self) -> None:
         """Compare sizes, and some 50 KiB of each file, with what din-convert wrote.
 
@@ -282,13 +301,17 @@ class ModelFile:
         if record is not None and record.num_bytes == self.header.sealed:
             whole = [Place("", 0, record.num_bytes)]
             with viewed(self.target, self.content) as view:
-                _compare_samples(view, record, whole, self.place)
+                if not isinstance(view, bytes):  # else all of it was compared
+                    _compare_samples(view, record, whole, self.place)
         record = self._record(fmt.DATA_KEY)
         for name, path in self.data.items():
+            places = self._places(name)
+            if _names(path) > 1:
+                _check_link(record, places, path)
             if record is not None:
                 with _readable(path), viewed(path, None) as view:
                     _check_size(path, record)
-                    _compare_samples(view, record, self._places(name), str(path))
+                    _compare_samples(view, record, places, str(path))
 
     def check_all(self, progress: Progress | None = None) -> None:
         """Compare every byte of the model's files with what din-convert wrote.
@@ -405,6 +428,24 @@ def _of_size(folder: Path, size: int) -> str | None:
 def _size(path: Path) -> int:
     with _readable(path):
         return path.stat().st_size
+
+
+def _names(path: Path) -> int:
+    """Count the names of a file: hard links to it, from anywhere."""
+    with _readable(path):
+        return path.stat().st_nlink
+
+
+def _check_link(record: Record | None, places: Sequence[Place], path: Path) -> None:
+    """Refuse a data file that may be a hard link to any file of this machine.
+
+    Whoever wrote its samples down, all of them, knows what it holds.
+    """
+    known = {} if record is None else {k: n for k, (n, _) in record.samples.items()}
+    if known != blocks_of(places):
+        rule = "a data file with one name, or a model with samples of all its weights"
+        fix = "Copy the data file, so that no other name is a hard link to it."
+        raise ModelError(rule, f"{_names(path)} names", str(path), fix)
 
 
 def _check_size(path: Path, record: Record) -> None:

@@ -24,5 +24,8 @@ FILE_KEY = "din_infer.file"  # the last entry, about the bytes before it
 # relative to max(1, |output|). Golden rows are also checked in other precisions.
 TOLERANCE = 1e-5
 GOLDEN_TOLERANCE = {"fp32": TOLERANCE, "tf32x3": TOLERANCE, "tf32": 5e-3, "bf16": 2e-2}
+# What is said of a file that is none, or no longer one.
+WRITTEN = "a model that din-convert wrote"
+DAMAGED = "The file is damaged: copy it again, or convert the model again."
 # How a raw graph takes text: bytes with offsets of 32 or of 64 bits, or string tensors.
 RAW_TEXTS = ("arrow", "large", "strings")

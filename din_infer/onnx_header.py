@@ -13,49 +13,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from din_infer.model_format import DOMAIN, FILE_KEY
+from din_infer.model_format import FILE_KEY
 
 __all__ = [
     "GRAPH_INITIALIZER",
     "MODEL_GRAPH",
     "MODEL_METADATA",
+    "Budget",
     "Content",
     "External",
     "Header",
     "Place",
+    "TooLarge",
     "before",
     "data_names",
     "entry",
+    "fields_of",
     "over_data",
     "tagged",
     "viewed",
 ]
 
 # Fields of onnx.proto.
-MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
-NODE_OPERATOR, NODE_DOMAIN = 4, 7
-TENSOR_NAME, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 13, 1
+MODEL_GRAPH, MODEL_METADATA = 7, 14
+GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
+TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 9, 13, 1
 KEY, VALUE = 1, 2
-# Messages that hold tensors, beside a graph's own initializers: {field: what it is}.
-TENSORS_IN: dict[str, dict[int, str]] = {
-    "graph": {GRAPH_NODE: "node", GRAPH_INITIALIZER: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
-    "node": {5: "attribute"},
-    "attribute": {
-        **{5: "tensor", 10: "tensor", 6: "graph", 11: "graph"},
-        **{22: "sparse", 23: "sparse"},
-    },
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {TENSOR_EXTERNAL_DATA: "data"},
-}
-DEEPEST = 100  # as protobuf reads
 # Wire types of protobuf, and the bytes of those that are of one size.
 VARINT, BYTES = 0, 2
 FIXED = {1: 8, 5: 4}
 VARINT_BYTES = 10
 LARGEST_OFFSET = 1 << 63
-READ_WHOLE_BYTES = 1 << 20
+FIRST_BYTE = 1 << 3 | VARINT  # every ONNX file begins with its version
+LARGEST_FILE = (1 << 31) - 1  # as protobuf reads
+# A spec is as long as the words of its vocabularies, which have a row of weights each:
+# 16 bytes of words for a byte of weights are 64 for the least row, of one float.
+MOST_BYTES, BYTES_PER_WEIGHT = 16 << 20, 16
+READ_WHOLE_BYTES, BLOCK_BYTES = 1 << 20, 1 << 14
+# A field takes up to 1 us to read, and the largest graph of the tests has 5,000.
+MOST_FIELDS = 400_000
 
 
 @dataclass(frozen=True)
@@ -67,11 +63,34 @@ class Place:
     length: int
 
 
+class TooLarge(ValueError):
+    """A model with more than its weights account for: (most of what, what was got)."""
+
+
+class Budget:
+    """How many fields of messages may still be read."""
+
+    def __init__(self) -> None:
+        self._left = MOST_FIELDS
+
+    def spend(self, count: int = 1) -> None:
+        """Count fields; TooLarge after `MOST_FIELDS`."""
+        self._left -= count
+        if self._left < 0:
+            raise TooLarge(f"{MOST_FIELDS:,} fields", "more")
+
+    @property
+    def spent(self) -> int:
+        """How many were read."""
+        return MOST_FIELDS - self._left
+
+
 class _FileView:
     """A file's bytes, read when they are asked for: nothing is mapped."""
 
     def __init__(self, file: io.FileIO, size: int) -> None:
         self._file, self._size, self._handle = file, size, file.fileno()
+        self._block, self._block_at = b"", 0
 
     def __len__(self) -> int:
         return self._size
@@ -82,16 +101,21 @@ class _FileView:
     def __getitem__(self, part: slice) -> bytes: ...
     def __getitem__(self, part: int | slice) -> int | bytes:
         if isinstance(part, slice):
-            size = part.stop - part.start
-            if sys.platform != "win32":  # in half the time
-                return os.pread(self._handle, size, part.start)
-            else:  # noqa: RET505 - as mypy tells platforms apart
-                self._file.seek(part.start)
-                return self._file.read(size)
-        byte = self[part : part + 1]
-        if not byte:
-            raise IndexError(part)
-        return byte[0]
+            at = part.start - self._block_at
+            if at >= 0 and part.stop - self._block_at <= len(self._block):
+                return self._block[at : part.stop - self._block_at]
+            return self._read(part.start, part.stop - part.start)
+        at = part - self._block_at
+        if not 0 <= at < len(self._block):
+            self._block, self._block_at, at = self._read(part, BLOCK_BYTES), part, 0
+        return self._block[at]  # IndexError at the end of the file
+
+    def _read(self, at: int, size: int) -> bytes:
+        if sys.platform != "win32":  # in half the time
+            return os.pread(self._handle, size, at)
+        else:  # noqa: RET505 - as mypy tells platforms apart
+            self._file.seek(at)
+            return self._file.read(size)
 
 
 Content = bytes | _FileView
@@ -117,20 +141,28 @@ def _varint(view: Content, at: int) -> tuple[int, int]:
     raise ValueError("a number without an end")
 
 
-def _fields(view: Content, at: int, end: int) -> Iterator[_Field]:
-    """Iterate over the fields of a message that are messages or strings."""
+def fields_of(
+    view: Content, at: int, end: int, budget: Budget, *, strict: bool = False
+) -> Iterator[_Field]:
+    """Iterate over the fields of a message that are messages or strings.
+
+    With `strict`, numbers are told too, as fields without bytes.
+    """
     while at < end:
+        budget.spend()
         begin = at
         tag, at = _varint(view, at)
         kind = tag & 7
         if kind == VARINT:
             _, at = _varint(view, at)
+            if strict:
+                yield _Field(tag >> 3, begin, at, at)
         elif kind == BYTES:
             size, start = _varint(view, at)
             at = start + size
             if at <= end:
                 yield _Field(tag >> 3, begin, start, at)
-        elif kind in FIXED:
+        elif kind in FIXED and not strict:
             at += FIXED[kind]
         else:
             raise ValueError(f"wire type {kind}")
@@ -138,10 +170,10 @@ def _fields(view: Content, at: int, end: int) -> Iterator[_Field]:
         raise ValueError("a field beyond the end")
 
 
-def _entry(view: Content, f: _Field) -> tuple[str, str]:
+def _entry(view: Content, f: _Field, budget: Budget) -> tuple[str, str]:
     """Read a StringStringEntryProto."""
     found = {KEY: "", VALUE: ""}
-    for part in _fields(view, f.start, f.end):
+    for part in fields_of(view, f.start, f.end, budget):
         if part.number in found:
             found[part.number] = str(view[part.start : part.end], "utf-8")
     return found[KEY], found[VALUE]
@@ -155,65 +187,39 @@ class External:
     name: str
 
 
-def _external(view: Content, tensor: _Field) -> External | None:
+def _external(view: Content, tensor: _Field, budget: Budget) -> External | None:
     """Read where an initializer lies; None where that is the graph itself."""
     label, entries = "", {}
-    for part in _fields(view, tensor.start, tensor.end):
+    for part in fields_of(view, tensor.start, tensor.end, budget):
         if part.number == TENSOR_NAME:
             label = str(view[part.start : part.end], "utf-8")
         elif part.number == TENSOR_EXTERNAL_DATA:
-            key, value = _entry(view, part)
+            key, value = _entry(view, part, budget)
             if key in entries:
                 raise ValueError(f"two of {key}")
             entries[key] = value
     if not entries:
         return None
-    offset, length = (int(entries.get(k, "0")) for k in ("offset", "length"))
+    texts = [entries.get(k, "0") for k in ("offset", "length")]
+    if not all(t.isascii() and t.isdecimal() and len(t) < 20 for t in texts):
+        raise ValueError("a place that is no number")
+    offset, length = map(int, texts)
     if not 0 <= offset <= offset + length < LARGEST_OFFSET:
         raise ValueError("a tensor that is nowhere")
     return External(Place(label, offset, length), entries.get("location", ""))
 
 
-def _hides_data(view: Content, f: _Field, kind: str, depth: int = 0) -> bool:
-    """Tell whether any tensor in a message lies in a data file."""
-    if kind == "data":
-        return True
-    if b"location" not in view[f.start : f.end]:  # the key of a data file's name
-        return False
-    if depth > DEEPEST:
-        raise ValueError("messages in messages without end")
-    inner = TENSORS_IN[kind]
-    return any(
-        _hides_data(view, part, inner[part.number], depth + 1)
-        for part in _fields(view, f.start, f.end)
-        if part.number in inner
-    )
-
-
-def _name(view: Content, value: _Field) -> str:
+def _name(view: Content, value: _Field, budget: Budget) -> str:
     """Read the name of a ValueInfoProto."""
-    for f in _fields(view, value.start, value.end):
+    for f in fields_of(view, value.start, value.end, budget):
         if f.number == VALUE_NAME:
             return str(view[f.start : f.end], "utf-8")
     return ""
 
 
-def _own_operator(view: Content, node: _Field) -> str:
-    """Read which operator of this package a node is; "" if it is another's."""
-    found = {NODE_OPERATOR: "", NODE_DOMAIN: ""}
-    for f in _fields(view, node.start, node.end):
-        if f.number in found:
-            found[f.number] = str(view[f.start : f.end], "utf-8")
-    return found[NODE_OPERATOR] if found[NODE_DOMAIN] == DOMAIN else ""
-
-
 @dataclass
 class Header:
-    """What is read of an .onnx; `sealed` bytes stand before its last metadata entry.
-
-    `operators` are those of this package that the graph has, by name. `hides_data`
-    tells of tensors in a data file that are no initializers of the graph.
-    """
+    """What is read of an .onnx; `sealed` bytes stand before its last metadata entry."""
 
     num_bytes: int
     sealed: int
@@ -221,50 +227,61 @@ class Header:
     externals: list[External]
     inputs: list[str]
     outputs: list[str]
-    operators: set[str]
     has_graph: bool = False
-    hides_data: bool = False
 
     @classmethod
     def read(cls, view: Content) -> "Header":
-        """Read it; ValueError or IndexError where this is no ONNX file."""
+        """Read it; ValueError or IndexError where this is no ONNX file.
+
+        Metadata is read last, and never more of it than weights account for.
+        """
         size = len(view)
-        header = cls(size, -1, {}, [], [], [], set())
-        for f in _fields(view, 0, size):
+        if size > LARGEST_FILE or view[0] != FIRST_BYTE:
+            raise ValueError("no ONNX file")
+        header = cls(size, -1, {}, [], [], [])
+        entries, weights, budget = [], 0, Budget()
+        for f in fields_of(view, 0, size, budget):
             if f.number == MODEL_METADATA:
-                key, value = _entry(view, f)
-                header.metadata[key] = value
-                header.sealed = f.at if key == FILE_KEY and f.end == size else -1
+                entries.append(f)
             elif f.number == MODEL_GRAPH:
                 header.has_graph = True
-                for part in _fields(view, f.start, f.end):
-                    if part.number == GRAPH_INITIALIZER:
-                        external = _external(view, part)
-                        header.externals += [external] if external else []
-                    elif part.number == GRAPH_INPUT:
-                        header.inputs.append(_name(view, part))
-                    elif part.number == GRAPH_OUTPUT:
-                        header.outputs.append(_name(view, part))
-                    elif part.number in TENSORS_IN["graph"]:
-                        if part.number == GRAPH_NODE:
-                            header.operators.add(_own_operator(view, part))
-                        kind = TENSORS_IN["graph"][part.number]
-                        header.hides_data |= _hides_data(view, part, kind)
-            elif f.number == MODEL_FUNCTIONS:
-                header.hides_data |= _hides_data(view, f, "function")
-        header.operators.discard("")
+                weights += header._read_graph(view, f, budget)
+        known = weights + sum(e.place.length for e in header.externals)
+        most = MOST_BYTES + BYTES_PER_WEIGHT * known
+        if entries and size - weights > most:
+            raise TooLarge(f"{most:,} bytes beside its weights", f"{size - weights:,}")
+        for f in entries:
+            key, value = _entry(view, f, budget)
+            if key in header.metadata:
+                raise ValueError(f"two of {key}")
+            header.metadata[key] = value
+            header.sealed = f.at if key == FILE_KEY and f.end == size else -1
         return header
+
+    def _read_graph(self, view: Content, graph: _Field, budget: Budget) -> int:
+        """Read inputs, outputs and initializers; returns the bytes of these."""
+        weights = 0
+        for part in fields_of(view, graph.start, graph.end, budget):
+            if part.number == GRAPH_INITIALIZER:
+                external = _external(view, part, budget)
+                self.externals += [external] if external else []
+                weights += part.end - part.start
+            elif part.number == GRAPH_INPUT:
+                self.inputs.append(_name(view, part, budget))
+            elif part.number == GRAPH_OUTPUT:
+                self.outputs.append(_name(view, part, budget))
+        return weights
 
 
 def _renamed(view: Content, at: int, end: int, path: Sequence[int], name: str) -> bytes:
     """Return a message with another name of the data file; `path` leads to entries."""
     out = b""
-    for f in _fields(view, at, end):
+    for f in fields_of(view, at, end, Budget()):
         if f.number != path[0]:
             continue
         if len(path) > 1:
             value = _renamed(view, f.start, f.end, path[1:], name)
-        elif _entry(view, f)[0] == "location":
+        elif _entry(view, f, Budget())[0] == "location":
             value = entry("location", name)
         else:
             continue

@@ -18,7 +18,13 @@ from din_infer.describe import describe, describe_inputs
 from din_infer.encode import Counts, Encoded, Stats, of_candidates
 from din_infer.encoded import check_encoded, check_inputs
 from din_infer.encoded_requests import EncodedRequests
-from din_infer.errors import InputError, ModelError, is_whole, renumbered
+from din_infer.errors import (
+    InputError,
+    ModelError,
+    is_whole,
+    reads_arguments,
+    renumbered,
+)
 from din_infer.explain import Explanation, explained
 from din_infer.explain.raw_values import readable
 from din_infer.golden import check_golden
@@ -89,6 +95,7 @@ class Predictor:
     ModelError.
     """
 
+    @reads_arguments(ModelError)
     def __init__(
         self,
         path: Source,
@@ -172,6 +179,7 @@ class Predictor:
         with self._lock:
             return self._stats.to_dict()
 
+    @reads_arguments(InputError)
     def score(
         self, batch: object, *, raw: bool = False, batch_size: int | None = None
     ) -> NDArray[np.float32]:
@@ -198,6 +206,7 @@ class Predictor:
         """
         return self._score(self._encode(batch), raw, batch_size)
 
+    @reads_arguments(InputError)
     def score_requests(
         self,
         requests: object,
@@ -238,6 +247,7 @@ class Predictor:
         )
         return self._score(pieces, raw, batch_size)
 
+    @reads_arguments(InputError)
     def encode_request(self, requests: object) -> EncodedRequests:
         """Encode the user's side once, to score many lists of candidates for it.
 
@@ -267,6 +277,7 @@ class Predictor:
         self.count(counts)
         return encoded
 
+    @reads_arguments(InputError)
     def warmup(
         self, candidates: Iterable[int] = (1, 10, 100, 500), *, tables: bool = False
     ) -> None:
@@ -371,6 +382,7 @@ class Predictor:
             scores[rows] = some
         return scores
 
+    @reads_arguments(InputError)
     def score_encoded(
         self,
         inputs: Mapping[str, NDArray[Any]],
@@ -426,6 +438,7 @@ class Predictor:
         for batch in encoded:
             yield self._score(batch)
 
+    @reads_arguments(InputError)
     def explain(self, batch: object) -> Explanation:
         """Score a table as `score` does, and show the weight of every behavior.
 
@@ -457,6 +470,7 @@ class Predictor:
         encoded = self.spec.encoder.encode(rows, self.threads)
         return self._explained(rows, rows, encoded.inputs, outputs)
 
+    @reads_arguments(InputError)
     def explain_requests(
         self,
         requests: object,

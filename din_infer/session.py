@@ -5,6 +5,8 @@ A runtime, device or option that cannot be used is refused here; a model, by `co
 
 import os
 import re
+import threading
+import time
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -32,6 +34,7 @@ from din_infer.device import (
 )
 from din_infer.errors import DeviceError, ModelError, is_whole
 from din_infer.forking import Lock, leave_to_parent
+from din_infer.graph_rules import WITH_BODIES
 from din_infer.model_file import ModelFile, Source
 from din_infer.model_format import DOMAIN, MODEL_ID_KEY, WEIGHT_SUFFIX
 from din_infer.version import __version__
@@ -55,7 +58,11 @@ INLINED = (
 PLUGIN = "cuda-plugin-ep"  # another way of streams, which nothing here was tested with
 ATTEMPTS = 3  # to read a model that is replaced while it is read
 SIGNATURES = 16  # of each operator that a library registers; others run as functions
+# Seconds that loops may take on a module's golden example: the example of a conversion
+# has a few rows, of which every loop is done in milliseconds.
+LONGEST_LOOP = 1.0
 Runtime = Any  # the module onnxruntime, which has no types
+RunOptions = Any
 # Building a session with custom-op domains is not thread-safe in ONNX Runtime (#27089).
 # The runtime's own locks are not free in a child forked while it builds one.
 _BUILDING = Lock(forks_wait=True)
@@ -166,9 +173,9 @@ class Session:
         else:
             rule, got = "one model while it is loaded", "others in its place"
             raise ModelError(rule, got, self.file.place, "Load it again.")
-        is_inlined = self.contract.spec and not self.file.header.operators
+        is_inlined = self.contract.spec and not self.file.operators
         if is_inlined and self._offers_fused:
-            warnings.warn(INLINED.format(self.file.place), stacklevel=3)
+            warnings.warn(INLINED.format(self.file.place), stacklevel=4)
         leave_to_parent(self)
         self.input_names = tuple(i.name for i in self.contract.inputs)
         self.output_names = self.contract.outputs
@@ -203,7 +210,7 @@ class Session:
             self._close_lane()
             if kind == "cuda":
                 raise
-            warnings.warn(f"scoring on the CPU: {error}", stacklevel=4)
+            warnings.warn(f"scoring on the CPU: {error}", stacklevel=5)
             return False
         self.device = f"cuda:{index}"
         if self._lane is not None:
@@ -236,7 +243,7 @@ class Session:
             if needs_ops:
                 raise self._without_ops(f"a model too wide for them ({said})") from None
             self._close_lane()
-            warnings.warn(f"running the model's functions: {said}", stacklevel=5)
+            warnings.warn(f"running the model's functions: {said}", stacklevel=6)
             self._build_cuda(runtime, index, None, loading.text)
         reprint(loading.text)
 
@@ -295,7 +302,7 @@ class Session:
             return
         tell = getattr(self._session, "get_provider_graph_assignment_info", None)
         if tell is None:
-            found = self.file.header.operators
+            found = self.file.operators
         else:
             nodes = (node for part in tell() for node in part.get_nodes())
             found = {n.op_type for n in nodes if n.domain == DOMAIN}
@@ -346,13 +353,19 @@ class Session:
         file = self.file
         try:
             with file.handed(options, release_of(runtime), mapped=self._mmap) as model:
-                return runtime.InferenceSession(model, options, providers=providers)
+                # without its second attempt, which it announces on standard output
+                once = {"enable_fallback": 0} if len(providers) == 1 else {}
+                made = runtime.InferenceSession
+                return made(model, options, providers=providers, **once)
         except Exception as error:  # the runtime's errors share no narrower base
             rule = "a model file that ONNX Runtime can load"
             raise ModelError(rule, " ".join(str(error).split()), file.place) from None
 
     def submit(
-        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str],
+        options: RunOptions = None,
     ) -> Pending:
         """Begin to run the graph; on the CPU it is finished at once.
 
@@ -370,7 +383,7 @@ class Session:
             raise DeviceError(rule, "a forked child", "Predictor", fix)
         try:
             if self._lane is None:
-                made = self._session.run(list(outputs), inputs)
+                made = self._session.run(list(outputs), inputs, options)
             elif self._packs and {"logit", "score"} >= {*outputs}:
                 return self._lane.submit(self._session, inputs, outputs)
             else:
@@ -390,3 +403,39 @@ class Session:
     ) -> list[NDArray[np.float32]]:
         """Run the graph once; thread-safe, releases the GIL. Raises as `submit`."""
         return self.submit(inputs, outputs).result()
+
+    def try_out(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Run a graph for the first time: a loop in it that does not end is ended.
+
+        Raises
+        ------
+        ModelError
+            As `submit`; and if a graph with loops takes longer than `LONGEST_LOOP`.
+        """
+        if self.file.operators.isdisjoint(WITH_BODIES) or self._lane is not None:
+            return self.run(inputs, outputs)
+        options = import_runtime().RunOptions()
+        done = threading.Event()
+        watch = threading.Thread(target=_end_loops, args=(options, done), daemon=True)
+        watch.start()
+        try:
+            return self.submit(inputs, outputs, options).result()
+        except ModelError as error:
+            if not options.terminate:
+                raise
+            rule = f"loops that end within {LONGEST_LOOP:g} s on the golden example"
+            raise error.at(rule=rule, got="another") from None
+        finally:
+            done.set()
+
+
+def _end_loops(options: RunOptions, done: threading.Event) -> None:
+    """End a run after `LONGEST_LOOP`, in time of the clock and of the processor."""
+    begin, worked = time.monotonic(), time.process_time()
+    while not done.wait(LONGEST_LOOP / 10):
+        now = time.monotonic() - begin, time.process_time() - worked
+        if min(now) > LONGEST_LOOP:
+            options.terminate = True
+            return

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from din_infer.encode import FeatureEncoder
-from din_infer.errors import ModelError
+from din_infer.errors import InputError, ModelError, reads_arguments
 from din_infer.lazy import lazy
 from din_infer.local_path import local_path
+from din_infer.regular_file import read_text
 from din_infer.spec_parsing import ACTIVATIONS, parse_spec
 from din_infer.spec_parts import (
     ANY_LENGTH,
@@ -104,6 +105,7 @@ class FeatureSpec:
     tower_inputs: tuple[Part, ...]
 
     @classmethod
+    @reads_arguments(ModelError)
     def load(cls, path: str | Path) -> "FeatureSpec":
         """Read a spec from a .toml or .json file.
 
@@ -114,8 +116,8 @@ class FeatureSpec:
         """
         path = local_path(path, "spec", ModelError)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise ModelError("a readable file", error, str(path)) from None
         is_json = path.suffix.lower() == ".json"
         try:
@@ -126,6 +128,7 @@ class FeatureSpec:
         return cls.from_dict(raw, folder=path.parent)
 
     @classmethod
+    @reads_arguments(ModelError)
     def from_json(cls, text: str) -> "FeatureSpec":
         """Read a spec from JSON text, as kept inside a model.
 
@@ -141,6 +144,7 @@ class FeatureSpec:
         return cls._parse(raw, None)
 
     @classmethod
+    @reads_arguments(ModelError)
     def from_dict(
         cls, raw: Mapping[str, Any], folder: str | Path | None = None
     ) -> "FeatureSpec":
@@ -222,6 +226,7 @@ class FeatureSpec:
         """The compiled encoder of this spec; made once."""
         return FeatureEncoder(self.reads)
 
+    @reads_arguments(InputError)
     def encode(
         self, batch: object, *, threads: int = 1
     ) -> "dict[str, NDArray[np.int64] | NDArray[np.float32]]":

@@ -8,6 +8,7 @@ from typing import Any
 
 from din_infer.errors import ModelError
 from din_infer.local_path import local_path
+from din_infer.regular_file import read_text_bytes
 
 __all__ = [
     "RESERVED",
@@ -188,7 +189,7 @@ def _read_lines(section: Section, key: str, folder: Path) -> list[str]:
     path = folder / local_path(name, section.at(key), ModelError)
     try:
         # not splitlines: a value may hold any of Unicode's other line breaks
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_text_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
         return text.removesuffix("\n").split("\n") if text else []
     except (OSError, ValueError) as error:
         rule = "a readable UTF-8 file, one value per line"

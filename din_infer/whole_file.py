@@ -3,6 +3,8 @@
 A reader of the target finds the old content or the new, also after a crash or a power
 cut. An error while the file is written leaves the old content and no other file. A
 target that is a symbolic link is replaced by the file; what the link points to stays.
+A folder, a pipe or a device, also behind a link, is refused: root would put a file in
+the place of ``/dev/null``.
 
 The other name is ``.<target>.<pid>.<random>.tmp``, in the target's folder; permissions
 follow the umask. The writer holds a lock (``flock``) on the file. The system releases
@@ -13,6 +15,7 @@ the lock where the file system shares locks (NFS v4 without ``local_lock``). On 
 system without locks nothing is removed.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -25,9 +28,11 @@ from typing import IO, Any
 from din_infer.errors import DinError, InputError
 from din_infer.file_locks import lock_file
 from din_infer.local_path import local_path
+from din_infer.regular_file import check_regular
 
 __all__ = [
     "WholeFile",
+    "check_replaceable",
     "draft_folder",
     "link_or_copy",
     "move_into_place",
@@ -56,6 +61,8 @@ class WholeFile:
         In a folder that exists; replaced if there.
     mode : str
         As of `open`: "w" (text is UTF-8), "wb" or "w+b".
+    replaces : bool
+        Whether the target is to be a file, which is checked at once.
 
     Attributes
     ----------
@@ -71,8 +78,16 @@ class WholeFile:
         If the target is a URL.
     """
 
-    def __init__(self, target: str | os.PathLike[str], mode: str = "wb") -> None:
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        mode: str = "wb",
+        *,
+        replaces: bool = True,
+    ) -> None:
         self._target = local_path(target, "path")
+        if replaces:
+            check_replaceable(self._target)
         remove_leftovers(self._target)
         made = mode.replace("w", "x")
         encoding = None if "b" in mode else "utf-8"
@@ -110,6 +125,10 @@ class WholeFile:
             _UNFINISHED.discard(self.path)
         with suppress(OSError):  # what is buffered cannot be written
             self.file.close()
+        if self.path in _UNFINISHED:  # a folder is opened to be removed: now one can be
+            with suppress(OSError):
+                _remove(self.path)
+                _UNFINISHED.discard(self.path)
 
     def __enter__(self) -> IO[Any]:
         return self.file
@@ -145,7 +164,7 @@ def draft_folder(target: Path) -> Iterator[Path]:
     It is removed at the end, with what is still in it; after a kill, by the next writer
     of the same target.
     """
-    lock = WholeFile(target)
+    lock = WholeFile(target, replaces=False)
     folder = lock.path.with_suffix("")
     try:
         folder.mkdir()
@@ -161,7 +180,26 @@ def move_into_place(path: Path, target: Path) -> None:
     _rename(path, target)
 
 
+def _open_own(path: str, flags: int) -> int:
+    """Open what a writer made, which was no link, and no pipe to wait for."""
+    more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, flags | more)
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise OSError where a folder, a pipe or a device is, also behind a link."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            mode = target.stat().st_mode
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # links in a ring
+                return
+            raise
+        check_regular(mode, target)
+
+
 def _rename(path: Path, target: Path) -> None:
+    check_replaceable(target)
     path.replace(target)
     with suppress(OSError):  # some file systems cannot sync a folder
         handle = os.open(target.parent, os.O_RDONLY)
@@ -186,7 +224,8 @@ def remove_leftovers(target: Path) -> None:
     with suppress(OSError):  # no such folder, or one that may not be listed
         names = os.listdir(target.parent)  # noqa: PTH208
     for path in map(target.with_name, filter(unfinished.fullmatch, names)):
-        with suppress(OSError), path.open("r+b") as file:
+        with suppress(OSError), open(path, "r+b", opener=_open_own) as file:
+            check_regular(os.fstat(file.fileno()).st_mode, path)
             lock_file(file, wait=False)  # OSError: it is alive
             if not OPEN_FILES_MOVE:
                 file.close()
@@ -197,8 +236,9 @@ def _remove(path: Path) -> None:
     """Remove a file in the making, after the folder of drafts that it stands for."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():  # else NFS keeps an open file: the next writer tries again
-        path.unlink(missing_ok=True)
+    if folder.exists():  # NFS keeps an open file: the next writer tries again
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+    path.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

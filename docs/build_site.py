@@ -78,6 +78,7 @@ ROOT_PAGES = (
     "SECURITY",
     "CODE_OF_CONDUCT",
 )
+OTHER_PLACES = {"SECURITY": "reporting.md"}  # docs/security.md is the site's page
 MODULES = ("metrics",)  # public in `din_infer`, each with a page of its own
 COMMANDS = (
     "din-history",
@@ -109,7 +110,10 @@ def public_names(module: str) -> list[str]:
 
 def pages() -> dict[Path, str]:
     """Name every file that the site has, and its place there."""
-    found = {ROOT / f"{name}.md": f"{name.lower()}.md" for name in ROOT_PAGES}
+    found = {
+        ROOT / f"{name}.md": OTHER_PLACES.get(name, f"{name.lower()}.md")
+        for name in ROOT_PAGES
+    }
     found |= {
         p: f"measured/{p.name}" for p in (ROOT / "benchmarks/results").glob("*.md")
     }

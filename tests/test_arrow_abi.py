@@ -5,6 +5,7 @@ Above 400 lines: whatever is malformed is built from the same few structures.
 """
 
 import ctypes
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from din_infer import _kernels
+from din_infer import FeatureSpec, _kernels
 from din_infer.columns import open_batch
 from din_infer.errors import InputError
 from tests.encoding import encode_lists
@@ -499,6 +500,50 @@ def test_indices_beside_the_border_of_a_block_are_checked(
     assert str(caught.value) == CODED_ROW + str(place)
 
 
+@pytest.mark.parametrize(
+    ("form", "dtype", "entries"),
+    [("c", np.int8, 200), ("c", np.int8, 256), ("s", np.int16, 40_000)],
+)
+def test_negative_indices_are_no_high_ones_of_a_long_dictionary(
+    form: str, dtype: Any, entries: int
+) -> None:
+    """Read as unsigned they would lie inside it, where it is longer than they reach."""
+    lowest = np.iinfo(dtype).min
+    for index in (-1, lowest, entries - np.iinfo(dtype).max * 2 - 3):
+        indices = np.zeros(entries, dtype)
+        indices[entries // 2] = index
+        coded = Handmade(form, entries, None, indices).coded(strings_of(entries))
+        with pytest.raises(InputError) as caught:
+            _kernels.import_arrow(coded, "x")
+        assert str(caught.value) == INDICES + str(entries // 2)
+        # what is null may be anything, still
+        valid = np.full(entries // 8 + 1, 255, np.uint8)
+        valid[entries // 16] &= ~np.uint8(1 << entries // 2 % 8)
+        coded = Handmade(form, entries, valid, indices).coded(strings_of(entries))
+        column = _kernels.import_arrow(coded.set(null_count=-1), "x")[1]["x"]
+        encoder = _kernels.Encoder("hash", "string", rows=9)
+        ids, nulls, _ = _kernels.encode_scalars(column, encoder)
+        assert (nulls, (ids == 0).nonzero()[0].tolist()) == (1, [entries // 2])
+
+
+def strings_of(entries: int) -> Handmade:
+    ends = np.arange(entries + 1, dtype=np.int32)
+    return Handmade("u", entries, None, ends, np.zeros(entries, np.uint8))
+
+
+def test_a_wrong_number_of_dense_values_shows_no_value() -> None:
+    """The third index lies behind the list, and would be far outside the dictionary."""
+    far = i32(0, 0, 0, 2**30, 2**30)
+    values = Handmade("i", 3, None, far).coded(Handmade("g", 1, None, np.zeros(1)))
+    column = _kernels.import_arrow(
+        Handmade("+l", 1, None, i32(0, 3)).child(values), "x"
+    )[1]["x"]
+    for read in (_kernels.read_raw_dense, lambda c, n: _kernels.read_dense(c, n, None)):
+        with pytest.raises(InputError) as caught:
+            read(column, 2)
+        assert str(caught.value) == "expected 2 values, got 3 - at `x`, row 0"
+
+
 # ----------------------------------------------------------------- one thing is spoiled
 
 # Every buffer holds so many entries, and text so many bytes, whatever is claimed.
@@ -733,10 +778,98 @@ def test_columns_spoiled_in_one_place_are_refused_or_read(data: st.DataObject) -
     try_all(drawn)
 
 
+def test_an_error_of_a_row_keeps_no_array() -> None:
+    """Without the garbage collector: where the error is gone, so is the array."""
+    raw = {
+        "format": 1,
+        "candidate": [
+            {"name": "y", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+        ],
+        "dense": [{"name": "x", "side": "candidate", "dim": 2, "format": "json"}],
+    }
+    spec = FeatureSpec.from_dict(raw)
+    column = strings(2)
+    message = ""
+    released.clear()
+    gc.disable()
+    try:
+        spec.encode({"y": ["a", "b"], "x": column})
+    except InputError as error:
+        message = str(error)
+    finally:
+        gc.enable()
+    assert "a list of numbers as JSON" in message
+    assert released.count(id(column)) == 1
+
+
 def test_released_structures_are_refused() -> None:
     handmade = numbers().set(release=None)
     with pytest.raises(InputError, match="not released"):
         _kernels.import_arrow(handmade, "x")
+
+
+DIGITS = "9" * 5000  # more than int() takes
+
+
+@pytest.mark.parametrize("form", ["w:" + DIGITS, "w:\u0661", "w:0x1", "w:"])
+def test_a_width_that_is_no_number_is_no_column(form: str) -> None:
+    column = _kernels.import_arrow(Handmade(form, 0, None, None), "x")[1]["x"]
+    assert (column.kind, column.type_name) == ("other", "fixed_size_binary")
+
+
+@pytest.mark.parametrize("size", [DIGITS, "\u0662", "-1", "2147483648", ""])
+def test_a_list_size_that_is_no_number_is_refused(size: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _kernels.import_arrow(Handmade("+w:" + size, 0, None).child(numbers()), "x")
+    assert str(caught.value) == malformed("a list size")
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((1, 2), "expected a capsule of kind arrow_schema, got int - at `x`"),
+        ((1, 2, 3), "expected a pair of capsules, got tuple - at `x`"),
+        (None, "expected a pair of capsules, got NoneType - at `x`"),
+    ],
+)
+def test_what_is_no_capsule_is_refused(pair: Any, message: str) -> None:
+    class Given:
+        def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+            return pair
+
+    class Streamed:
+        def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+            return pair
+
+    class Typed:
+        def __arrow_c_schema__(self) -> Any:
+            return pair
+
+    with pytest.raises(InputError) as caught:
+        _kernels.import_arrow(Given(), "x")
+    assert str(caught.value) == message
+    with pytest.raises(InputError, match="a capsule of kind arrow_array_stream, got"):
+        _kernels.import_arrow(Streamed(), "x")
+    with pytest.raises(InputError, match="a capsule of kind arrow_schema, got"):
+        _kernels.describe_arrow(Typed(), "x")
+
+
+def test_an_array_is_not_taken_for_a_schema_nor_a_schema_for_an_array() -> None:
+    class Swapped:
+        def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+            return numbers().__arrow_c_array__()[::-1]
+
+    with pytest.raises(InputError, match="a capsule of kind arrow_schema, got"):
+        _kernels.import_arrow(Swapped(), "x")
+
+
+@pytest.mark.parametrize("length", [-1, 2**58, 2**63 - 1, 4])
+def test_null_rows_are_looked_for_in_rows_that_are_there(length: int) -> None:
+    """Of the table's own bitmap no more is read than its columns have rows."""
+    bits = np.array([0b111], np.uint8)
+    table = Handmade("+s", length, bits).child(numbers(3)).set(null_count=-1)
+    with pytest.raises(InputError, match="got a malformed Arrow array"):
+        _kernels.import_arrow(table, "batch", {"x"})
 
 
 def test_a_table_with_null_rows_is_refused() -> None:

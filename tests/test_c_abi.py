@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from din_infer import FeatureSpec, InputError
 from din_infer.c_api import header_path, library_path
 from tests import hostile
-from tests.c_abi import Refused, Spec, load, one_batch
+from tests.c_abi import Refused, Spec, exported, load, one_batch
 from tests.models import SPECS, random_rows
 from tests.ops import library
 from tests.raw import HARD, hard_table
@@ -340,6 +340,54 @@ def test_an_error_names_column_row_and_value(name: str) -> None:
         spec.encode(table)
     assert f"- at `{error.value.column}`" in message
     assert error.value.row is None or message.endswith(f", row {error.value.row}")
+
+
+def test_null_rows_of_the_struct_are_refused() -> None:
+    encoder = {"type": "hash", "buckets": 9}
+    raw = {"format": 1, "candidate": [{"name": "x", "dim": 1, "encoder": encoder}]}
+    mask = pa.array([False, True, False])
+    struct = pa.StructArray.from_arrays([pa.array(["a"] * 3)], names=["x"], mask=mask)
+    with Spec(FeatureSpec.from_dict(raw).to_json()) as opened:
+        rule = "a table without null rows, got a null - at `batch`, row 1$"
+        with exported(struct) as table, pytest.raises(Refused, match=rule):
+            opened._call(opened.lib.din_encode_table, *table)
+        with exported(struct.slice(2, 1)) as table:
+            made = opened._call(opened.lib.din_encode_table, *table)
+        assert made["x"].shape == (1,)
+
+
+@pytest.mark.parametrize(("kind", "entries"), [(pa.int8(), 200), (pa.int16(), 40_000)])
+def test_negative_indices_are_no_high_ones_of_a_long_dictionary(
+    kind: pa.DataType, entries: int
+) -> None:
+    indices = pa.array([0] * (entries - 1) + [-1], kind)
+    words = pa.array([f"w{i}" for i in range(entries)])
+    coded = pa.DictionaryArray.from_arrays(indices, words, safe=False)
+    encoder = {"type": "hash", "buckets": 9}
+    raw = {"format": 1, "candidate": [{"name": "x", "dim": 1, "encoder": encoder}]}
+    with Spec(FeatureSpec.from_dict(raw).to_json()) as opened:
+        rule = "expected indices inside their dictionary, got others - at `x`"
+        with pytest.raises(Refused, match=rule):
+            opened.encode(pa.record_batch({"x": coded}))
+
+
+def test_a_wrong_number_of_dense_values_shows_no_value() -> None:
+    """The index behind the list is far outside the dictionary."""
+    far = pa.array([0, 0, 0, 2**30], pa.int32())
+    coded = pa.DictionaryArray.from_arrays(far, pa.array([0.5]), safe=False)
+    lists = pa.ListArray.from_arrays(pa.array([0, 3], pa.int32()), coded.slice(0, 3))
+    raw = {
+        "format": 1,
+        "candidate": [
+            {"name": "y", "dim": 1, "encoder": {"type": "hash", "buckets": 9}}
+        ],
+        "dense": [{"name": "x", "side": "candidate", "dim": 2}],
+    }
+    batch = pa.record_batch({"x": lists, "y": ["a"]})
+    text = FeatureSpec.from_dict(raw).to_json()
+    with Spec(text) as opened, pytest.raises(Refused) as caught:
+        opened.encode(batch)
+    assert str(caught.value) == "expected 2 values, got 3 - at `x`, row 0"
 
 
 def test_columns_that_are_missing_or_there_twice_are_named() -> None:

@@ -151,6 +151,7 @@ READERS = {
     "pt2_program.py",
     "reader_text.py",
     "reading.py",
+    "row_copies.py",
     "session.py",
     "text_records.py",
     "text_values.py",

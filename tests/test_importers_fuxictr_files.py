@@ -86,16 +86,11 @@ def test_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1], path)
     assert refused() == f"{rule} a list - at `exp.model`"
     path.write_bytes(pickle.dumps(re.compile("a")))
-    assert refused() == (
-        f"{rule} a pickle that is not weights only (Unsupported operand 149) - at "
-        "`exp.model`"
-    )
+    assert refused() == f"{rule} another kind of file - at `exp.model`"
     torch.save(files.twin, path)
-    assert refused().startswith(
-        f"{rule} a pickle that is not weights only (Unsupported global: GLOBAL "
-    )
+    assert refused().startswith(f"{rule} a pickle that is not weights only (<")
     path.write_bytes(b"PK\x03\x04 cut off")
-    assert refused().startswith(f"{rule} a file that is cut off or damaged (Py")
+    assert refused().startswith(f"{rule} a file that is cut off or damaged (")
     path.unlink()
     assert refused().startswith(f"{rule} [Errno 2] No such file or directory")
 

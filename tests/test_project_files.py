@@ -1,5 +1,6 @@
 """Files about the project itself: addresses, metadata, forms, and what pages name."""
 
+import json
 import re
 import runpy
 import tomllib
@@ -10,7 +11,7 @@ import pytest
 import setuptools
 import yaml
 
-from din_infer import __version__
+from din_infer import FeatureSpec, __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
@@ -180,3 +181,27 @@ def test_what_a_recipe_names_is_there(recipe: str) -> None:
         if re.fullmatch(r"[A-Za-z_]+[\w.]*", name) and "..." not in name:
             last = name.rpartition(".")[2]
             assert re.search(rf"\b{last}\b", text), name
+
+
+# ------------------------------------------------------------------------- fuzzing
+
+
+def test_every_fuzz_target_is_there_with_small_seeds() -> None:
+    targets = runpy.run_path(str(ROOT / "fuzz" / "run.py"))["TARGETS"]
+    for name, target in targets.items():
+        own = target.script or f"fuzz/{name}.c"
+        for source in (own, *target.sources):
+            made = source == "din_infer/_kernels.c"  # by the build
+            assert made or (ROOT / source).is_file(), source
+        seeds = [*(ROOT / "fuzz" / "seeds" / name).rglob("*")]
+        sizes = [path.stat().st_size for path in seeds if path.is_file()]
+        assert target.script or sizes, name
+        assert sum(sizes) <= 100_000, name
+
+
+def test_the_specs_of_fuzzing_are_of_this_version() -> None:
+    lines = read("fuzz/specs.jsonl").splitlines()
+    assert len(lines) > 10
+    for line in lines:
+        spec = FeatureSpec.from_json(line)
+        assert json.loads(spec.to_json()) == json.loads(line)

@@ -54,7 +54,7 @@ def test_commands_say_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_models_say_which_version_wrote_them(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from din_converter import convert, save
-    from din_converter.checkpoint import read_weights
+    from din_converter.importers.unpickle import read_plain
     from tests.models import SPECS, random_model
 
     model = random_model(SPECS["candidate only"])
@@ -62,7 +62,7 @@ def test_models_say_which_version_wrote_them(tmp_path: Path) -> None:
     save(model, tmp_path / "m.pt")
     written = ModelFile.read(tmp_path / "m.onnx").versions
     assert written["din-infer"] == din_infer.__version__
-    saved = read_weights(tmp_path / "m.pt", "a checkpoint")["versions"]
+    saved = read_plain(tmp_path / "m.pt", "a checkpoint")["versions"]
     assert saved["din-infer"] == din_infer.__version__
     assert ModelFile.read(FOLDER / "all-1.onnx").versions["din-infer"] == "0.1.0"
 

@@ -1,20 +1,18 @@
 """model.pt: {format, spec, state_dict, versions}, read without running pickled code."""
 
-import errno
 import os
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from din_converter.importers.unpickle import read_plain
 from din_converter.model import ClickModel, fill, hollow_model
-from din_infer.errors import ModelError
+from din_infer.errors import ModelError, reads_arguments, sentence
 from din_infer.local_path import local_path
 from din_infer.spec import FeatureSpec
 from din_infer.version import __version__, check_format, written_by_newer
-from din_infer.whole_file import WholeFile
+from din_infer.whole_file import WholeFile, writing
 
 __all__ = ["load", "save"]
 
@@ -22,6 +20,7 @@ FORMAT = 1
 FOREIGN = "A checkpoint of another library: name it with --from (source= in Python)."
 
 
+@reads_arguments(ModelError)
 def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     """Write a model to `path`, whole or not at all.
 
@@ -30,7 +29,18 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     model : DIN or BaseModel
     path : path
         Usually ``model.pt``; replaced if there.
+
+    Raises
+    ------
+    TypeError
+        If this is no DIN or BaseModel.
+    ModelError
+        If it cannot be written there.
     """
+    given: object = model
+    if not isinstance(given, ClickModel):
+        got = type(model).__name__
+        raise TypeError(sentence("a DIN or BaseModel", got, "model"))
     content = {
         "format": FORMAT,
         "spec": model.spec.to_json(),
@@ -40,10 +50,12 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
             "torch": str(torch.__version__),
         },
     }
-    with WholeFile(path) as file:
+    target = local_path(path, "path", ModelError)
+    with writing("the model", target, ModelError), WholeFile(target) as file:
         torch.save(content, file)
 
 
+@reads_arguments(ModelError)
 def load(path: str | os.PathLike[str]) -> ClickModel:
     """Read a model written by `save`; it is in evaluation mode.
 
@@ -57,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
 
     Notes
     -----
-    `torch.load(weights_only=True)`, with no fallback: no code in the file runs.
+    Tensors and plain values are read as data: no code in the file runs.
     """
     path = local_path(path, "model", ModelError)
     content = _read(path)
@@ -73,46 +85,9 @@ def load(path: str | os.PathLike[str]) -> ClickModel:
     return fill(model, content["state_dict"])
 
 
-def read_weights(path: Path, rule: str, fix: str = "") -> Any:  # noqa: ANN401
-    """Load a file by `torch.load(weights_only=True)`, with no fallback.
-
-    Parameters
-    ----------
-    path : Path
-    rule : str
-        What the file should be, for the error.
-    fix : str
-        What helps where it is another kind of pickle.
-
-    Raises
-    ------
-    ModelError
-        If it is not; no code in it runs.
-    """
-    try:
-        with (
-            warnings.catch_warnings()
-        ):  # torch remarks on odd pickles; ours is an error
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's text recommends the unsafe load; its first quoted cause is enough
-        _, _, cause = str(error).partition("WeightsUnpickler error: ")
-        cause = cause.strip().splitlines()[0].strip() if cause.strip() else ""
-        cause = cause or "unreadable data"
-        got = f"a pickle that is not weights only ({cause})"
-        raise ModelError(rule, got, str(path), fix) from None
-    except Exception as error:  # a damaged file can raise nearly anything in torch
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # torch seeks to places that a file which is cut off does not have
-        if not isinstance(error, OSError) or error.errno == errno.EINVAL:
-            reason = f"a file that is cut off or damaged ({reason})"
-        raise ModelError(rule, reason, str(path)) from None
-
-
 def _read(path: Path) -> dict[str, Any]:
     rule = "a model.pt that din-train or din_converter.save wrote"
-    content = read_weights(path, rule, FOREIGN)
+    content = read_plain(path, rule, FOREIGN)
     if isinstance(content, dict) and "state_dict" not in content:
         content = _of_run(content)
     keys = {"format": int, "spec": str, "state_dict": dict}

@@ -42,7 +42,7 @@ from din_converter.verify import (
 )
 from din_converter.weights import check_single, digest_of_model, write_single
 from din_converter.weights import place as place_weights
-from din_infer.errors import ConversionError, InputError, ModelError
+from din_infer.errors import ConversionError, InputError, ModelError, reads_arguments
 from din_infer.integrity import Record, sealed
 from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
@@ -86,6 +86,7 @@ class _Place:
     vectors: Path | None
 
 
+@reads_arguments(ConversionError)
 def convert(
     model: "ClickModel | nn.Module | ExportedProgram | str | os.PathLike[str]",
     path: str | os.PathLike[str],

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 from din_infer.errors import sentence
 from din_infer.integrity import digest_of
 from din_infer.onnx_header import data_names
+from din_infer.regular_file import open_regular
 
-__all__ = ["Leftovers", "find_leftovers"]
+__all__ = ["Leftovers", "data_files", "find_leftovers"]
 
 Found = tuple[tuple[str, int], ...]
 
@@ -74,14 +76,8 @@ def _same(path: Path, seen: os.stat_result) -> bool:
 def _unnamed(model: Path) -> list[tuple[Path, os.stat_result]]:
     # A conversion puts its data in place, then its .onnx, which comes from a folder of
     # drafts. In this order its .onnx is met in one of the two, if its data is listed.
-    folder = model.parent
-    ours = re.compile(re.escape(model.stem) + r"-([0-9a-f]{8})\.data")
-    with os.scandir(folder) as entries:
-        files = [
-            (Path(e.path), Path(e.path).lstat())
-            for e in entries
-            if ours.fullmatch(e.name) and e.is_file(follow_symlinks=False)
-        ]
+    folder, ours = model.parent, _ours(model.stem)
+    files = [(path, path.lstat()) for path in _regular(folder, ours)]
     if not files:
         return []
     named: set[str] = set()
@@ -97,14 +93,33 @@ def _unnamed(model: Path) -> list[tuple[Path, os.stat_result]]:
     return [f for f in unnamed if _is_data(f[0], ours)]
 
 
+def data_files(folder: Path, stem: str) -> list[Path]:
+    """List the data files of a model's name: regular files, named by their digests."""
+    ours = _ours(stem)
+    return [path for path in _regular(folder, ours) if _is_data(path, ours)]
+
+
+def _ours(stem: str) -> re.Pattern[str]:
+    return re.compile(re.escape(stem) + r"-([0-9a-f]{8})\.data")
+
+
+def _regular(folder: Path, ours: re.Pattern[str]) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [
+            Path(e.path)
+            for e in entries
+            if ours.fullmatch(e.name) and e.is_file(follow_symlinks=False)
+        ]
+
+
 def _is_data(path: Path, ours: re.Pattern[str]) -> bool:
     """Tell whether the digits in a file's name are its digest, and no date."""
     digits = ours.fullmatch(path.name)
     if digits is None:
         return False
     try:
-        with path.open("rb") as file:
-            digest = digest_of(file, path.stat().st_size)
+        with open_regular(path) as file:
+            digest = digest_of(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:  # another conversion has deleted it
         return False
     return digest.startswith(digits[1])
@@ -120,8 +135,11 @@ def _names(folder: Path) -> list[str]:
 
 def _named(model: Path, folder: Path) -> Iterator[str]:
     """Iterate over the files that a model names: beside it, or beside its target."""
-    if model.is_dir():
-        return
+    try:
+        if not stat.S_ISREG(model.stat().st_mode):
+            return  # a folder, or what nobody can load
+    except FileNotFoundError:
+        pass  # as below
     try:
         names = data_names(model)
     except FileNotFoundError as error:

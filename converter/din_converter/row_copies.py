@@ -7,6 +7,7 @@ that a run that is resumed finds it, and one of other data makes its own.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from din_infer.jobs.reader import Reader
 from din_infer.jobs.readers import ArrowReader
 from din_infer.jobs.sources import Source
 from din_infer.jobs.text_options import TextOptions
+from din_infer.regular_file import open_regular
 from din_infer.spec import FeatureSpec
 from din_infer.version import __version__
 from din_infer.whole_file import WholeFile, writing
@@ -31,6 +33,8 @@ from din_infer.whole_file import WholeFile, writing
 __all__ = ["RowCopies"]
 
 ROWS = 1 << 16  # of a batch at most
+# Names of copies, and of drafts of a writer that was killed.
+OURS = re.compile(r".*\.[0-9a-f]{16}\.arrow(\.\d+\.[0-9a-f]{8}\.tmp)?", re.DOTALL)
 
 
 class RowCopies:
@@ -93,16 +97,23 @@ class RowCopies:
 
     def open(self, source: Source, path: Path) -> ArrowReader:
         """Open a copy; errors call it by the name of what it was made of."""
-        return ArrowReader(source, path.open("rb"))
+        try:
+            return ArrowReader(source, open_regular(path))
+        except (OSError, pa.ArrowException) as error:
+            rule, fix = "a copy of the rows that can be read", "Remove it."
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(rule, reason, str(path), fix) from None
 
     def remove(self) -> None:
         """Remove all copies in the folder, when the run has ended."""
-        if self._folder is not None and self._folder.is_dir():
-            for path in self._folder.iterdir():
-                if path.suffix in (".arrow", ".tmp"):
+        folder = self._folder
+        if folder is not None and folder.is_dir() and not folder.is_symlink():
+            for path in folder.iterdir():
+                name = path.name.removeprefix(".")
+                if OURS.fullmatch(name) and not path.is_dir():
                     path.unlink(missing_ok=True)
             with suppress(OSError):  # something else is there
-                self._folder.rmdir()
+                folder.rmdir()
 
     def _place(self) -> Path:
         if self._folder is None:
@@ -110,6 +121,9 @@ class RowCopies:
                 self._temporary = Path(mkdtemp(prefix="din-rows-"))
                 finalize(self, rmtree, self._temporary, ignore_errors=True)
             return self._temporary
+        if self._folder.is_symlink():
+            rule, got = "a folder of the run", f"a link to {self._folder.readlink()}"
+            raise InputError(rule, got, str(self._folder), "Remove the link.")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -11,21 +11,27 @@ tensorboard are installed.
 import json
 import math
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from din_converter.epochs import Trained
 from din_converter.fingerprint import changes
-from din_infer.errors import InputError
+from din_converter.importers.unpickle import read_plain
+from din_infer.errors import InputError, ModelError
 from din_infer.jobs.data_files import Note, ignore
 from din_infer.local_path import local_path
+from din_infer.regular_file import check_regular, read_text, read_text_bytes
 from din_infer.spec import FeatureSpec
 from din_infer.version import check_format
-from din_infer.whole_file import WholeFile, move_into_place, remove_leftovers
+from din_infer.whole_file import (
+    WholeFile,
+    move_into_place,
+    remove_leftovers,
+    write_whole,
+)
 
 __all__ = ["RunFolder", "plot_curve", "read_events"]
 
@@ -34,6 +40,8 @@ ANEW = "Give --overwrite, without --resume, to start another one."
 # May change between a run and its resumption; anything else would be another run.
 FREE = ("patience", "threads", "device", "progress", "checkpoint_minutes")
 FILES = ("data", "valid")
+# What is read of a checkpoint here; the rest is the training's.
+KINDS = {"format": int, "config": dict, "epochs": list, "log_bytes": int}
 # The rates of other schedules depend on how many epochs there are to be.
 OPEN_SCHEDULES = ("constant", "exponential")
 
@@ -79,7 +87,7 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""
-        return self.checkpoint.exists() or self.last.exists()
+        return any(map(os.path.lexists, (self.checkpoint, self.last)))
 
     @property
     def metrics(self) -> Path:
@@ -115,7 +123,8 @@ class RunFolder:
         """Return the config of the run that has ended here; None without one."""
         events = read_events(self.metrics)
         if events and events[-1]["event"] == "finished":
-            return dict(events[-1]["config"])
+            config = events[-1].get("config")
+            return config if isinstance(config, dict) else None
         return None
 
     def begin(self, *, resume: bool, overwrite: bool = False) -> dict[str, Any] | None:
@@ -129,35 +138,62 @@ class RunFolder:
             and left no checkpoint.
         """
         content = None
-        if self.checkpoint.exists():
+        if os.path.lexists(self.checkpoint):
             if resume:
                 content = self._read(self.checkpoint)
             elif not overwrite:
                 rule = "a folder without an unfinished run"
                 fix = "Give --resume to go on with it, or --overwrite to start again."
                 raise InputError(rule, "one with checkpoint.pt", str(self.path), fix)
-        elif resume and self.last.exists():
+        elif resume and os.path.lexists(self.last):
             content = self._read(self.last)
         elif resume and self._finished_config() is not None:
             rule = "last.pt of the run that has ended here, to take it further"
             raise InputError(rule, "none", str(self.path), ANEW)
         try:
             self.path.mkdir(exist_ok=True)
+            self._check_own()
             remove_leftovers(self.checkpoint)
             if content is None:
                 self.checkpoint.unlink(missing_ok=True)
                 self.last.unlink(missing_ok=True)
-                self.metrics.write_bytes(b"")
+                self.metrics.unlink(missing_ok=True)
             else:
-                # What was logged after the checkpoint will be logged again.
-                if self.metrics.stat().st_size > content["log_bytes"]:
-                    os.truncate(self.metrics, content["log_bytes"])
-            self._log = self.metrics.open("a", encoding="utf-8", newline="")
-        except OSError as error:
+                # What was logged after the checkpoint will be logged again. A file of
+                # its own: a copy of the folder may share this one, by a hard link.
+                kept = read_text_bytes(self.metrics)[: content["log_bytes"]]
+                write_whole(self.metrics, kept)
+            self._log = self._open_log()
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             rule = "a folder that can be written"
             raise InputError(rule, error, str(self.path)) from None
         self._board = _open_board(self.path / "tensorboard")
         return content
+
+    def _check_own(self) -> None:
+        """Refuse links where the run writes into a file or folder: they lead out."""
+        for path in (self.metrics, self.path / "tensorboard", self.path / "rows"):
+            if path.is_symlink():
+                rule, got = (
+                    "a file or folder of the run",
+                    f"a link to {path.readlink()}",
+                )
+                raise InputError(rule, got, str(path), "Remove the link.")
+        for path in (self.metrics, self.checkpoint, self.last):
+            if path.exists():
+                check_regular(path.stat().st_mode, path)
+
+    def _open_log(self) -> IO[str]:
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        return open(
+            self.metrics,
+            "a",
+            encoding="utf-8",
+            newline="",
+            opener=lambda path, given: os.open(path, given | flags, 0o666),
+        )
 
     def log(self, event: str, step: int, **values: object) -> None:
         """Append a line to metrics.jsonl, and the numbers in it to TensorBoard."""
@@ -189,7 +225,7 @@ class RunFolder:
             "remarks": trained.remarks,
             "config": self.config,
         }
-        with self.metrics.open("a", encoding="utf-8", newline="") as file:
+        with self._open_log() as file:
             file.write(json.dumps(end, allow_nan=False) + "\n")
         plot_curve(trained, self.path)
         if self.checkpoint.exists():
@@ -206,17 +242,18 @@ class RunFolder:
         place = str(path)
         rule = "a checkpoint that din-train wrote"
         try:
-            content = torch.load(path, weights_only=True)
+            content = read_plain(path, rule)
+        except ModelError as error:
+            raise InputError(rule, error.got, place, ANEW) from None
+        content = content if isinstance(content, dict) else {}
+        if "format" in content:
             number = content["format"]
-            config = content["config"] if number == FORMAT else {}
-            epochs = len(content["epochs"]) if number == FORMAT else 0
-        except pickle.UnpicklingError:
-            got = "a pickle that is not weights only"
-            raise InputError(rule, got, place, ANEW) from None
-        except Exception:  # a damaged file can raise nearly anything in torch
-            got = "a file that is cut off or damaged"
-            raise InputError(rule, got, place, ANEW) from None
-        check_format(number, FORMAT, f"{place}: format", InputError, ANEW)
+            check_format(number, FORMAT, f"{place}: format", InputError, ANEW)
+        wrong = [k for k, kind in KINDS.items() if not isinstance(content.get(k), kind)]
+        if wrong or content["log_bytes"] < 0:
+            got = f"one without {wrong[0]}" if wrong else "a log of less than nothing"
+            raise InputError(rule, got, place, ANEW)
+        config, epochs = content["config"], len(content["epochs"])
         differences, notes = self._differences(config, epochs)
         if differences:
             ended = "has ended here" if path == self.last else "was interrupted"
@@ -267,14 +304,27 @@ class RunFolder:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; a last line that a kill cut off is left out."""
-    events = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+    """Read metrics.jsonl, up to a line that is none of it, as a kill cuts one off.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is no text.
+    """
+    events: list[dict[str, Any]] = []
+    if os.path.lexists(path):
+        try:
+            lines = read_text(path).splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError("a log that can be read", error, str(path)) from None
+        for line in lines:
             try:
-                events.append(json.loads(line))
-            except ValueError:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                break
+            events.append(event)
     return events
 
 

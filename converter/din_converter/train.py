@@ -29,10 +29,11 @@ from din_converter.evaluate import (
 from din_converter.fitting import adopt_constants, fit_spec
 from din_converter.model import ClickModel, build_model, key_of
 from din_converter.optimizers import find_device, make_optimizers
+from din_converter.quiet import first_line
 from din_converter.regularizer import MiniBatchAwareRegularizer, count_samples
 from din_converter.remarks import about_result, about_rows, about_spec
 from din_converter.rows import Batch, Rows, split_by_time
-from din_converter.run import RunFolder
+from din_converter.run import ANEW, RunFolder
 from din_converter.settings import CHOICES, Settings
 from din_converter.survey import Survey, check_rows
 from din_converter.warm_start import copy_weights
@@ -47,6 +48,11 @@ __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
 LOGS_PER_EPOCH = 50
 COUNTERS = ("step", "loss", "seconds", "waited")
+# What a state of another model, or of another hand, raises in torch and here.
+WRONG_STATE = (
+    *(ArithmeticError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 DIVERGED = "Training diverged: lower the learning rate."
 
 
@@ -162,16 +168,16 @@ def train(
         # not, so that they are judged as they are served.
         calibrated=valid is not None,
     )
-    if run is not None:
-        content = run.begin(resume=resume, overwrite=overwrite)
-        if content is not None:
-            training.restore(content)
-            for epoch in training.epochs:
-                if on_epoch:
-                    on_epoch(epoch)
-        else:
-            write_whole(run.spec, spec.to_json())
     try:
+        if run is not None:
+            content = run.begin(resume=resume, overwrite=overwrite)
+            if content is not None:
+                training.restore(content)
+                for epoch in training.epochs:
+                    if on_epoch:
+                        on_epoch(epoch)
+            else:
+                write_whole(run.spec, spec.to_json())
         # Stated, though it is the default, since torch warns where it is not.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             return training.finish(on_epoch)
@@ -372,7 +378,21 @@ class _Training:
         self.saved_at = time.monotonic()
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Restore the state that `save` wrote."""
+        """Restore the state that `save` wrote; InputError where it is another one."""
+        try:
+            self._restore(content)
+        except WRONG_STATE as error:
+            reason = first_line(error)
+        else:
+            return
+        rule = "a checkpoint that din-train wrote"
+        place = str(self.run.path) if self.run is not None else "run"
+        raise InputError(rule, f"another state ({reason[:200]})", place, ANEW)
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        best = content["best_state"]
+        if best:  # which the run ends with
+            self.model.load_state_dict(best)
         self.model.load_state_dict(content["model"])
         for optimizer, state in zip(
             self.optimizers, content["optimizers"], strict=True
@@ -380,11 +400,20 @@ class _Training:
             optimizer.load_state_dict(state)
         torch.set_rng_state(content["random"])
         for name in COUNTERS:
-            setattr(self, name, content[name])
+            value = content[name]
+            if not isinstance(value, type(getattr(self, name))) or value < 0:
+                raise ValueError(f"{name} {value!r}")
+            setattr(self, name, value)
         self.epochs = [Epoch(**e) for e in content["epochs"]]
+        if not all(_is_measured(e) for e in self.epochs):
+            raise ValueError("epochs without numbers")
         if content["best"]:
             self.best = self.epochs[content["best"] - 1]
-        self.best_state = content["best_state"]
+        self.best_state = best
+
+
+def _is_measured(epoch: Epoch) -> bool:
+    return all(type(v) in (int, float, type(None)) for v in vars(epoch).values())
 
 
 def _check_settings(settings: Settings) -> None:

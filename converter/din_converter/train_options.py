@@ -12,6 +12,7 @@ from din_converter.settings import CHOICES, Settings
 from din_infer.cli import add_text_options, path, positive
 from din_infer.errors import InputError
 from din_infer.local_path import local_path
+from din_infer.regular_file import read_text
 from din_infer.spec import ACTIVATIONS
 from din_infer.whole_file import write_whole
 
@@ -134,8 +135,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     """Return the options of a TOML file as command-line words."""
     try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("a readable TOML file", error, str(path)) from None
     actions = {a.dest: a for a in parser._actions if a.dest not in NOT_IN_CONFIG}
     words: list[str] = []

@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from din_converter.prune import data_files
 from din_infer.errors import ConversionError
 from din_infer.local_path import local_path
 from din_infer.model_format import DOMAIN, MODEL_ID_KEY
@@ -29,7 +30,6 @@ __all__ = ["Repository", "config_text"]
 VERSION = "1"
 MODEL, CONFIG, LIBRARY = "model.onnx", "config.pbtxt", "din_infer_ops"
 ANY_SIZE = -1
-DIGITS = frozenset("0123456789abcdef")  # of the digest in a data file's name
 # What a tensor is called in model_config.proto.
 TYPES: dict[int, str] = {
     TensorProto.BOOL: "TYPE_BOOL",
@@ -111,6 +111,11 @@ class Repository:
         version = here / VERSION
         files = [version / MODEL, here / CONFIG]
         with writing("the model repository", here, ConversionError):
+            for place in (here, version):
+                if place.is_symlink():
+                    rule = "a folder of the repository"
+                    got = f"a link to {place.readlink()}"
+                    raise ConversionError(rule, got, str(place))
             version.mkdir(parents=True, exist_ok=True)
             seen_at, library = "", ops_library()
             if library is not None and any(
@@ -128,10 +133,8 @@ class Repository:
                 write_whole(drafts / CONFIG, config_text(proto, name, seen_at))
                 move_into_place(drafts / CONFIG, here / CONFIG)
             if prune:
-                for file in version.iterdir():
-                    stem, _, digest = file.stem.rpartition("-")
-                    is_ours = stem == name and DIGITS.issuperset(digest)
-                    if is_ours and file.suffix == ".data" and file not in files:
+                for file in data_files(version, name):
+                    if file not in files:
                         file.unlink()
         return tuple(files)
 

@@ -5,12 +5,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from din_infer.errors import InputError
 from din_infer.jobs.table_logs import EXPORT, Table, Tables
 from din_infer.local_path import local_path
+from din_infer.regular_file import check_regular, open_regular
 
 __all__ = ["FORMATS", "Note", "expand", "find_files", "format_of", "ignore", "one_file"]
 
@@ -72,8 +74,8 @@ def expand(
     ------
     InputError
         If a path is a URL; a folder has no such file, or a pattern matches none; a file
-        is there twice, also by links; a file is one of a table's that is not live, or
-        of a table whose log cannot be read here.
+        is there twice, also by links; a file is no regular one; it is one of a table's
+        that is not live, or of a table whose log cannot be read here.
     """
     return [path for path, _ in find_files(inputs, kinds, on_note=on_note)]
 
@@ -81,10 +83,46 @@ def expand(
 def one_file(path: str | Path) -> Path:
     """Take a path of a file; InputError as `expand`, or if it is a folder."""
     path = local_path(path, "input")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises without the right to
         raise InputError("a file", "a folder", str(path))
-    Tables().check(path)
+    with _looking(path):
+        _check_regular(path)
+        Tables().check(path)
     return path
+
+
+def _matches(item: Path) -> list[Path]:
+    """List what a path names, itself or as a pattern."""
+    if os.path.exists(item) or not glob.has_magic(str(item)):  # noqa: PTH110
+        return [item]
+    with _looking(item):
+        # a pattern may be absolute, which Path.glob refuses
+        names = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
+        matches = [path for path in map(Path, names) if _is_meant(path, item)]
+    if not matches:
+        raise InputError("files of this pattern", "none", str(item))
+    return matches
+
+
+@contextmanager
+def _looking(path: Path) -> Iterator[None]:
+    """Turn the error of a folder that may not be searched into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError("a file to read", error, str(path)) from None
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a pipe, a socket or a device, which a reader would wait for."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # which its reader will say
+        return
+    try:
+        check_regular(mode, path)
+    except OSError as error:
+        raise InputError("a regular file", error, str(path)) from None
 
 
 def find_files(
@@ -101,22 +139,17 @@ def find_files(
     tables = Tables()
     found: list[tuple[Path, PurePath]] = []
     for item in [local_path(item, "inputs") for item in inputs]:
-        matches = [item]
-        if not item.exists() and glob.has_magic(str(item)):
-            # a pattern may be absolute, which Path.glob refuses
-            names = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
-            matches = [path for path in map(Path, names) if _is_meant(path, item)]
-            if not matches:
-                raise InputError("files of this pattern", "none", str(item))
-        for match in matches:
-            if match.is_dir():
-                folder = _Folder(match, kinds, given, tables)
-                found += folder.files(on_note)
-            else:
-                tables.check(match)
-                found.append((match, PurePath(match.name)))
+        for match in _matches(item):
+            with _looking(match):
+                if os.path.isdir(match):  # noqa: PTH112
+                    folder = _Folder(match, kinds, given, tables)
+                    found += folder.files(on_note)
+                else:
+                    tables.check(match)
+                    found.append((match, PurePath(match.name)))
     seen: dict[object, Path] = {}
     for path, _ in found:
+        _check_regular(path)
         first = seen.setdefault(_identity(path), path)
         if first is not path:
             got = "it twice" if first == path else f"{first} too, by a link"
@@ -133,7 +166,7 @@ def format_of(path: Path, given: str | None = None) -> str | None:
     kind = FORMATS.get(suffix)
     if kind is not None and (kind in TEXT or not is_compressed):
         return kind
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(8)
     kinds = (kind for magic, kind in MAGIC.items() if start.startswith(magic))
     return next(kinds, given)
@@ -258,9 +291,9 @@ class _Folder:
         suffix = path.suffix.lower()
         if suffix == CHECKSUM or _is_hidden(path.name):
             return "hidden" if suffix in FORMATS else ""
-        if not (path.is_file() or path.is_symlink()):
-            return "special"
         try:
+            if not path.is_file() and (path.exists() or not path.is_symlink()):
+                return "special"
             if not suffix and path.stat().st_size == 0:
                 return "empty"
             kind = FORMATS.get(suffix)

@@ -223,7 +223,7 @@ def _check_apart(inputs: Sequence[str | Path], out: Path) -> None:
     for item in map(Path, inputs):
         place = Path(os.path.realpath(out))
         folder = Path(os.path.realpath(item))
-        if item.is_dir() and place.is_relative_to(folder):
+        if os.path.isdir(item) and place.is_relative_to(folder):  # noqa: PTH112
             inside = place.relative_to(folder).parts
             if not any(part.startswith((".", "_")) for part in inside):
                 rule = "an --out folder outside of the inputs'"

@@ -4,6 +4,10 @@
 when its manifest is there, which is written after its output has its name. Locks tell
 processes that work on one job apart; they go with the process, however it ends.
 
+The folder may have been in other hands. Names that are read from it are those of files
+below it, no folder on the way to one is a link, and a file is removed only where it is
+an output: what is written stays in the folder, and what another put there stays.
+
 A shard is known by the name of its output, in every process and for ever; its input, by
 `KNOWN_BY`, wherever it lies now. Until it is done, that may be repaired or left out;
 inputs are added where that is asked for.
@@ -13,7 +17,9 @@ Above 400 lines: one class, since all of it happens under its locks.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,6 +27,7 @@ from din_infer.errors import InputError
 from din_infer.file_locks import ByteLocks
 from din_infer.forking import Lock
 from din_infer.integrity import digest_of
+from din_infer.regular_file import check_regular, open_regular, read_text
 from din_infer.version import check_format
 from din_infer.whole_file import remove_leftovers, write_whole
 
@@ -31,6 +38,9 @@ FORMAT = 2
 JOB_LOCK = 1 << 56  # the byte that is locked while job.json is made
 WORK_LOCK = JOB_LOCK + 1  # shared by all who work on the job
 MOST_NAMES = 3  # of inputs, in a sentence
+MOST_DEPTH = 32  # of JSON: a job has 5
+MOST_ROWS = 1 << 63
+MAGIC = b"PAR1"  # how outputs begin
 ANEW = "Give --overwrite to begin anew."
 # What tells an input of the job that has begun: the first that fits. By its content
 # alone, it is one whose output is whole.
@@ -51,17 +61,46 @@ if hasattr(os, "register_at_fork"):
 
 def file_digest(path: Path) -> str:
     """Compute the SHA-256 of a file, as ``sha256sum`` prints it."""
-    with path.open("rb") as file:
-        return digest_of(file, path.stat().st_size)
+    with open_regular(path) as file:
+        return digest_of(file, os.fstat(file.fileno()).st_size)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if there is none that is whole."""
+    """Read a JSON object; None if there is none that is whole, in a file of its own."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = None if path.is_symlink() else json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and _depth(found) <= MOST_DEPTH else None
+
+
+def _depth(value: object) -> int:
+    """Count the levels of JSON; no further than one more than `MOST_DEPTH`."""
+    depth, level = 0, [value]
+    while level and depth <= MOST_DEPTH:
+        depth += 1
+        level = [
+            inner
+            for part in level
+            if isinstance(part, dict | list)
+            for inner in (part.values() if isinstance(part, dict) else part)
+        ]
+    return depth
+
+
+def is_name(name: object) -> bool:
+    """Tell whether an output can have a name: a path below the folder, spelled out."""
+    try:
+        path = PurePath(os.fsdecode(os.fsencode(name)))  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):
+        return False
+    is_inside = path.parts and not path.anchor and ".." not in path.parts
+    return bool(
+        is_inside
+        and path.as_posix() == name
+        and "\0" not in name
+        and path.parts[0].casefold() != FOLDER
+    )
 
 
 class Ledger:
@@ -120,6 +159,7 @@ class Ledger:
         self._inputs = [dict(i) for i in inputs]
         self._job = {"format": FORMAT, **job}
         self._add, self._same, self._note = add, same, on_note
+        self._replaces = overwrite
         self.gone: set[int] = set()
         self._key = os.path.realpath(out)
         with _OPENING:
@@ -128,8 +168,9 @@ class Ledger:
                 raise InputError(rule, "another in this process", str(out))
             _OPEN.add(self._key)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._locks = ByteLocks(self.folder / "lock")
+            out.mkdir(parents=True, exist_ok=True)
+            self._inside(FOLDER, "lock").parent.mkdir(exist_ok=True)
+            self._locks = ByteLocks(self.folder / "lock", self._waits)
         except BaseException:
             _OPEN.discard(self._key)
             raise
@@ -154,7 +195,7 @@ class Ledger:
 
     def _begin(self, *, resume: bool, overwrite: bool) -> None:
         path = self._path
-        if path.exists():
+        if os.path.lexists(path):
             if resume:
                 self._go_on(self._compare(read_object(path)))
                 return
@@ -165,8 +206,8 @@ class Ledger:
             self._remove_job(read_object(path))
         self._check_targets(self.names, overwrite=overwrite)
         for k, name in enumerate(self.names):
-            self._manifest(name).unlink(missing_ok=True)
-            self.bad_rows(k).unlink(missing_ok=True)
+            _remove(self._manifest(name))
+            _remove(self.bad_rows(k))
         self._write({**self._job, "inputs": self._inputs})
 
     @property
@@ -174,7 +215,7 @@ class Ledger:
         return self.folder / "job.json"
 
     def _write(self, job: Mapping[str, Any]) -> None:
-        (self.folder / "manifest.json").unlink(missing_ok=True)
+        _remove(self.folder / "manifest.json")
         write_whole(self._path, json.dumps(job, indent=1))
 
     def _remove_job(self, old: dict[str, Any] | None) -> None:
@@ -191,33 +232,33 @@ class Ledger:
         inputs = (old or {}).get("inputs")
         for described in inputs if isinstance(inputs, list) else []:
             name = described.get("output") if isinstance(described, dict) else None
-            target = PurePath(name) if isinstance(name, str) else PurePath()
-            if target.name and not target.anchor and ".." not in target.parts:
-                (self.out / target).unlink(missing_ok=True)
-                (self.folder / "shards" / f"{target}.json").unlink(missing_ok=True)
-                (self.folder / "bad" / f"{target}.jsonl").unlink(missing_ok=True)
+            if isinstance(name, str) and is_name(name):
+                target = self._target(name)
+                if _is_output(target):
+                    target.unlink()
+                _remove(self._manifest(name))
+                _remove(self._bad_rows(name))
 
     def _check_targets(self, names: Sequence[str], *, overwrite: bool) -> None:
-        for target in (self.out / name for name in names):
-            if target.is_dir():
+        for target in map(self._target, names):
+            try:
+                mode = target.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(mode) or target.is_dir():
                 raise InputError("a file, or nothing", "a folder", str(target))
-            if target.exists() and not overwrite:
+            if not overwrite:
                 got, fix = "one that is", "Give --overwrite to replace it."
                 raise InputError("a file that is not there yet", got, str(target), fix)
+            if not stat.S_ISLNK(mode):
+                _check_regular(mode, target)
 
     def _compare(self, found: dict[str, Any] | None) -> dict[str, Any]:
         """Refuse a job that differs from the one that has begun; says in what."""
         place = str(self._path)
-        if found is not None and "format" in found:
+        if found is not None and isinstance(found.get("format"), int):
             check_format(found["format"], FORMAT, f"{place}: format", InputError, ANEW)
-        inputs = (found or {}).get("inputs")
-        if (
-            found is None
-            or not isinstance(inputs, list)
-            or not all(
-                isinstance(i, dict) and isinstance(i.get("output"), str) for i in inputs
-            )
-        ):
+        if found is None or not _is_job(found):
             raise InputError("a job to go on with", "damage", place, ANEW)
         wanted = json.loads(json.dumps(self._job))
         begun = {key: found.get(key) for key in wanted}
@@ -302,20 +343,22 @@ class Ledger:
                 else:
                     others.append((k, entry))
             waiting = others
-        taken = {*begun, *self.names}
+        # on some file systems, names that differ in case alone are one
+        taken = {name.casefold() for name in (*begun, *self.names)}
+        theirs = {name.casefold() for name in begun}
         for k, entry in waiting:
             short = PurePath(self.names[k])
-            if self.names[k] not in begun:
+            if self.names[k].casefold() not in theirs:
                 continue
             parts = PurePath(entry["path"]).with_name(short.name).parts[1:]
             sizes = range(len(short.parts) + 1, len(parts) + 1)
             longer = (PurePath(*parts[-n:]).as_posix() for n in sizes)
-            name = next((name for name in longer if name not in taken), "")
+            name = next((n for n in longer if n.casefold() not in taken), "")
             if not name:
                 rule, got = "inputs of different names", f"two that become {short}"
                 raise InputError(rule, got, str(entry["path"]), "Rename this one.")
             self.names[k] = entry["output"] = name
-            taken.add(name)
+            taken.add(name.casefold())
         return by_content
 
     def _is_whole_of(self, k: int, name: str) -> bool:
@@ -338,33 +381,64 @@ class Ledger:
             rule = "a job that no process works on, to leave inputs out"
             fix = "Give all inputs, or wait until it has ended."
             raise InputError(rule, "one at work", str(self.out), fix)
-        for target in (self.out / name for name in sorted(names)):
-            if target.exists():
+        for target in map(self._target, sorted(names)):
+            if os.path.lexists(target):
                 rule = "an output as its manifest says, or its input to make it again"
                 fix = "Give the input, or remove the output."
                 raise InputError(rule, "another file", str(target), fix)
 
     def _finished(self, name: str) -> dict[str, Any] | None:
         """Read the manifest of an output of that size; None where there is none."""
-        found = read_object(self._manifest(name))
+        found = read_object(self._manifest(name)) or {}
+        rows, size = found.get("rows", 0), found.get("size")
+        if not isinstance(rows, int) or not 0 <= rows < MOST_ROWS:
+            return None
         try:
-            same = (self.out / name).stat().st_size == (found or {}).get("size")
+            status = self._target(name).stat()
         except OSError:
             return None
-        return found if same else None
+        is_whole = stat.S_ISREG(status.st_mode) and status.st_size == size
+        return found if is_whole else None
+
+    # ---------------------------------------------------------------------- files
+
+    def _inside(self, *parts: str) -> Path:
+        """Name a file below `out`; refuses a folder on the way that is none of it."""
+        place = self.out
+        for part in PurePath(*parts).parts[:-1]:
+            place /= part
+            if place.is_symlink():
+                rule, got = "a folder inside of --out", f"a link to {place.readlink()}"
+                raise InputError(rule, got, str(place))
+        return self.out.joinpath(*parts)
+
+    def _target(self, name: str) -> Path:
+        return self._inside(name)
+
+    def _bad_rows(self, name: str) -> Path:
+        return self._inside(FOLDER, "bad", f"{name}.jsonl")
+
+    def _manifest(self, name: str) -> Path:
+        return self._inside(FOLDER, "shards", f"{name}.json")
+
+    def _check_there(self) -> None:
+        """Refuse a folder that is not the one any more whose lock is held."""
+        if not self._locks.are_of(self.folder / "lock"):
+            rule = "a folder that stays while the job runs"
+            raise InputError(rule, "none, or another in its place", str(self.folder))
+
+    def _waits(self) -> None:
+        self._note(f"waiting for another process that begins a job in {self.out}")
 
     # --------------------------------------------------------------------- shards
 
     def target(self, k: int) -> Path:
         """Name the output of shard k."""
-        return self.out / self.names[k]
+        return self._target(self.names[k])
 
     def bad_rows(self, k: int) -> Path:
         """Name the file that lists the bad rows of shard k."""
-        return self.folder / "bad" / f"{self.names[k]}.jsonl"
-
-    def _manifest(self, name: str) -> Path:
-        return self.folder / "shards" / f"{name}.json"
+        return self._bad_rows(self.names[k])
 
     def claim(self, k: int, *, wait: bool = False) -> bool:
         """Take shard k for this process; False where another has it."""
@@ -392,15 +466,26 @@ class Ledger:
 
     def finish(self, k: int, manifest: Mapping[str, Any]) -> None:
         """Say that shard k is whole: the last thing that is done for it."""
+        self._check_there()
         path = self._manifest(self.names[k])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(manifest, indent=1))
 
     def forget(self, k: int) -> None:
-        """Take back that shard k is whole, and remove what was left of it."""
-        manifest = self._manifest(self.names[k])
-        for path in (manifest, self.target(k), self.bad_rows(k)):
-            path.unlink(missing_ok=True)
+        """Take back that shard k is whole, and remove what was left of it.
+
+        Raises
+        ------
+        InputError
+            If there is another file where the output goes, or the job's folder is gone.
+        """
+        self._check_there()
+        target = self.target(k)
+        if os.path.lexists(target) and not self._replaces and not _is_output(target):
+            rule, got = "an output of this job, or nothing", "another file"
+            raise InputError(rule, got, str(target), "Remove it to go on.")
+        for path in (self._manifest(self.names[k]), target, self.bad_rows(k)):
+            _remove(path)
             remove_leftovers(path)
 
     def finish_job(self) -> bool:
@@ -409,14 +494,54 @@ class Ledger:
         Those that other processes have added are among them.
         """
         with self._locks.taken(JOB_LOCK):
-            job = read_object(self._path) or {}
-            names = [str(i["output"]) for i in job.get("inputs", [])]
+            job = read_object(self._path)
+            if job is None or not _is_job(job):
+                rule = "a job that stays while it runs"
+                raise InputError(rule, "damage", str(self._path), ANEW)
+            names = [i["output"] for i in job["inputs"]]
             shards = [read_object(self._manifest(name)) for name in names]
             if any(s is None for s in shards):
                 return False
             whole = {**job, "shards": shards}
             write_whole(self.folder / "manifest.json", json.dumps(whole, indent=1))
         return True
+
+
+def _is_job(found: Mapping[str, Any]) -> bool:
+    """Tell whether an object is what `Ledger` writes of a job, as far as it is read."""
+    inputs = found.get("inputs")
+    if not isinstance(inputs, list) or not isinstance(found.get("changes", []), list):
+        return False
+    names = [i.get("output") if isinstance(i, dict) else None for i in inputs]
+    return all(map(is_name, names)) and len(set(names)) == len(names)
+
+
+def _is_output(path: Path) -> bool:
+    """Tell whether a path is what a job writes, or a link, which goes alone."""
+    if path.is_symlink():
+        return True
+    try:
+        with open_regular(path) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Remove a file of the ledger, or an output; a link goes, its target stays."""
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode):
+            _check_regular(mode, path)
+        path.unlink()
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    try:
+        check_regular(mode, path)
+    except OSError as error:
+        rule = "a regular file, or nothing"
+        raise InputError(rule, error.strerror or error, str(path)) from None
 
 
 def _byte(name: str) -> int:

@@ -215,17 +215,23 @@ class ArrowReader(Reader):
     def __init__(self, source: Source, file: BinaryIO) -> None:
         self._source, self.name = source, str(source)
         self._file = file
-        start = b"" if source.path is None else self._file.read(6)
+        try:
+            self._reader = self._open()
+            self.schema = self._reader.schema
+            with readable_names(str(source)):
+                read_names(self.schema)
+        except BaseException:
+            file.close()
+            raise
+
+    def _open(self) -> Any:  # noqa: ANN401
+        if self._source.path is None:
+            return pa.ipc.open_stream(self._file)
+        start = self._file.read(6)
+        self._file.seek(0)
         if start == b"ARROW1":
-            self._file.seek(0)
-            self._reader = pa.ipc.open_file(self._file)
-        else:
-            if source.path is not None:
-                self._file.seek(0)
-            self._reader = pa.ipc.open_stream(self._file)
-        self.schema = self._reader.schema
-        with readable_names(str(source)):
-            read_names(self.schema)
+            return pa.ipc.open_file(self._file)
+        return pa.ipc.open_stream(self._file)
 
     def batches(
         self,

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from din_infer.encode import Stats
 from din_infer.errors import InputError
+from din_infer.formatting import text
 from din_infer.jobs.batches import BatchScorer, Scored
 from din_infer.jobs.forms import OnError
 from din_infer.jobs.ledger import Ledger
@@ -79,8 +80,8 @@ class Summary:
         kinds = ("nulls", "unseen", "truncated", "empty")
         for name, counts in self.fields.items():
             lines.append(f"{name:24}" + "".join(f"{counts[k]:12,}" for k in kinds))
-        lines += [f"wrote {f}" for f in self.files]
-        lines += [f"was whole: {f}" for f in self.whole]
+        lines += [f"wrote {text(f)}" for f in self.files]
+        lines += [f"was whole: {text(f)}" for f in self.whole]
         return "\n".join(lines)
 
 
@@ -247,8 +248,8 @@ class Run:
             yield from self._read_shard(shard)
 
     def _read_shard(self, shard: Shard) -> Iterator[_Event]:
-        self._ledger.forget(shard.k)
         try:
+            self._ledger.forget(shard.k)
             self._check_same(shard)
             reader, scorer = shard.ready or self._job.open(shard.source)
         except (InputError, OSError) as error:

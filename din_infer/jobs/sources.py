@@ -22,6 +22,7 @@ from din_infer.jobs.data_files import (
     one_file,
 )
 from din_infer.jobs.text_options import TextOptions
+from din_infer.regular_file import open_regular
 
 __all__ = [
     "STDIN",
@@ -70,7 +71,7 @@ class Identity:
     @classmethod
     def of(cls, path: Path) -> "Identity":
         """Read the identity of a file; OSError if there is none."""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             digest = hashlib.sha256(file.read(END_BYTES))
             file.seek(max(0, status.st_size - END_BYTES))
@@ -91,10 +92,10 @@ class Source:
         return "stdin" if self.path is None else str(self.path)
 
     def open(self) -> BinaryIO:
-        """Open it to read bytes."""
+        """Open it to read bytes; OSError if it is not stdin and no regular file."""
         if self.path is None:
             return os.fdopen(os.dup(0), "rb")
-        return self.path.open("rb")
+        return open_regular(self.path)
 
 
 def find_sources(
@@ -287,15 +288,27 @@ def read_footer(
         If it is not readable.
     """
     try:
-        with readable_names(str(path)):
+        with open_regular(path) as opened, readable_names(str(path)):
             file = pq.ParquetFile(
-                path, metadata=metadata, buffer_size=PAGE_BYTES, pre_buffer=False
+                _for_arrow(path, opened),
+                metadata=metadata,
+                buffer_size=PAGE_BYTES,
+                pre_buffer=False,
             )
             read_names(file.schema_arrow)
             return file
     except (OSError, pa.ArrowException) as error:
         rule = "a readable Parquet file"
         raise InputError(rule, str(error).splitlines()[0], str(path)) from None
+
+
+def _for_arrow(path: str | Path, opened: BinaryIO) -> str | Path | pa.OSFile:
+    """Name a file that is open, as Arrow takes it: paths are UTF-8 there."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return pa.OSFile(f"/dev/fd/{opened.fileno()}")
+    return path
 
 
 @contextmanager

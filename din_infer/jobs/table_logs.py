@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from din_infer.errors import InputError
+from din_infer.regular_file import check_regular
 
 __all__ = ["EXPORT", "Table", "Tables"]
 
@@ -60,6 +61,9 @@ class Table:
             rule = "a Delta table whose path has no backslash and no %-escape"
             raise InputError(rule, place, str(root), "Rename the folder.")
         try:
+            for entry in (root / LOGS[DELTA]).iterdir():
+                if not entry.is_dir():
+                    check_regular(entry.stat().st_mode, entry)
             table = DeltaTable(os.path.abspath(root))  # noqa: PTH100 - links stay
             _check_files_suffice(table, root)
             files = table.file_uris()

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 # A longer record is taken for a quote that nobody closed: bounds memory.
-MOST_BYTES = 1 << 28
+MOST_BYTES = 1 << 26
 QUOTE, LINE_FEED, RETURN = b'"\n\r'
 RECORD, FAULT = "record", "fault"
 STRAY_QUOTE = "a quote inside of a field"
@@ -267,7 +267,9 @@ def _cut(
             line += text.count(b"\n", 0, ends[-1])
             text = text[ends[-1] :]
         waiting, size = [text], len(text)
-        enough = 2 * size  # a long record is not searched again for every block
+        enough = min(
+            2 * size, MOST_BYTES + 1
+        )  # a long record is not searched again for every block
         if size > MOST_BYTES:
             most = f"more than {MOST_BYTES:,} bytes"
             raise EOFError(f"{most} in the record that begins in line {line}")

@@ -59,6 +59,22 @@ cdef str _text(const char *text):
     return "" if text == NULL else (<bytes> text).decode("utf-8", "replace")
 
 
+cdef int64_t _whole(str text):
+    """Read a number below 2**31 that a format ends with; -1 for anything else."""
+    if not 0 < len(text) <= 10 or not text.isascii() or not text.isdecimal():
+        return -1
+    number = int(text)
+    return number if number < 2**31 else -1
+
+
+cdef void *_pointer(object capsule, const char *kind, str place) except NULL:
+    """Return what a capsule of Arrow's holds."""
+    if not PyCapsule_IsValid(capsule, kind):
+        rule = f"a capsule of kind {kind.decode()}"
+        raise InputError(rule, type(capsule).__name__, place)
+    return PyCapsule_GetPointer(capsule, kind)
+
+
 cdef tuple _read_extension(const char *metadata, str name):
     """Return the name of an extension type, "" for none, and what is said of it."""
     cdef int32_t count, size
@@ -109,8 +125,8 @@ cdef class _Leaf:
             self.type, self.scale = _parse_decimal(text[2:], column)
         elif text == "_pli128":  # of polars, alike
             self.type, self.kind, self.name = DIN_DECIMAL128, "decimal", "int128"
-        elif text[:2] == "w:" and text[2:].isdecimal() and 0 < int(text[2:]) < 2**31:
-            self.width = int(text[2:])
+        elif text[:2] == "w:" and _whole(text[2:]) > 0:
+            self.width = <int32_t> _whole(text[2:])
             self.type, self.kind = DIN_BYTES_FIXED, "fixed"
             self.name = f"fixed_size_binary[{self.width}]"
         else:
@@ -219,9 +235,9 @@ cdef class _Type:
                 self.nesting = _NESTINGS[text]
             else:
                 self.nesting = DIN_FIXED_LIST
-                if not text[3:].isdecimal() or int(text[3:]) >= 2**31:
+                self.list_size = _whole(text[3:])
+                if self.list_size < 0:
                     raise _malformed("a list size", name)
-                self.list_size = int(text[3:])
             if s.n_children != 1 or s.children == NULL or s.children[0] == NULL:
                 raise _malformed("one child of a list", name)
             s = s.children[0]
@@ -418,10 +434,8 @@ cdef class _Table:
         cdef ArrowArray *child
         cdef Column column
         cdef int64_t skipped
-        if a.length < 0 or not 0 <= a.offset <= MAX_ROWS:
+        if not 0 <= a.length <= MAX_ROWS or not 0 <= a.offset <= MAX_ROWS:
             raise _malformed("a length and an offset that fit", self.place)
-        if self.is_table:
-            self.check_rows_valid(a)
         for i, picked, type_ in self.picked:
             child = a
             skipped = 0
@@ -435,6 +449,8 @@ cdef class _Table:
             _add_arrow_chunk(column, type_, child, skipped, a.length)
         if a.length > MAX_ROWS - self.num_rows:
             raise _malformed(f"at most {MAX_ROWS} rows", self.place)
+        if self.is_table:  # by now its columns are known to have so many rows
+            self.check_rows_valid(a)
         self.num_rows += a.length
         return 0
 
@@ -471,8 +487,10 @@ def import_arrow(source, str place not None, wanted=None):
     """
     if hasattr(source, "__arrow_c_stream__"):
         return _import_stream(source.__arrow_c_stream__(), place, wanted)
-    schema, array = source.__arrow_c_array__()
-    return _import_array(schema, array, place, wanted)
+    pair = source.__arrow_c_array__()
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise InputError("a pair of capsules", type(pair).__name__, place)
+    return _import_array(*pair, place, wanted)
 
 
 def describe_arrow(source, str place not None):
@@ -486,8 +504,8 @@ def describe_arrow(source, str place not None):
         If the schema is malformed.
     """
     capsule = source.__arrow_c_schema__()  # which owns the schema
-    cdef ArrowSchema *schema = <ArrowSchema *> PyCapsule_GetPointer(
-        capsule, "arrow_schema")
+    cdef ArrowSchema *schema = <ArrowSchema *> _pointer(
+        capsule, "arrow_schema", place)
     cdef _Type type_ = _Type()
     column = Column(place)
     if schema.release == NULL:
@@ -498,10 +516,10 @@ def describe_arrow(source, str place not None):
 
 
 def _import_array(schema_capsule, array_capsule, str place, wanted):
-    cdef ArrowSchema *schema = <ArrowSchema *> PyCapsule_GetPointer(
-        schema_capsule, "arrow_schema")
-    cdef ArrowArray *array = <ArrowArray *> PyCapsule_GetPointer(
-        array_capsule, "arrow_array")
+    cdef ArrowSchema *schema = <ArrowSchema *> _pointer(
+        schema_capsule, "arrow_schema", place)
+    cdef ArrowArray *array = <ArrowArray *> _pointer(
+        array_capsule, "arrow_array", place)
     cdef _ArrowOwner owner = _ArrowOwner()
     cdef _Table table = _Table()
     if schema.release == NULL or array.release == NULL:
@@ -514,8 +532,8 @@ def _import_array(schema_capsule, array_capsule, str place, wanted):
 
 
 def _import_stream(capsule, str place, wanted):
-    cdef ArrowArrayStream *lent = <ArrowArrayStream *> PyCapsule_GetPointer(
-        capsule, "arrow_array_stream")
+    cdef ArrowArrayStream *lent = <ArrowArrayStream *> _pointer(
+        capsule, "arrow_array_stream", place)
     cdef ArrowArrayStream own = lent[0]
     cdef ArrowArrayStream *stream = &own
     cdef _SchemaOwner schema = _SchemaOwner()

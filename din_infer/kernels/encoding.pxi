@@ -105,7 +105,7 @@ cdef object _fault(
         if value == "None" or value == "nan":
             value = "null" if value == "None" else "NaN"
     elif tally.fault == DIN_WRONG_COUNT:
-        value = str(tally.bad)
+        value = str(tally.count)
     return InputError(rule, value, column.name, row=first_row + tally.bad_row)
 
 

@@ -140,6 +140,8 @@ def split_texts(
     i = size = 0
     with nogil:
         for row in range(column.num_rows):
+            if ends[row] == ends[row + 1]:
+                continue
             data = keys[row].data
             stop = data + keys[row].num_bytes
             for i in range(ends[row], ends[row + 1]):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from din_infer.errors import ConversionError
+from din_infer.regular_file import read_text
 from din_infer.spec import RESERVED
 
 __all__ = [
@@ -176,7 +177,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, RecursionError) as error:

@@ -12,10 +12,13 @@ import yaml
 
 from din_converter.importers.description import ACTIVATIONS, refuse
 from din_infer.errors import ConversionError
+from din_infer.regular_file import read_text
 
 __all__ = ["Layers", "Settings", "is_size", "read_config", "refuse_old"]
 
 OUTPUT_ACTIVATIONS = ("relu", "sigmoid", "silu", "identity")
+# Configurations of one experiment have 2 KB and 50 values.
+MOST_BYTES, MOST_NODES = 1 << 20, 100_000
 FIRST_VERSION = ("din_query_field", "din_history_field")
 
 
@@ -56,7 +59,25 @@ def refuse_old(got: str, place: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values and Python tuples, as FuxiCTR's configurations have them."""
+    """YAML's plain values and Python tuples, as FuxiCTR's configurations have them.
+
+    A node that is there again by its anchor counts again: a few lines can stand for
+    2**30 values, or for one in itself.
+    """
+
+    def compose_document(self) -> yaml.Node | None:
+        document = super().compose_document()
+        pending, count = [document], 0
+        while pending:
+            node = pending.pop()
+            count += 1
+            if count + len(pending) > MOST_NODES:
+                raise ValueError(f"more than {MOST_NODES:,} values, by its anchors")
+            if isinstance(node, yaml.MappingNode):
+                pending.extend(part for pair in node.value for part in pair)
+            elif isinstance(node, yaml.SequenceNode):
+                pending.extend(node.value)
+        return document
 
 
 def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
@@ -86,7 +107,7 @@ def read_config(path: Path, experiment: str | None, stem: str) -> Settings:
     """
     rule = "YAML with one section per experiment"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
         content = yaml.load(text, Loader=_Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConversionError(rule, " ".join(str(error).split()), str(path)) from None

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from din_converter.checkpoint import read_weights
 from din_converter.importers.description import read_json_object, refuse
 from din_converter.importers.fuxictr_config import Settings, is_size, refuse_old
 from din_converter.importers.state import bare_keys, weights_in
+from din_converter.importers.unpickle import read_plain
 from din_infer.errors import ConversionError, ModelError
 
 __all__ = ["Feature", "read_features", "read_state", "read_vocabularies"]
@@ -52,11 +52,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
     Notes
     -----
-    `torch.load(weights_only=True)`, with no fallback: no code in the file runs.
+    Tensors and plain values are read as data: no code in the file runs.
     """
     rule = "the state_dict that FuxiCTR's save_weights wrote"
     try:
-        content = read_weights(path, rule)
+        content = read_plain(path, rule)
     except ModelError as error:
         raise ConversionError(**vars(error)) from None
     content = weights_in(content)

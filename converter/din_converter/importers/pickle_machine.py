@@ -6,12 +6,17 @@ one, unless its name is in the closed list of `makers`, which are our own functi
 """
 
 import pickletools
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-__all__ = ["Inert", "Machine", "Maker", "RefusedPickle"]
+__all__ = ["Inert", "Machine", "Maker", "RefusedPickle", "check_shared", "shown"]
 
 KEY_PARTS = 1000
+SHARED_PARTS, LARGEST = 100_000, 1 << 62
+# Parts of a value that are shown: a pickle of 100 bytes can hold one part 2**30 times.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 
 class RefusedPickle(Exception):
@@ -273,6 +278,11 @@ class Machine:
             target.state = state
 
 
+def shown(value: object) -> str:
+    """Show some parts of a value, however often it holds itself or another."""
+    return _SHORT.repr(value)[:200]
+
+
 def _update(target: Inert, values: dict[Any, Any]) -> None:
     for key, value in values.items():
         if not isinstance(key, str):
@@ -303,6 +313,49 @@ def checked_key(value: Any) -> Any:  # noqa: ANN401
         if unhashable or count + len(parts) > KEY_PARTS:
             raise RefusedPickle(f"{_kind(part)} as a key")
     return value
+
+
+def check_shared(value: object) -> None:
+    """Refuse containers that hold one another more often than they have parts.
+
+    A list of two that are one list of two, and so on, is 2**30 values in a pickle of
+    100 bytes, to whoever walks over it. What an `Inert` holds is walked over by nobody
+    at once, so that objects may share it, and hold each other.
+
+    Raises
+    ------
+    RefusedPickle
+    """
+    sizes: dict[int, int] = {}  # with all inside, as often as they are there
+    count = 0
+    roots: list[Any] = [value]
+    seen: set[int] = set()
+    while roots:
+        pending = [(roots.pop(), False)]
+        while pending:
+            part, is_walked = pending.pop()
+            if isinstance(part, Inert):
+                if id(part) not in seen:
+                    seen.add(id(part))
+                    roots += [part.args, part.attributes, part.items, part.mapping]
+                    roots.append(part.state)
+                continue
+            inner = _inner(part)
+            if is_walked:
+                sizes[id(part)] = 1 + sum(sizes.get(id(p), 1) for p in inner)
+            elif inner and id(part) not in sizes:
+                sizes[id(part)] = LARGEST  # until it is known; of a part of itself
+                count += len(inner)
+                pending.append((part, True))
+                pending += [(p, False) for p in inner]
+    if max(sizes.values(), default=0) > SHARED_PARTS + 4 * count:
+        raise RefusedPickle("containers that hold one another again and again")
+
+
+def _inner(part: object) -> list[Any]:
+    if isinstance(part, dict):
+        return [*part, *part.values()]
+    return list(part) if isinstance(part, list | tuple | set | frozenset) else []
 
 
 _LITERALS = frozenset(

@@ -18,6 +18,7 @@ from din_converter.importers.pickle_machine import (
     Maker,
     RefusedPickle,
     checked_key,
+    shown,
 )
 
 __all__ = ["FINISHERS", "MAKERS", "Storage", "is_sizes"]
@@ -33,7 +34,8 @@ class Storage:
     ) -> None:
         self.flat = torch.empty(0, dtype=dtype)
         if len(data):
-            self.flat = torch.frombuffer(bytearray(data), dtype=dtype)
+            own = data if isinstance(data, bytearray) else bytearray(data)
+            self.flat = torch.frombuffer(own, dtype=dtype)
 
 
 def is_sizes(values: Any) -> bool:  # noqa: ANN401
@@ -51,8 +53,8 @@ def _tensor(machine: Machine, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
         raise RefusedPickle("a tensor without a storage")
     shaped = is_sizes(size) and is_sizes(stride) and is_sizes((offset,))
     if not shaped or len(size) != len(stride) or len(size) > 64:
-        reason = f"a tensor of size {size!r}, stride {stride!r}, offset {offset!r}"
-        raise RefusedPickle(reason[:200])
+        reason = f"a tensor of size {shown(size)}, stride {shown(stride)}"
+        raise RefusedPickle(f"{reason}, offset {shown(offset)}")
     count = math.prod(size)
     span = zip(size, stride, strict=True)
     last = offset + sum((n - 1) * step for n, step in span) if count else 0
@@ -130,7 +132,7 @@ def _numpy(data: Any, dtype: Any, shape: Any, order: Any) -> Any:  # noqa: ANN40
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, np.dtype):
         return None
     if not is_sizes(shape) or math.prod(shape) * dtype.itemsize != len(data):
-        raise RefusedPickle(f"an array of shape {shape!r} in {len(data)} bytes"[:200])
+        raise RefusedPickle(f"an array of shape {shown(shape)} in {len(data)} bytes")
     if not data:
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order=order)

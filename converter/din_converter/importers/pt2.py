@@ -21,16 +21,17 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
-from din_converter.importers.pickle_machine import RefusedPickle
+from din_converter.importers.pickle_machine import RefusedPickle, shown
 from din_converter.importers.pt2_program import (
     is_attribute,
     is_plain,
     vetted_program,
     vetted_value,
 )
-from din_converter.importers.unpickle import read_pickled, stored_members
+from din_converter.importers.unpickle import opened_archive, read_pickled
 from din_converter.quiet import first_line, quiet
 from din_infer.errors import ConversionError
+from din_infer.regular_file import open_regular
 
 __all__ = ["load_program"]
 
@@ -125,9 +126,7 @@ def _vetted_copy(path: Path) -> bytes:
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        names = stored_members(archive, size)
+    with open_regular(path) as file, opened_archive(file) as (archive, names):
         roots = {name.partition("/")[0] for name in names}
         if len(roots) != 1:
             raise RefusedPickle("an archive with more than one folder")
@@ -221,5 +220,5 @@ def _check_value(value: Any, name: str) -> None:  # noqa: ANN401
         elif type(part) in (list, tuple, torch.Size):
             inner = list(part)
         else:
-            raise RefusedPickle(f"{name} with {part!r} beside its tensors")
+            raise RefusedPickle(f"{name} with {shown(part)} beside its tensors")
         pending.extend((p, depth + 1) for p in inner)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from din_infer.errors import InputError, check_suffix
 from din_infer.jobs.history.catalog import GROUP_ROWS
-from din_infer.whole_file import move_into_place
+from din_infer.whole_file import check_replaceable, move_into_place, writing
 
 __all__ = ["TableWriter", "name_targets", "place"]
 
@@ -38,11 +38,13 @@ def name_targets(
         old = [out / name for name in FILES]
         targets = {path.stem: path for path in old}
     for path in old:
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             fix = "Give --overwrite to replace it."
             raise InputError(
                 "a file that is not there yet", "one that is", str(path), fix
             )
+        with writing("the rows", path):
+            check_replaceable(path)
     for given in inputs:
         same = [
             path for path in old if os.path.realpath(path) == os.path.realpath(given)

@@ -55,6 +55,9 @@ def asking(what: str, place: str) -> Iterator[None]:
         raise InputError(rule, _first_line(error), "--memory", fix) from None
     except (duckdb.Error, pa.ArrowException) as error:
         raise InputError(what, _first_line(error), place) from None
+    except UnicodeEncodeError as error:
+        rule, fix = "paths in UTF-8, which DuckDB needs", "Rename it."
+        raise InputError(rule, repr(error.object), place, fix) from None
     except RuntimeError as error:
         if "interrupted" in str(error):  # what DuckDB makes of a signal
             raise KeyboardInterrupt from None

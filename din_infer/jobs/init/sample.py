@@ -110,8 +110,12 @@ def _first_lines(source: Source) -> bytes:
         if suffix in COMPRESSIONS:
             file = pa.PythonFile(raw)
             stream = pa.CompressedInputStream(file, COMPRESSIONS[suffix])
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         while size < TEXT_BYTES and (block := stream.read(BLOCK_BYTES)):
+            if not parts and b"\0" in block[:4]:
+                got = "NUL bytes, as of UTF-16"
+                raise InputError("text in UTF-8", got, str(source))
             parts.append(block)
             size += len(block)
     text = b"".join(parts)
