@@ -286,7 +286,7 @@ def _bag(given: Mapping[str, Any]) -> Tensor:
     if weights is not None:
         rows = rows * weights.unsqueeze(-1)
     if padding is None:
-        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)  # type: ignore[no-any-return]
+        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
     padding = padding + len(given["weight"]) if padding < 0 else padding
     there = (ids != padding).unsqueeze(-1)
     if mode == "max":
