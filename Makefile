@@ -40,8 +40,8 @@ TESTS = tests/test_ops.py tests/test_block.py $(KERNEL_TESTS)
 C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*.[ch] csrc/ops/*.cu csrc/ops/*.cuh fuzz/*.[ch] tests/host/*.[ch]) \
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
-.PHONY: demo test test-fast coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
-	docs wheels acceptance clean image image-gpu release fuzz tsan leaks
+.PHONY: demo test test-fast patterns coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
+	docs wheels acceptance clean image image-gpu release fuzz faults tsan leaks
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -52,6 +52,9 @@ test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what 
 # One process more than there are cores, for the time that Ray and Spark are waited for.
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST) --numprocesses $$(($(JOBS) + 1))
+
+patterns: $(VENV)/tested-with  ## DINs of public code, each at nine shapes of its example
+	DIN_PATTERNS=all $(PYTEST) --dist load tests/test_torch_patterns.py
 
 # gcov and the sanitizers export names of their own
 EXPORTS = c_abi.py::test_the_library_has_what_the_header_declares_and_nothing_more
@@ -122,6 +125,11 @@ FUZZ_TARGETS ?= all
 fuzz: $(INSTALLED)  ## inputs that nobody wrote, under ASan and UBSan: fuzz/run.py
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS) --jobs $(JOBS) $(FUZZ_TARGETS)
 
+# Words for fuzz/faults.py, for example FAULTS="--commands din-score --faults kill disk".
+FAULTS ?=
+faults: $(INSTALLED)  ## every command under faults of the system: fuzz/faults.py
+	$(BIN)/python fuzz/faults.py $(FAULTS)
+
 acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
 ifneq ($(wildcard ../shared/data/beauty),)
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py --data ../shared/data/beauty \
@@ -147,8 +155,9 @@ lint: $(VENV)/linted-with  ## style, types, stubs, C warnings, spelling
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 		.github/ISSUE_TEMPLATE/[!c]*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
-	for cc in $(CC) $$(command -v clang); do \
-	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $$cc -std=c11 -O1 -Wall -Wextra -Wconversion \
+	for line in "$(CC) -O1" "$$(command -v clang) -fsyntax-only"; do \
+	case "$$line" in " "*) continue;; esac; \
+	for file in $$(grep -o 'csrc/.*\.c\b' csrc/libraries.toml | sort -u); do $$line -std=c11 -Wall -Wextra -Wconversion \
 		-Wshadow -Werror -Wno-psabi -Icsrc -c $$file -o /dev/null || exit 1; done; done
 
 image:  ## for scoring on CPUs: docs/docker.md

@@ -22,7 +22,21 @@ def describe_inputs(inputs: Sequence[Input]) -> str:
     for i in inputs:
         values = "" if i.rows is None else f"id in 0..{i.rows - 1:,}"
         rows.append((i.name, i.dtype, str(list(i.shape)).replace("'", ""), values))
-    return _table(rows)
+    return "\n".join([_table(rows), *_fixed_sizes(inputs)])
+
+
+def _fixed_sizes(inputs: Sequence[Input]) -> list[str]:
+    """Say what a module fixes: the batch, or how many ids a row has."""
+    lines = []
+    first = [i.shape[0] for i in inputs if i.shape]
+    if first and all(isinstance(n, int) for n in first):
+        lines.append(f"The module fixes the batch: N is {max(map(int, first))}.")
+    lines += [
+        f"The module fixes {i.name}: {i.shape[1]} ids in every row."
+        for i in inputs
+        if i.rows is not None and len(i.shape) > 1 and isinstance(i.shape[1], int)
+    ]
+    return lines
 
 
 def describe(spec: FeatureSpec) -> str:

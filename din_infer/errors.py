@@ -9,6 +9,7 @@ fields by `DinError.at`; no code reads the sentence.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from operator import index
 from pathlib import Path
 from typing import Any, Self, SupportsIndex, TypeVar, cast
 
@@ -216,7 +217,13 @@ def renumbered(
 
 def is_whole(value: object) -> bool:
     """Tell whether an argument is an integer, of Python or NumPy, and no bool."""
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    try:
+        index(value)  # type: ignore[arg-type]
+    except Exception:  # an array's, or of a caller's class
+        return False
+    return True
 
 
 def check_count(value: object, column: str, least: int = 1) -> None:

@@ -235,6 +235,8 @@ def rela_impr(auc: float, base_auc: float) -> float:
     25.0
     """
     for place, value in (("auc", auc), ("base_auc", base_auc)):
+        if np.ndim(value) != 0:
+            raise InputError("one number", type(value).__name__, place)
         if value < 0 or value > 1:
             raise InputError("an AUC in [0, 1]", value, place)
     if base_auc <= 0.5:

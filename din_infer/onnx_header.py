@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, cast, overload
 
 from din_infer.model_format import FILE_KEY
+from din_infer.regular_file import open_regular
 
 __all__ = [
     "GRAPH_INITIALIZER",
@@ -322,7 +323,8 @@ def viewed(path: Path | None, content: bytes | None) -> Iterator[Content]:
     if path is None:
         yield content or b""
         return
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path, buffering=0) as opened:
+        file = cast("io.FileIO", opened)
         size = os.fstat(file.fileno()).st_size
         yield file.read(size) if size <= READ_WHOLE_BYTES else _FileView(file, size)
 

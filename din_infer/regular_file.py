@@ -41,7 +41,7 @@ def check_regular(mode: int, path: str | os.PathLike[str]) -> None:
         raise OSError(f"{KINDS.get(stat.S_IFMT(mode), 'a file of its own kind')}")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
     """Open a regular file to read bytes, links followed.
 
     Raises
@@ -51,7 +51,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         opened, as the error says in two words.
     """
     check_regular(Path(path).stat().st_mode, path)
-    file = open(path, "rb", opener=_open)  # noqa: SIM115
+    file = open(path, "rb", buffering, opener=_open)  # noqa: SIM115
     try:  # another may have taken its place meanwhile
         check_regular(os.fstat(file.fileno()).st_mode, path)
     except BaseException:

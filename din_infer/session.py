@@ -335,7 +335,8 @@ class Session:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # its errors are raised; that CUDA cannot be used is printed alone
+        options.log_severity_level = 4 if self.device == "cpu" else 3
         if ops is not None:
             options.add_session_config_entry(RECORD_PLACES, "1")
             options.add_session_config_entry("din_infer.precision", self.precision)

@@ -95,6 +95,8 @@ TARGETS: dict[str, Target] = {
             ("OPENBLAS_NUM_THREADS", "1"),
         ),
     ),
+    "checkpoints": Target(options=("-kind=checkpoints",), script="fuzz/checkpoints.py"),
+    "data": Target(options=("-kind=data",), script="fuzz/checkpoints.py"),
     "models": Target(script="fuzz/models.py"),
 }
 

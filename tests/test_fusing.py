@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.fusing import Din, export, inputs, worst
+from tests import ops
+from tests.fusing import Din, difference, export, inputs, worst
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +146,7 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "two masks": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) * (s > 0.1).float(),
-        "a use of weighted behaviors or of a condition as a number",
+        "a product with numbers that are no mask, as a comparison makes one",
     ),
     "scores summed up": (
         "weights",
@@ -176,12 +177,12 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "weights of the position": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) * 0.9 ** torch.arange(s.shape[1]),
-        "a tensor that is not per candidate",
+        "a product with numbers that are no mask, as a comparison makes one",
     ),
     "a bias of the position": (
         "weights",
         lambda _, s, m: torch.where(m, s + 0.1 * torch.arange(s.shape[1]), 0.0),
-        "a tensor that is not per candidate",
+        None,
     ),
     "masked positions count": (
         "weights",
@@ -201,6 +202,11 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "divided by the length": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) / m.sum(1, keepdim=True).clamp(min=1),
+        None,
+    ),
+    "divided by the length, which may be 0": (
+        "weights",
+        lambda _, s, m: torch.where(m, s, 0.0) / m.sum(1, keepdim=True),
         "a quotient",
     ),
     "a threshold": ("weights", lambda _, s, m: torch.where(s > 0.2, s, 0.0), None),  # noqa: ARG005
@@ -258,8 +264,9 @@ def test_near_misses_are_never_fused_wrongly(miss: str) -> None:
     method, change, reason = MISSES[miss]
     model = type("Miss", (Din,), {method: change})()
     graph = export(model, (inputs(model),))
-    if reason is not None:
-        assert [(b.fused, b.reason) for b in graph.blocks] == [(False, reason)]
+    if reason is not None:  # what is done to scores leaves them a unit's
+        part = "scores" if method == "weights" else ""
+        assert [(b.part, b.reason) for b in graph.blocks] == [(part, reason)]
     assert all(b.fused or b.reason for b in graph.blocks)
     for name, apart in worst(graph).items():
         assert apart <= 1e-5, name
@@ -286,16 +293,24 @@ class Rated(Din):
         return made
 
 
-def test_a_float_input_is_a_mask_only_if_the_example_is_zeros_and_ones() -> None:
+def test_a_float_input_is_no_mask() -> None:
+    """It may hold other numbers than the example's: then the scores alone are fused."""
     model = Rated(mask_from="float")
     x = inputs(model)
-    graph = export(model, (x,))
-    assert [(b.fused, b.mask) for b in graph.blocks] == [(True, "mask")]
-    assert max(worst(graph).values()) <= 1e-5
-    rated = export(model, ({**x, "mask": x["mask"] * 0.3 + 0.1},))
-    assert [b.fused for b in rated.blocks] == [False]
-    assert rated.blocks[0].reason
-    assert max(worst(rated).values()) <= 1e-5
+    reason = "a product with numbers that are no mask, as a comparison makes one"
+    for batch in (x, {**x, "mask": x["mask"] * 0.3 + 0.1}):
+        graph = export(model, (batch,))
+        assert [(b.part, b.reason) for b in graph.blocks] == [("scores", reason)]
+        assert max(worst(graph).values()) <= 1e-5
+    x["mask"] = x["mask"] * 0.3
+    with torch.inference_mode():
+        wanted = model(x)[1].numpy()
+    feeds = {name: tensor.numpy() for name, tensor in x.items()}
+    for native in (True, False):
+        got = ops.session(graph.fused.SerializeToString(), fused=native).run(
+            None, feeds
+        )
+        assert difference(got[1], wanted) <= 1e-5
 
 
 class Fields(torch.nn.Module):

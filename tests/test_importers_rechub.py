@@ -90,6 +90,22 @@ def test_a_whole_model_alone_is_the_same() -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model.net."])
+@pytest.mark.parametrize("holder", ["", "state_dict", "model"])
+def test_what_a_training_loop_wraps_is_the_same(
+    prefix: str, holder: str, tmp_path: Path
+) -> None:
+    state = torch.load(STATE, weights_only=True)
+    named = {prefix + k: v for k, v in state.items()}
+    path = tmp_path / "m.pth"
+    torch.save({holder: named, "epoch": 3} if holder else named, path)
+    model, other = read(path, CONFIG), read(STATE, CONFIG)
+    assert model.spec == other.spec
+    mine, theirs = model.state_dict(), other.state_dict()
+    assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
+
+
+@needs_shared
 def test_a_parallel_model_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

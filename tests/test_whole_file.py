@@ -23,7 +23,7 @@ from din_converter import convert, save
 from din_converter.run import RunFolder, plot_curve
 from din_converter.train import Epoch, Trained
 from din_infer.cli import command_errors
-from din_infer.errors import ConversionError, InputError
+from din_infer.errors import ConversionError, InputError, ModelError
 from din_infer.jobs import explain, inspect
 from din_infer.whole_file import (
     WholeFile,
@@ -322,7 +322,10 @@ def curve(folder: Path) -> None:
 
 PAGE: Any = SimpleNamespace(to_html=lambda: "page", plot=Figure)
 WRITERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
-    "model.pt": (lambda f: save(random_model(SPECS["paper"]), f / "model.pt"), OSError),
+    "model.pt": (
+        lambda f: save(random_model(SPECS["paper"]), f / "model.pt"),
+        ModelError,
+    ),
     "checkpoint.pt": (saved_checkpoint, OSError),
     "learning_curve.png": (curve, OSError),
     "m.onnx": (

@@ -12,7 +12,7 @@ from din_infer.errors import ModelError, reads_arguments, sentence
 from din_infer.local_path import local_path
 from din_infer.spec import FeatureSpec
 from din_infer.version import __version__, check_format, written_by_newer
-from din_infer.whole_file import WholeFile
+from din_infer.whole_file import WholeFile, writing
 
 __all__ = ["load", "save"]
 
@@ -34,6 +34,8 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
     ------
     TypeError
         If this is no DIN or BaseModel.
+    ModelError
+        If it cannot be written there.
     """
     given: object = model
     if not isinstance(given, ClickModel):
@@ -48,7 +50,8 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
             "torch": str(torch.__version__),
         },
     }
-    with WholeFile(path) as file:
+    target = local_path(path, "path", ModelError)
+    with writing("the model", target, ModelError), WholeFile(target) as file:
         torch.save(content, file)
 
 

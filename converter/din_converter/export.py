@@ -5,6 +5,7 @@ One file above 400 lines: `convert`, the one entry point for every kind of model
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -53,9 +54,14 @@ from din_infer.whole_file import draft_folder, move_into_place, write_whole, wri
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from din_converter.module_parity import Truth
+    from din_converter.modules import Graph
+
 __all__ = ["Report", "convert"]
 
 PAIRS_TIMED = 5_000
+# what the runtime writes before its reason: a code, and a file that is gone
+PLACED = re.compile(r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: ?")
 FOREIGN = (nn.Module, ExportedProgram)
 
 
@@ -366,13 +372,8 @@ def _convert_module(
     example_inputs: Any,  # noqa: ANN401
 ) -> Report:
     """Export any torch module, fuse its attention, prove it against the module."""
-    from din_converter.module_parity import (
-        check_outputs,
-        golden_example,
-        plain_session,
-        reference_outputs,
-    )
-    from din_converter.modules import export_module, input_ranges, to_weights
+    from din_converter.module_parity import faulty_blocks, reference_outputs
+    from din_converter.modules import export_module
 
     if isinstance(model, str | os.PathLike):
         from din_converter.importers.pt2 import load_program
@@ -380,8 +381,33 @@ def _convert_module(
         model = load_program(model)
     graph = export_module(model, example_inputs)
     truth = reference_outputs(graph)
-    proto = graph.fused
-    plain = graph.plain
+    left: dict[str, str] = {}
+    while True:
+        try:
+            return _write_module(graph, truth, place)
+        except (ConversionError, ModelError) as error:
+            if isinstance(error, ModelError):
+                rule, got = "a module whose graph ONNX Runtime runs", error.got
+                error = ConversionError(rule, PLACED.sub("", got), "module")
+            if not graph.bags and not any(b.fused for b in graph.blocks):
+                raise error from None
+            # a module converts, whatever becomes of its blocks
+            left |= faulty_blocks(graph, truth, error, alone=not left)
+            graph = graph.without(left)
+
+
+def _write_module(graph: "Graph", truth: "Sequence[Truth]", place: _Place) -> Report:
+    """Write an exported module, proven against what torch gave."""
+    from din_converter.module_parity import (
+        check_outputs,
+        golden_example,
+        plain_session,
+        remarks_on,
+    )
+    from din_converter.modules import input_ranges, to_weights
+
+    plain, proto = graph.plain, onnx.ModelProto()
+    proto.CopyFrom(graph.fused)
     _set_metadata(
         proto,
         {
@@ -395,7 +421,7 @@ def _convert_module(
     def measure(draft: Path) -> tuple[list[Case], Timing]:
         cases = check_outputs(graph.outputs, truth, draft, inlined=place.inline)
         before = {"torch": lambda: graph.call(batch, torch.float32)}
-        if any(b.fused for b in graph.blocks):
+        if graph.bags or any(b.fused for b in graph.blocks):
             session = plain_session(plain)
             before["plain ONNX"] = lambda: session.run(None, batch)
         longest = max((b.positions for b in graph.blocks), default=0)
@@ -403,7 +429,9 @@ def _convert_module(
             draft, batch, graph.outputs, before, longest, inlined=place.inline
         )
 
-    return _write(proto, weights, place, "module", measure, graph.blocks, None)
+    notes = remarks_on(graph, truth)
+    blocks = graph.blocks
+    return _write(proto, weights, place, "module", measure, blocks, None, notes=notes)
 
 
 def _time_file(
@@ -437,6 +465,7 @@ def _write(
     blocks: Sequence[Block],
     rounding: Rounding | None,
     raw: _Raw | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Report:
     """Write into a folder of drafts, prove the files there, move them into place."""
     path = place.path
@@ -486,6 +515,7 @@ def _write(
             blocks=tuple(blocks),
             timing=timing,
             raw=None if raw is None else raw.form.text,
+            notes=notes,
         )
         measured = {fmt.PARITY_KEY: json.dumps(report.measured())}
         _set_metadata(proto, measured)

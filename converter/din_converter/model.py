@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
-from din_infer.errors import ModelError, reads_arguments
+from din_infer.errors import ModelError, reads_arguments, sentence
 from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot
 from din_infer.spec_scales import check_fitted
 
@@ -350,7 +350,16 @@ class BaseModel(ClickModel):
 
 @reads_arguments(ModelError)
 def build_model(spec: FeatureSpec) -> ClickModel:
-    """Build what `spec.model.type` names: `DIN` or `BaseModel`, freshly initialized."""
+    """Build what `spec.model.type` names: `DIN` or `BaseModel`, freshly initialized.
+
+    Raises
+    ------
+    TypeError
+        If this is no FeatureSpec.
+    """
+    given: object = spec
+    if not isinstance(given, FeatureSpec):
+        raise TypeError(sentence("a FeatureSpec", type(given).__name__, "spec"))
     return (BaseModel if spec.model.type == "base" else DIN)(spec)
 
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from din_converter.modules import Graph
-from din_converter.quiet import quiet
+from din_converter.quiet import first_line, quiet
 from din_converter.verify import Case, open_way, ways
 from din_infer.device import import_runtime
-from din_infer.errors import ConversionError
+from din_infer.errors import ConversionError, DinError
 from din_infer.model_format import TOLERANCE
 
 __all__ = [
@@ -27,8 +27,12 @@ __all__ = [
     "golden_example",
     "plain_session",
     "reference_outputs",
+    "remarks_on",
 ]
 
+BATCH = "N"
+FAULT = "a fault of the fused graph ({}), which is ours: please report it"
+LISTED = 6  # rows named in a remark
 Truth = tuple[str, dict[str, NDArray[Any]], list[NDArray[Any]]]
 
 
@@ -48,12 +52,15 @@ def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]
     for name, array in example.items():
         pairs = zip(dims[name], array.shape, strict=True)
         sizes |= {symbol: size for symbol, size in pairs if symbol}
+    if BATCH in sizes:  # else the module fixes it
+        sizes = {BATCH: sizes[BATCH]} | sizes
     if not sizes:
         return
     first = next(iter(sizes))
     others = [s for s in sizes if s != first]
-    yield "half", _repeated(example, dims, 0.5)
-    yield "twice", _repeated(example, dims, 2)
+    if first == BATCH:
+        yield "half", _repeated(example, dims, 0.5)
+        yield "twice", _repeated(example, dims, 2)
     rng = np.random.default_rng(0)
     for n in (1, 2, 7, 64):  # ONNX Runtime's GRU and others end the process at 0
         for label, change in (
@@ -68,7 +75,7 @@ def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]
                 name: _drawn(array, dims[name], wanted, rng)
                 for name, array in example.items()
             }
-            yield f"N={n}{label}", drawn
+            yield f"{first}={n}{label}", drawn
 
 
 def _repeated(
@@ -80,7 +87,7 @@ def _repeated(
     """
     out = {}
     for name, array in example.items():
-        if not (array.ndim and dims[name][0]):
+        if not (array.ndim and BATCH in dims[name][0]):
             out[name] = array
         elif times < 1:
             out[name] = np.ascontiguousarray(array[: len(array) // 2])
@@ -120,6 +127,10 @@ def reference_outputs(graph: Graph) -> list[Truth]:
     exact = copy.copy(graph)
     dtype = torch.float64
     single = graph.call(graph.example, torch.float32)
+    for label, output in zip(graph.outputs, single, strict=True):
+        if np.issubdtype(output.dtype, np.complexfloating):
+            rule = "a module whose outputs are real numbers"
+            raise ConversionError(rule, output.dtype, f"module, {label}")
     try:
         with quiet():
             exact.module = copy.deepcopy(graph.module).double()
@@ -135,11 +146,92 @@ def reference_outputs(graph: Graph) -> list[Truth]:
     out: list[Truth] = []
     for name, inputs in example_batches(graph):
         try:
-            out.append((name, inputs, exact.call(inputs, dtype)))
+            made = exact.call(inputs, dtype)
+            if exact is not graph:
+                made = [*map(_followed, made, graph.call(inputs, torch.float32))]
+            out.append((name, inputs, made))
         except Exception:  # a batch that the module refuses is not compared
             if name == "example":
                 raise
     return out
+
+
+def _followed(double: NDArray[Any], single: NDArray[Any]) -> NDArray[Any]:
+    """Return what float64 gives, but where the module's own float32 is elsewhere.
+
+    That is where a fill swallows a score: s - 1e9 is another number in float32.
+    """
+    if double.dtype.kind != "f" or double.shape != single.shape:
+        return double
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(double - single)
+        near = apart <= TOLERANCE / 2 * np.maximum(1.0, np.abs(double))
+    same = (double == single) | (np.isnan(double) & np.isnan(single))
+    return np.where(near | same, double, single)
+
+
+def remarks_on(graph: Graph, truth: Sequence[Truth]) -> tuple[str, ...]:
+    """Say what a module gives or fixes that its owner may not expect.
+
+    Sizes that cannot vary; values that are no numbers, with the example's rows.
+    """
+    notes = list(graph.notes)
+    if graph.bags:
+        plural = "s" if graph.bags > 1 else ""
+        notes.append(f"{graph.bags} bag{plural} of embeddings became EmbeddingBag")
+    tests = {"NaN": np.isnan, "infinite": np.isinf}
+    for i, label in enumerate(graph.outputs):
+        outputs = [made[i] for _, _, made in truth]
+        if outputs[0].dtype.kind != "f":
+            continue
+        for what, test in tests.items():
+            count = sum(bool(test(o).any()) for o in outputs)
+            if not count:
+                continue
+            first = test(outputs[0]).reshape(
+                len(outputs[0]) if outputs[0].ndim else 1, -1
+            )
+            rows = [str(row) for row in np.flatnonzero(first.any(1))]
+            more = " .." if len(rows) > LISTED else ""
+            where = (
+                f" at rows {', '.join(rows[:LISTED])}{more} of the example and"
+                if rows
+                else ""
+            )
+            notes.append(
+                f"{label} is {what}{where} in {count} of {len(outputs)} batches,"
+                " in torch too"
+            )
+    return tuple(notes)
+
+
+def faulty_blocks(
+    graph: Graph, truth: Sequence[Truth], error: DinError, *, alone: bool
+) -> dict[str, str]:
+    """Find the fused blocks with which a graph fails or differs from torch.
+
+    Returns
+    -------
+    dict
+        By name, why the block is to be left as it is; all of them, where each `alone`
+        is right, or that is not to be tried.
+    """
+    fused = [b.name for b in graph.blocks if b.fused]
+    left = {b.name: b.reason for b in graph.blocks if not b.fused}
+    faults: dict[str, str] = {}
+    if alone and len(fused) > 1:
+        for name in fused:
+            rest = {other: "" for other in fused if other != name}
+            try:
+                session = plain_session(graph.without(left | rest).fused)
+                for label, inputs, wanted in truth:
+                    made = session.run(None, inputs)
+                    for output, a, b in zip(graph.outputs, made, wanted, strict=True):
+                        _difference(label, output, a, b)
+            except Exception as fault:  # the runtime's errors share no narrower base
+                faults[name] = FAULT.format(first_line(fault))
+    found = FAULT.format(f"{error.rule}: {error.got}")
+    return faults or dict.fromkeys(fused, found) or {"": found}
 
 
 def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401
@@ -147,7 +239,7 @@ def plain_session(proto: onnx.ModelProto) -> Any:  # noqa: ANN401
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(
         proto.SerializeToString(), options, ["CPUExecutionProvider"]
     )
@@ -191,7 +283,7 @@ def _difference(
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(a - b))
-        off = ~(apart <= TOLERANCE * np.maximum(1.0, np.abs(b)))
+        off = ~(same | (apart <= TOLERANCE * np.maximum(1.0, np.abs(b))))
     if off.any():
         at = tuple(int(i) for i in np.argwhere(off)[0])
         rule = f"an output {label} within {TOLERANCE:g} of torch's {b[at]:.9g}"

@@ -8,12 +8,11 @@
 Letters: N candidates (the batch), T positions.
 """
 
-import copy
-import inspect
+import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from operator import add, floordiv, mul, sub
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,30 @@ from onnx import numpy_helper
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 from onnxscript import optimizer
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from din_converter.exporting import (
+    by_name,
+    call_arguments,
+    export_program,
+    fixed_sizes,
+    open_sizes,
+    plain_module,
+    reason_of,
+    rewritten,
+)
+from din_converter.fusing.bags import fuse_bags
 from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
-from din_converter.fusing.view import View
-from din_converter.quiet import first_line, quiet
+from din_converter.fusing.view import View, graphs_of
+from din_converter.quiet import quiet
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET
 
 __all__ = ["Graph", "export_module", "input_ranges", "to_weights"]
 
-SHAPELESS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
+SHAPELESS = ("Reshape", "Expand", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Cast")
 
 
 @dataclass
@@ -45,7 +55,7 @@ class Graph:
     """An exported module: its graph before and after fusing, and how to call both.
 
     `example` are the tensors of `args` and `kwargs`, in the order of both and of the
-    graph's inputs, by whose names they are called.
+    graph's inputs, by whose names they are called. `bags` counts the EmbeddingBags.
     """
 
     plain: onnx.ModelProto
@@ -55,6 +65,17 @@ class Graph:
     kwargs: dict[str, Any]
     example: dict[str, NDArray[Any]]
     blocks: list[Block]
+    notes: tuple[str, ...] = ()
+    bags: int = 0
+
+    def without(self, reasons: Mapping[str, str]) -> "Graph":
+        """Leave blocks unfused, by their names, for the reasons given; bags, too."""
+        fused = onnx.ModelProto()
+        fused.CopyFrom(self.plain)
+        arrays = list(self.example.values())
+        blocks = fuse_graph(fused, _longest(self.plain, arrays), reasons)
+        bags = 0 if reasons else fuse_bags(fused)
+        return replace(self, fused=fused, blocks=blocks, bags=bags)
 
     @property
     def names(self) -> list[str]:
@@ -77,41 +98,11 @@ class Graph:
         args, kwargs = pytree.tree_unflatten(leaves, spec)
         with torch.inference_mode():
             made = self.module(*args, **kwargs)
-        return [t.numpy() for t in pytree.tree_leaves(made) if isinstance(t, Tensor)]
+        tensors = [t for t in pytree.tree_leaves(made) if isinstance(t, Tensor)]
+        return [t.detach().numpy() for t in tensors]
 
 
 # ---------------------------------------------------------------------------- exporting
-
-
-def _call_arguments(
-    module: nn.Module,
-    example_inputs: Any,  # noqa: ANN401
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Tell how the module is called: a dict that names its arguments is keywords."""
-    if isinstance(example_inputs, Mapping):
-        parameters = inspect.signature(module.forward).parameters.values()
-        named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL,)}
-        anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        given = {str(k) for k in example_inputs}
-        if given <= named or (anything and not named - given):
-            return (), dict(example_inputs)
-        return (dict(example_inputs),), {}
-    if isinstance(example_inputs, Tensor):
-        return (example_inputs,), {}
-    if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
-        return tuple(example_inputs), {}
-    rule = "a tensor, a tuple of arguments or a dict of them"
-    raise ConversionError(rule, type(example_inputs).__name__, "example_inputs")
-
-
-def _prepare(value: Any) -> Any:  # noqa: ANN401
-    """Bring example tensors to the CPU; a batch of one becomes two equal rows."""
-    if not isinstance(value, Tensor):
-        return value
-    value = value.detach().cpu()
-    if value.ndim and value.shape[0] == 1:
-        value = torch.cat([value, value])
-    return value
 
 
 def export_module(
@@ -147,18 +138,21 @@ def export_module(
                 raise ConversionError(rule, "none", "example_inputs")
             args, kwargs = program.example_inputs
         else:
-            args, kwargs = _call_arguments(program.module(), example_inputs)
+            args, kwargs = call_arguments(program.module(), example_inputs)
         module = program.module(check_guards=False)
         args, kwargs = tuple(args), dict(kwargs)
+        what, fix = "program", "Export it with dimensions that have no `max`."
     else:
         if example_inputs is None:
             rule = "example inputs, with which the module can be called"
             raise ConversionError(rule, "none", "example_inputs")
-        args, kwargs = _call_arguments(module, example_inputs)
-        module = copy.deepcopy(module).cpu().eval()
-        args, kwargs = pytree.tree_map(_prepare, (args, kwargs))
-        program = _export(module, args, kwargs)
-    _check_ranges(program)
+        module = plain_module(module)
+        module, call = by_name(module, call_arguments(module, example_inputs))
+        program, (args, kwargs) = export_program(module, call)
+        what = "module"
+        fix = "It branches on a size; cut long histories before the call."
+    _check_ranges(program, what, fix)
+    program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
         try:
@@ -169,43 +163,59 @@ def export_module(
             if made is not None:
                 simplify(made.model)
         except Exception as error:  # the exporter's errors share no narrower base
-            raise ConversionError(rule, first_line(error), "module") from None
+            raise ConversionError(rule, reason_of(error), "module") from None
     if made is None:
         raise ConversionError(rule, "nothing exported", "module")
     tensors = _tensors(args, kwargs)
     _name_values(made.model.graph, [key for key, _ in tensors])
     plain = made.model_proto
     plain.ir_version = IR_VERSION
-    _name_sizes(plain)
-    fused = onnx.ModelProto()
-    fused.CopyFrom(plain)
     arrays = [t.detach().cpu().numpy() for _, t in tensors]
+    _name_sizes(plain, _kept_sizes(program, plain.graph, arrays))
     names = (i.name for i in plain.graph.input)
     example = dict(zip(names, arrays, strict=True))
-    blocks = fuse_graph(fused, _longest(plain, arrays), example)
-    return Graph(plain, fused, module, args, kwargs, example, blocks)
+    notes = _fixed_notes(plain)
+    return Graph(plain, plain, module, args, kwargs, example, [], notes).without({})
 
 
-def _check_ranges(program: ExportedProgram) -> None:
-    """Refuse a program that is valid for some sizes only, which a file cannot state.
+def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Say which sizes a module fixes: the batch, and how many ids a row has."""
+    inputs = [i for i in input_ranges(proto) if i["shape"]]
+    notes = []
+    rows = {i["shape"][0] for i in inputs}
+    if rows and not any(isinstance(n, str) for n in rows):
+        count = max(rows)
+        word = "row" if count == 1 else "rows"
+        notes.append(
+            f"the module fixes the batch: {count} {word} in every call, as a loop over"
+            " rows or len(tensor) does"
+        )
+    for i in inputs:
+        wide = i["shape"][1] if len(i["shape"]) > 1 else ""
+        if i["rows"] is not None and wide == 1:
+            notes.append(
+                f"{i['name']} has 1 id a row, as in the example: give one of two or"
+                " more to leave the length of a history open"
+            )
+        elif i["rows"] is not None and isinstance(wide, int):
+            notes.append(f"the module fixes the size of {i['name']}: {wide} ids a row")
+    return tuple(notes)
 
-    Open sizes begin at 2, as torch assumes; the proof also covers 1.
+
+def _check_ranges(program: ExportedProgram, what: str, fix: str) -> None:
+    """Refuse a program that is valid up to some size only, which a file cannot state.
+
+    What it needs at least, as to read a column, is met by the example's size, which is
+    kept.
     """
-    fixed = _fixed_sizes(program)
-    if fixed:
-        rule = "a module that computes the same at every batch size and history length"
-        fix = "It branches on a size; cut long histories before the call."
-        raise ConversionError(rule, "sizes " + ", ".join(fixed), "module", fix)
-
-
-def _fixed_sizes(program: ExportedProgram) -> list[str]:
-    """List the open sizes for which a program is not valid everywhere."""
-    fixed = []
-    for symbol, values in program.range_constraints.items():
-        least, most = str(values.lower), str(values.upper)
-        if least not in ("0", "1", "2") or not most.endswith("oo"):
-            fixed.append(f"{symbol} from {least} to {most}")
-    return fixed
+    most = [
+        f"{symbol} from {least} to {most}"
+        for symbol, (least, most) in fixed_sizes(program).items()
+        if not most.endswith("oo")
+    ]
+    if most:
+        rule = f"a {what} that computes the same at every batch size and history length"
+        raise ConversionError(rule, "sizes " + ", ".join(most), "module", fix)
 
 
 def simplify(model: ir.Model) -> None:
@@ -214,44 +224,6 @@ def simplify(model: ir.Model) -> None:
     optimizer.fold_constants(model, onnx_shape_inference=True)
     CommonSubexpressionEliminationPass()(model)
     optimizer.remove_unused_nodes(model)
-
-
-def _export(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> ExportedProgram:
-    """Export with every dimension open that the module does not fix itself."""
-
-    def opened(value: Any, which: str) -> Any:  # noqa: ANN401
-        if not isinstance(value, Tensor):
-            return None
-        # the last axis of floats of three axes is features
-        wide = value.ndim > 2 and value.is_floating_point()
-        axes = {"all": value.ndim, "lists": value.ndim - wide, "batch": value.ndim > 0}
-        return dict.fromkeys(range(axes[which]), Dim.AUTO)
-
-    first: Exception | None = None
-    bounded: ExportedProgram | None = None
-    for which in ("all", "lists", "batch"):
-        if which == "batch" and bounded is not None:
-            break  # it is refused: it is not for any length
-        choice = partial(opened, which=which)
-        given, named = pytree.tree_map(choice, (args, kwargs))
-        with quiet():
-            try:
-                by_name = inspect.signature(module.forward).bind(*given, **named)
-                program = torch.export.export(
-                    module, args, kwargs, dynamic_shapes=by_name.arguments or None
-                )
-            except Exception as error:  # torch's errors share no narrower base
-                first = first or error
-                continue
-        if not _fixed_sizes(program):
-            return program
-        bounded = bounded or program
-    if bounded is not None:
-        return bounded
-    rule = "a module that torch.export takes"
-    raise ConversionError(rule, first_line(first or Exception()), "module")
 
 
 def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Tensor]]:
@@ -270,7 +242,9 @@ def _name_values(graph: ir.Graph, keys: list[str]) -> None:
     if len(keys) != len(inputs):
         rule = f"{len(keys)} graph inputs, one per example tensor"
         raise ConversionError(rule, len(inputs), "module")
-    taken = {v.name for node in graph for v in node.outputs} | set(graph.initializers)
+    taken = {v.name for node in graph.all_nodes() for v in node.outputs}
+    taken |= set(graph.initializers)
+    taken |= {v.name for part in graph.subgraphs() for v in part.inputs}
     wanted = [
         k if k and keys.count(k) == 1 and k not in taken else str(v.name)
         for k, v in zip(keys, inputs, strict=True)
@@ -282,33 +256,75 @@ def _name_values(graph: ir.Graph, keys: list[str]) -> None:
         graph.outputs[0].name = "output"
 
 
-def _name_sizes(proto: onnx.ModelProto) -> None:
-    """Call the batch N, and the other open sizes T, or T0, T1, .. in their order."""
-    graph = proto.graph
-    dims = [d.dim_param for i in graph.input for d in i.type.tensor_type.shape.dim]
-    open_sizes = list(dict.fromkeys(d for d in dims if d.isidentifier()))
-    first = [
-        i.type.tensor_type.shape.dim[0].dim_param
-        for i in graph.input
-        if len(i.type.tensor_type.shape.dim)
+def _kept_sizes(
+    program: ExportedProgram, graph: onnx.GraphProto, arrays: Sequence[NDArray[Any]]
+) -> dict[str, int]:
+    """Map the open sizes that must not be smaller to those of the example."""
+    kept = {}
+    for symbols, info, array in zip(
+        open_sizes(program), graph.input, arrays, strict=True
+    ):
+        dims = info.type.tensor_type.shape.dim
+        for symbol, dim, found in zip(symbols, dims, array.shape, strict=True):
+            if not symbol and dim.dim_param:
+                kept[dim.dim_param] = found
+    return kept
+
+
+def _name_sizes(proto: onnx.ModelProto, kept: Mapping[str, int]) -> None:
+    """Call the batch N, and the other open sizes T, or T0, T1, .. in their order.
+
+    `kept` are those that are not open after all.
+    """
+    shapes = [
+        [d.dim_param for d in i.type.tensor_type.shape.dim] for i in proto.graph.input
     ]
+    dims = [d for shape in shapes for d in shape]
+    open_sizes = [d for d in dict.fromkeys(dims) if d.isidentifier() and d not in kept]
+    first = [shape[0] for shape in shapes if shape]
     batch = max(open_sizes, key=first.count, default="")
+    if batch not in first:
+        batch = ""  # the module fixes it
     others = [d for d in open_sizes if d != batch]
-    names = {batch: "N"} | {
-        d: f"T{i}" if len(others) > 1 else "T" for i, d in enumerate(others)
-    }
+    names = {k: str(v) for k, v in kept.items()} | {batch: "N"}
+    names |= {d: f"T{i}" if len(others) > 1 else "T" for i, d in enumerate(others)}
 
     def named(match: re.Match[str]) -> str:
-        return names.get(match.group(), match.group())
+        return names.get(str(match.group()), str(match.group()))
 
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        for dim in info.type.tensor_type.shape.dim:
-            if dim.dim_param:
+    for graph in graphs_of(proto.graph):
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            for dim in info.type.tensor_type.shape.dim:
+                if not dim.dim_param:
+                    continue
                 text = re.sub(r"[A-Za-z_]\w*", named, dim.dim_param)
-                if text.isdecimal():  # a size that torch found to be fixed
-                    dim.dim_value = int(text)
+                number = _number(text)
+                if number is not None:  # a size that torch found to be fixed
+                    dim.dim_value = number
                 else:
                     dim.dim_param = text
+
+
+SIGNS = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.FloorDiv: floordiv}
+
+
+def _number(text: str) -> int | None:
+    """Compute a formula of sizes, if it holds numbers alone."""
+
+    def value(node: ast.AST) -> int | None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        if not isinstance(node, ast.BinOp) or type(node.op) not in SIGNS:
+            return None
+        left, right = value(node.left), value(node.right)
+        if left is None or right is None:
+            return None
+        return int(SIGNS[type(node.op)](left, right))
+
+    try:
+        return value(ast.parse(text, mode="eval").body)
+    except (ArithmeticError, SyntaxError):
+        return None
 
 
 def _longest(proto: onnx.ModelProto, arrays: Sequence[NDArray[Any]]) -> int:
@@ -329,7 +345,7 @@ def input_ranges(proto: onnx.ModelProto) -> list[dict[str, Any]]:
     """
     view = View(proto.graph)
     rows: dict[str, int] = {}
-    for node in proto.graph.node:
+    for node in (n for graph in graphs_of(proto.graph) for n in graph.node):
         table = view.constants.get(node.input[0]) if node.op_type == "Gather" else None
         if table is None or table.ndim != 2:
             continue

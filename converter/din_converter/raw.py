@@ -337,7 +337,7 @@ def check_raw(
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.register_custom_ops_library(str(library))
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(raw), options, providers)

@@ -72,6 +72,7 @@ def block_of(sequence: Behavior, positions: int) -> Block:
     return Block(
         name=sequence.name,
         fused=True,
+        part="whole",
         width=d,
         hidden=a.hidden,
         activation=a.activation,
@@ -99,9 +100,10 @@ class Report:
     """The result of a conversion; `str()` renders it as a table.
 
     `source` is what was converted: "din-infer", a library's name, or "module".
-    `leftovers` are data files in the folder that earlier conversions left behind, and
-    `repository` the files that a server reads. `raw` says how a graph of raw columns
-    takes text; None: it takes ids.
+    `notes` say what the owner of a module may not expect: sizes that it fixes, values
+    that are no numbers. `leftovers` are data files in the folder that earlier
+    conversions left behind, and `repository` the files that a server reads. `raw` says
+    how a graph of raw columns takes text; None: it takes ids.
     """
 
     path: Path
@@ -116,6 +118,7 @@ class Report:
     timing: Timing | None = None
     leftovers: Leftovers = NOTHING_LEFT
     raw: str | None = None
+    notes: tuple[str, ...] = ()
     repository: tuple[Path, ...] = ()
 
     @property
@@ -158,6 +161,7 @@ class Report:
             "batches": [asdict(c) for c in self.cases],
             "blocks": [b.to_dict() for b in self.blocks],
             "timing": asdict(self.timing) if self.timing else None,
+            "notes": list(self.notes),
         }
         if self.rounding is not None:
             out["embedding_dtype"] = self.rounding.to_dict()
@@ -171,6 +175,7 @@ class Report:
             f"weights   {self.num_weights:,} values, {self.weight_bytes / 1e6:.1f} MB",
             *self._attention(),
             *self._parity(),
+            *(f"note      {note}" for note in self.notes),
         ]
         if self.raw is not None:
             how = {
@@ -220,6 +225,8 @@ class Report:
                 f"          {b.name}: {layers}, {b.activation}{softmax}; per candidate"
                 f" of {b.positions} behaviors"
             )
+            if b.part == "scores":
+                lines.append(f"          its scores alone, because of {b.reason}")
             lines.append(
                 f"          {b.flops_before:,} -> {b.flops_after:,} FLOPs,"
                 f" {_bytes(b.bytes_before)} -> {_bytes(b.bytes_after)} written"

@@ -168,16 +168,16 @@ def train(
         # not, so that they are judged as they are served.
         calibrated=valid is not None,
     )
-    if run is not None:
-        content = run.begin(resume=resume, overwrite=overwrite)
-        if content is not None:
-            training.restore(content)
-            for epoch in training.epochs:
-                if on_epoch:
-                    on_epoch(epoch)
-        else:
-            write_whole(run.spec, spec.to_json())
     try:
+        if run is not None:
+            content = run.begin(resume=resume, overwrite=overwrite)
+            if content is not None:
+                training.restore(content)
+                for epoch in training.epochs:
+                    if on_epoch:
+                        on_epoch(epoch)
+            else:
+                write_whole(run.spec, spec.to_json())
         # Stated, though it is the default, since torch warns where it is not.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             return training.finish(on_epoch)

@@ -10,6 +10,7 @@
       │   layout.py    which axes of a tensor are candidates, positions, features
       ▼   algebra.py   linear forms over features, activations, layers
     rewrite.py     the nodes that replace a block
+    bags.py        rows of a table pooled over positions, as EmbeddingBag
     cost.py        the block in the report
     view.py        a graph to read
 """

@@ -40,7 +40,9 @@ __all__ = [
     "Layer",
     "Unsupported",
     "common_activation",
+    "neutral",
     "stack",
+    "wider",
 ]
 
 Array = NDArray[np.float64]
@@ -512,6 +514,15 @@ def _common(kinds: set[str]) -> str:
         return "dice"
     reason = "different activations: " + ", ".join(sorted(kinds))
     raise Unsupported(reason)
+
+
+def wider(kind: str) -> str:
+    """Name the activation that computes `kind` in some units and nothing in others."""
+    try:
+        return _common({kind, "none"})
+    except Unsupported:
+        reason = f"a score that reads more than its last layer, which is {kind}"
+        raise Unsupported(reason) from None
 
 
 def neutral(kind: str, wider: str) -> tuple[float, ...]:

@@ -23,6 +23,9 @@ MOVES = (
 class Block:
     """The result for one block, for the report.
 
+    `part` is "whole", or "scores" where they alone are computed by the operator, and
+    `reason` says why; "" of a block that is left as it is.
+
     Costs are per candidate, for a history of `positions` behaviors: FLOPs, and bytes of
     intermediate tensors.
     """
@@ -30,6 +33,7 @@ class Block:
     name: str
     fused: bool
     reason: str = ""
+    part: str = ""
     width: int = 0
     hidden: tuple[int, ...] = ()
     activation: str = ""
@@ -76,11 +80,16 @@ def _count(size: Size, site: Site, positions: int) -> int:
 
 
 def fused(
-    view: View, site: Site, unit: Unit, removed: list[onnx.NodeProto], positions: int
+    view: View,
+    site: Site,
+    unit: Unit,
+    removed: list[onnx.NodeProto],
+    positions: int,
+    reason: str = "",
 ) -> Block:
     """Describe a fused block; `removed` are the nodes that are gone."""
     positions = positions if site.sizes.t.symbols else site.sizes.t.number
-    here = {n.output[0] for n in view.ancestors([site.name])}
+    here = {n.output[0] for n in view.ancestors([unit.scores or site.name])}
     flops = written = 0
     for node in removed:
         if node.output[0] not in here:
@@ -101,10 +110,14 @@ def fused(
     d = len(unit.behaviors)
     hidden = tuple(layer.z.size for layer in unit.layers)
     products = sum(k in unit.weights for k in ("weight_product", "weight_outer"))
-    computed = any(not unit.leaves[leaf].table for leaf, _ in unit.behaviors)
+    read = {f[0] for f in unit.behaviors if f is not None}
+    computed = any(not unit.leaves[leaf].table for leaf in read)
+    columns = positions if unit.scores else len(unit.columns)
     return Block(
         name=site.name,
         fused=True,
+        reason=reason,
+        part="scores" if unit.scores else "whole",
         width=d,
         hidden=hidden,
         activation=unit.activation,
@@ -115,5 +128,5 @@ def fused(
         flops_before=flops,
         flops_after=operator_flops(d, hidden, products, positions),
         bytes_before=written,
-        bytes_after=4 * len(unit.columns),
+        bytes_after=4 * columns,
     )

@@ -1,13 +1,16 @@
 """The local activation unit that computes a site's weights, read from the graph.
 
-`read_unit` reads weights and behaviors with a `Reader` and lays the layers out as
+`read_units` reads weights and behaviors with a `Reader` and lays the layers out as
 LocalActivation takes them. What cannot be proven is Unsupported.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from din_converter.fusing.algebra import (
     ONE,
@@ -17,20 +20,24 @@ from din_converter.fusing.algebra import (
     Layer,
     Unsupported,
     common_activation,
+    neutral,
+    stack,
+    wider,
 )
-from din_converter.fusing.layout import Axes
+from din_converter.fusing.layout import UNIT, Axes, Shape
 from din_converter.fusing.operators_choice import CHOICE
 from din_converter.fusing.operators_layout import LAYOUT
 from din_converter.fusing.operators_linear import LINEAR
 from din_converter.fusing.reader import Reader
 from din_converter.fusing.sites import Site
 from din_converter.fusing.values import Leaf, Piece, Weighted, common_mask
-from din_converter.fusing.view import View
+from din_converter.fusing.view import View, names_read
 
-__all__ = ["Unit", "read_unit"]
+__all__ = ["Unit", "read_units"]
 
 OPERATORS = LAYOUT | LINEAR | CHOICE
 OUTER_LIMIT = 1 << 22
+MOVED = ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast")
 OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
 
 
@@ -39,10 +46,12 @@ class Unit:
     """A local activation unit over D features, as the operator takes it.
 
     `behaviors` and `query` have, for each column of D, its (leaf, feature); None is a
-    zero. `columns` are the columns of the interest that the graph uses.
+    zero. `columns` are the columns of the interest that the graph uses. `scores` names
+    the value that is replaced where that is not the interest but the scores. `factors`
+    are numbers per candidate by which the interest is multiplied, or divided.
     """
 
-    behaviors: list[tuple[int, int]]
+    behaviors: list[tuple[int, int] | None]
     query: list[tuple[int, int] | None]
     leaves: list[Leaf]
     columns: list[int]
@@ -57,26 +66,124 @@ class Unit:
     mask: str = ""
     empty: str = "zero"
     after: float = 1.0
+    scores: str = ""
+    factors: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_unit(view: View, site: Site) -> Unit:
-    """Prove that a site is a local activation unit; raises Unsupported.
+def read_units(view: View, site: Site) -> Iterator[Unit | Unsupported]:
+    """Read a site as a local activation unit in every way there is, the best first.
 
     The behaviors are read down to table rows where they are unchanged rows. Behaviors
-    that are computed from rows are taken as computed.
+    that are computed from rows are taken as computed. Where what is done to the scores
+    is nothing that the operator does, the scores alone are read.
     """
-    try:
-        return _read(Reader(view, site.sizes, "", OPERATORS), site)
-    except Unsupported as error:
-        first = error
-    try:
-        return _read(Reader(view, site.sizes, site.behaviors, OPERATORS), site)
-    except Unsupported:
-        raise first from None
+    weights, factors = _peeled(view, site)
+    ways: list[Callable[[Reader], Unit]] = [
+        partial(_read, site=site),
+        partial(_read_scores, site=site),
+    ]
+    if factors:
+        ways.insert(0, partial(_read, site=site, weights=weights, factors=factors))
+    for way in ways:
+        for opaque in ("", site.behaviors):
+            try:
+                yield way(Reader(view, site.sizes, opaque, OPERATORS))
+            except Unsupported as error:
+                yield error
 
 
-def _read(reader: Reader, site: Site) -> Unit:
-    weight, behavior = _weighted(reader, site)
+def _peeled(view: View, site: Site) -> tuple[str, list[tuple[str, str]]]:
+    """Take factors per candidate off the weights: what is left; (Mul or Div, name)."""
+    name, factors = site.weights, list[tuple[str, str]]()
+    while (node := view.producer.get(name)) is not None:
+        if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity"):
+            name = node.input[0]
+            continue
+        if node.op_type not in ("Mul", "Div"):
+            break
+        out = view.shapes.get(name)
+        pairs = [tuple(node.input), tuple(node.input)[::-1]][
+            : 1 + (node.op_type == "Mul")
+        ]
+        found = [
+            (rest, factor)
+            for rest, factor in pairs
+            if view.shapes.get(rest) == out and _per_candidate(view, site, factor, out)
+        ]
+        if not found or (node.op_type == "Div" and not _is_positive(view, found[0][1])):
+            break
+        name, factor = found[0]
+        factors.append((node.op_type, factor))
+    return name, factors
+
+
+def _per_candidate(view: View, site: Site, name: str, out: Shape | None) -> bool:
+    """Whether a value is one number for each candidate, whatever its position."""
+    shape = view.shapes.get(name)
+    if shape is None or out is None or not shape or name in view.constants:
+        return False
+    if [s for s in shape if s != UNIT] != [site.sizes.n]:
+        return False
+    at = len(out) - len(shape) + shape.index(site.sizes.n)
+    return out[at] == site.sizes.n and site.sizes.n != site.sizes.t
+
+
+def _is_positive(view: View, name: str) -> bool:
+    """Whether a value is kept above 0: a sum over it may be divided after."""
+    node = view.producer.get(name)
+    while node is not None and node.op_type in (*MOVED, "Sqrt"):
+        node = view.producer.get(node.input[0])
+    if node is None or node.op_type not in ("Clip", "Max"):
+        return False
+    least = [view.constants.get(i) for i in node.input[:2]]
+    return any(c is not None and bool((c > 0).all()) for c in least)
+
+
+def _read_scores(reader: Reader, site: Site) -> Unit:
+    """Read the scores that the weights are made of: the last value that is a unit's."""
+    view, sizes = reader.view, site.sizes
+    todo, seen = [site.weights], set[str]()
+    while todo:
+        name = todo.pop(0)
+        node = view.producer.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        todo += names_read(node)
+        if [s for s in view.shapes.get(name, ()) if s != UNIT] != [sizes.n, sizes.t]:
+            continue
+        try:
+            return _scores(reader, name)
+        except Unsupported:
+            continue
+    raise Unsupported("no scores of a unit")
+
+
+def _scores(reader: Reader, name: str) -> Unit:
+    found = reader.piece(name)
+    parts = [p for axis in found.axes for p in axis]
+    if (
+        found.mask
+        or parts != ["N", "T"]
+        or reader.view.types[name] != TensorProto.FLOAT
+    ):
+        raise Unsupported("no scores of a unit")
+    layers, output = _chain(reader.algebra, found.on)
+    if not layers:
+        raise Unsupported("no layers, which cost little")
+    unit = Unit([], [], reader.leaves, [], layers, output, scores=name)
+    _output_activation(unit)
+    _place(unit, None)
+    return unit
+
+
+def _read(
+    reader: Reader,
+    site: Site,
+    weights: str = "",
+    factors: Sequence[tuple[str, str]] = (),
+) -> Unit:
+    weight, behavior = _weighted(reader, site, weights)
     mask = _mask(weight, behavior)
     score, softmax, empty, after = _score(reader, weight, mask)
     if empty == "uniform" and behavior.off is not None and behavior.off.is_zero():
@@ -84,21 +191,33 @@ def _read(reader: Reader, site: Site) -> Unit:
     layers, output = _chain(reader.algebra, score)
     unit = Unit([], [], reader.leaves, [], layers, output, softmax=softmax)
     unit.mask, unit.empty, unit.after = mask, empty, after
+    unit.factors = list(factors)
     _output_activation(unit)
-    first = unit.layers[0].z if unit.layers else unit.output
-    _place_behaviors(unit, behavior.on, first)
-    for number in dict.fromkeys(leaf for leaf, _ in unit.behaviors):
+    _place(unit, behavior.on)
+    for number in dict.fromkeys(f[0] for f in unit.behaviors if f is not None):
         reader.check_leaf(unit.leaves[number])
+    return unit
+
+
+def _place(unit: Unit, behaviors: Form | None) -> None:
+    """Lay out features and weights; `behaviors` are what the interest sums."""
+    first = unit.layers[0].z if unit.layers else unit.output
+    _place_behaviors(unit, behaviors, first)
     pairs = _place_query(unit, first)
     if unit.layers:
         unit.activation = common_activation(unit.layers)
         unit.epsilon = unit.layers[0].epsilon or unit.epsilon
     _weigh(unit, first, pairs)
-    return unit
 
 
-def _weighted(reader: Reader, site: Site) -> tuple[Piece, Piece]:
-    if site.product:
+def _weighted(reader: Reader, site: Site, weights: str) -> tuple[Piece, Piece]:
+    if weights:
+        weight = reader.piece(weights).alive()
+        behavior = reader.piece(site.behaviors).alive()
+        if [p for axis in weight.axes for p in axis] != ["N", "T"]:
+            raise Unsupported("weights laid out otherwise than [N, T]")
+        _expect(behavior.axes, site.behavior_axes)
+    elif site.product:
         found = reader.value(site.product)
         if not isinstance(found, Weighted):
             raise Unsupported("no weights times behaviors")
@@ -156,20 +275,50 @@ def _score(reader: Reader, weight: Piece, mask: str) -> tuple[Form, bool, str, f
 
 
 def _chain(algebra: Algebra, score: Form) -> tuple[list[Layer], Form]:
-    """Follow a score down its layers to the features of the pair."""
+    """Follow a score down its layers to the features of the pair.
+
+    What a layer reads beside the one before it, as a bias added to the score, passes
+    through that one in units of its own.
+    """
     output = algebra.lift(score)
     layers: list[Layer] = []
     form = output
     while form.kinds() & {"h"}:
-        numbers = {a[1] for a in form.terms if a[0] == "h"}
-        if len(numbers) > 1 or form.kinds() - {"h", "one"}:
-            raise Unsupported("a layer that reads more than the one before it")
-        layer = algebra.layers[numbers.pop()]
+        number = max(a[1] for a in form.terms if a[0] == "h")
+        layer = algebra.layers[number]
+        beside = {a for a in form.terms if a[:2] != ("h", number) and a != ONE}
+        if beside:
+            layer, form = _passed(layer, number, form, beside)
+            if layers:
+                layers[0] = replace(layers[0], z=form)
+            else:
+                output = form
         layers.insert(0, layer)
         form = layer.z
     if not form.kinds() & {"q", "k", "qk"}:
         raise Unsupported("weights that depend on neither candidate nor behavior")
     return layers, output
+
+
+def _passed(
+    layer: Layer, number: int, form: Form, beside: set[Atom]
+) -> tuple[Layer, Form]:
+    """Let a layer pass on what is read beside it; the layer, and what reads it then."""
+    kind = wider(layer.kind)
+    rest = Form(form.size, {a: c for a, c in form.terms.items() if a in beside})
+    rows = [i for i in range(form.size) if rest.row(i)]
+    passed = rest.take(np.array(rows, np.int64))
+    width = layer.z.size
+    terms = {a: c for a, c in form.terms.items() if a not in beside}
+    for j, i in enumerate(rows):
+        column = np.zeros(form.size)
+        column[i] = 1.0
+        terms["h", number, width + j] = column
+    own = layer.parameters or [np.full(width, v) for v in neutral(layer.kind, kind)]
+    plain = [np.full(len(rows), v) for v in neutral("none", kind)]
+    parameters = [np.concatenate(pair) for pair in zip(own, plain, strict=True)]
+    made = Layer(kind, stack([layer.z, passed]), parameters, layer.epsilon)
+    return made, Form(form.size, terms)
 
 
 def _output_activation(unit: Unit) -> None:
@@ -186,11 +335,11 @@ def _output_activation(unit: Unit) -> None:
         unit.output, unit.layers = last.z, others
 
 
-def _place_behaviors(unit: Unit, behaviors: Form, first: Form) -> None:
+def _place_behaviors(unit: Unit, behaviors: Form | None, first: Form) -> None:
     """Assign a column of D to every feature of the leaves that are read."""
     wanted = []
-    for i in range(behaviors.size):
-        row = behaviors.row(i)
+    for i in range(behaviors.size if behaviors is not None else 0):
+        row = behaviors.row(i) if behaviors is not None else {}
         if len(row) != 1 or next(iter(row.values())) != 1.0:
             raise Unsupported("behaviors that are computed from several features")
         ((_, leaf, j),) = row
@@ -234,7 +383,11 @@ def _place_query(unit: Unit, first: Form) -> str:
         start = _run(free, len(missing)) if len(missing) == size else None
         columns = free if start is None else range(start, start + size)
         if len(columns) < len(missing):
-            raise Unsupported("a query wider than a behavior")
+            # behaviors get columns of zeros
+            more = len(missing) - len(free)
+            columns = [*free, *range(len(unit.query), len(unit.query) + more)]
+            unit.behaviors += [None] * more
+            unit.query += [None] * more
         for feature, column in zip(missing, columns, strict=False):
             unit.query[column], placed[feature] = feature, column
     return product
@@ -251,7 +404,7 @@ def _run(free: list[int], size: int) -> int | None:
 def _weigh(unit: Unit, first: Form, pairs: str) -> None:
     """Write the first layer as the operator's matrices, and the others'."""
     width, h = len(unit.behaviors), first.size
-    at_k: dict[Atom, int] = {("k", *f): i for i, f in enumerate(unit.behaviors)}
+    at_k: dict[Atom, int] = {("k", *f): i for i, f in enumerate(unit.behaviors) if f}
     at_q: dict[Atom, int] = {("q", *f): i for i, f in enumerate(unit.query) if f}
     query, behavior = np.zeros((width, h)), np.zeros((width, h))
     product, outer = np.zeros((width, h)), None

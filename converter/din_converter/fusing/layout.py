@@ -143,7 +143,15 @@ class Sizes:
 
     def leaf(self, shape: Shape) -> Axes:
         """Lay out a tensor of which only the shape is known."""
-        if not shape or shape[0] not in (self.n, self.n * self.t):
+        if self.t.symbols and [s for s in shape if s != UNIT][:1] == [self.t]:
+            rest = [s for s in shape if s != self.t]
+            if len(rest) == len(shape) - 1 and not any(s.symbols for s in rest):
+                return tuple(  # the same for every candidate
+                    ("T",) if s == self.t else axis_of(s.number) for s in shape
+                )
+        if not shape:
+            raise Unsupported("a number computed from a size", mixed=False)
+        if shape[0] not in (self.n, self.n * self.t):
             raise Unsupported("a tensor that is not per candidate", mixed=False)
         axes: list[tuple[Part, ...]] = []
         seen = False

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from din_converter.fusing.algebra import Form, Unsupported
@@ -153,9 +154,34 @@ def _compare(reader: Reader, node: NodeProto, name: str) -> Value:
     if node.op_type in ("Less", "LessOrEqual"):
         a, b = b, a
     over = reader.both(a, b, Form.minus)
+    if over.off is not None and over.on.is_constant() and over.off.is_constant():
+        strict = node.op_type in ("Less", "Greater")
+        on, off = (
+            (f.numbers() > 0 if strict else f.numbers() >= 0)
+            for f in (over.on, over.off)
+        )
+        return _of_mask(over, bool(on.all()), bool(off.all()), on, off)
     if over.mask or not over.on.is_linear():
         raise Unsupported("a comparison of activations")
     return Condition(over.axes, name, difference=over.on)
+
+
+def _of_mask(p: Piece, on: bool, off: bool, *each: NDArray[np.bool_]) -> Condition:
+    """Take a comparison of a mask's values: the mask itself, or its opposite."""
+    if on == off or not p.mask or any(len(set(values.tolist())) > 1 for values in each):
+        raise Unsupported("a comparison of activations")
+    return Condition(p.axes, p.mask if on else negation(p.mask))
+
+
+def _equal(reader: Reader, node: NodeProto, name: str) -> Value:
+    """Read `mask == 1`, or `mask == 0`."""
+    del name
+    a, b = map(reader.piece, node.input)
+    over = reader.both(a, b, Form.minus)
+    if over.off is None or not (over.on.is_constant() and over.off.is_constant()):
+        raise Unsupported("a comparison for equality")
+    on, off = (f.numbers() == 0 for f in (over.on, over.off))
+    return _of_mask(over, bool(on.all()), bool(off.all()), on, off)
 
 
 def _not(reader: Reader, node: NodeProto, _: str) -> Value:
@@ -243,7 +269,7 @@ def _additive_mask(reader: Reader, p: Piece) -> Piece:
     for atom, column in p.on.terms.items():
         if atom[0] == "k" and abs(column[0]) >= -LOWEST_FILL:
             leaf = reader.leaves[atom[1]]
-            if leaf.is_number and reader.view.may_mask(leaf.value):
+            if leaf.is_number and reader.view.is_binary(leaf.value):
                 return reader.over_mask(p, atom, leaf.value)
     return p
 
@@ -263,6 +289,7 @@ def _empty(on: Form, off: Form) -> str:
 CHOICE: dict[str, Handler] = {
     "Abs": _abs,
     "Clip": _clip,
+    "Equal": _equal,
     "Greater": _compare,
     "GreaterOrEqual": _compare,
     "IsNaN": _is_nan,

@@ -98,6 +98,11 @@ def _cast(reader: Reader, node: NodeProto, name: str) -> Value:
         found = as_mask(found)
         one, zero = Form.constant([1.0]), Form.constant([0.0])
         return Piece(found.axes, one, zero, found.mask)
+    if after == TensorProto.BOOL and isinstance(found, Piece) and found.off is not None:
+        both = found.on.is_constant() and found.off.is_constant()
+        on, off = found.on.numbers() != 0, found.off.numbers() != 0
+        if both and on.all() and not off.any():
+            return Condition(found.axes, found.mask)
     floats = reader.view.is_float(name) and reader.view.is_float(node.input[0])
     is_mask = isinstance(found, Piece) and found.mask and found.on.is_constant()
     if after == TensorProto.BOOL or not (floats or is_mask):

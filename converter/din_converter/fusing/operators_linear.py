@@ -8,7 +8,7 @@ from onnx import NodeProto
 
 from din_converter.fusing.algebra import Form, Unsupported
 from din_converter.fusing.layout import broadcast, features, permuted, varies
-from din_converter.fusing.reader import Handler, Reader
+from din_converter.fusing.reader import NO_MASK, Handler, Reader
 from din_converter.fusing.values import Piece, Value, Weighted
 from din_converter.fusing.view import attribute
 
@@ -47,7 +47,7 @@ def _scale_weighted(reader: Reader, a: Value, b: Value) -> Value:
             if isinstance(weight, Piece):
                 weight = replace(weight, axes=weighted.weight.axes)
                 return replace(weighted, weight=weight)
-    raise Unsupported("a product with weighted behaviors")
+    raise Unsupported(NO_MASK)
 
 
 def _div(reader: Reader, node: NodeProto, _: str) -> Value:

@@ -37,11 +37,12 @@ from din_converter.fusing.values import (
     common_mask,
     negation,
 )
-from din_converter.fusing.view import View, attribute
+from din_converter.fusing.view import View, attribute, names_read
 
-__all__ = ["Handler", "Reader"]
+__all__ = ["NO_MASK", "Handler", "Reader"]
 
 LARGE = 1e4
+NO_MASK = "a product with numbers that are no mask, as a comparison makes one"
 CUTS = ("Gather", "Slice", "Split")
 # Reads the named output of a node.
 Handler = Callable[["Reader", NodeProto, str], Value]
@@ -90,9 +91,10 @@ class Reader:
     def piece(self, name: str) -> Piece:
         """Read floats; raises Unsupported."""
         found = self.value(name)
+        if isinstance(found, Weighted):
+            raise Unsupported(NO_MASK)
         if not isinstance(found, Piece):
-            reason = "a use of weighted behaviors or of a condition as a number"
-            raise Unsupported(reason)
+            raise Unsupported("a use of a condition as a number")
         return found
 
     def _read(self, name: str) -> Value:
@@ -132,7 +134,7 @@ class Reader:
     def _mixes(self, node: NodeProto) -> bool:
         """Whether a node's inputs depend on candidate and behavior both."""
         kinds: set[str] = set()
-        for name in node.input:
+        for name in names_read(node):
             if not name or name in self.view.constants:
                 continue
             try:
@@ -248,7 +250,7 @@ class Reader:
         atom: Atom = ("k", leaves[0].number, 0) if leaves else ()
         if p.mask or atom not in p.on.terms or not p.on.is_linear():
             return p
-        if not self.view.may_mask(mask):
+        if not self.view.is_binary(mask):
             return p
         return self.over_mask(p, atom, mask)
 
@@ -265,7 +267,7 @@ class Reader:
         if p.mask or len(atoms) != 1 or atoms[0][0] != "k":
             return ""
         leaf = self.leaves[atoms[0][1]]
-        return leaf.value if leaf.is_number and self.view.may_mask(leaf.value) else ""
+        return leaf.value if leaf.is_number and self.view.is_binary(leaf.value) else ""
 
     def times(self, a: Piece, b: Piece) -> Piece | Weighted:
         """Multiply; weights by behaviors are kept apart, since the sum is over them."""

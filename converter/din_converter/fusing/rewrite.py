@@ -8,7 +8,7 @@
 One file above 400 lines: every step from a proven unit to the new graph.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,11 +26,11 @@ from din_converter.functions import (
 )
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused
-from din_converter.fusing.fuse import Unit, read_unit
+from din_converter.fusing.fuse import Unit, read_units
 from din_converter.fusing.layout import UNIT, Size, features
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
-from din_converter.fusing.view import View
+from din_converter.fusing.view import View, names_read
 from din_converter.nodes import Nodes, parameter_names
 from din_infer.spec import Attention
 
@@ -107,13 +107,16 @@ class _Rewriter:
         if not leaf.table:
             return None
         wanted = ["N", "T"] if leaf.has_positions else ["N"]
+        if leaf.size == features(leaf.axes[-1]) and _leads(leaf, ["T"]):
+            wanted = ["T"]
         plain = all(len(axis) <= 1 for axis in leaf.axes[-2:])
         stored = self.view.types.get(leaf.table) in TABLES
         if not (plain and stored) or not _leads(leaf, wanted):
             return None
         width = features(leaf.axes[-1])
         count = leaf.size // width
-        sizes = (self.site.sizes.n, self.site.sizes.t)[: len(wanted)]
+        n, t = self.site.sizes.n, self.site.sizes.t
+        sizes = tuple(n if letter == "N" else t for letter in wanted)
         if count > 1:
             sizes += (Size(count),)
         ids = leaf.ids
@@ -122,6 +125,8 @@ class _Rewriter:
         whole = self.shape(*sizes)
         if self.view.shapes[leaf.ids] != sizes:
             ids = self.g.add("Reshape", ids, whole, allowzero=1)
+        if wanted == ["T"]:
+            ids = self.spread(ids)
         if count == 1:
             return [_Column(ids, leaf.table, width)]
         parts = (
@@ -131,25 +136,47 @@ class _Rewriter:
         return [_Column(part, leaf.table, width) for part in parts]
 
     def behaviors(self) -> list[_Column]:
-        """Return the columns of behaviors: in their tables, or in one made here."""
-        leaves = [
-            self.unit.leaves[n]
-            for n in dict.fromkeys(k for k, _ in self.unit.behaviors)
-        ]
+        """Return the columns of behaviors: in their tables, or in one made here.
+
+        The operator takes several tables that are constants, or one that is computed.
+        """
+        unit, n, t = self.unit, self.site.sizes.n, self.site.sizes.t
+        used = dict.fromkeys(f[0] for f in unit.behaviors if f is not None)
+        leaves = [unit.leaves[number] for number in used]
+        zeros = unit.behaviors.count(None)
+        empty = self.g.constant(np.zeros((1, zeros))) if zeros else ""
         split = [self.split(leaf) for leaf in leaves]
         if all(s is not None for s in split):
-            return [c for s in split if s is not None for c in s]
-        n, t = self.site.sizes.n, self.site.sizes.t
-        parts = []
-        for leaf in leaves:
-            if not _leads(leaf, ["N", "T"]):
-                raise Unsupported("behaviors laid out otherwise than [N, T, D]")
-            shape = self.g.add(
-                "Concat", self.g.constant([-1]), self.g.constant([leaf.size]), axis=0
-            )
-            parts.append(self.g.add("Reshape", self.floats(leaf.value), shape))
+            columns = [c for s in split if s is not None for c in s]
+            if zeros:
+                first = helper.make_tensor("zero", TensorProto.INT64, [1], [0])
+                ids = self.g.add("ConstantOfShape", self.shape(n, t), value=first)
+                columns.append(_Column(ids, empty, zeros))
+            return columns
+        parts = [self.vectors(leaf) for leaf in leaves]
+        if zeros:
+            rows = self.g.add("Mul", self.size(n), self.size(t))
+            shape = self.g.add("Concat", rows, self.g.constant([zeros]), axis=0)
+            parts.append(self.g.add("Expand", empty, shape))
         table = parts[0] if len(parts) == 1 else self.g.add("Concat", *parts, axis=1)
-        return [_Column(self.positions(n, t), table, len(self.unit.behaviors))]
+        return [_Column(self.positions(n, t), table, len(unit.behaviors))]
+
+    def vectors(self, leaf: Leaf) -> str:
+        """Return the features of a leaf as rows of all pairs, [N * T, features]."""
+        value, shape = self.floats(leaf.value), self.g.constant([-1, leaf.size])
+        if _leads(leaf, ["T"]):
+            n, t = self.site.sizes.n, self.site.sizes.t
+            whole = self.shape(n, t, Size(leaf.size))
+            value = self.g.add("Expand", self.g.add("Reshape", value, shape), whole)
+        elif not _leads(leaf, ["N", "T"]):
+            raise Unsupported("behaviors laid out otherwise than [N, T, D]")
+        return self.g.add("Reshape", value, shape)
+
+    def spread(self, ids: str) -> str:
+        """Give every candidate the ids of all positions, [T]."""
+        return self.g.add(
+            "Expand", ids, self.shape(self.site.sizes.n, self.site.sizes.t)
+        )
 
     def floats(self, name: str) -> str:
         """Return a value as float32."""
@@ -180,7 +207,7 @@ class _Rewriter:
         parts.append(self.g.add("ConstantOfShape", shape, value=empty))
         whole = self.g.add("Concat", *parts, axis=1)
         chosen = [at if f is None else starts[f[0]] + f[1] for f in self.unit.query]
-        if chosen != list(range(at)):
+        if chosen != list(range(at)) or len(parts) > 2:
             chosen_name = self.g.constant(np.array(chosen, np.int64))
             whole = self.g.add("Gather", whole, chosen_name, axis=1)
         elif len(parts) == 2:
@@ -226,7 +253,8 @@ class _Rewriter:
         """Return the mask as float [N, T]."""
         name, sizes = self.unit.mask.removeprefix("~"), self.site.sizes
         shape = self.view.shapes[name]
-        if tuple(s for s in shape if s != UNIT) != (sizes.n, sizes.t):
+        found = tuple(s for s in shape if s != UNIT)
+        if found not in ((sizes.n, sizes.t), (sizes.t,)):
             raise Unsupported("a mask that is not [N, T]")
         out = name
         negated, kind = self.unit.mask != name, self.view.types[name]
@@ -236,6 +264,9 @@ class _Rewriter:
             out = self.g.add("Cast", out, to=TensorProto.FLOAT)
         if negated and kind != TensorProto.BOOL:
             out = self.g.add("Sub", self.g.constant(1.0), out)
+        if found == (sizes.t,):
+            one = self.g.constant([-1])
+            return self.spread(self.g.add("Reshape", out, one))
         if shape != (sizes.n, sizes.t):
             whole = self.shape(sizes.n, sizes.t)
             out = self.g.add("Reshape", out, whole, allowzero=1)
@@ -262,7 +293,7 @@ class _Rewriter:
     ) -> list[_Column]:
         """Write all nodes, the last of which makes the block's own output."""
         unit, n = self.unit, self.site.sizes.n
-        if self.view.types.get(self.site.name) != TensorProto.FLOAT:
+        if self.view.types.get(self.target) != TensorProto.FLOAT:
             raise Unsupported("an interest that is not float32")
         behaviors = self.behaviors()
         slots, query = self.query()
@@ -272,7 +303,7 @@ class _Rewriter:
             attention=self.attention(),
             padding="mask" if unit.mask else "attended",
             empty_softmax="zero",
-            explain=False,
+            explain=bool(unit.scores),
         )
         values = {"request_of_candidate": self.positions(n)}
         if unit.mask:
@@ -292,11 +323,25 @@ class _Rewriter:
             function_named(functions, "LocalActivation", op.signature, make),
             *(values[i] for i in op.inputs),
             domain=DOMAIN,
-            out=f"{self.g.prefix}interest",
+            out=tuple(f"{self.g.prefix}{name}" for name in op.outputs),
             **op.attributes,
         )
-        self.finish(out, behaviors)
+        if unit.scores:
+            self.g.add(
+                "Reshape",
+                f"{self.g.prefix}weight",
+                self.shape(*self.view.shapes[unit.scores]),
+                out=unit.scores,
+                allowzero=1,
+            )
+        else:
+            self.finish(out, behaviors)
         return behaviors
+
+    @property
+    def target(self) -> str:
+        """Name the value that is replaced: the interest, or the scores."""
+        return self.unit.scores or self.site.name
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """Return the operator's constants, float32."""
@@ -317,6 +362,12 @@ class _Rewriter:
             out = g.add("Gather", out, chosen, axis=1)
         if unit.after != 1.0:
             out = g.add("Mul", out, g.constant(unit.after))
+        for kind, factor in unit.factors:
+            column = g.add("Reshape", self.floats(factor), g.constant([-1, 1]))
+            out = g.add(kind, out, column)
+        if self.site.mean:
+            count = g.add("Cast", self.size(self.site.sizes.t), to=TensorProto.FLOAT)
+            out = g.add("Div", out, count)
         shape = self.view.shapes[self.site.name]
         axis = [i for i, s in enumerate(shape) if i and s == UNIT]
         if len(shape) == 2:
@@ -347,10 +398,35 @@ class _Rewriter:
         return g.add("ScatterND", interest, where, means)
 
 
+def _rewritten(
+    view: View,
+    site: Site,
+    functions: dict[tuple[object, ...], onnx.FunctionProto],
+    written: Collection[str],
+) -> tuple[_Rewriter | None, str]:
+    """Write the nodes of the best proven unit; also why it is no better one."""
+    reason = ""
+    for unit in read_units(view, site):
+        if isinstance(unit, Unsupported):
+            reason = reason or unit.reason
+            continue
+        made = _Rewriter(view, site, unit, len(written))
+        known = dict(functions)
+        try:
+            made.write(functions)
+        except Unsupported as error:
+            reason = reason or error.reason
+            functions.clear()
+            functions.update(known)
+            continue
+        return made, reason if unit.scores else ""
+    return None, reason
+
+
 def fuse_graph(
     proto: onnx.ModelProto,
     positions: int,
-    example: Mapping[str, NDArray[Any]] | None = None,
+    leave: Mapping[str, str] | None = None,
 ) -> list[Block]:
     """Replace every attention block that is proven equal; `proto` changes in place.
 
@@ -360,9 +436,8 @@ def fuse_graph(
         Shapes of all values stated, as ``torch.onnx.export`` does. Opset 18 or newer.
     positions : int
         History length for which the report states costs where T varies.
-    example : mapping of str to array, optional
-        Inputs of the graph. A float tensor is taken for a mask only if it is 0 and 1
-        alone there; without an example, graph inputs alone are.
+    leave : mapping of str to str, optional
+        Blocks to leave as they are, by name, and the reasons to report.
 
     Returns
     -------
@@ -370,20 +445,18 @@ def fuse_graph(
         Every block found, fused or not, in the graph's order.
     """
     graph = proto.graph
-    view = View(graph, example=example or {})
+    view = View(graph)
     functions: dict[tuple[object, ...], onnx.FunctionProto] = {}
     written: dict[str, tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]] = {}
     found: list[tuple[Site, Unit | None, str]] = []
     for site in find_sites(view):
-        try:
-            unit = read_unit(view, site)
-            made = _Rewriter(view, site, unit, len(written))
-            made.write(functions)
-        except Unsupported as error:
-            found.append((site, None, error.reason))
+        if leave and site.name in leave:
+            found.append((site, None, leave[site.name]))
             continue
-        written[site.name] = (made.g.nodes, made.weights)
-        found.append((site, unit, ""))
+        made, reason = _rewritten(view, site, functions, written.keys())
+        if made is not None:
+            written.setdefault(made.target, (made.g.nodes, made.weights))
+        found.append((site, made.unit if made is not None else None, reason))
     if not written:
         return [Block(site.name, False, reason) for site, _, reason in found]
     needed = {o.name for o in graph.output}
@@ -393,7 +466,7 @@ def fuse_graph(
         for n in reversed([node] if made_anew is None else made_anew[0]):
             if needed.intersection(n.output):
                 kept.append(n)
-                needed.update(n.input)
+                needed.update(names_read(n))
     there = {name for node in kept for name in node.output}
     dropped = [
         n for n in graph.node if n.output[0] in written or n.output[0] not in there
@@ -401,7 +474,7 @@ def fuse_graph(
     blocks = [
         Block(site.name, False, reason)
         if unit is None
-        else fused(view, site, unit, dropped, positions)
+        else fused(view, site, unit, dropped, positions, reason)
         for site, unit, reason in found
     ]
     new = onnx.GraphProto(node=kept[::-1])

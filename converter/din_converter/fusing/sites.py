@@ -25,6 +25,7 @@ class Site:
     weight_axes: str
     behavior_axes: str
     product: str = ""  # where weights times behaviors is a value of its own
+    mean: bool = False  # the sum is divided by T
 
     @property
     def name(self) -> str:
@@ -47,8 +48,8 @@ def find_sites(view: View) -> list[Site]:
 
 
 def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
-    """ReduceSum(weights [N, T, 1] * behaviors [N, T, D], axis 1)."""
-    if node.op_type != "ReduceSum":
+    """ReduceSum or ReduceMean(weights [N, T, 1] * behaviors [N, T, D], axis 1)."""
+    if node.op_type not in ("ReduceSum", "ReduceMean"):
         return None
     product = view.producer.get(node.input[0])
     while product is not None and product.op_type in ("Mul", "Div", "Identity"):
@@ -70,12 +71,18 @@ def _of_reduce(view: View, node: onnx.NodeProto) -> Site | None:
         return None
     sizes = Sizes(shape[0], shape[axis])
     for weights, behaviors in (tuple(product.input), tuple(product.input)[::-1]):
+        whole = node.input[0]
+        while (spread := view.producer.get(weights)) and spread.op_type == "Expand":
+            weights, whole = spread.input[0], ""
+        if not whole and product.output[0] != node.input[0]:
+            continue
         narrow, wide = view.shapes.get(weights), view.shapes.get(behaviors)
         if narrow is None or wide != shape or len(narrow) != 3:
             continue
         if narrow[3 - axis] == UNIT and narrow[axis] == shape[axis]:
             letters = ("NT1", "NTD") if axis == 1 else ("N1T", "NDT")
-            return Site(node, weights, behaviors, sizes, *letters, node.input[0])
+            mean = node.op_type == "ReduceMean"
+            return Site(node, weights, behaviors, sizes, *letters, whole, mean)
     return None
 
 
@@ -125,5 +132,5 @@ def _of_einsum(view: View, node: onnx.NodeProto) -> Site | None:
         names = {n: "N", t: "T", d: "D"} | dict.fromkeys(ones, "1")
         axes = ["".join(names[c] for c in terms[i]) for i in (w, k)]
         sizes = Sizes(size[n], size[t])
-        return Site(node, node.input[w], node.input[k], sizes, *axes)
+        return Site(node, node.input[w], node.input[k], sizes, axes[0], axes[1])
     return None

@@ -1,22 +1,25 @@
 """An ONNX graph to read: the producer, constant, type and shape of each value."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from din_converter.fusing.layout import UNIT, Shape, Size
-from din_infer.device import import_runtime
-from din_infer.model_format import IR_VERSION, OPSET
 
-__all__ = ["View", "attribute"]
+__all__ = ["View", "attribute", "graphs_of", "names_read"]
 
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Where", "And", "Or")
+# of which the first input's values are the output's
+MOVING = (
+    *("Cast", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Reshape"),
+    *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
+INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
@@ -28,6 +31,34 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # n
     return default
 
 
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """List the graphs that a node runs: branches, or the body of a loop."""
+    kinds = onnx.AttributeProto
+    single = [a.g for a in node.attribute if a.type == kinds.GRAPH]
+    return single + [
+        g for a in node.attribute if a.type == kinds.GRAPHS for g in a.graphs
+    ]
+
+
+def graphs_of(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """List a graph and all bodies in it."""
+    inner = [g for n in graph.node for b in _bodies(n) for g in graphs_of(b)]
+    return [graph, *inner]
+
+
+def names_read(node: onnx.NodeProto) -> list[str]:
+    """Name what a node reads: its inputs, and what its bodies see around them."""
+    names = list(node.input)
+    for body in _bodies(node):
+        own = {i.name for i in body.input} | {t.name for t in body.initializer}
+        own |= {name for n in body.node for name in n.output}
+        read = [name for n in body.node for name in names_read(n)]
+        names += [
+            name for name in (*read, *(o.name for o in body.output)) if name not in own
+        ]
+    return names
+
+
 @dataclass
 class View:
     """A graph to read: constants, types, shapes and producers by name; immutable."""
@@ -37,8 +68,7 @@ class View:
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
-    example: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    _may_mask: dict[str, bool] = field(default_factory=dict)
+    _binary: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.producer = {name: n for n in self.graph.node for name in n.output}
@@ -123,38 +153,65 @@ class View:
                     Size(s.number, tuple(sorted(map(first, s.symbols)))) for s in shape
                 )
 
-    def may_mask(self, name: str) -> bool:
-        """Whether a float tensor can be a mask: 0 and 1 alone in the example.
+    def is_binary(self, name: str) -> bool:
+        """Whether a tensor is 0 and 1 alone, whatever the graph is given."""
+        if name not in self._binary:
+            self._binary[name] = False  # meanwhile
+            self._binary[name] = self._find_binary(name)
+        return self._binary[name]
 
-        That it always is, the operator checks when it runs.
-        """
-        if name not in self._may_mask:
-            values = self._evaluate(name) if self.example else None
-            is_input = name not in self.producer
-            self._may_mask[name] = (
-                is_input if values is None else bool(np.isin(values, (0.0, 1.0)).all())
+    def _find_binary(self, name: str) -> bool:
+        node, constant = self.producer.get(name), self.constants.get(name)
+        if constant is not None:
+            return constant.dtype.kind in "fiub" and bool(
+                np.isin(constant, (0, 1)).all()
             )
-        return self._may_mask[name]
+        if self.types.get(name) == TensorProto.BOOL:
+            return True
+        if node is None or node.domain not in ("", "ai.onnx"):
+            return False
+        kind, given = node.op_type, list(node.input)
+        if kind in MOVING:
+            return self.is_binary(given[0])
+        if kind in ("Mul", "Min", "Max"):
+            if all(map(self.is_binary, given)):
+                return True
+            ones = [i for i in given if self._is_one(i)]
+            return (
+                kind == "Min"
+                and bool(ones)
+                and all(map(self._counts, set(given) - set(ones)))
+            )
+        if kind == "Sub":
+            return self._is_one(given[0]) and self.is_binary(given[1])
+        if kind == "Where":
+            return all(map(self.is_binary, given[1:]))
+        if kind == "Sign":
+            return self._counts(given[0])
+        if kind == "Clip":
+            bounds = [self._is_one(i) for i in given[2:3]]
+            return bounds == [True] and self._counts(given[0])
+        return False
 
-    def _evaluate(self, name: str) -> NDArray[Any] | None:
-        """Compute a value of the example; None where the runtime cannot."""
-        if name in self.example:
-            return self.example[name]
-        whole = ir.serde.deserialize_graph(self.graph)
-        part = ir.convenience.extract(whole, list(self.example), [name])
-        part.opset_imports[""] = OPSET
-        model = ir.to_proto(ir.Model(part, ir_version=IR_VERSION))
-        onnxruntime = import_runtime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        try:
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, ["CPUExecutionProvider"]
-            )
-            values: NDArray[Any] = session.run(None, dict(self.example))[0]
-        except Exception:  # the runtime's errors share no narrower base
-            return None
-        return values
+    def _is_one(self, name: str) -> bool:
+        constant = self.constants.get(name)
+        return constant is not None and bool((constant == 1).all())
+
+    def _counts(self, name: str) -> bool:
+        """Whether a tensor holds integers from 0 on: ids that a table is read at."""
+        name = self._origin(name)
+        if self.types.get(name) not in INTEGERS:
+            return False
+        return any(
+            n.op_type == "Gather" and self._origin(n.input[1]) == name
+            for n in self.graph.node
+            if n.input[:1] and n.input[0] in self.constants
+        )
+
+    def _origin(self, name: str) -> str:
+        while (node := self.producer.get(name)) is not None and node.op_type in MOVING:
+            name = node.input[0]
+        return name
 
     def is_float(self, name: str) -> bool:
         """Whether a value holds floats."""
@@ -179,5 +236,5 @@ class View:
             seen.add(name)
             node = self.producer[name]
             found[id(node)] = node
-            todo += node.input
+            todo += names_read(node)
         return list(found.values())

@@ -11,6 +11,7 @@ from typing import Any
 
 from din_converter.importers.description import read_json_object, refuse
 from din_converter.importers.fuxictr_config import Settings, is_size, refuse_old
+from din_converter.importers.state import bare_keys, weights_in
 from din_converter.importers.unpickle import read_plain
 from din_infer.errors import ConversionError, ModelError
 
@@ -58,11 +59,13 @@ def read_state(path: Path) -> dict[str, Any]:
         content = read_plain(path, rule)
     except ModelError as error:
         raise ConversionError(**vars(error)) from None
+    content = weights_in(content)
     if not isinstance(content, Mapping) or not all(isinstance(k, str) for k in content):
         raise ConversionError(rule, f"a {type(content).__name__}", str(path))
+    content = bare_keys(content)
     if any(k.startswith("dnn.dnn.") for k in content):
         refuse_old("keys like dnn.dnn.0.weight", str(path))
-    return dict(content)
+    return content
 
 
 def read_features(path: Path, settings: Settings) -> dict[str, Feature]:

@@ -24,6 +24,8 @@ MAX_FORMULA = 2000
 MAX_POWERS = 2
 MAX_EXPONENT = 64
 MAX_NUMBER = 10**18
+MAX_PRECISION = 64
+DECIMAL = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
 
 # of the operators with a leading underscore, some trust their arguments unchecked
 PRIVATE = re.compile(
@@ -261,7 +263,7 @@ def _is_formula(text: str) -> bool:
             if not _is_call(node):
                 return False
             known.add(id(node.func))
-            if _is_symbol(node):
+            if _is_symbol(node) or _is_float(node):
                 known.add(id(node.args[0]))
             elif _name_of(node.func) in POWERS:
                 powers += 1
@@ -293,7 +295,26 @@ def _is_symbol(call: ast.Call) -> bool:
     return _name_of(call.func) == "Symbol"
 
 
+def _is_float(call: ast.Call) -> bool:
+    """Whether it is a number as sympy writes it: Float('0.5', precision=53)."""
+    first = call.args[0] if len(call.args) == 1 else None
+    text = first.value if isinstance(first, ast.Constant) else None
+    return (
+        _name_of(call.func) == "Float"
+        and isinstance(text, str)
+        and DECIMAL.fullmatch(text) is not None
+        and all(k.arg == "precision" and _is_precision(k.value) for k in call.keywords)
+    )
+
+
+def _is_precision(node: ast.expr) -> bool:
+    value = node.value if isinstance(node, ast.Constant) else None
+    return isinstance(value, int) and 0 < value <= MAX_PRECISION
+
+
 def _is_call(call: ast.Call) -> bool:
+    if _is_float(call):
+        return True
     if not _is_symbol(call):
         known = FUNCTIONS.fullmatch(_name_of(call.func))
         return known is not None and not call.keywords
@@ -313,12 +334,15 @@ def _is_true(node: ast.expr) -> bool:
 def _is_exponent(args: list[ast.expr]) -> bool:
     """Whether the second of two is a small number."""
     node = args[1] if len(args) == 2 else None
-    if isinstance(node, ast.Call) and _name_of(node.func) == "Integer" and node.args:
+    numbers = ("Integer", "Float")
+    if isinstance(node, ast.Call) and _name_of(node.func) in numbers and node.args:
         node = node.args[0]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         node = node.operand
     value = node.value if isinstance(node, ast.Constant) else None
-    return isinstance(value, int) and value <= MAX_EXPONENT
+    if isinstance(value, str) and DECIMAL.fullmatch(value):
+        value = float(value)
+    return isinstance(value, int | float) and value <= MAX_EXPONENT
 
 
 # --------------------------------------------------------------------------- arguments

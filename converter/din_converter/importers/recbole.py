@@ -22,7 +22,7 @@ from din_converter.importers.recbole_dataset import (
     Saved,
     open_checkpoint,
 )
-from din_converter.importers.state import State, padding_row
+from din_converter.importers.state import State, bare_keys, padding_row
 from din_converter.importers.unpickle import read_pickle
 from din_converter.model import ClickModel, key_of
 from din_infer.errors import ConversionError
@@ -70,7 +70,7 @@ def read(
         rule = f"no field to move, since recbole's DIN reads items alone ({saved.item})"
         given = "user_fields" if user_fields else "candidate_fields"
         raise ConversionError(rule, ", ".join(chosen), given)
-    state = State(content["state_dict"], "recbole", place)
+    state = State(bare_keys(content["state_dict"]), "recbole", place)
     return state.fill(_build(saved, state))
 
 

@@ -15,9 +15,36 @@ from din_converter.importers.description import refuse
 from din_converter.model import ClickModel, fill, hollow_model
 from din_infer.spec import FeatureSpec
 
-__all__ = ["NORM", "State", "padding_row"]
+__all__ = ["NORM", "State", "bare_keys", "padding_row", "weights_in"]
 
 NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+# what training loops and torch.compile put around a model, and in front of its keys
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+
+
+def weights_in(content: object) -> object:
+    """Take the state_dict out of a training loop's checkpoint, else what is given."""
+    held = [content.get(k) for k in HOLDERS] if isinstance(content, Mapping) else []
+    found = [
+        value
+        for value in held
+        if isinstance(value, Mapping)
+        and any(isinstance(v, Tensor) for v in value.values())
+    ]
+    return found[0] if found else content
+
+
+def bare_keys(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what stands in front of every key because the model was part of another."""
+    found = dict(tensors)
+    while prefix := next(
+        (p for p in PREFIXES if found and all(k.startswith(p) for k in found)), ""
+    ):
+        found = {k.removeprefix(prefix): v for k, v in found.items()}
+    return found
 
 
 class State:

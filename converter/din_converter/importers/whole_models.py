@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from din_converter.importers.description import read_json
+from din_converter.importers.state import bare_keys, weights_in
 from din_converter.importers.unpickle import (
     Inert,
     module_state,
@@ -19,8 +20,6 @@ from din_converter.importers.unpickle import (
 from din_infer.errors import ConversionError
 
 __all__ = ["children_of", "kind_of", "part_of", "read_checkpoint"]
-
-PARALLEL = "module."
 
 
 def kind_of(value: object) -> str:
@@ -51,7 +50,10 @@ def read_checkpoint(
     describes: str,
     describe_model: Callable[[object, str], dict[str, Any]],
 ) -> tuple[Any, str, dict[str, Tensor]]:
-    """Read a model's description, and its weights without DataParallel's prefix.
+    """Read a model's description, and its weights as the model itself names them.
+
+    A training loop's ``{"state_dict": ..}`` and the prefixes of DataParallel,
+    torch.compile and Lightning are taken off.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ def read_checkpoint(
     """
     place = os.fspath(path)
     loaded = read_pickle(path)
-    tensors = state_dict_of(loaded)
+    tensors = state_dict_of(weights_in(loaded))
     if tensors is not None:
         if description is None:
             rule = f"a description of the {describes} beside a state_dict"
@@ -89,6 +91,4 @@ def read_checkpoint(
             loaded = part_of(loaded, "module")
         raw = describe_model(loaded, place)
         tensors = module_state(loaded)
-    if tensors and all(k.startswith(PARALLEL) for k in tensors):
-        tensors = {k.removeprefix(PARALLEL): v for k, v in tensors.items()}
-    return raw, place, tensors
+    return raw, place, bare_keys(tensors)

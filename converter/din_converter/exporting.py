@@ -1,0 +1,469 @@
+"""Any torch module, called as its example says -> a program of torch.export.
+
+Open are the batch and the lengths of histories. What a module fixes itself stays as the
+example has it, and is said. Letters: N candidates (the batch), T positions.
+"""
+
+import contextlib
+import copy
+import inspect
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from din_converter.quiet import first_line, quiet
+from din_infer.errors import ConversionError
+
+__all__ = [
+    "Call",
+    "by_name",
+    "call_arguments",
+    "export_program",
+    "fixed_sizes",
+    "open_sizes",
+    "plain_module",
+    "reason_of",
+    "rewritten",
+]
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+GROWN = 3  # positions of an example that has only one
+HISTORIES = ("hist", "seq", "behav", "click", "past", "mask")
+# what has one column without being a history
+OTHERS = ("len", "count", "num", "item", "target", "cand", "user", "label")
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+TABLES = (nn.Embedding, nn.EmbeddingBag)
+LINE = re.compile(r"call raised this error:\n +File .*\n {4,}(\S.*)")
+LISTED = 6  # tensors of one position of which every choice is tried
+
+
+# --------------------------------------------------------------------------- the module
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """Copy a module as it is called in production: on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    ConversionError
+        If it is TorchScript, computes in bfloat16, or cannot be copied.
+    """
+    while True:
+        inner = getattr(module, "_orig_mod", None)  # torch.compile's
+        if inner is None and isinstance(module, WRAPPERS):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        rule, got = "a module of Python code", "a TorchScript module"
+        fix = "Convert the nn.Module that torch.jit.script or torch.jit.trace took."
+        raise ConversionError(rule, got, "module", fix)
+    found = {t.dtype: name for name, t in module.named_parameters()}
+    half = [t for t in (torch.bfloat16, torch.float16) if t in found]
+    if half and (half[0] == torch.bfloat16 or torch.float32 not in found):
+        rule, got = "weights in float32", f"{half[0]} in `{found[half[0]]}`"
+        raise ConversionError(rule, got, "module", "Give module.float().")
+    # weight_norm of old keeps its last product, which torch does not copy
+    memo = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(module, memo).cpu().eval()
+    except Exception as error:  # what a module holds can fail to be copied in any way
+        rule = "a module that copy.deepcopy copies"
+        raise ConversionError(rule, first_line(error), "module") from None
+
+
+class _ByName(nn.Module):
+    """Calls a module that takes any keywords, which torch cannot name the sizes of."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, args: tuple[Any, ...], kwargs: Any) -> Any:  # noqa: ANN401
+        return self.module(*args, **kwargs)
+
+
+def by_name(module: nn.Module, call: Call) -> tuple[nn.Module, Call]:
+    """Return what torch exports in place of a module that takes ``**kwargs``."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters) or not call[1]:
+        return module, call
+    return _ByName(module).eval(), (call, {})
+
+
+def call_arguments(module: nn.Module, example_inputs: Any) -> Call:  # noqa: ANN401
+    """Tell how the module is called: a dict that names its arguments is keywords."""
+    if isinstance(example_inputs, Mapping):
+        parameters = inspect.signature(module.forward).parameters.values()
+        starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        named = {p.name: p for p in parameters if p.kind not in starred}
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        needed = {name for name, p in named.items() if p.default is p.empty}
+        given = {str(k) for k in example_inputs}
+        if given <= set(named) or (anything and needed <= given):
+            return (), dict(example_inputs)
+        return (dict(example_inputs),), {}
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
+        return tuple(example_inputs), {}
+    rule = "a tensor, a tuple of arguments or a dict of them"
+    raise ConversionError(rule, type(example_inputs).__name__, "example_inputs")
+
+
+# -------------------------------------------------------------------------- the example
+
+
+def _named_tensors(call: Call, names: Sequence[str]) -> list[tuple[str, Tensor]]:
+    """List the tensors of a call, each with the words that lead to it."""
+    out = []
+    for path, value in pytree.tree_flatten_with_path(call)[0]:
+        if isinstance(value, Tensor):
+            words = [str(k.key) for k in path if isinstance(k, pytree.MappingKey)]
+            at = path[1].idx if isinstance(path[1], pytree.SequenceKey) else None
+            if at is not None and at < len(names):
+                words.insert(0, names[at])
+            out.append((" ".join(words).lower(), value))
+    return out
+
+
+def _replaced(call: Call, tensors: Sequence[Tensor]) -> Call:
+    """Put other tensors in a call, in order."""
+    left = iter(tensors)
+    changed: Call = pytree.tree_map(
+        lambda v: next(left) if isinstance(v, Tensor) else v, call
+    )
+    return changed
+
+
+def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
+    """Yield examples to export with, the best first; the last is the one given.
+
+    torch takes a size of 1 for fixed. So a batch of one becomes two equal rows, and a
+    history of one position several equal ones: those that are called so, and as many
+    other tensors as the module takes then.
+    """
+    tensors = _named_tensors(call, names)
+    whole = [t for _, t in tensors]
+    doubled = whole
+    if all(t.shape[0] == 1 for t in whole if t.ndim):
+        doubled = [torch.cat([t, t]) if t.ndim else t for t in whole]
+    lists = [(i, name, t.shape[1]) for i, (name, t) in enumerate(tensors) if t.ndim > 1]
+    told = [(i, size) for i, name, size in lists if any(w in name for w in HISTORIES)]
+    wide = told or [(i, n) for i, _, n in lists if not whole[i].is_floating_point()]
+    if all(size == 1 for _, size in wide):
+        sure = {i for i, _ in told}
+        rest = [
+            i
+            for i, name, size in lists
+            if i not in sure and size == 1 and not any(w in name for w in OTHERS)
+        ]
+        for some in _choices(rest):
+            longer = list(doubled)
+            for i in (*sure, *some):
+                longer[i] = doubled[i].repeat_interleave(GROWN, dim=1)
+            yield _replaced(call, longer)
+    yield _replaced(call, doubled)
+    yield call
+    if told and all(size == GROWN - 1 for _, size in told):  # history[:, 1:] is then 1
+        longer = list(doubled)
+        for i, _ in told:
+            longer[i] = doubled[i].repeat_interleave(GROWN, dim=1)
+        yield _replaced(call, longer)
+
+
+def _choices(of: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield subsets, the largest first, and none last."""
+    most = len(of)
+    for size in range(most, -1, -1) if most <= LISTED else (most, most - 1, 0):
+        yield from itertools.combinations(of, size)
+
+
+def _call(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
+    with torch.inference_mode(), quiet():
+        return module(*copy.deepcopy(call[0]), **copy.deepcopy(call[1]))
+
+
+def _shapes(made: Any) -> list[torch.Size]:  # noqa: ANN401
+    return [t.shape[1:] for t in pytree.tree_leaves(made) if isinstance(t, Tensor)]
+
+
+def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
+    """Call a module on its example.
+
+    Raises
+    ------
+    ConversionError
+        If it fails, with its reason: an id that a table has no row for, by name.
+    """
+    outside: list[ConversionError] = []
+
+    def look(name: str, table: Any, args: tuple[Any, ...]) -> None:  # noqa: ANN401
+        values = args[0] if args and isinstance(args[0], Tensor) else None
+        if values is None or values.dtype.is_floating_point or not values.numel():
+            return
+        rows = table.num_embeddings
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= rows:
+            rule = f"an id in [0, {rows}) for the table `{name}`"
+            got = low if low < 0 else high
+            outside.append(ConversionError(rule, got, "example_inputs"))
+
+    hooks = [
+        part.register_forward_pre_hook(lambda m, a, name=name: look(name, m, a))
+        for name, part in module.named_modules()
+        if isinstance(part, TABLES)
+    ]
+    try:
+        made = _call(module, call)
+    except Exception as error:  # a module can fail in any way
+        if outside:
+            raise outside[0] from None
+        rule = "an example with which the module can be called"
+        raise ConversionError(rule, first_line(error), "example_inputs") from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for leaf in pytree.tree_leaves(made):
+        if leaf is not None and not isinstance(leaf, Tensor):
+            rule, got = "a module whose outputs are tensors", type(leaf).__name__
+            fix = "Convert a module that returns its scores alone."
+            raise ConversionError(rule, f"one of type {got}", "module", fix)
+    return made
+
+
+# -------------------------------------------------------------------------- the program
+
+
+class _Bags(TorchFunctionMode):
+    """Computes bags of equal size, ids [N, T], by operators that are no loop."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        del types
+        kwargs = kwargs or {}
+        if func is F.embedding_bag:
+            given = inspect.signature(F.embedding_bag).bind(*args, **kwargs)
+            given.apply_defaults()
+            if _is_plain_bag(given.arguments):
+                return _bag(given.arguments)
+        return func(*args, **kwargs)
+
+
+def _is_plain_bag(given: Mapping[str, Any]) -> bool:
+    ids = given["input"]
+    plain = given["max_norm"] is None and not given["include_last_offset"]
+    return plain and ids.ndim == 2 and given["offsets"] is None
+
+
+def _bag(given: Mapping[str, Any]) -> Tensor:
+    """As torch: padding counts for nothing, and a bag of padding alone is zeros."""
+    ids, mode, padding = given["input"], given["mode"], given["padding_idx"]
+    weights = given["per_sample_weights"]
+    rows = F.embedding(ids, given["weight"])
+    if weights is not None:
+        rows = rows * weights.unsqueeze(-1)
+    if padding is None:
+        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)  # type: ignore[no-any-return]
+    padding = padding + len(given["weight"]) if padding < 0 else padding
+    there = (ids != padding).unsqueeze(-1)
+    if mode == "max":
+        most = torch.where(there, rows, float("-inf")).amax(1)
+        return torch.where(there.any(1), most, 0.0)
+    total = torch.where(there, rows, 0.0).sum(1)
+    return total if mode == "sum" else total / there.sum(1).clamp(min=1)
+
+
+def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call]:
+    """Export a module with every size open that it does not fix itself.
+
+    Returns
+    -------
+    program, call
+        The call that it was exported with: the example, or a longer one.
+
+    Raises
+    ------
+    ConversionError
+        If the module cannot be called so, or torch cannot export it, with the reason.
+    """
+    call = pytree.tree_map(
+        lambda v: v.detach().cpu() if isinstance(v, Tensor) else v, call
+    )
+    half = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+    if any(t.dtype == torch.bfloat16 for t in half):
+        rule, fix = "inputs in float32", "Give tensor.float()."
+        raise ConversionError(rule, "bfloat16", "example_inputs", fix)
+    made = _called(module, call)
+    parameters = inspect.signature(module.forward).parameters.values()
+    first: Exception | None = None
+    tried: list[Call] = []
+    fixed: tuple[ExportedProgram, Call] | None = None
+    for longer in _examples(call, [p.name for p in parameters]):
+        if any(_same(longer, other) for other in tried):
+            continue
+        tried.append(longer)
+        try:
+            if _shapes(_call(module, longer)) != _shapes(made):
+                continue  # what was lengthened is no history
+        except Exception:
+            continue
+        try:
+            program = _export(module, longer)
+        except Exception as error:  # torch's errors share no narrower base
+            first = first or error
+            continue
+        if not _is_open(program, call, longer):
+            continue
+        if _is_open(program, call, None):
+            return program, longer
+        fixed = fixed or (program, longer)
+    if fixed is not None:
+        return fixed
+    rule = "a module that torch.export takes"
+    reason = reason_of(first)
+    by_value = "data-dependent" in reason
+    fix = "Write torch.where for a branch on values of tensors." if by_value else ""
+    raise ConversionError(rule, reason, "module", fix) from None
+
+
+def open_sizes(program: ExportedProgram) -> list[list[str]]:
+    """Name the open sizes of each tensor that a program takes; "" is a fixed one."""
+    bounded = fixed_sizes(program)
+    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
+    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
+    return [
+        ["" if str(n).isdecimal() or str(n) in bounded else str(n) for n in t.shape]
+        for t in given
+        if isinstance(t, Tensor)
+    ]
+
+
+def _is_open(program: ExportedProgram, call: Call, longer: Call | None) -> bool:
+    """Whether a program is open in every size in which its example was lengthened.
+
+    Without a longer one: in every size of 1 or 2, which torch may have taken for fixed.
+    """
+    if longer is None:
+        short = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+        return all(
+            symbol or size not in (1, GROWN - 1)
+            for t, symbols in zip(short, open_sizes(program), strict=True)
+            for size, symbol in zip(t.shape[:2], symbols, strict=False)
+        )
+    pairs = zip(pytree.tree_leaves(call), pytree.tree_leaves(longer), strict=True)
+    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor)]
+    return all(
+        symbol or before == after
+        for (a, b), symbols in zip(tensors, open_sizes(program), strict=True)
+        for before, after, symbol in zip(a.shape, b.shape, symbols, strict=True)
+    )
+
+
+def _same(a: Call, b: Call) -> bool:
+    pairs = zip(pytree.tree_leaves(a), pytree.tree_leaves(b), strict=True)
+    return all(x.shape == y.shape if isinstance(x, Tensor) else True for x, y in pairs)
+
+
+def _export(module: nn.Module, call: Call) -> ExportedProgram:
+    """Export with as many dimensions open as torch takes; the last error if none."""
+
+    def opened(value: Any, which: str) -> Any:  # noqa: ANN401
+        if not isinstance(value, Tensor):
+            return None
+        # the last axis of floats of three axes is features
+        wide = value.ndim > 2 and value.is_floating_point()
+        axes = {"all": value.ndim, "lists": value.ndim - wide, "batch": value.ndim > 0}
+        return dict.fromkeys(range(axes[which]), Dim.AUTO)
+
+    first: Exception | None = None
+    bounded: ExportedProgram | None = None
+    for which in ("all", "lists", "batch"):
+        if which == "batch" and bounded is not None:
+            break  # it is not for any length
+        given, named = pytree.tree_map(partial(opened, which=which), call)
+        shapes = inspect.signature(module.forward).bind(*given, **named).arguments
+        # torch prints the graph so far beside its error
+        hidden = contextlib.redirect_stderr(io.StringIO())
+        with quiet(), _Bags(), hidden, contextlib.redirect_stdout(io.StringIO()):
+            try:
+                program = torch.export.export(
+                    module, *call, dynamic_shapes=shapes or None
+                )
+            except Exception as error:  # torch's errors share no narrower base
+                first = first or error
+                continue
+        if not fixed_sizes(program):
+            return program
+        bounded = bounded or program
+    if bounded is None:
+        raise first or RuntimeError
+    return bounded
+
+
+def fixed_sizes(program: ExportedProgram) -> dict[str, tuple[str, str]]:
+    """List the open sizes for which a program is not valid everywhere: (least, most).
+
+    Open sizes begin at 2, as torch assumes; the proof also covers 1.
+    """
+    return {
+        str(symbol): (str(values.lower), str(values.upper))
+        for symbol, values in program.range_constraints.items()
+        if str(values.lower) not in ("0", "1", "2")
+        or not str(values.upper).endswith("oo")
+    }
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Return the sentence of torch's error that says why, and the line it is about.
+
+    The exporter to ONNX hides it behind a banner, in the error's causes.
+    """
+    if error is None:
+        return "no reason"
+    while error.__cause__ is not None:
+        error = error.__cause__
+    at = LINE.search(str(error))
+    return first_line(error) + (f" in `{at[1]}`" if at else "")
+
+
+def _repeated(x: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> Tensor:  # noqa: ANN401
+    """Repeat every element, `repeats` one number: what torch's exporter gets wrong."""
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim % x.ndim)
+    wide = x.unsqueeze(dim + 1)
+    shape = [*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :]]
+    return wide.expand(shape).flatten(dim, dim + 1)
+
+
+REWRITTEN = {torch.ops.aten.repeat_interleave.self_int: _repeated}
+
+
+def rewritten(program: ExportedProgram) -> ExportedProgram:
+    """Replace operators that torch's exporter to ONNX gets wrong."""
+    if not any(node.target in REWRITTEN for node in program.graph.nodes):
+        return program
+    with quiet():
+        made: ExportedProgram = program.run_decompositions(dict(REWRITTEN))
+        return made

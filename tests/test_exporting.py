@@ -1,0 +1,238 @@
+"""Modules as people hand them over: wrapped, of one row, of one position, or wrong."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.optim.swa_utils import AveragedModel
+
+from din_converter import convert
+from din_converter.modules import export_module
+from din_infer.errors import ConversionError
+from din_infer.predictor import Predictor
+from tests.torch_patterns import PATTERNS, SIZE, Keywords, Net, OfDict, ids, pool
+
+pytestmark = pytest.mark.slow
+
+
+def din() -> nn.Module:
+    return PATTERNS["mask by product"].make()
+
+
+def example(n: int = 4, t: int = 5) -> dict[str, Tensor]:
+    item, history = ids(n, t, 0)
+    return {"item": item, "history": history}
+
+
+def shapes(module: nn.Module, x: Any) -> dict[str, list[str | int]]:  # noqa: ANN401
+    graph = export_module(module, x).plain.graph
+    return {
+        i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
+        for i in graph.input
+    }
+
+
+WRAPPED: dict[str, Callable[[], nn.Module]] = {
+    "torch.compile": lambda: torch.compile(din()),  # type: ignore[return-value]
+    "DataParallel": lambda: nn.DataParallel(din()),
+    "averaged": lambda: AveragedModel(din()),
+    "keywords": Keywords,
+    "compiled keywords": lambda: torch.compile(Keywords()),  # type: ignore[return-value]
+    "a dict": OfDict,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_is_around_a_module_is_taken_off(name: str) -> None:
+    with warnings.catch_warnings():  # torch's, of what it imports to compile
+        warnings.simplefilter("ignore")
+        module = WRAPPED[name]()
+    graph = export_module(module, example())
+    assert [b.part for b in graph.blocks] == ["whole"]
+    assert graph.names == ["item", "history"]
+
+
+class Columns(nn.Module):
+    """Candidates [N, 1], kept as rows of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net(lambda *_: None)
+
+    def forward(self, item_id: Tensor, hist_ids: Tensor, mask: Tensor) -> Tensor:
+        q, k = self.net.e(item_id), self.net.e(hist_ids)
+        x = q.expand_as(k)
+        w = self.net.u(torch.cat([x, k, x - k, x * k], -1)).squeeze(-1) * mask
+        return self.net.logit(q.squeeze(1), pool(w, k))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_histories_of_one_position_are_opened_by_their_names(n: int) -> None:
+    item, history = ids(n, 1, 0)
+    x = {"item_id": item[:, None], "hist_ids": history, "mask": history != 0}
+    wanted = {"item_id": ["N", 1], "hist_ids": ["N", "T"], "mask": ["N", "T"]}
+    assert shapes(Columns(), x) == wanted
+
+
+def test_a_history_that_stays_at_one_position_is_remarked_on(tmp_path: Path) -> None:
+    module = PATTERNS["a loop over positions"].make()
+    x = example(t=1)
+    report = convert(module, tmp_path / "m.onnx", example_inputs=x)
+    (note,) = report.notes
+    assert note.startswith("history has 1 id a row, as in the example: give one of two")
+    assert note in str(report)
+
+
+def test_a_module_that_fixes_its_batch_says_so(tmp_path: Path) -> None:
+    module = PATTERNS["a loop over rows"].make()
+    report = convert(module, tmp_path / "m.onnx", example_inputs=example())
+    (note,) = report.notes
+    assert note.startswith("the module fixes the batch: 4 rows in every call")
+    assert report.to_dict()["notes"] == [note]
+    assert not any(c.name.startswith("N=") for c in report.cases)
+    described = Predictor(report.path).describe()
+    assert described.endswith("The module fixes the batch: N is 4.")
+
+
+def test_a_module_that_fixes_its_length_says_so(tmp_path: Path) -> None:
+    module = PATTERNS["a loop over positions"].make()
+    report = convert(module, tmp_path / "m.onnx", example_inputs=example())
+    assert report.notes == ("the module fixes the size of history: 5 ids a row",)
+    described = Predictor(report.path).describe()
+    assert described.endswith("The module fixes history: 5 ids in every row.")
+
+
+def test_nan_is_nan_and_the_report_says_where(tmp_path: Path) -> None:
+    module = PATTERNS["NaN where there is no history"].make()
+    report = convert(module, tmp_path / "m.onnx", example_inputs=example())
+    rows = np.flatnonzero((example()["history"] == 0).all(1).numpy())
+    (note,) = report.notes
+    named = ", ".join(map(str, rows))
+    assert note.startswith(f"output is NaN at rows {named} of the example and in ")
+    assert note.endswith(", in torch too")
+    for fused in (True, False):
+        predictor = Predictor(report.path, fused=fused)
+        got = predictor.score_encoded({k: v.numpy() for k, v in example().items()})
+        assert np.flatnonzero(np.isnan(got)).tolist() == rows.tolist()
+
+
+def _script() -> nn.Module:
+    scripted: nn.Module = torch.jit.script(nn.Linear(3, 1))
+    return scripted
+
+
+def _trace() -> nn.Module:
+    traced: nn.Module = torch.jit.trace(nn.Linear(3, 1), torch.rand(2, 3))
+    return traced
+
+
+class Branch(nn.Module):
+    def forward(self, item: Tensor, history: Tensor) -> Tensor:
+        return item + 1 if history.sum() > 0 else item
+
+
+class Complex(nn.Module):
+    def forward(self, item: Tensor, history: Tensor) -> Tensor:
+        return torch.complex(item.float(), history.sum(1).float())
+
+
+class NoOnnx(nn.Module):
+    def forward(self, item: Tensor, history: Tensor) -> Tensor:
+        matrix = history[:, :1, None] * item[:, None, None].float()
+        matrix = matrix + history[:, None].float() * history[:, :, None]
+        return torch.linalg.eigvals(matrix).real.sum(1)
+
+
+TORCHSCRIPT = (
+    "expected a module of Python code, got a TorchScript module - at `module`. Convert"
+    " the nn.Module that torch.jit.script or torch.jit.trace took."
+)
+REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor], str]] = {
+    "scripted": (_script, example(), TORCHSCRIPT),
+    "traced": (_trace, example(), TORCHSCRIPT),
+    "bfloat16": (
+        lambda: din().bfloat16(),
+        example(),
+        "expected weights in float32, got torch.bfloat16 in `tower.2.bias` - at"
+        " `module`. Give module.float().",
+    ),
+    "float16": (
+        lambda: din().half(),
+        example(),
+        "expected weights in float32, got torch.float16 in `tower.2.bias` - at"
+        " `module`. Give module.float().",
+    ),
+    "an id outside": (
+        din,
+        {**example(), "history": torch.tensor([[1, 41]] * 4)},
+        "expected an id in [0, 30) for the table `e`, got 41 - at `example_inputs`",
+    ),
+    "a missing argument": (
+        din,
+        {"item": example()["item"]},
+        "expected an example with which the module can be called, got Net.forward()"
+        " missing 1 required positional argument: 'history' - at `example_inputs`",
+    ),
+    "a size as an output": (
+        SIZE,
+        example(),
+        "expected a module whose outputs are tensors, got one of type int - at"
+        " `module`. Convert a module that returns its scores alone.",
+    ),
+    "complex numbers": (
+        Complex,
+        example(),
+        "expected a module whose outputs are real numbers, got complex64 - at"
+        " `module, output`",
+    ),
+    "a branch on values": (
+        Branch,
+        example(),
+        "expected a module that torch.export takes, got Could not guard on"
+        " data-dependent expression",
+    ),
+    "an operator that ONNX lacks": (
+        NoOnnx,
+        example(),
+        "expected a module that torch.onnx.export takes, got No ONNX function found for"
+        " <OpOverload(op='aten.linalg_eig', overload='default')>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_converted_is_one_error(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make, x, message = REFUSED[name]
+    with warnings.catch_warnings():  # torch's, of TorchScript
+        warnings.simplefilter("ignore")
+        module = make()
+    with pytest.raises(ConversionError) as caught:
+        convert(module, tmp_path / "m.onnx", example_inputs=x)
+    assert str(caught.value).startswith(message)
+    assert str(tmp_path) not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_with_a_greatest_size_is_refused() -> None:
+    batch = Dim("batch", max=1024)
+    x = tuple(example().values())
+    dims = ({0: batch}, {0: batch, 1: Dim("time")})
+    program = torch.export.export(din(), x, dynamic_shapes=dims)
+    with pytest.raises(ConversionError) as caught:
+        export_module(program)
+    assert str(caught.value).startswith(
+        "expected a program that computes the same at every batch size and history"
+        " length, got sizes s"
+    )
+    assert str(caught.value).endswith(
+        " to 1024 - at `module`. Export it with dimensions that have no `max`."
+    )
