@@ -248,13 +248,13 @@ def test_bags_without_a_loop_are_those_of_torch(mode: str, padding: int | None) 
     runs = torch.randint(0, 12, (20,), generator=generator)
     rows = torch.randint(0, 12, (6, 4), generator=generator)
     rows[0], rows[1] = 0, 11  # padding alone
-    for ids, more in (
+    for values, more in (
         (rows, {}),
         (runs, {"offsets": torch.tensor([0, 4, 4, 9])}),
         (runs, {"offsets": torch.tensor([0, 4, 20]), "include_last_offset": True}),
     ):
         options = {"mode": mode, "padding_idx": padding, **more}
-        wanted = F.embedding_bag(ids, table, **options)
+        wanted = F.embedding_bag(values, table, **options)
         with Bags():
-            got = F.embedding_bag(ids, table, **options)
+            got = F.embedding_bag(values, table, **options)
         torch.testing.assert_close(got, wanted)
