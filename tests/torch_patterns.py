@@ -163,9 +163,12 @@ def matrix(n: int, t: int, seed: int) -> tuple[Tensor, ...]:
 
 
 def one_user(n: int, t: int, seed: int) -> tuple[Tensor, ...]:
-    """One history [1, T] for N items."""
+    """One history [1, T] for N items; an example, seed 0, has two of them at least.
+
+    With one, its history cannot be told from one of many.
+    """
     item, history = ids(max(n, 2), t, seed)
-    return item[:n], history[1:2]
+    return item[: n if seed else max(n, 2)], history[1:2]
 
 
 @dataclass(frozen=True)
