@@ -289,8 +289,9 @@ def _bag(given: Mapping[str, Any]) -> Tensor:
     rows = F.embedding(ids, given["weight"])
     if weights is not None:
         rows = rows * weights.unsqueeze(-1)
+    made: Tensor
     if padding is None and starts is None:
-        made: Tensor = rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+        made = rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
         return made
     there = torch.ones_like(ids, dtype=torch.bool)
     if padding is not None:
@@ -303,7 +304,8 @@ def _bag(given: Mapping[str, Any]) -> Tensor:
         if mode != "max":
             total = there.to(rows.dtype) @ rows
             count = there.sum(1, keepdim=True).clamp(min=1)
-            return total if mode == "sum" else total / count
+            made = total if mode == "sum" else total / count
+            return made
         rows = rows.unsqueeze(0)
     there = there.unsqueeze(-1)
     if mode == "max":
