@@ -197,7 +197,6 @@ def test_every_fuzz_target_is_there_with_small_seeds() -> None:
             assert made or (ROOT / source).is_file(), source
         seeds = [*(ROOT / "fuzz" / "seeds" / name).rglob("*")]
         sizes = [path.stat().st_size for path in seeds if path.is_file()]
-        assert target.script or sizes, name
         assert sum(sizes) <= 100_000, name
 
 
