@@ -1,4 +1,4 @@
-"""Data that another thread changes while it is encoded: old ids, new ones, or a refusal.
+"""Data that another thread changes while it is encoded: ids are old, or new ones.
 
 Never a crash, an id outside its table, or lists that do not fit their lengths.
 """
