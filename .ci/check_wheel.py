@@ -16,7 +16,7 @@ from pathlib import Path
 
 import din_infer
 from din_infer.c_api import header_path
-from din_infer.onnx_header import Header
+from din_infer.model_file import ModelFile
 from din_infer.session import ops_library
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ def check_models(folder: Path) -> None:
     assert models, f"no model in {folder}"
     for model in models:
         # none in a torch module whose attention was not found
-        has_operators = bool(Header.read(model.read_bytes()).operators)
+        has_operators = bool(ModelFile.read(model).operators)
         for fused in {HAS_OPS, False}:
             predictor = din_infer.Predictor(model, device="cpu", fused=fused)
             assert predictor.fused == (fused and has_operators), model
