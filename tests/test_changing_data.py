@@ -1,4 +1,4 @@
-"""Data that another thread changes while it is encoded: ids may be either, or a refusal.
+"""Data that another thread changes meanwhile: ids may be either, or it is refused.
 
 Never a crash, an id outside its table, or lists that do not fit their lengths.
 """

@@ -1,4 +1,4 @@
-"""Memory and open files stay what they are: tests/leaks.py, which `make leaks` runs long."""
+"""Memory and open files stay what they are: tests/leaks.py, `make leaks` in short."""
 
 import json
 import subprocess
