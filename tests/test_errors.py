@@ -140,6 +140,8 @@ READERS = {
     "data_files.py",
     "device.py",
     "events.py",
+    "export.py",
+    "exporting.py",
     "fuxictr_config.py",
     "guess.py",
     "ledger.py",

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from din_converter import convert
+from din_converter.exporting import Bags
 from din_converter.modules import export_module
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
@@ -236,3 +238,23 @@ def test_a_program_with_a_greatest_size_is_refused() -> None:
     assert str(caught.value).endswith(
         " to 1024 - at `module`. Export it with dimensions that have no `max`."
     )
+
+
+@pytest.mark.parametrize("padding", [None, 0, -1])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_without_a_loop_are_those_of_torch(mode: str, padding: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+    runs = torch.randint(0, 12, (20,), generator=generator)
+    rows = torch.randint(0, 12, (6, 4), generator=generator)
+    rows[0], rows[1] = 0, 11  # padding alone
+    for values, more in (
+        (rows, {}),
+        (runs, {"offsets": torch.tensor([0, 4, 4, 9])}),
+        (runs, {"offsets": torch.tensor([0, 4, 20]), "include_last_offset": True}),
+    ):
+        options = {"mode": mode, "padding_idx": padding, **more}
+        wanted = F.embedding_bag(values, table, **options)
+        with Bags():
+            got = F.embedding_bag(values, table, **options)
+        torch.testing.assert_close(got, wanted)

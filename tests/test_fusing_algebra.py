@@ -540,9 +540,11 @@ def test_a_leaf_is_laid_out_by_its_shape() -> None:
     assert SIZES.leaf(_shape("s0", "s1", 4)) == (("N",), ("T",), (4,))
     assert SIZES.leaf(_shape("s0*s1", 4)) == (("N", "T"), (4,))
     assert SIZES.leaf(_shape("s0", 1, 4)) == (("N",), (), (4,))
+    assert SIZES.leaf(_shape("s1", 4)) == (("T",), (4,))
+    assert SIZES.leaf(_shape(1, "s1", 1)) == ((), ("T",), ())
     for shape, reason in (
-        (_shape("s1", 4), "a tensor that is not per candidate"),
-        ((), "a tensor that is not per candidate"),
+        (_shape("s3", 4), "a tensor that is not per candidate"),
+        ((), "a number computed from a size"),
         (_shape("s0", "s2"), "a tensor with another axis of varying size"),
         (_shape("s0", "s1", "s1"), "a tensor with another axis of varying size"),
     ):

@@ -1,4 +1,4 @@
-"""Memory and open files stay what they are: tests/leaks.py, `make leaks` in short."""
+"""Memory and open files stay what they are: tests/leaks.py, which `make leaks` runs."""
 
 import json
 import subprocess

@@ -146,12 +146,12 @@ def test_every_form_of_a_fault_asks_for_the_environment() -> None:
 # --------------------------------------------------------- what pages name is there
 
 
-TESTS_OF_SECURITY = re.findall(r"`(?:tests/)?(test_\w+\.py)`", read("SECURITY.md"))
+TESTS_OF_PROMISES = set(re.findall(r"\btest_\w+\.py", read("docs/reliability.md")))
 
 
 def test_the_tests_that_hold_a_promise_are_there() -> None:
-    assert len(TESTS_OF_SECURITY) > 10
-    for name in TESTS_OF_SECURITY:
+    assert len(TESTS_OF_PROMISES) > 20
+    for name in TESTS_OF_PROMISES:
         assert (ROOT / "tests" / name).is_file(), name
 
 
@@ -195,7 +195,6 @@ def test_every_fuzz_target_is_there_with_small_seeds() -> None:
             assert made or (ROOT / source).is_file(), source
         seeds = [*(ROOT / "fuzz" / "seeds" / name).rglob("*")]
         sizes = [path.stat().st_size for path in seeds if path.is_file()]
-        assert target.script or sizes, name
         assert sum(sizes) <= 100_000, name
 
 

@@ -26,6 +26,7 @@ from din_converter.quiet import first_line, quiet
 from din_infer.errors import ConversionError
 
 __all__ = [
+    "Bags",
     "Call",
     "by_name",
     "call_arguments",
@@ -252,8 +253,8 @@ def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
 # -------------------------------------------------------------------------- the program
 
 
-class _Bags(TorchFunctionMode):
-    """Computes bags of equal size, ids [N, T], by operators that are no loop."""
+class Bags(TorchFunctionMode):
+    """Computes bags of embeddings by operators that are no loop."""
 
     def __torch_function__(
         self,
@@ -273,22 +274,40 @@ class _Bags(TorchFunctionMode):
 
 
 def _is_plain_bag(given: Mapping[str, Any]) -> bool:
-    ids = given["input"]
-    plain = given["max_norm"] is None and not given["include_last_offset"]
-    return plain and ids.ndim == 2 and given["offsets"] is None
+    if given["max_norm"] is not None:
+        return False
+    return bool(given["input"].ndim == 2) == (given["offsets"] is None)
 
 
 def _bag(given: Mapping[str, Any]) -> Tensor:
-    """As torch: padding counts for nothing, and a bag of padding alone is zeros."""
+    """As torch: padding counts for nothing, and a bag of padding alone is zeros.
+
+    Bags are rows of ids [N, T]; or runs of ids [M], which begin at `offsets` [N].
+    """
     ids, mode, padding = given["input"], given["mode"], given["padding_idx"]
-    weights = given["per_sample_weights"]
+    weights, starts = given["per_sample_weights"], given["offsets"]
     rows = F.embedding(ids, given["weight"])
     if weights is not None:
         rows = rows * weights.unsqueeze(-1)
-    if padding is None:
-        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)  # type: ignore[no-any-return]
-    padding = padding + len(given["weight"]) if padding < 0 else padding
-    there = (ids != padding).unsqueeze(-1)
+    made: Tensor
+    if padding is None and starts is None:
+        made = rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+        return made
+    there = torch.ones_like(ids, dtype=torch.bool)
+    if padding is not None:
+        there = ids != (padding + len(given["weight"]) if padding < 0 else padding)
+    if starts is not None:  # which bags have which ids, [N, M]
+        starts = starts[:-1] if given["include_last_offset"] else starts
+        begun = torch.arange(ids.shape[0]) >= starts.unsqueeze(1)
+        last = torch.arange(starts.shape[0]).unsqueeze(1) == begun.sum(0) - 1
+        there = there & last
+        if mode != "max":
+            total = there.to(rows.dtype) @ rows
+            count = there.sum(1, keepdim=True).clamp(min=1)
+            made = total if mode == "sum" else total / count
+            return made
+        rows = rows.unsqueeze(0)
+    there = there.unsqueeze(-1)
     if mode == "max":
         most = torch.where(there, rows, float("-inf")).amax(1)
         return torch.where(there.any(1), most, 0.0)
@@ -407,7 +426,7 @@ def _export(module: nn.Module, call: Call) -> ExportedProgram:
         shapes = inspect.signature(module.forward).bind(*given, **named).arguments
         # torch prints the graph so far beside its error
         hidden = contextlib.redirect_stderr(io.StringIO())
-        with quiet(), _Bags(), hidden, contextlib.redirect_stdout(io.StringIO()):
+        with quiet(), Bags(), hidden, contextlib.redirect_stdout(io.StringIO()):
             try:
                 program = torch.export.export(
                     module, *call, dynamic_shapes=shapes or None

@@ -290,7 +290,7 @@ def _name_sizes(proto: onnx.ModelProto, kept: Mapping[str, int]) -> None:
     names |= {d: f"T{i}" if len(others) > 1 else "T" for i, d in enumerate(others)}
 
     def named(match: re.Match[str]) -> str:
-        return names.get(str(match.group()), str(match.group()))
+        return str(names.get(match.group(), match.group()))
 
     for graph in graphs_of(proto.graph):
         for info in (*graph.input, *graph.value_info, *graph.output):
