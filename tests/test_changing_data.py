@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Data that another thread changes meanwhile: ids may be either, or it is refused.
-=======
-"""Data that another thread changes while it is encoded: ids are old, or new ones.
->>>>>>> acc39f56c63e967288d33c5137f400075f29ea8f
 
 Never a crash, an id outside its table, or lists that do not fit their lengths.
 """

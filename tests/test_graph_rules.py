@@ -19,7 +19,9 @@ from torch import nn
 from din_converter import convert
 from din_infer import ModelError, Predictor
 from din_infer.integrity import sealed
+from din_infer.model_file import ModelFile
 from din_infer.onnx_header import Header, before, tagged
+from tests import runtime_faults
 from tests.models import SPECS, random_model
 
 Change = Callable[[onnx.ModelProto], None]
@@ -244,6 +246,34 @@ def test_bodies_of_a_module_are_checked_like_its_graph(module: Path) -> None:
     assert refused(forged(module, node("If", "c", then_branch=inner))).got == (
         "ImageDecoder"
     )
+
+
+@pytest.mark.parametrize(
+    "make", runtime_faults.CRASHES + runtime_faults.SLOW, ids=lambda make: make.__name__
+)
+def test_what_ends_or_stops_a_runtime_is_refused(
+    make: Callable[[], onnx.ModelProto], module: Path
+) -> None:
+    """Faults of ONNX Runtime itself, of 1.20.1 for the most part."""
+    fault = make()
+
+    def change(proto: onnx.ModelProto) -> None:
+        for node in fault.graph.node:
+            proto.graph.node.append(node)
+            if node.domain:
+                proto.graph.node[-1].domain = "din_infer"
+        for made in fault.functions:
+            proto.functions.append(made)
+            proto.functions[-1].domain = "din_infer"
+            for node in proto.functions[-1].node:
+                node.domain = node.domain and "din_infer"
+            del proto.functions[-1].opset_import[1:]
+        proto.graph.initializer.extend(fault.graph.initializer)
+        proto.graph.sparse_initializer.extend(fault.graph.sparse_initializer)
+
+    path = forged(module, change)
+    with pytest.raises(ModelError):
+        ModelFile.read(path)
 
 
 def test_a_change_of_any_byte_is_damage(model: Path) -> None:
