@@ -569,7 +569,11 @@ static void encode_coded_block(block *b, const din_codes *codes, din_tally *tall
     memset(b->ids, 0, (size_t)b->n * sizeof *b->ids);
     return;
   }
-  for (int64_t i = 0; i < b->n; ++i) b->ids[i] = codes->ids[b->numbers[i]];
+  for (int64_t i = 0; i < b->n; ++i) {
+    /* checked before, in memory that another thread may have changed since */
+    if ((uint64_t)b->numbers[i] >= (uint64_t)codes->num_ids) b->numbers[i] = 0;
+    b->ids[i] = codes->ids[b->numbers[i]];
+  }
   for (int64_t i = 0; codes->has_special && i < b->n; ++i) {
     if (b->masked && !b->valid[i]) continue;
     const uint8_t code = codes->codes[b->numbers[i]];

@@ -77,7 +77,10 @@ def read_text(path: str | os.PathLike[str], most_bytes: int = MOST_TEXT_BYTES) -
 
 
 def read_text_bytes(
-    path: str | os.PathLike[str], most_bytes: int = MOST_TEXT_BYTES
+    path: str | os.PathLike[str],
+    most_bytes: int = MOST_TEXT_BYTES,
+    *,
+    takes_nul: bool = False,
 ) -> bytes:
     """Read a regular file of text as a whole, as it is.
 
@@ -86,13 +89,13 @@ def read_text_bytes(
     OSError
         As `open_regular`.
     ValueError
-        If it has more than `most_bytes`, or a NUL.
+        If it has more than `most_bytes`; or a NUL, where it takes none.
     """
     parts: list[bytes] = []
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         while size <= most_bytes and (block := file.read(BLOCK_BYTES)):
-            if b"\0" in block:
+            if not takes_nul and b"\0" in block:
                 raise ValueError("a NUL, which no text has")
             parts.append(block)
             size = max(size, file.tell())

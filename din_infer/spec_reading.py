@@ -188,8 +188,12 @@ def _read_lines(section: Section, key: str, folder: Path) -> list[str]:
     name = section.take(key, "a string")
     path = folder / local_path(name, section.at(key), ModelError)
     try:
-        # not splitlines: a value may hold any of Unicode's other line breaks
-        text = read_text_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
+        # not splitlines: a value may hold a NUL, and any of Unicode's line breaks
+        text = (
+            read_text_bytes(path, takes_nul=True)
+            .decode("utf-8-sig")
+            .replace("\r\n", "\n")
+        )
         return text.removesuffix("\n").split("\n") if text else []
     except (OSError, ValueError) as error:
         rule = "a readable UTF-8 file, one value per line"
