@@ -563,20 +563,22 @@ static void encode_plain_block(block *b, const din_encoder *e, din_tally *tally)
   }
 }
 
+/* Indices were checked before, in memory that another thread may have changed since. */
+static int64_t index_of(const block *b, int64_t i, const din_codes *codes) {
+  const int64_t index = *(const volatile int64_t *)&b->numbers[i];
+  return (uint64_t)index < (uint64_t)codes->num_ids ? index : 0;
+}
+
 /* Ids of dictionary indices: the entries' own were found before. */
 static void encode_coded_block(block *b, const din_codes *codes, din_tally *tally) {
   if (codes->num_ids == 0) { /* an empty dictionary: all are null */
     memset(b->ids, 0, (size_t)b->n * sizeof *b->ids);
     return;
   }
-  for (int64_t i = 0; i < b->n; ++i) {
-    /* checked before, in memory that another thread may have changed since */
-    if ((uint64_t)b->numbers[i] >= (uint64_t)codes->num_ids) b->numbers[i] = 0;
-    b->ids[i] = codes->ids[b->numbers[i]];
-  }
+  for (int64_t i = 0; i < b->n; ++i) b->ids[i] = codes->ids[index_of(b, i, codes)];
   for (int64_t i = 0; codes->has_special && i < b->n; ++i) {
     if (b->masked && !b->valid[i]) continue;
-    const uint8_t code = codes->codes[b->numbers[i]];
+    const uint8_t code = codes->codes[index_of(b, i, codes)];
     tally->nulls += code == DIN_CODE_NULL;
     tally->unseen += code == DIN_CODE_UNSEEN;
     if (code >= DIN_CODE_FAULT) {
