@@ -180,8 +180,6 @@ class _Checker:
             else:
                 value = at
                 at += 4 if kind == FIXED32 else 8
-                if at > end:
-                    raise ValueError("a field beyond the end")
             if many:
                 if name in found:
                     found[name].append(value)
@@ -191,6 +189,8 @@ class _Checker:
                 raise _Refused("fields that are given once", f"two of {name}")
             else:
                 found[name] = value
+        if at != end:
+            raise ValueError("a field beyond the end")
         self._budget.spend(count)
         return found
 

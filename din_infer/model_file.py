@@ -20,7 +20,7 @@ from din_infer.integrity import Record, View, blocks_of, digest_of, sample_of
 from din_infer.lazy import lazy
 from din_infer.local_path import local_path
 from din_infer.model_format import DAMAGED, WRITTEN
-from din_infer.onnx_header import Header, Place, TooLarge, over_data, viewed
+from din_infer.onnx_header import Content, Header, Place, TooLarge, over_data, viewed
 from din_infer.spec import FeatureSpec
 from din_infer.version import check_format, written_by_newer
 from din_infer.whole_file import link_or_copy
@@ -200,8 +200,7 @@ class ModelFile:
                 model = cls(place, path, target, content, header=header)
                 if isinstance(view, bytes):  # small: all of it is compared
                     model._check_seal(view)
-                bodies = fmt.SPEC_KEY not in header.metadata
-                model.operators = check_graph(view, place, bodies=bodies)
+                model._check_graph(view)
         except ModelError:
             raise
         except OSError as error:
@@ -214,6 +213,15 @@ class ModelFile:
             raise ModelError(WRITTEN, got, place) from None
         model._find_data(root)
         return model
+
+    def _check_graph(self, view: Content) -> None:
+        bodies = fmt.SPEC_KEY not in self.metadata
+        try:
+            self.operators = check_graph(view, self.place, bodies=bodies)
+        except ModelError as error:
+            # a newer release may write what this one does not know
+            fix = written_by_newer(self.versions.get("din-infer"))
+            raise error.at(fix=fix or error.fix) from None
 
     # ---- the data file ----
 

@@ -232,6 +232,25 @@ def test_what_is_given_twice_is_refused(key: str, again: bytes, model: Path) -> 
     assert error.rule in {FIELD, "one graph", "fields that are given once"}, key
 
 
+def test_a_number_ends_inside_its_message(model: Path) -> None:
+    """Its last byte would be read as a number, and as the next field's tag."""
+    proto = onnx.load(model)
+    del proto.metadata_props[-1]
+    cut = tagged(8, b"\x10\x80") + b"\x01"  # an opset whose version goes on
+    path = model.with_name("forged.onnx")
+    path.write_bytes(sealed(proto.SerializeToString() + cut))
+    assert refused(path).got.startswith("a damaged file")
+
+
+def test_what_a_newer_release_writes_says_so(model: Path) -> None:
+    def newer(proto: onnx.ModelProto) -> None:
+        metadata(proto, "versions", lambda found: found | {"din-infer": "999.1.0"})
+
+    error = refused(forged(model, newer, node("FutureOperator", "score")))
+    assert error.got == "FutureOperator"
+    assert error.fix.startswith("din-infer 999.1.0 wrote it")
+
+
 def test_bodies_of_a_module_are_checked_like_its_graph(module: Path) -> None:
     body = EMPTY
     for _ in range(6):
