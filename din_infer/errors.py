@@ -163,7 +163,7 @@ def reads_arguments(kind: type[DinError]) -> Callable[[C], C]:
         def checked(*args: object, **options: object) -> object:
             try:
                 return call(*args, **options)
-            except (DinError, TypeError, MemoryError, Warning):
+            except (DinError, TypeError, MemoryError, ImportError, Warning):
                 raise
             except Exception as error:  # of a class of the caller's
                 got = f"{type(error).__name__}: {error}"

@@ -228,7 +228,14 @@ class Disguised:
     def preload_dlls() -> None:
         os.write(1, b"Failed to load libcublasLt.so.13\n")
 
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: ANN401
+    def InferenceSession(
+        self,
+        path: str,
+        options: Any,  # noqa: ANN401
+        providers: Any,  # noqa: ANN401
+        enable_fallback: int = 1,
+    ) -> Any:  # noqa: ANN401
+        assert bool(enable_fallback) == (len(providers) > 1)
         self.asked.append(providers[0])
         on_cuda = providers[0] != "CPUExecutionProvider"
         if on_cuda:

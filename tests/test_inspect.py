@@ -1161,9 +1161,8 @@ def test_the_command_prints_json_and_writes_a_picture(tiny: Path, say: Say) -> N
     [
         (
             "{0}/none.parquet --spec {0}/spec.json",
-            "expected a readable Parquet file, got [Errno 2] Failed to open local file"
-            " '{0}/none.parquet'. Detail: [errno 2] No such file or directory"
-            " - at `{0}/none.parquet`",
+            "expected a readable Parquet file, got [Errno 2] No such file or directory:"
+            " '{0}/none.parquet' - at `{0}/none.parquet`",
         ),
         (
             "{0}/empty --spec {0}/spec.json",

@@ -363,7 +363,7 @@ def test_a_file_that_is_made_to_be_large_is_refused_soon(
     make(folder / file)
     grown = refused(read, folder / file)
     many = name.startswith(LARGE_RECORDS)
-    assert grown < MOST_BYTES * (5 if many else 1), grown >> 20
+    assert grown < MOST_BYTES * (5 if many else 2), grown >> 20
 
 
 def test_text_is_read_as_it_is(tmp_path: Path) -> None:

@@ -277,14 +277,18 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     )
     train(spec, table, None, settings, run=other, overwrite=True)
     checkpoint = tmp_path / "checkpoint.pt"
-    for content in (b"", checkpoint.read_bytes()[:900], pickle.dumps(Malicious())):
+    cut = "a file that is cut off or damaged"
+    contents = {b"": "another kind of file", checkpoint.read_bytes()[:900]: cut}
+    contents[pickle.dumps(Malicious())] = "another kind of file"
+    for content, got in contents.items():
         checkpoint.write_bytes(content)
         with pytest.raises(InputError) as caught:
             train(spec, table, None, settings, run=other, resume=True)
-        assert str(caught.value) == (
-            "expected a checkpoint that din-train wrote, got a file that is cut off or"
-            f" damaged - at `{checkpoint}`. Give --overwrite, without --resume, to"
-            " start another one."
+        said = str(caught.value)
+        assert said.startswith(f"expected a checkpoint that din-train wrote, got {got}")
+        assert said.endswith(
+            f" - at `{checkpoint}`. Give --overwrite, without --resume, to start another"
+            " one."
         )
 
 
