@@ -287,8 +287,8 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
         said = str(caught.value)
         assert said.startswith(f"expected a checkpoint that din-train wrote, got {got}")
         assert said.endswith(
-            f" - at `{checkpoint}`. Give --overwrite, without --resume, to start another"
-            " one."
+            f" - at `{checkpoint}`. Give --overwrite, without --resume, to start"
+            " another one."
         )
 
 
