@@ -46,7 +46,7 @@ def tried(call: Call, *args: Any, **options: Any) -> None:  # noqa: ANN401
     if getattr(error, "rule", "") == UNREADABLE:  # what the caller's object raised
         cause = error.__cause__
         is_own = isinstance(cause, Broken | RecursionError)
-        told = ("truth value of an", "not enough values to unpack")  # of items that lie
+        told = ("truth value of a", "not enough values to unpack")  # of items that lie
         assert is_own or any(t in str(cause) for t in told), repr(error)
 
 

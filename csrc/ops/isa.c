@@ -61,8 +61,9 @@ int64_t din_attention_scratch(const din_attention *a, int64_t width) {
     half = (units * d + (DIN_TILE + 16) * (d > widest ? d : widest)) / 2;
   }
   return DIN_GROUP * (a->padded_width + units) + units * a->width +
-         DIN_BLOCK * a->padded_width + 2 * (DIN_TILE + 16) * a->mlp.max_padded_units +
-         din_round_up(DIN_TILE, width) + 2 * a->padded_width + half;
+         DIN_OPS_BLOCK * a->padded_width +
+         2 * (DIN_TILE + 16) * a->mlp.max_padded_units + din_round_up(DIN_TILE, width) +
+         2 * a->padded_width + half;
 }
 
 int64_t din_bag_scratch(int64_t dim, int64_t width) {

@@ -157,7 +157,7 @@ typedef struct din_isa {
 
 /* Rows of behaviors that are kept when read from the tables, and that go through the
    layers at a time. */
-#define DIN_BLOCK 256
+#define DIN_OPS_BLOCK 256
 #define DIN_TILE 64
 /* Candidates whose queries go through the first layer at a time. */
 #define DIN_GROUP 32

@@ -128,7 +128,7 @@ typedef struct workspace {
   float *query;     /* [DIN_GROUP, padded D] */
   float *first;     /* [DIN_GROUP, S * W]: bias_1 + q . weight_query */
   float *folded;    /* the first weight matrix of a candidate, or a part of it */
-  float *behaviors; /* [DIN_BLOCK, padded D]: of one request after the other */
+  float *behaviors; /* [DIN_OPS_BLOCK, padded D]: of one request after the other */
   float *x[2];      /* [DIN_TILE, widest layer] */
   float *score;     /* [DIN_TILE] */
   double *total;    /* [padded D]: of the candidate whose segments are being added up */
@@ -151,7 +151,7 @@ static void arrange(const din_attention *a, float *scratch, workspace *r) {
   r->query = scratch, scratch += DIN_GROUP * d;
   r->first = scratch, scratch += DIN_GROUP * units;
   r->folded = scratch, scratch += units * a->width;
-  r->behaviors = scratch, scratch += DIN_BLOCK * d;
+  r->behaviors = scratch, scratch += DIN_OPS_BLOCK * d;
   r->x[0] = scratch, scratch += (DIN_TILE + 16) * a->mlp.max_padded_units;
   r->x[1] = scratch, scratch += (DIN_TILE + 16) * a->mlp.max_padded_units;
   r->score = scratch, scratch += din_round_up(DIN_TILE, W);
@@ -163,7 +163,8 @@ static void arrange(const din_attention *a, float *scratch, workspace *r) {
   r->request = r->outer_candidate = -1;
   /* columns behind D stay zero */
   memset(r->query, 0, (size_t)(DIN_GROUP * d) * sizeof(float));
-  if (d > a->width) memset(r->behaviors, 0, (size_t)(DIN_BLOCK * d) * sizeof(float));
+  if (d > a->width)
+    memset(r->behaviors, 0, (size_t)(DIN_OPS_BLOCK * d) * sizeof(float));
 }
 
 static int read_queries(const din_attention *a, const din_attention_batch *b,
@@ -416,10 +417,10 @@ static int add_candidate(const din_attention *a, const din_attention_batch *b,
            (size_t)(positions - length) * sizeof(float));
   }
   if (length == 0) return write_empty(a, b, candidate, fault);
-  for (int64_t start = 0; start < length; start += DIN_BLOCK) {
-    int64_t count = length - start < DIN_BLOCK ? length - start : DIN_BLOCK;
+  for (int64_t start = 0; start < length; start += DIN_OPS_BLOCK) {
+    int64_t count = length - start < DIN_OPS_BLOCK ? length - start : DIN_OPS_BLOCK;
     int here = r->request == request && r->start == start && r->count == count;
-    if (!here && r->num_behaviors + count > DIN_BLOCK) {
+    if (!here && r->num_behaviors + count > DIN_OPS_BLOCK) {
       finish_block(a, b, r);
       r->num_behaviors = 0, r->request = -1;
     }
