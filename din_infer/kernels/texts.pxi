@@ -168,7 +168,7 @@ def split_texts(
                                         x = <double> found
                                         memcpy(&values[i], &x, 8)
                                     valid.data[i >> 3] |= <uint8_t> (1 << (i & 7))
-                            except ValueError:
+                            except (OverflowError, ValueError):
                                 row_valid.data[row >> 3] &= <uint8_t> ~(1 << (row & 7))
                                 if row != last:
                                     bad.append(row)
