@@ -481,3 +481,11 @@ def test_a_hard_link_is_data_that_the_model_has_samples_of(wide: Path) -> None:
     finally:
         other.unlink()
     Predictor(path, device="cpu", threads=1)
+
+
+def test_a_place_without_a_key_is_refused(wide: Path) -> None:
+    def change(proto: onnx.ModelProto) -> None:
+        large = next(t for t in proto.graph.initializer if t.external_data)
+        large.external_data.add(value="x")
+
+    assert refused(forged(wide, change)).rule == "a place in a data file"
