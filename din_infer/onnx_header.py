@@ -38,7 +38,7 @@ __all__ = [
 # Fields of onnx.proto.
 MODEL_GRAPH, MODEL_METADATA = 7, 14
 GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 5, 11, 12
-TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 9, 13, 1
+TENSOR_NAME, TENSOR_EXTERNAL_DATA, VALUE_NAME = 8, 13, 1
 KEY, VALUE = 1, 2
 # Wire types of protobuf, and the bytes of those that are of one size.
 VARINT, BYTES = 0, 2
@@ -79,11 +79,6 @@ class Budget:
         self._left -= count
         if self._left < 0:
             raise TooLarge(f"{MOST_FIELDS:,} fields", "more")
-
-    @property
-    def spent(self) -> int:
-        """How many were read."""
-        return MOST_FIELDS - self._left
 
 
 class _FileView:
