@@ -44,9 +44,10 @@ typedef struct {
   void (*reduce)(const uint64_t *hashes, int64_t n, const din_reduction *reduction,
                  int64_t *ids);
 
-  /* Say where the keys between n + 1 offsets of 32 or of 64 bits lie. */
-  void (*read_keys[2])(const uint8_t *bytes, const void *offsets, int64_t n,
-                       const uint8_t **keys, int64_t *sizes);
+  /* Say where the keys between n + 1 offsets of 32 or of 64 bits lie; returns whether
+     all of them lie in the bytes. */
+  int (*read_keys[2])(const uint8_t *bytes, int64_t num_bytes, const void *offsets,
+                      int64_t n, const uint8_t **keys, int64_t *sizes);
 
   /* Whether none of n + 1 offsets, of 32 or of 64 bits, is less than that before it. */
   int (*rise[2])(const void *offsets, int64_t n);

@@ -120,14 +120,19 @@ DEFINE_KEYS(xxh3, uint64_t, STEPS_OF_AVX512)
 DEFINE_KEYS(murmur3, uint32_t, STEPS)
 DEFINE_KEYS(farmhash, uint64_t, STEPS_OF_AVX512)
 
-#define DEFINE_READ_KEYS(bits)                                                      \
-  static void read_keys##bits(const uint8_t *bytes, const void *offsets, int64_t n, \
-                              const uint8_t **keys, int64_t *sizes) {               \
-    for (int64_t i = 0; i < n; ++i) {                                               \
-      const int64_t begin = din_read_i##bits(offsets, i);                           \
-      keys[i] = bytes + begin;                                                      \
-      sizes[i] = din_read_i##bits(offsets, i + 1) - begin;                          \
-    }                                                                               \
+#define DEFINE_READ_KEYS(bits)                                                     \
+  static int read_keys##bits(const uint8_t *bytes, int64_t num_bytes,              \
+                             const void *offsets, int64_t n, const uint8_t **keys, \
+                             int64_t *sizes) {                                     \
+    uint64_t signs = 0;                                                            \
+    for (int64_t i = 0; i < n; ++i) {                                              \
+      const uint64_t begin = (uint64_t)(int64_t)din_read_i##bits(offsets, i);      \
+      const uint64_t end = (uint64_t)(int64_t)din_read_i##bits(offsets, i + 1);    \
+      keys[i] = (const uint8_t *)((uintptr_t)bytes + (uintptr_t)begin);            \
+      sizes[i] = (int64_t)(end - begin);                                           \
+      signs |= begin | end | (end - begin) | ((uint64_t)num_bytes - end);          \
+    }                                                                              \
+    return signs >> 63 == 0;                                                       \
   }
 DEFINE_READ_KEYS(32)
 DEFINE_READ_KEYS(64)

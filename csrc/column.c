@@ -40,7 +40,7 @@ int64_t din_check_rows(const din_column *c, int64_t *first, int64_t *stop) {
     if (is_view) {
       const int64_t size =
           is_wide ? din_read_i64(c->sizes, at) : (int64_t)din_read_i32(c->sizes, at);
-      if (size < 0 || start < 0 || size > limit || start > limit - size) {
+      if (!din_lies_within(start, size, limit)) {
         return row;
       }
       end = start + size;
@@ -70,24 +70,8 @@ static int64_t check_views(const din_values *v, int64_t first, int64_t stop) {
     return -1;
   }
   for (int64_t i = first; i < stop; ++i) {
-    if (!din_is_valid(v, i)) {
-      continue;
-    }
-    const uint8_t *view = (const uint8_t *)v->data + (i + v->offset) * 16;
-    const int64_t size = din_read_i32(view, 0);
-    if (size < 0) {
+    if (din_is_valid(v, i) && din_read_view(v, i).data == NULL) {
       return i;
-    }
-    if (size > DIN_VIEW_INLINE) {
-      const int64_t buffer = din_read_i32(view, 2);
-      const int64_t begin = din_read_i32(view, 3);
-      if (buffer < 0 || buffer >= v->num_buffers || v->buffers[buffer] == NULL) {
-        return i;
-      }
-      const int64_t buffer_size = din_read_i64(v->buffer_sizes, buffer);
-      if (begin < 0 || buffer_size < size || begin > buffer_size - size) {
-        return i;
-      }
     }
   }
   return -1;
@@ -98,7 +82,7 @@ static int64_t offset_at(const din_values *v, int64_t i) {
                                 : (int64_t)din_read_i32(v->data, i + v->offset);
 }
 
-int64_t din_check_values(const din_values *v, int64_t first, int64_t stop,
+int64_t din_check_values(din_values *v, int64_t first, int64_t stop,
                          const din_block_isa *isa) {
   assert(0 <= first && first <= stop && stop <= v->length);
   if (first == stop) {
@@ -111,6 +95,8 @@ int64_t din_check_values(const din_values *v, int64_t first, int64_t stop,
     return -1;
   }
   /* The bytes' size is unknown, but no bytes at all is known. */
+  const int64_t end = offset_at(v, stop);
+  if (v->bytes != NULL && end > v->num_bytes) v->num_bytes = end;
   const int has_bytes = v->bytes != NULL || offset_at(v, first) == offset_at(v, stop);
   if (offset_at(v, first) >= 0 && has_bytes) {
     const int is_wide = v->type == DIN_BYTES64;
@@ -145,9 +131,9 @@ static int are_inside(const din_values *v, int64_t first, int64_t n, int64_t len
   return isa->highest[k](data + ((first + v->offset) << k), n) < end;
 }
 
-int64_t din_check_indices(const din_column *c, int64_t first, int64_t stop,
+int64_t din_check_indices(din_column *c, int64_t first, int64_t stop,
                           const din_block_isa *isa) {
-  const din_values *dictionary = &c->dictionary;
+  din_values *dictionary = &c->dictionary;
   const int whole = dictionary->length <= stop - first;
   if (whole && stop > first) {
     const int64_t bad = din_check_values(dictionary, 0, dictionary->length, isa);
@@ -186,8 +172,9 @@ void din_row_lengths(const din_column *c, int64_t *lengths) {
   }
 }
 
-static int is_present(const din_values *v, int64_t i) {
-  if (!din_is_valid(v, i)) {
+static int is_present(const din_column *c, int64_t i) {
+  const din_values *v = din_resolve(c, &i);
+  if (v == NULL) {
     return 0;
   }
   const int64_t at = i + v->offset;
@@ -212,12 +199,7 @@ static int is_present(const din_values *v, int64_t i) {
 int64_t din_count_valid(const din_column *c, int64_t first, int64_t stop) {
   int64_t count = 0;
   for (int64_t i = first; i < stop; ++i) {
-    if (c->has_dictionary) {
-      count += din_is_valid(&c->values, i) &&
-               is_present(&c->dictionary, din_index_at(&c->values, i));
-    } else {
-      count += is_present(&c->values, i);
-    }
+    count += is_present(c, i);
   }
   return count;
 }

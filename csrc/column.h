@@ -3,6 +3,10 @@
  *
  * A view borrows every pointer. Elements are counted from `offset`, so element i of a
  * `din_values` lies at i + offset in its buffers. Pointers may be unaligned.
+ *
+ * Another thread may write to the buffers after they were checked. So whatever leads to
+ * another place (offsets, sizes, views, dictionary indices) is compared with its limits
+ * once more where it is read: what is outside by then reads as empty or null.
  */
 #ifndef DIN_COLUMN_H
 #define DIN_COLUMN_H
@@ -63,6 +67,7 @@ typedef struct {
   const uint8_t *validity; /* bitmap, or NULL: no nulls */
   const void *data;
   const uint8_t *bytes;
+  int64_t num_bytes; /* of `bytes`, as far as checked offsets say how many there are */
   const void *const *buffers;
   const uint8_t *buffer_sizes; /* int64 each */
   int64_t num_buffers;
@@ -99,12 +104,13 @@ int64_t din_check_rows(const din_column *column, int64_t *first, int64_t *stop);
 
 /*
  * Check that elements [first, stop) lie inside their buffers, as far as Arrow says how
- * long those are. Returns -1, or the first element that does not.
+ * long those are; `num_bytes` becomes at least where they end. Returns -1, or the first
+ * element that does not.
  *
  * @pre 0 <= first <= stop <= length, and data holds offset + stop fixed-width entries
  *      (+ 1 for offsets)
  */
-int64_t din_check_values(const din_values *values, int64_t first, int64_t stop,
+int64_t din_check_values(din_values *values, int64_t first, int64_t stop,
                          const din_block_isa *isa);
 
 /*
@@ -113,7 +119,7 @@ int64_t din_check_values(const din_values *values, int64_t first, int64_t stop,
  *
  * @pre as din_check_values, for both
  */
-int64_t din_check_indices(const din_column *column, int64_t first, int64_t stop,
+int64_t din_check_indices(din_column *column, int64_t first, int64_t stop,
                           const din_block_isa *isa);
 
 /* Write the number of elements of each row; a null row has none. @pre rows checked */

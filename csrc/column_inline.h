@@ -70,6 +70,25 @@ static inline void din_format_uuid(const uint8_t *uuid, uint8_t *text) {
   }
 }
 
+/* Whether [begin, begin + size) lies in [0, limit]. */
+static inline int din_lies_within(int64_t begin, int64_t size, int64_t limit) {
+  return begin >= 0 && size >= 0 && size <= limit && begin <= limit - size;
+}
+
+/* Where the bytes of a view lie; no data if that is not inside a buffer. */
+static inline din_key din_read_view(const din_values *v, int64_t i) {
+  const din_key none = {NULL, 0};
+  const uint8_t *view = (const uint8_t *)v->data + (i + v->offset) * 16;
+  const int64_t size = din_read_i32(view, 0);
+  if (size >= 0 && size <= DIN_VIEW_INLINE) return (din_key){view + 4, size};
+  const int64_t buffer = din_read_i32(view, 2), begin = din_read_i32(view, 3);
+  if (buffer < 0 || buffer >= v->num_buffers || v->buffers[buffer] == NULL ||
+      !din_lies_within(begin, size, din_read_i64(v->buffer_sizes, buffer))) {
+    return none;
+  }
+  return (din_key){(const uint8_t *)v->buffers[buffer] + begin, size};
+}
+
 /*
  * `type` is values->type, apart so that callers can make it a constant. The key of a
  * DIN_UUID_TEXT is its 16 bytes.
@@ -78,15 +97,15 @@ static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
   static const uint8_t empty[1] = {0};
   const int64_t at = i + v->offset;
   din_key key = {empty, 0};
-  int64_t begin = 0;
+  int64_t begin = 0, end = 0;
   switch (type) {
     case DIN_BYTES32:
       begin = din_read_i32(v->data, at);
-      key.num_bytes = din_read_i32(v->data, at + 1) - begin;
+      end = din_read_i32(v->data, at + 1);
       break;
     case DIN_BYTES64:
       begin = din_read_i64(v->data, at);
-      key.num_bytes = din_read_i64(v->data, at + 1) - begin;
+      end = din_read_i64(v->data, at + 1);
       break;
     case DIN_BYTES_FIXED:
     case DIN_UUID_TEXT:
@@ -94,19 +113,12 @@ static inline din_key din_key_at(const din_values *v, int32_t type, int64_t i) {
       key.data = (const uint8_t *)v->data + at * key.num_bytes;
       return key;
     default: {
-      const uint8_t *view = (const uint8_t *)v->data + at * 16;
-      key.num_bytes = din_read_i32(view, 0);
-      if (key.num_bytes <= DIN_VIEW_INLINE) {
-        key.data = view + 4;
-      } else {
-        key.data =
-            (const uint8_t *)v->buffers[din_read_i32(view, 2)] + din_read_i32(view, 3);
-      }
-      return key;
+      const din_key found = din_read_view(v, i);
+      return found.data == NULL ? key : found;
     }
   }
-  if (key.num_bytes > 0) {
-    key.data = v->bytes + begin;
+  if (begin >= 0 && end > begin && end <= v->num_bytes) {
+    key = (din_key){v->bytes + begin, end - begin};
   }
   return key;
 }
@@ -150,6 +162,16 @@ static inline int64_t din_index_at(const din_values *v, int64_t i) {
     default: /* an uint64 beyond int64 reads as negative: outside any dictionary */
       return din_read_i64(v->data, at);
   }
+}
+
+/* The values in which element *i of a column lies, *i of them; NULL where it is null. */
+static inline const din_values *din_resolve(const din_column *c, int64_t *i) {
+  const din_values *v = &c->values;
+  if (!din_is_valid(v, *i)) return NULL;
+  if (!c->has_dictionary) return v;
+  *i = din_index_at(v, *i);
+  v = &c->dictionary;
+  return *i >= 0 && *i < v->length && din_is_valid(v, *i) ? v : NULL;
 }
 
 #define DIN_READ_LOOP(read)         \
@@ -217,8 +239,9 @@ static inline void din_row_bounds_inline(const din_column *c, int64_t row,
     default:
       *start = at * c->list_size;
       *count = c->list_size;
-      break;
+      return;
   }
+  if (!din_lies_within(*start, *count, c->values.length)) *start = *count = 0;
 }
 
 #endif /* DIN_COLUMN_INLINE_H */

@@ -206,8 +206,11 @@ static const uint8_t *read_keys(const din_values *v, const din_block_isa *isa,
                                                                   : v->type) {
     case DIN_BYTES32:
     case DIN_BYTES64:
-      isa->read_keys[is_wide](v->bytes, (const uint8_t *)v->data + at * (4 << is_wide),
-                              n, keys, sizes);
+      if (!isa->read_keys[is_wide](v->bytes, v->num_bytes,
+                                   (const uint8_t *)v->data + at * (4 << is_wide), n,
+                                   keys, sizes)) {
+        break;
+      }
       return keys[n - 1] + sizes[n - 1];
     case DIN_BYTES_VIEW:
       for (int64_t i = 0; i < n; ++i) {
@@ -217,7 +220,7 @@ static const uint8_t *read_keys(const din_values *v, const din_block_isa *isa,
         keys[i] = key.data;
         sizes[i] = key.num_bytes;
       }
-      break;
+      return NULL;
     case DIN_BYTES_FIXED:
       for (int64_t i = 0; i < n; ++i) {
         keys[i] = (const uint8_t *)v->data + (at + i) * v->width;
@@ -230,13 +233,13 @@ static const uint8_t *read_keys(const din_values *v, const din_block_isa *isa,
         keys[i] = texts[i];
         sizes[i] = DIN_UUID_LETTERS;
       }
-      break;
+      return NULL;
     default:
-      for (int64_t i = 0; i < n; ++i) {
-        keys[i] = EMPTY;
-        sizes[i] = 0;
-      }
       break;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    keys[i] = EMPTY;
+    sizes[i] = 0;
   }
   return NULL;
 }
@@ -309,7 +312,8 @@ static void read_coded(block *b, const din_column *c, const din_encoder *e,
     indices[i] = valid[i] ? indices[i] : 0; /* of a null it may be anything */
   }
   for (int64_t i = 0; codes == NULL && i < n; ++i) {
-    if (v->validity != NULL && !valid[i]) {
+    const int is_inside = (uint64_t)indices[i] < (uint64_t)c->dictionary.length;
+    if ((v->validity != NULL && !valid[i]) || !is_inside) {
       b->keys[at + i] = EMPTY;
       b->sizes[at + i] = 0;
       b->floats[at + i] = 0;
@@ -769,8 +773,13 @@ static span span_of(const din_column *c, const din_window *w, int64_t row) {
   int64_t start;
   int64_t count;
   din_row_bounds_inline(c, row, &start, &count);
-  if (w->skip != NULL) start += w->skip[row];
-  if (w->kept != NULL) count = w->kept[row];
+  if (w->kept != NULL) {
+    if (w->skip != NULL) start += w->skip[row];
+    count = w->kept[row];
+    /* The row may have become another one since the window was made. */
+    const int64_t last = c->values.length - count;
+    start = start <= last ? start : last;
+  }
   if (count > w->width) {
     start += w->newest_first ? 0 : count - w->width;
     count = w->width;
@@ -797,12 +806,13 @@ static int is_same_bytes(const din_values *v, int64_t first, int64_t second,
   (is_wide ? din_read_i64(v->data, (i)) : (int64_t)din_read_i32(v->data, (i)))
   first += v->offset;
   second += v->offset;
-  const int64_t begin = END(first);
-  const int64_t apart = END(second) - begin;
+  const int64_t begin = END(first), other = END(second), apart = other - begin;
   const int64_t size = END(first + n) - begin;
-  if (END(second + n) - END(first + n) != apart) return 0;
-  if (size > 0 &&
-      memcmp(v->bytes + begin, v->bytes + begin + apart, (size_t)size) != 0) {
+  if (END(second + n) - other != size || !din_lies_within(begin, size, v->num_bytes) ||
+      !din_lies_within(other, size, v->num_bytes)) {
+    return 0;
+  }
+  if (size > 0 && memcmp(v->bytes + begin, v->bytes + other, (size_t)size) != 0) {
     return 0;
   }
   int64_t differ = 0;
@@ -888,19 +898,49 @@ static void push_row(const pass *p, const din_window *w, int64_t row, span s,
   if (!w->newest_first) positions += w->kept[row] - s.count;
   for (int64_t t = 0; t < s.count; ++t) {
     const int64_t to = w->newest_first ? s.count - 1 - t : t;
-    push(p, row, start + positions[t], 1, out + to);
+    const int64_t i = start + positions[t], last = p->column->values.length - 1;
+    push(p, row, i < last ? i : last, 1, out + to);
   }
 }
 
-/* Rows of plain dictionary indices: no null, nothing unseen, oldest first. */
+#define LOOK_UP(read)                                             \
+  for (int64_t i = 0; i < n; ++i) {                               \
+    const uint64_t index = (uint64_t)(int64_t)read(data, at + i); \
+    out[i] = ids[index < num_ids ? index : 0];                    \
+  }                                                               \
+  break
+
+/* Ids of n plain dictionary indices: no null, nothing unseen. */
+static void look_up(const din_values *v, int64_t first, int64_t n,
+                    const din_codes *codes, int64_t *out) {
+  const int64_t at = first + v->offset, *ids = codes->ids;
+  const uint64_t num_ids = (uint64_t)codes->num_ids;
+  const void *data = v->data;
+  switch (v->type) {
+    case DIN_INT8:
+      LOOK_UP(din_read_i8);
+    case DIN_INT16:
+      LOOK_UP(din_read_i16);
+    case DIN_INT32:
+      LOOK_UP(din_read_i32);
+    case DIN_UINT8:
+      LOOK_UP(din_read_ui8);
+    case DIN_UINT16:
+      LOOK_UP(din_read_ui16);
+    case DIN_UINT32:
+      LOOK_UP(din_read_ui32);
+    default:
+      LOOK_UP(din_read_i64);
+  }
+}
+
 static void look_rows_up(const din_column *c, const din_codes *codes,
                          const din_window *w, int64_t first, int64_t stop,
                          int64_t *padded) {
   for (int64_t row = first; row < stop; ++row) {
     const span s = span_of(c, w, row);
     int64_t *out = padded + row * w->width;
-    din_read_integers(&c->values, s.first, s.count, out);
-    for (int64_t i = 0; i < s.count; ++i) out[i] = codes->ids[out[i]];
+    look_up(&c->values, s.first, s.count, codes, out);
     memset(out + s.count, 0, (size_t)(w->width - s.count) * sizeof *out);
   }
 }
@@ -979,16 +1019,9 @@ int64_t din_mark_repeats(const din_column *c, int64_t first, int64_t stop,
 /* ---------------------------------------------------------------------- pad values */
 
 static int is_pad(const din_column *c, const din_pad_value *pad, int64_t i) {
-  const din_values *v = &c->values;
-  if (!din_is_valid(v, i)) {
+  const din_values *v = din_resolve(c, &i);
+  if (v == NULL) {
     return 0;
-  }
-  if (c->has_dictionary) {
-    i = din_index_at(v, i);
-    v = &c->dictionary;
-    if (!din_is_valid(v, i)) {
-      return 0;
-    }
   }
   if (pad->data != NULL) {
     din_key key = din_key_at(v, v->type, i);
@@ -1027,14 +1060,15 @@ void din_trim_rows(const din_column *c, const din_pad_value *pad, int64_t *skip,
 }
 
 void din_drop_pads(const din_column *c, const din_pad_value *pad,
-                   const int64_t *position_start, int64_t *positions, int64_t *kept) {
+                   const int64_t *lengths, const int64_t *position_start,
+                   int64_t *positions, int64_t *kept) {
   for (int64_t row = 0; row < c->num_rows; ++row) {
     int64_t *out = positions + position_start[row];
     int64_t start;
     int64_t count;
     din_row_bounds_inline(c, row, &start, &count);
     kept[row] = 0;
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < count && i < lengths[row]; ++i) {
       if (!is_pad(c, pad, start + i)) {
         out[kept[row]++] = i;
       }
@@ -1050,13 +1084,10 @@ static void read_numbers(const din_column *c, int64_t start, int64_t n, double *
   const din_values *v = &c->values;
   if (c->has_dictionary) {
     for (int64_t i = 0; i < n; ++i) {
+      int64_t at = start + i;
+      const din_values *entries = din_resolve(c, &at);
       out[i] = (double)NAN;
-      if (din_is_valid(v, start + i)) {
-        const int64_t index = din_index_at(v, start + i);
-        if (din_is_valid(&c->dictionary, index)) {
-          read_float64_block(&c->dictionary, index, 1, out + i);
-        }
-      }
+      if (entries != NULL) read_float64_block(entries, at, 1, out + i);
     }
     return;
   }
@@ -1077,33 +1108,32 @@ static void read_all_numbers(const din_column *c, int64_t start, int64_t n,
   }
 }
 
-void din_read_elements_float64(const din_column *c, double *out) {
+void din_read_elements_float64(const din_column *c, int64_t size, double *out) {
   if (c->nesting == DIN_SCALAR) {
-    read_all_numbers(c, 0, c->num_rows, out);
+    read_all_numbers(c, 0, size, out);
     return;
   }
   for (int64_t row = 0; row < c->num_rows; ++row) {
     int64_t start;
     int64_t count;
     din_row_bounds_inline(c, row, &start, &count);
+    if (count > size) count = size; /* than when they were counted */
     read_all_numbers(c, start, count, out);
     out += count;
+    size -= count;
   }
+  for (int64_t i = 0; i < size; ++i) out[i] = (double)NAN;
 }
 
 void din_read_scalars_int64(const din_column *c, int64_t first, int64_t *out,
                             uint8_t *valid, din_tally *tally) {
   for (int64_t row = first; row < c->num_rows; ++row) {
-    const din_values *v = &c->values;
     int64_t i = row;
+    const din_values *v = din_resolve(c, &i);
     out[row] = 0;
     valid[row] = 0;
-    if (!din_is_valid(v, i)) {
+    if (v == NULL) {
       continue;
-    }
-    if (c->has_dictionary) {
-      i = din_index_at(v, i);
-      v = &c->dictionary;
     }
     int32_t fault = DIN_FINE;
     int64_t bad;

@@ -172,13 +172,14 @@ void din_trim_rows(const din_column *column, const din_pad_value *pad, int64_t *
                    int64_t *kept);
 
 /*
- * Find the elements of each row that are not the pad value: positions, of row r from
- * positions[position_start[r]], kept [R] of them.
+ * Find the elements of each row that are not the pad value, among its first lengths[r]:
+ * positions, of row r from positions[position_start[r]], kept [R] of them.
  *
- * @pre as din_trim_rows; position_start[r] + length of row r stays inside positions
+ * @pre as din_trim_rows; position_start[r] + lengths[r] stays inside positions
  */
 void din_drop_pads(const din_column *column, const din_pad_value *pad,
-                   const int64_t *position_start, int64_t *positions, int64_t *kept);
+                   const int64_t *lengths, const int64_t *position_start,
+                   int64_t *positions, int64_t *kept);
 
 /*
  * Read K values per row, from row `first` on, as float32 [R, K]; replace missing ones
@@ -192,10 +193,10 @@ void din_read_dense(const din_column *column, int64_t first, int64_t num_values,
                     const int64_t *weights, float *out, double *raw, din_tally *tally);
 
 /*
- * Read the elements of all rows, one after another, as float64, null as NaN: R of them
- * where column is DIN_SCALAR. @pre checked numbers
+ * Read the elements of all rows, one after another, as float64 [size], null as NaN: R of
+ * them where column is DIN_SCALAR. @pre checked numbers
  */
-void din_read_elements_float64(const din_column *column, double *out);
+void din_read_elements_float64(const din_column *column, int64_t size, double *out);
 
 /* Read scalars, from row `first` on, as int64 [R], null as 0. @pre checked numbers */
 void din_read_scalars_int64(const din_column *column, int64_t first, int64_t *out,

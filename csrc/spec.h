@@ -150,7 +150,7 @@ typedef struct {
 } din_view;
 
 /* Refuse what would be read outside its buffers; 0, or -1 and a sentence. */
-int din_check_view(const din_view *view, const char *name, const din_block_isa *isa,
+int din_check_view(din_view *view, const char *name, const din_block_isa *isa,
                    char *error, size_t error_size);
 
 /*

@@ -54,14 +54,9 @@ static void show_text(din_key key, char *out, size_t size) {
 }
 
 void din_show_value(const din_column *c, int64_t i, char *out, size_t size) {
-  const din_values *v = &c->values;
+  const din_values *v = i < 0 ? NULL : din_resolve(c, &i);
   snprintf(out, size, "null");
-  if (i < 0 || !din_is_valid(v, i)) return;
-  if (c->has_dictionary) {
-    i = din_index_at(v, i);
-    v = &c->dictionary;
-    if (!din_is_valid(v, i)) return;
-  }
+  if (v == NULL) return;
   const int64_t at = i + v->offset;
   if (v->type >= DIN_BYTES32) {
     const din_key key = din_key_at(v, v->type, i);

@@ -34,17 +34,8 @@ static const uint8_t *find(const uint8_t *data, const uint8_t *stop, din_key sig
 /* The text of a row; no data where it is null. */
 static din_key text_of(const din_column *c, int64_t row) {
   const din_key none = {NULL, 0};
-  const din_values *v = &c->values;
-  int64_t at = row;
-  if (!din_is_valid(v, at)) return none;
-  if (c->has_dictionary) {
-    at = din_index_at(v, at);
-    v = &c->dictionary;
-    if (!din_is_valid(v, at)) return none;
-  }
-  din_key key = din_key_at(v, v->type, at);
-  if (key.data == NULL) key.data = (const uint8_t *)"";
-  return key;
+  const din_values *v = din_resolve(c, &row);
+  return v == NULL ? none : din_key_at(v, v->type, row);
 }
 
 static din_key strip(din_key key) {
@@ -330,6 +321,7 @@ static int split(const din_encoding *e, const din_source *source, const din_view
     out->kind = DIN_KIND_STRING;
     made->values.type = DIN_BYTES64;
     made->values.bytes = l.text;
+    made->values.num_bytes = l.text_bytes;
     name = text->type_name;
   } else if (source->reads == DIN_READS_FLOAT64) {
     out->kind = DIN_KIND_FLOAT;

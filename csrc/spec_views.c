@@ -5,9 +5,9 @@
 
 #include "spec.h"
 
-int din_check_view(const din_view *view, const char *name, const din_block_isa *isa,
+int din_check_view(din_view *view, const char *name, const din_block_isa *isa,
                    char *error, size_t error_size) {
-  const din_column *c = &view->column;
+  din_column *c = &view->column;
   int64_t first = 0, stop = 0;
   const int64_t row = din_check_rows(c, &first, &stop);
   if (row >= 0) {
@@ -49,14 +49,9 @@ static int check_uuids(const din_encoding *e, const din_view *view, int32_t uuid
     int64_t start, count;
     din_row_bounds(c, row, &start, &count);
     for (int64_t i = start; i < start + count; ++i) {
-      const din_values *v = &c->values;
       int64_t at = i;
-      if (!din_is_valid(v, at)) continue;
-      if (c->has_dictionary) {
-        at = din_index_at(v, at);
-        v = &c->dictionary;
-        if (!din_is_valid(v, at)) continue;
-      }
+      const din_values *v = din_resolve(c, &at);
+      if (v == NULL) continue;
       const din_key key = din_key_at(v, v->type, at);
       const int is_raw = as_text && view->is_binary && key.num_bytes == DIN_UUID_BYTES;
       if (!is_raw && !din_is_uuid_text(key, as_text)) continue;

@@ -86,7 +86,7 @@ int din_open_window(const din_encoding *e, const din_part *part,
   }
   w->arrays[1] = numbers(total);
   if (w->arrays[1] == NULL) goto no_memory;
-  din_drop_pads(first, &part->pad, w->arrays[0], w->arrays[1], w->kept);
+  din_drop_pads(first, &part->pad, lengths, w->arrays[0], w->arrays[1], w->kept);
   w->window.position_start = w->arrays[0];
   w->window.positions = w->arrays[1];
   return 0;

@@ -169,7 +169,8 @@ static int64_t hash_some(const din_vocab *v, int64_t first, uint64_t *hashes) {
     const uint8_t *keys[DIN_BLOCK];
     int64_t sizes[DIN_BLOCK];
     const uint8_t *end = v->bytes + v->offsets[first + n];
-    v->isa->read_keys[1](v->bytes, v->offsets + first, n, keys, sizes);
+    v->isa->read_keys[1](v->bytes, v->offsets[v->num_keys], v->offsets + first, n, keys,
+                         sizes);
     v->isa->hash_keys[DIN_HASH_XXH64](keys, sizes, n, end, 0, hashes);
   }
   return n;

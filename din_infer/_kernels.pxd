@@ -99,6 +99,7 @@ cdef extern from "column.h" nogil:
         const uint8_t *validity
         const void *data
         const uint8_t *bytes
+        int64_t num_bytes
         const void *const *buffers
         const uint8_t *buffer_sizes
         int64_t num_buffers
@@ -119,9 +120,9 @@ cdef extern from "column.h" nogil:
 
     int64_t din_check_rows(const din_column *, int64_t *, int64_t *) noexcept
     int64_t din_check_values(
-        const din_values *, int64_t, int64_t, const din_block_isa *) noexcept
+        din_values *, int64_t, int64_t, const din_block_isa *) noexcept
     int64_t din_check_indices(
-        const din_column *, int64_t, int64_t, const din_block_isa *) noexcept
+        din_column *, int64_t, int64_t, const din_block_isa *) noexcept
     void din_row_lengths(const din_column *, int64_t *) noexcept
     int64_t din_count_valid(const din_column *, int64_t, int64_t) noexcept
     int64_t din_count_valid_rows(const din_column *) noexcept
@@ -136,6 +137,7 @@ cdef extern from "column_inline.h" nogil:
     din_key din_key_at(const din_values *, int32_t, int64_t) noexcept
     int din_is_uuid_text(din_key, int) noexcept
     int64_t din_index_at(const din_values *, int64_t) noexcept
+    const din_values *din_resolve(const din_column *, int64_t *) noexcept
     int din_is_valid(const din_values *, int64_t) noexcept
     int din_bit(const uint8_t *, int64_t) noexcept
     int32_t din_read_i32(const void *, int64_t) noexcept
@@ -244,12 +246,12 @@ cdef extern from "encode.h" nogil:
     void din_trim_rows(
         const din_column *, const din_pad_value *, int64_t *, int64_t *) noexcept
     void din_drop_pads(
-        const din_column *, const din_pad_value *, const int64_t *, int64_t *,
-        int64_t *) noexcept
+        const din_column *, const din_pad_value *, const int64_t *, const int64_t *,
+        int64_t *, int64_t *) noexcept
     void din_read_dense(
         const din_column *, int64_t, int64_t, int32_t, double, const din_scale *,
         const int64_t *, float *, double *, din_tally *) noexcept
-    void din_read_elements_float64(const din_column *, double *) noexcept
+    void din_read_elements_float64(const din_column *, int64_t, double *) noexcept
     void din_read_scalars_int64(
         const din_column *, int64_t, int64_t *, uint8_t *, din_tally *) noexcept
 

@@ -22,7 +22,9 @@ Size = ctypes.c_int64
 Seed = ctypes.c_uint64
 HashKeys = ctypes.CFUNCTYPE(None, Pointer, Pointer, Size, Pointer, Seed, Pointer)
 HashInts = ctypes.CFUNCTYPE(None, Pointer, Size, Seed, Pointer)
-ReadKeys = ctypes.CFUNCTYPE(None, Pointer, Pointer, Size, Pointer, Pointer)
+ReadKeys = ctypes.CFUNCTYPE(
+    ctypes.c_int, Pointer, Size, Pointer, Size, Pointer, Pointer
+)
 Rise = ctypes.CFUNCTYPE(ctypes.c_int, Pointer, Size)
 Highest = ctypes.CFUNCTYPE(ctypes.c_uint64, Pointer, Size)
 
@@ -91,9 +93,9 @@ def test_keys_between_offsets_equal_the_reference(isa: Isa, name: str) -> None:
                 pointers, sizes = np.zeros((2, n), dtype=np.int64)
                 out = np.zeros(n + 1, dtype=np.uint64)
                 start = data.ctypes.data
-                read(
-                    start, ends.ctypes.data, n, pointers.ctypes.data, sizes.ctypes.data
-                )
+                places = pointers.ctypes.data, sizes.ctypes.data
+                size = int(offsets[-1])
+                assert read(start, size, ends.ctypes.data, n, *places)
                 for end in (None, start + int(offsets[-1])):
                     out[:] = 0
                     isa.hash_keys[NAMES.index(name)](
@@ -106,6 +108,25 @@ def test_keys_between_offsets_equal_the_reference(isa: Isa, name: str) -> None:
                     )
                     assert out[:-1].tolist() == expected
                     assert out[-1] == 0
+
+
+def test_keys_outside_their_bytes_are_told(isa: Isa) -> None:
+    rng = np.random.default_rng(0)
+    wrong = [-(2**63), -(2**31), -1, 0, 1, 99, 100, 101, 2**31 - 1, 2**63 - 1]
+    for read, dtype in ((isa.read_keys[0], np.int32), (isa.read_keys[1], np.int64)):
+        for n in (1, 3, 8, 17, 256):
+            keys, sizes = np.zeros((2, n), dtype=np.int64)
+            for _ in range(200):
+                ends = np.sort(rng.integers(0, 101, n + 1)).astype(dtype)
+                for _ in range(rng.integers(0, 3)):
+                    limits = np.iinfo(dtype)
+                    end = int(rng.choice(np.array(wrong, dtype=object)))
+                    ends[rng.integers(n + 1)] = min(max(end, limits.min), limits.max)
+                places = keys.ctypes.data, sizes.ctypes.data
+                rises = bool((ends[:-1] <= ends[1:]).all())
+                inside = rises and int(ends[0]) >= 0 and int(ends[-1]) <= 100
+                start = 1 << 40  # which is not read
+                assert bool(read(start, 100, ends.ctypes.data, n, *places)) == inside
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,11 +5,13 @@ Never a crash, an id outside its table, or lists that do not fit their lengths.
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from din_infer import DinError, FeatureSpec
@@ -172,3 +174,170 @@ def test_bytes_that_change_beside_text() -> None:
 
     with while_running(change):
         encode_often(batch)
+
+
+# ---- Arrow over memory that another thread writes to ----
+
+MANY = 20_000
+TEXTS = pa.py_buffer(bytes(range(97, 123)) * (MANY // 4))
+EVEN = np.arange(MANY + 1, dtype=np.int32) * 3
+UNEVEN = np.repeat(EVEN[::2], 2)[: MANY + 1]  # texts of 0 and 6 bytes, in turn
+UNEVEN[-1] = EVEN[-1]
+
+
+def flicker(memory: Any, states: list[Any], pauses: Iterator[float]) -> None:  # noqa: ANN401
+    """Write each state in turn; the last, which is right, stays the longest."""
+    for state in states:
+        np.copyto(memory, state)
+        time.sleep(next(pauses))
+    time.sleep(0.0003)
+
+
+def pauses() -> Iterator[float]:
+    rng = np.random.default_rng(0)
+    while True:
+        yield float(rng.choice([0, 0, 0.0001]))
+
+
+def _array(type_: pa.DataType, *buffers: Any, length: int = MANY) -> pa.Array:  # noqa: ANN401
+    held = [None if b is None else pa.py_buffer(b) for b in buffers]
+    return pa.Array.from_buffers(type_, length, held)
+
+
+def _lists(offsets: Any, kind: Any = pa.list_) -> pa.Array:  # noqa: ANN401
+    texts = pa.array([f"v{i % 50}" for i in range(3 * MANY)])
+    return pa.Array.from_buffers(
+        kind(pa.string()), MANY, [None, pa.py_buffer(offsets)], children=[texts]
+    )
+
+
+def _long_views() -> tuple[Any, Any]:
+    """Views of 16 bytes each: all short, and all into one buffer."""
+    short, long = np.zeros((MANY, 4), np.int32), np.zeros((MANY, 4), np.int32)
+    short[:, 0], short[:, 1] = 4, 0x61616161
+    long[:, 0], long[:, 3] = 20, np.arange(MANY)
+    return short, long
+
+
+def _case(name: str) -> tuple[str, Any, Any, list[Any]]:
+    """A column's name, its array, the memory under it, and what is written there."""
+    wild = np.full(MANY + 1, -(2**31), dtype=np.int32)
+    wild[::3] = 2**31 - 1
+    if name == "texts":
+        memory = EVEN.copy()
+        array = _array(pa.string(), None, memory, TEXTS)
+        return "text", array, memory, [UNEVEN, EVEN]
+    if name == "large texts":
+        memory = EVEN.astype(np.int64)
+        array = _array(pa.large_string(), None, memory, TEXTS)
+        return "text", array, memory, [UNEVEN, EVEN]
+    if name == "views":
+        memory, long = _long_views()
+        odd = long.copy()
+        odd[::2] = -(2**31)
+        odd[1::2] = 2**31 - 1
+        short = memory.copy()
+        array = _array(pa.string_view(), None, memory, TEXTS)
+        return "text", array, memory, [odd, long, short]
+    if name in ("indices", "indices beside nulls"):
+        memory = np.arange(MANY, dtype=np.int32) % 50
+        bits = None if name == "indices" else np.tile(np.uint8([0xF7]), MANY // 8)
+        array = pa.DictionaryArray.from_arrays(
+            _array(pa.int32(), bits, memory), [f"v{i}" for i in range(50)]
+        )
+        return "text", array, memory, [wild[:-1], memory.copy()]
+    if name == "indices of lists":
+        memory = np.arange(2 * MANY, dtype=np.int32) % 50
+        offsets = pa.array(np.arange(MANY + 1, dtype=np.int32) * 2)
+        coded = pa.DictionaryArray.from_arrays(
+            _array(pa.int32(), None, memory, length=2 * MANY),
+            [f"v{i}" for i in range(50)],
+        )
+        array = pa.ListArray.from_arrays(offsets, coded)
+        return "list", array, memory, [np.tile(wild, 2)[: 2 * MANY], memory.copy()]
+    if name == "many entries":  # more than rows: each is encoded where it stands
+        memory = np.arange(MANY, dtype=np.int32)
+        entries = pa.array([f"v{i}" for i in range(4 * MANY)])
+        array = pa.DictionaryArray.from_arrays(
+            _array(pa.int32(), None, memory), entries
+        )
+        return "text", array, memory, [wild[:-1], memory.copy()]
+    if name == "numbers":
+        memory = np.arange(MANY, dtype=np.int32) % 50
+        array = pa.DictionaryArray.from_arrays(
+            _array(pa.int32(), None, memory), pa.array(range(50))
+        )
+        return "number", array, memory, [wild[:-1], memory.copy()]
+    if name == "dense":
+        memory = np.arange(MANY, dtype=np.int32) % 50
+        array = pa.DictionaryArray.from_arrays(
+            _array(pa.int32(), None, memory), pa.array(np.arange(50) / 8)
+        )
+        return "dense", array, memory, [wild[:-1], memory.copy()]
+    memory = EVEN.copy()
+    return "list", _lists(memory), memory, [wild, UNEVEN, EVEN]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "texts",
+        "large texts",
+        "views",
+        "indices",
+        "indices beside nulls",
+        "indices of lists",
+        "many entries",
+        "numbers",
+        "dense",
+        "lists",
+    ],
+)
+def test_arrow_memory_that_changes(name: str) -> None:
+    column, array, memory, states = _case(name)
+    plain = columns()
+    batch = {
+        key: pa.array((values * (MANY // ROWS + 1))[:MANY])
+        for key, values in plain.items()
+    }
+    batch[column] = array
+
+    table, waits = pa.table(batch), pauses()
+    with while_running(lambda: flicker(memory, states, waits)):
+        encode_often(table, 100)
+
+
+@pytest.mark.parametrize("is_dropped", [False, True], ids=["trimmed", "dropped"])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_padded_lists_that_change(is_dropped: bool, newest_first: bool) -> None:
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [hash_field("text")],
+            "behavior": [
+                {
+                    "name": "history",
+                    "max_len": 7,
+                    "pad_value": "v0",
+                    "pad_inside": "dropped" if is_dropped else "kept",
+                    **({"order": "newest_first"} if newest_first else {}),
+                    "fields": {"list": "text"},
+                }
+            ],
+        }
+    )
+    memory = EVEN.copy()
+    wild = np.full(MANY + 1, 2**31 - 1, dtype=np.int32)
+    wild[::5] = -7
+    batch = pa.table({"text": ["a"] * MANY, "list": _lists(memory)})
+
+    waits, states = pauses(), [wild, UNEVEN, EVEN]
+    with while_running(lambda: flicker(memory, states, waits)):
+        for _ in range(100):
+            try:
+                made = spec.encode(batch)
+            except DinError:
+                continue
+            assert made["list"].min(initial=0) >= 0
+            assert made["list"].max(initial=0) < 1000
+            assert made["history.lengths"].max() <= 7

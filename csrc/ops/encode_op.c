@@ -104,11 +104,9 @@ typedef struct run {
   const kernel *k;
   OrtKernelContext *context;
   size_t index;  /* of the next input */
-  void **copies; /* of strings and offsets, freed after the run */
+  void **copies; /* of strings, freed after the run; of a source one at most */
   int32_t num_copies;
 } run;
-
-enum { MAX_COPIES = 2 }; /* of a source */
 
 static void *allocate(run *r, int64_t count, size_t size) {
   void *memory = din_allocate(r->op, count, size);
@@ -127,8 +125,7 @@ static din_tensor next_of(run *r, const char *name, int type, size_t rank,
   return t;
 }
 
-/* int32 or int64 [n + 1]; n where there is nothing: 0. A copy: what is checked must not
-   change while it is followed. */
+/* int32 or int64 [n + 1]; n where there is nothing: 0. */
 static int64_t read_offsets(run *r, const char *name, const void **out, int *is_wide) {
   const int64_t any[1] = {-1};
   din_tensor t = next_input(r, name);
@@ -136,11 +133,8 @@ static int64_t read_offsets(run *r, const char *name, const void **out, int *is_
   din_expect(r->op, &t, name, *is_wide ? ORT_INT64 : ORT_INT32, 1, any);
   *out = NULL;
   if (din_failed(r->op) || t.dims[0] == 0) return 0;
-  const size_t size = *is_wide ? sizeof(int64_t) : sizeof(int32_t);
-  void *copy = allocate(r, t.dims[0], size);
-  if (copy != NULL) memcpy(copy, t.data, (size_t)t.dims[0] * size);
-  *out = copy;
-  return copy == NULL ? 0 : t.dims[0] - 1;
+  *out = t.data;
+  return t.dims[0] - 1;
 }
 
 static void read_validity(run *r, const char *name, din_values *v) {
@@ -214,21 +208,14 @@ static void read_numbers(run *r, const din_source *source, din_column *c) {
   c->num_rows = t.dims[0];
 }
 
-/* Refuse offsets that lead out of the bytes. */
-static void check_bytes(din_op *op, const din_column *c, const char *name,
+/* Refuse checked offsets that lead out of the bytes. */
+static void check_bytes(din_op *op, const din_values *v, const char *name,
                         int64_t num_bytes) {
-  int64_t first, stop;
-  const din_values *v = &c->values;
-  din_check_rows(c, &first, &stop);
-  if (first == stop) return;
-  const int64_t end = v->type == DIN_BYTES64 ? din_read_i64(v->data, stop)
-                                             : (int64_t)din_read_i32(v->data, stop);
-  if (end > num_bytes) {
-    din_fail(op,
-             "expected offsets of at most %lld, the number of bytes, got %lld - at"
-             " `%s input %s.offsets`",
-             (long long)num_bytes, (long long)end, op->name, name);
-  }
+  if (v->num_bytes <= num_bytes) return;
+  din_fail(op,
+           "expected offsets of at most %lld, the number of bytes, got %lld - at"
+           " `%s input %s.offsets`",
+           (long long)num_bytes, (long long)v->num_bytes, op->name, name);
 }
 
 static void read_source(run *r, int32_t i, din_view *view) {
@@ -266,7 +253,7 @@ static void read_source(run *r, int32_t i, din_view *view) {
     din_fail(r->op, "%s", error);
     return;
   }
-  if (is_text) check_bytes(r->op, c, source->name, num_bytes);
+  if (is_text) check_bytes(r->op, &c->values, source->name, num_bytes);
 }
 
 /* ------------------------------------------------------------------------ a run */
@@ -344,7 +331,7 @@ static void compute(din_op *op, const void *data, OrtKernelContext *context) {
   const int32_t count = k->features->num_sources;
   din_view *views = din_allocate(op, count, sizeof *views);
   run r = {op, k, context, 0, NULL, 0};
-  r.copies = din_allocate(op, (int64_t)count * MAX_COPIES, sizeof(void *));
+  r.copies = din_allocate(op, count, sizeof(void *));
   if (!din_failed(op)) compute_views(&r, views);
   for (int32_t i = 0; i < r.num_copies; ++i) din_free(r.copies[i]);
   din_free(r.copies);

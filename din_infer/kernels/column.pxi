@@ -176,12 +176,9 @@ cdef class Column:
             for row in range(c.num_rows):
                 din_row_bounds(c, row, &start, &count)
                 for i in range(start, start + count):
-                    v = &c.values
                     at = i
-                    if din_is_valid(v, at) and c.has_dictionary:
-                        at = din_index_at(v, at)
-                        v = &c.dictionary
-                    if not din_is_valid(v, at):
+                    v = din_resolve(c, &at)
+                    if v == NULL:
                         continue
                     key = din_key_at(v, v.type, at)
                     if raw and key.num_bytes == DIN_UUID_BYTES \

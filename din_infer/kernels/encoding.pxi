@@ -32,15 +32,13 @@ cdef _Codes _find_codes(const din_column *chunk, Encoder encoder):
 
 cdef object _value_at(const din_column *chunk, int64_t i):
     """Return one element as a Python object, for an error."""
-    cdef const din_values *v = &chunk.values
+    cdef const din_values *v
     cdef din_key key
-    if i < 0 or not din_is_valid(v, i):
+    if i < 0:
         return None
-    if chunk.has_dictionary:
-        i = din_index_at(v, i)
-        v = &chunk.dictionary
-        if not din_is_valid(v, i):
-            return None
+    v = din_resolve(chunk, &i)
+    if v == NULL:
+        return None
     cdef int64_t at = i + v.offset
     if v.type >= DIN_BYTES32:
         key = din_key_at(v, v.type, i)

@@ -271,6 +271,7 @@ cdef class _Builder:
             c.values.type = DIN_BYTES64
             c.values.data = self.numbers.data
             c.values.bytes = self.bytes.data
+            c.values.num_bytes = (<int64_t *> self.numbers.data)[self.size]
             if self.has_bytes:
                 column.type_name = "binary"
         elif self.kind == _EXACT:

@@ -173,7 +173,7 @@ def read_float64(Column column not None):
         if size:
             chunk = column.chunk(i)
             with nogil:
-                din_read_elements_float64(chunk, &view[done])
+                din_read_elements_float64(chunk, size, &view[done])
             done += size
     return out
 

@@ -121,6 +121,7 @@ cdef int _copy_fixed_text(Column column, array) except -1:
     c.values.type = DIN_BYTES64
     c.values.data = offsets.data
     c.values.bytes = bytes_.data
+    c.values.num_bytes = used
     return 0
 
 

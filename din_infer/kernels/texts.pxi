@@ -9,20 +9,14 @@ cdef int _put_text(Column column, din_key *keys) except -1:
     for k in range(column.num_chunks):
         c = column.chunk(k)
         for row in range(c.num_rows):
-            v = &c.values
             din_row_bounds(c, row, &at, &count)
             keys[first + row].data = NULL
             keys[first + row].num_bytes = 0
-            if count == 0 or not din_is_valid(v, at):
+            if count == 0:
                 continue
-            if c.has_dictionary:
-                at = din_index_at(v, at)
-                v = &c.dictionary
-                if not din_is_valid(v, at):
-                    continue
-            keys[first + row] = din_key_at(v, v.type, at)
-            if keys[first + row].data == NULL:  # text without bytes
-                keys[first + row].data = <const uint8_t *> b""
+            v = din_resolve(c, &at)
+            if v != NULL:
+                keys[first + row] = din_key_at(v, v.type, at)
         first += c.num_rows
     return 0
 
@@ -201,6 +195,7 @@ cdef Column _lists_of(
         made.kind, made.type_name = "string", column.type_name
         c.values.type = DIN_BYTES64
         c.values.bytes = text.data
+        c.values.num_bytes = (<int64_t *> numbers.data)[c.values.length]
         return made
     c.values.validity = valid.data
     if dtype == "int64":

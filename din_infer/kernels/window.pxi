@@ -92,8 +92,8 @@ cdef class Window:
         for i in range(self.column.num_chunks):
             chunk = self.column.chunk(i)
             with nogil:
-                din_drop_pads(chunk, &pad, &position_start[row], &positions[0],
-                              &kept[row])
+                din_drop_pads(chunk, &pad, &self.lengths[row], &position_start[row],
+                              &positions[0], &kept[row])
             row += chunk.num_rows
         self.check_whole()
         self.positions = positions
