@@ -19,7 +19,7 @@ __all__ = ["check_encoded", "check_inputs", "read_inputs"]
 def check_encoded(
     spec: FeatureSpec, inputs: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Check encoded inputs against the spec; returns them in its order.
+    """Check encoded inputs against the spec; returns copies in its order.
 
     Raises
     ------
@@ -48,6 +48,7 @@ def check_inputs(
     """Check names, dtypes, shapes and the range of ids; returns the inputs in order.
 
     Axes of one name must be equally long; axes that are formulas are left to the graph.
+    The arrays are copies: what was checked must not change while a runtime follows it.
 
     Raises
     ------
@@ -82,6 +83,7 @@ def check_inputs(
         if i.fixed_length is not None and array.shape[1] != i.fixed_length:
             rule = f"T = {i.fixed_length}, since padding is attended"
             raise InputError(rule, array.shape[1], i.name)
+        array = array.copy()
         if i.rows is not None:
             check_range(array, i.rows, f"an id in [0, {i.rows})", i.name)
         out[i.name] = array

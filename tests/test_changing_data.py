@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from din_infer import DinError, FeatureSpec
+from din_converter import convert
+from din_infer import DinError, FeatureSpec, Predictor
+from din_infer.session import Session
+from tests.models import SPECS, random_model, random_rows
 from tests.raw import hash_field
 
 ROWS = 3000
@@ -341,3 +345,32 @@ def test_padded_lists_that_change(is_dropped: bool, newest_first: bool) -> None:
             assert made["list"].min(initial=0) >= 0
             assert made["list"].max(initial=0) < 1000
             assert made["history.lengths"].max() <= 7
+
+
+# ---- ids that are given ----
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("changing") / "model.onnx"
+    convert(random_model(SPECS["paper"]), path)
+    return path
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_ids_that_change_behind_their_check(
+    model: Path, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(model, device="cpu", threads=1, fused=is_fused)
+    made = predictor.spec.encode(random_rows(predictor.spec, 9, seed=1))
+    wanted = predictor.score_encoded(made)
+    run = Session.run
+
+    def late(*arguments: Any) -> Any:  # noqa: ANN401
+        for array in made.values():
+            array.fill(2**50)
+        return run(*arguments)
+
+    monkeypatch.setattr(Session, "run", late)
+    assert (predictor.score_encoded(made) == wanted).all()
+    assert all((array == 2**50).all() for array in made.values())
