@@ -251,11 +251,11 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def writing(
-    what: str, target: Path, error: type[DinError] = InputError
+    what: str, target: Path, error: type[DinError] = InputError, fix: str = ""
 ) -> Iterator[None]:
     """Turn an OSError into an error that names what cannot be written, and where."""
     try:
         yield
     except OSError as reason:
         rule = f"a place where {what} can be written"
-        raise error(rule, reason, str(target)) from None
+        raise error(rule, reason, str(target), fix) from None

@@ -1,5 +1,6 @@
 """A run folder: a run that goes on after its end, over files that moved or changed."""
 
+import errno
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from din_converter import load
+from din_converter import build_model, load, save
 from din_converter.fingerprint import changes
 from din_converter.rows import Rows
 from din_converter.run import RunFolder, read_events
 from din_converter.train import Epoch, Settings, Trained, train
-from din_infer import InputError
+from din_infer import InputError, ModelError
+from din_infer.whole_file import WholeFile
 from tests.test_train import QUIET, click_log, log_spec
 
 SPEC = log_spec(model={"tower": {"hidden": [8], "dropout": 0.3}})
@@ -235,3 +237,44 @@ def test_moved_files_are_told_and_the_run_goes_on(tmp_path: Path) -> None:
         f"data: {a}/0.parquet is now {b}/0.parquet; its size, rows and a sample of its"
         " bytes are as they were"
     )
+
+
+@pytest.mark.parametrize("room", [0, 100, 3000])
+def test_a_full_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """torch.save hides what the disk says behind an error about its own file."""
+    opened = WholeFile.__enter__
+
+    def enter(self: WholeFile) -> Any:  # noqa: ANN401
+        return FullDisk(opened(self), room)
+
+    model = build_model(SPEC)
+    monkeypatch.setattr(WholeFile, "__enter__", enter)
+    sentence = (
+        r"expected a place where the {} can be written, got \[Errno 28\].* - at `"
+    )
+    with pytest.raises(ModelError, match=sentence.format("model")):
+        save(model, tmp_path / "model.pt")
+    run = run_of(tmp_path / "run", SETTINGS)
+    with pytest.raises(InputError, match=sentence.format("run")) as caught:
+        train(SPEC, click_log(300), None, SETTINGS, run=run)
+    assert str(caught.value).endswith("Make room, and --resume it.")
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+class FullDisk:
+    """A file on a disk with room for so many bytes."""
+
+    def __init__(self, file: Any, room: int) -> None:  # noqa: ANN401
+        self._file, self._room = file, room
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        self._room -= len(data)
+        if self._room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return int(self._file.write(data))

@@ -326,7 +326,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
         lambda f: save(random_model(SPECS["paper"]), f / "model.pt"),
         ModelError,
     ),
-    "checkpoint.pt": (saved_checkpoint, OSError),
+    "checkpoint.pt": (saved_checkpoint, InputError),
     "learning_curve.png": (curve, OSError),
     "m.onnx": (
         lambda f: convert(random_model(SPECS["candidate only"]), f / "m.onnx"),

@@ -51,8 +51,25 @@ def save(model: ClickModel, path: str | os.PathLike[str]) -> None:
         },
     }
     target = local_path(path, "path", ModelError)
-    with writing("the model", target, ModelError), WholeFile(target) as file:
-        torch.save(content, file)
+    with writing("the model", target, ModelError):
+        write_content(content, target)
+
+
+def write_content(content: object, target: Path) -> None:
+    """Replace a file by what torch.save makes of plain values, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the system refuses, as where a disk is full.
+    """
+    with WholeFile(target) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's own, that its zip is not whole
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @reads_arguments(ModelError)

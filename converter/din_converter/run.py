@@ -12,11 +12,11 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
+from din_converter.checkpoint import write_content
 from din_converter.epochs import Trained
 from din_converter.fingerprint import changes
 from din_converter.importers.unpickle import read_plain
@@ -31,6 +31,7 @@ from din_infer.whole_file import (
     move_into_place,
     remove_leftovers,
     write_whole,
+    writing,
 )
 
 __all__ = ["RunFolder", "plot_curve", "read_events"]
@@ -195,15 +196,24 @@ class RunFolder:
             opener=lambda path, given: os.open(path, given | flags, 0o666),
         )
 
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing("the run", self.path, fix="Make room, and --resume it.")
+
     def log(self, event: str, step: int, **values: object) -> None:
         """Append a line to metrics.jsonl, and the numbers in it to TensorBoard."""
         line = {"event": event, "step": step, **values}
-        self._log.write(json.dumps(line, allow_nan=False) + "\n")
-        self._log.flush()
+        with self._writing():
+            self._log.write(json.dumps(line, allow_nan=False) + "\n")
+            self._log.flush()
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def save_spec(self, spec: FeatureSpec) -> None:
+        """Write what the run trains."""
+        with self._writing():
+            write_whole(self.spec, spec.to_json())
 
     def save(self, content: Mapping[str, Any]) -> None:
         """Replace the checkpoint, whole or not at all."""
@@ -213,8 +223,8 @@ class RunFolder:
             "log_bytes": self._log.tell(),
             **content,
         }
-        with WholeFile(self.checkpoint) as file:
-            torch.save(whole, file)
+        with self._writing():
+            write_content(whole, self.checkpoint)
 
     def finish(self, trained: Trained) -> None:
         """Log the end, draw the learning curve, set the checkpoint aside."""
@@ -225,18 +235,20 @@ class RunFolder:
             "remarks": trained.remarks,
             "config": self.config,
         }
-        with self._open_log() as file:
-            file.write(json.dumps(end, allow_nan=False) + "\n")
-        plot_curve(trained, self.path)
-        if self.checkpoint.exists():
-            move_into_place(self.checkpoint, self.last)
+        with self._writing():
+            with self._open_log() as file:
+                file.write(json.dumps(end, allow_nan=False) + "\n")
+            plot_curve(trained, self.path)
+            if self.checkpoint.exists():
+                move_into_place(self.checkpoint, self.last)
 
     def close(self) -> None:
         """Close the files; what was saved stays for --resume."""
-        if self._log is not None:
-            self._log.close()
-        if self._board is not None:
-            self._board.close()
+        with suppress(OSError):  # of a full disk, told before
+            if self._log is not None:
+                self._log.close()
+            if self._board is not None:
+                self._board.close()
 
     def _read(self, path: Path) -> dict[str, Any]:
         place = str(path)

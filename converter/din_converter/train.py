@@ -42,7 +42,6 @@ from din_infer.jobs.data_files import ignore
 from din_infer.jobs.pipeline import ahead
 from din_infer.jobs.progress import show_progress
 from din_infer.spec import FeatureSpec
-from din_infer.whole_file import write_whole
 
 __all__ = ["Epoch", "Settings", "Trained", "evaluate", "read_table", "train"]
 
@@ -177,7 +176,7 @@ def train(
                     if on_epoch:
                         on_epoch(epoch)
             else:
-                write_whole(run.spec, spec.to_json())
+                run.save_spec(spec)
         # Stated, though it is the default, since torch warns where it is not.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             return training.finish(on_epoch)
