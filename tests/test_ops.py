@@ -695,6 +695,24 @@ def test_a_wrong_tower_is_refused(sentence: str) -> None:
         graph.run(feeds)
 
 
+def test_layers_end_in_one_unit() -> None:
+    """Without hidden layers, too, where the first is the last."""
+    feeds = tower_feeds((5, 3), 4)
+    tower = tower_graph((5, 3), hidden=())
+    attention = attention_graph(hidden=[])
+    assert np.isfinite(tower.run(feeds)[0]).all()
+    for graph in (tower, attention):
+        for name in set(graph.constants) & {
+            *("weight_1", "bias_1", "weight_query", "weight_behavior"),
+            "weight_product",
+        }:
+            graph.constants[name] = np.repeat(graph.constants[name], 2, axis=-1)
+    with ops.refused("expected 1 unit in the last layer, got 2 - at `Tower`"):
+        tower.run(feeds)
+    with ops.refused("expected 1 unit in the last layer, got 2 - at `LocalActivation`"):
+        attention.run(attention_feeds(attention, 3, 3, 5))
+
+
 @pytest.mark.parametrize("name", ["sse9", "AVX2", "avx512,avx2"])
 def test_an_unknown_instruction_set_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
