@@ -435,6 +435,59 @@ def test_a_history_of_length_0_holds_pad_values_alone() -> None:
         spec.encode(wrong)
 
 
+def test_a_long_text_is_cut_in_an_error() -> None:
+    for size, shown in ((60, "x" * 60), (61, "x" * 60 + "...")):
+        table = pa.table({**FINE, "word": ["x" * size, "a"]})
+        said = f"expected a value of the vocabulary, got '{shown}' - at `word`, row 0"
+        with Spec(json.dumps(FAULTY)) as opened, pytest.raises(Refused) as error:
+            opened.encode(table)
+        assert str(error.value) == said
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(4)])
+def test_lists_of_nulls_are_of_any_type(kind: pa.DataType) -> None:
+    """And of no other with a single value."""
+    spec = FeatureSpec.from_dict(FAULTY)
+    nulls = pa.array([[None, None], [None]], pa.list_(kind))
+    value = "a" if kind == pa.string() else b"four"
+    table = pa.table({**FINE, "b": nulls})
+    with Spec(spec.to_json()) as opened:
+        check_equal(opened.encode(table), spec.encode(table))
+        for row in ([None, value], [value, value]):
+            wrong = pa.table({**FINE, "b": pa.array([row, [None]], nulls.type)})
+            with pytest.raises(
+                Refused, match=r"^expected a column of lists of integers"
+            ):
+                opened.encode(wrong)
+            with pytest.raises(InputError, match=r"^expected"):
+                spec.encode(wrong)
+
+
+def test_json_may_escape_every_character() -> None:
+    """In a spec, and in lists that are written as JSON."""
+    words = [
+        "\N{SLIGHTLY SMILING FACE}",
+        "\N{CJK UNIFIED IDEOGRAPH-65E5}",
+        "é",
+        '"\\/\n',
+    ]
+    words += ["\U0010ffff", "\U00010000", "\ud7ff", "\ue000", "\t\b\f\r"]
+    field = {
+        "name": "w", "side": "user", "pooling": "sum", "max_len": 9, "dim": 1,
+        "format": "json", "encoder": {"type": "vocab", "values": words},
+    }  # fmt: skip
+    least = {"name": "c", "dim": 1, "encoder": {"type": "identity", "buckets": 9}}
+    whole = {"format": 1, "multi_hot": [field], "candidate": [least]}
+    texts = [json.dumps(words), json.dumps(words, ensure_ascii=False)]
+    table = pa.table({"w": [t.replace("/", "\\/") for t in texts], "c": [1, 2]})
+    wanted = np.tile(np.arange(1, 10), (2, 1))
+    for text in (json.dumps(whole), json.dumps(whole, ensure_ascii=False)):
+        with Spec(text) as opened:
+            np.testing.assert_array_equal(opened.encode(table)["w"], wanted)
+        made = FeatureSpec.from_json(text).encode(table)
+        np.testing.assert_array_equal(made["w"], wanted)
+
+
 def test_null_rows_of_the_struct_are_refused() -> None:
     encoder = {"type": "hash", "buckets": 9}
     raw = {"format": 1, "candidate": [{"name": "x", "dim": 1, "encoder": encoder}]}
