@@ -424,7 +424,7 @@ def test_a_history_of_length_0_holds_pad_values_alone() -> None:
             ],
         }
     )
-    table = pa.table({"id": [1, 2], "a": [[3, 4], [0, 0]], "n": [1, 0]})
+    table = pa.table({"id": [1, 2], "a": [[3, 4], [0, 0]], "n": [2, 0]})
     wrong = table.set_column(1, "a", pa.array([[3, 4], [0, 5]]))
     said = "expected only 0 in a history of length 0, got another element"
     with Spec(spec.to_json()) as opened:
@@ -447,14 +447,19 @@ def test_a_long_text_is_cut_in_an_error() -> None:
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary(4)])
 def test_lists_of_nulls_are_of_any_type(kind: pa.DataType) -> None:
     """And of no other with a single value."""
-    spec = FeatureSpec.from_dict(FAULTY)
+    encoder = {"type": "hash", "buckets": 99}
+    field = {"name": "c", "dim": 1, "dtype": "int64", "encoder": encoder}
+    history = {"name": "h", "max_len": 3, "fields": {"b": "c"}}
+    spec = FeatureSpec.from_dict(
+        {"format": 1, "candidate": [field], "behavior": [history]}
+    )
     nulls = pa.array([[None, None], [None]], pa.list_(kind))
     value = "a" if kind == pa.string() else b"four"
-    table = pa.table({**FINE, "b": nulls})
+    table = pa.table({"c": [1, 2], "b": nulls})
     with Spec(spec.to_json()) as opened:
         check_equal(opened.encode(table), spec.encode(table))
         for row in ([None, value], [value, value]):
-            wrong = pa.table({**FINE, "b": pa.array([row, [None]], nulls.type)})
+            wrong = table.set_column(1, "b", pa.array([row, [None]], nulls.type))
             with pytest.raises(
                 Refused, match=r"^expected a column of lists of integers"
             ):
