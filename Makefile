@@ -41,7 +41,7 @@ C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast patterns coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
-	docs wheels acceptance clean image image-gpu release fuzz faults tsan leaks
+	docs wheels acceptance clean image image-gpu release fuzz faults tsan leaks mutation
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -129,6 +129,15 @@ fuzz: $(INSTALLED)  ## inputs that nobody wrote, under ASan and UBSan: fuzz/run.
 FAULTS ?=
 faults: $(INSTALLED)  ## every command under faults of the system: fuzz/faults.py
 	$(BIN)/python fuzz/faults.py $(FAULTS)
+
+# How many mutants, which draw, of which files (none named: of all).
+MUTATION_SAMPLE ?= 200
+MUTATION_SEED ?= 1
+MUTATION_FILES ?=
+mutation: $(VENV)/tested-with  ## changes to the C that no test notices: fuzz/mutation.py
+	$(PIP) --group mutation
+	$(BIN)/python fuzz/mutation.py --sample $(MUTATION_SAMPLE) --seed $(MUTATION_SEED) \
+		$(MUTATION_FILES)
 
 acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
 ifneq ($(wildcard ../shared/data/beauty),)

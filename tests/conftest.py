@@ -2,8 +2,9 @@
 
 DIN_REQUIRE_SHARED=1 makes the session fail when any test was skipped: set it where
 every test can run. Tests that need a card are left out where there is none.
-HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (30, repeatable) or
-"few" (10, repeatable: under sanitizers, and in the fast set).
+HYPOTHESIS_PROFILE chooses "dev" (50 examples, the default), "ci" (30, repeatable),
+"few" (10, repeatable: under sanitizers, and in the fast set) or "mutation" (as "few",
+the first failure unreduced).
 DIN_OPS_SHARE=3 runs one in three cases of test_ops.py, which are many, by their names.
 DIN_TEST_BUILD names a folder with other builds of what is compiled, to be tested in
 place of the package's own.
@@ -25,7 +26,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # Before torch is imported. Two processes of two threads each, which spin while they
 # wait for one another, took 1.5 CPU seconds for a conversion that takes 0.3.
@@ -81,6 +82,10 @@ settings.register_profile("dev", deadline=None, max_examples=50)
 # run for each of 8 to 41 types beside: 30 of each are 240 to 1,230.
 settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("few", deadline=None, max_examples=10, derandomize=True)
+# of `make mutation`: an example that fails is enough, no smaller one is looked for
+settings.register_profile(
+    "mutation", settings.get_profile("few"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

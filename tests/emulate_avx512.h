@@ -48,6 +48,7 @@ EMULATE float din_half(uint16_t half) {
   int exponent = half >> 10 & 31, fraction = half & 1023;
   float x = exponent ? ldexpf((float)(fraction + 1024), exponent - 25)
                      : ldexpf((float)fraction, -24);
+  if (exponent == 31) x = fraction ? NAN : INFINITY;
   return half & 0x8000 ? -x : x;
 }
 EMULATE din_16f din_halves(__m256i halves) {

@@ -342,6 +342,157 @@ def test_an_error_names_column_row_and_value(name: str) -> None:
     assert error.value.row is None or message.endswith(f", row {error.value.row}")
 
 
+# By the fault: an encoder of `c`, a column in which row 1 has it, and what C says.
+FAULTS: dict[str, tuple[dict[str, Any], pa.Array, str]] = {
+    "beyond int64": (
+        {"type": "identity", "buckets": 9},
+        pa.array([1, 2**64 - 1], pa.uint64()),
+        "an id in [0, 9), got 18446744073709551615",
+    ),
+    "a decimal beyond 64 bits": (
+        {"type": "hash", "buckets": 9},
+        pa.array([Decimal(2**64 - 1), Decimal(2**64)]),
+        "an integer in [-2**63, 2**64), got a decimal",
+    ),
+    "a decimal beyond int64": (
+        {"type": "bucketize", "boundaries": [0]},
+        pa.array([Decimal(2**63 - 1), Decimal(2**63)]),
+        "a 64-bit signed integer, got a decimal",
+    ),
+    "beyond int32": (
+        {"type": "hash", "buckets": 9, "int_as": "bytes4"},
+        pa.array([-(2**31), -(2**31) - 1]),
+        "an integer in [-2**31, 2**31), got -2147483649",
+    ),
+    "not exact": (
+        {"type": "hash", "buckets": 9},
+        pa.array([2.0**53 - 1, 2.0**53]),
+        "a whole number that float64 holds exactly, got 9007199254740992.0",
+    ),
+    "not exact in float32": (
+        {"type": "hash", "buckets": 9},
+        pa.array([2.0**24 - 1, 2.0**24], pa.float32()),
+        "a whole number that float32 holds exactly, got 16777216.0",
+    ),
+    "infinite": (
+        {"type": "hash", "buckets": 9},
+        pa.array([1.0, float("-inf")]),
+        "a whole number, got -inf",
+    ),
+    "too long": (
+        {"type": "hash", "buckets": 9, "prefix": "p="},
+        pa.array(["x" * 16382, "x" * 16383]),
+        "a key of at most 16384 bytes with its prefix, got a longer one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_first_value_beyond_a_limit_is_named(name: str) -> None:
+    encoder, column, said = FAULTS[name]
+    dtype = "string" if pa.types.is_string(column.type) else "int64"
+    field = {"name": "c", "dim": 1, "dtype": dtype, "encoder": encoder}
+    spec = FeatureSpec.from_dict({"format": 1, "candidate": [field]})
+    table = pa.table({"c": column})
+    with Spec(spec.to_json()) as opened:
+        check_equal(opened.encode(table[:1]), spec.encode(table[:1]))
+        with pytest.raises(Refused) as refused:
+            opened.encode(table)
+    assert str(refused.value) == f"expected {said} - at `c`, row 1"
+    with pytest.raises(InputError) as error:
+        spec.encode(table)
+    assert error.value.row == 1
+    assert said.startswith(f"{error.value.rule}, got ")
+
+
+def test_a_history_of_length_0_holds_pad_values_alone() -> None:
+    encoder = {"type": "identity", "buckets": 9}
+    spec = FeatureSpec.from_dict(
+        {
+            "format": 1,
+            "candidate": [{"name": "id", "dim": 1, "encoder": encoder}],
+            "behavior": [
+                {
+                    "name": "h",
+                    "max_len": 3,
+                    "pad_value": 0,
+                    "length_column": "n",
+                    "attention": {"softmax": True},
+                    "empty_softmax": "padding_row",
+                    "fields": {"a": "id"},
+                }
+            ],
+        }
+    )
+    table = pa.table({"id": [1, 2], "a": [[3, 4], [0, 0]], "n": [2, 0]})
+    wrong = table.set_column(1, "a", pa.array([[3, 4], [0, 5]]))
+    said = "expected only 0 in a history of length 0, got another element"
+    with Spec(spec.to_json()) as opened:
+        check_equal(opened.encode(table), spec.encode(table))
+        with pytest.raises(Refused, match=f"^{said} - at `a`, row 1$"):
+            opened.encode(wrong)
+    with pytest.raises(InputError, match=f"^{said} - at `a`, row 1"):
+        spec.encode(wrong)
+
+
+def test_a_long_text_is_cut_in_an_error() -> None:
+    for size, shown in ((60, "x" * 60), (61, "x" * 60 + "...")):
+        table = pa.table({**FINE, "word": ["x" * size, "a"]})
+        said = f"expected a value of the vocabulary, got '{shown}' - at `word`, row 0"
+        with Spec(json.dumps(FAULTY)) as opened, pytest.raises(Refused) as error:
+            opened.encode(table)
+        assert str(error.value) == said
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(4)])
+def test_lists_of_nulls_are_of_any_type(kind: pa.DataType) -> None:
+    """And of no other with a single value."""
+    encoder = {"type": "hash", "buckets": 99}
+    field = {"name": "c", "dim": 1, "dtype": "int64", "encoder": encoder}
+    history = {"name": "h", "max_len": 3, "fields": {"b": "c"}}
+    spec = FeatureSpec.from_dict(
+        {"format": 1, "candidate": [field], "behavior": [history]}
+    )
+    nulls = pa.array([[None, None], [None]], pa.list_(kind))
+    value = "a" if kind == pa.string() else b"four"
+    table = pa.table({"c": [1, 2], "b": nulls})
+    with Spec(spec.to_json()) as opened:
+        check_equal(opened.encode(table), spec.encode(table))
+        for row in ([None, value], [value, value]):
+            wrong = table.set_column(1, "b", pa.array([row, [None]], nulls.type))
+            with pytest.raises(
+                Refused, match=r"^expected a column of lists of integers"
+            ):
+                opened.encode(wrong)
+            with pytest.raises(InputError, match=r"^expected"):
+                spec.encode(wrong)
+
+
+def test_json_may_escape_every_character() -> None:
+    """In a spec, and in lists that are written as JSON."""
+    words = [
+        "\N{SLIGHTLY SMILING FACE}",
+        "\N{CJK UNIFIED IDEOGRAPH-65E5}",
+        "é",
+        '"\\/\n',
+    ]
+    words += ["\U0010ffff", "\U00010000", "\ud7ff", "\ue000", "\t\b\f\r"]
+    field = {
+        "name": "w", "side": "user", "pooling": "sum", "max_len": 9, "dim": 1,
+        "format": "json", "encoder": {"type": "vocab", "values": words},
+    }  # fmt: skip
+    least = {"name": "c", "dim": 1, "encoder": {"type": "identity", "buckets": 9}}
+    whole = {"format": 1, "multi_hot": [field], "candidate": [least]}
+    texts = [json.dumps(words), json.dumps(words, ensure_ascii=False)]
+    table = pa.table({"w": [t.replace("/", "\\/") for t in texts], "c": [1, 2]})
+    wanted = np.tile(np.arange(1, 10), (2, 1))
+    for text in (json.dumps(whole), json.dumps(whole, ensure_ascii=False)):
+        with Spec(text) as opened:
+            np.testing.assert_array_equal(opened.encode(table)["w"], wanted)
+        made = FeatureSpec.from_json(text).encode(table)
+        np.testing.assert_array_equal(made["w"], wanted)
+
+
 def test_null_rows_of_the_struct_are_refused() -> None:
     encoder = {"type": "hash", "buckets": 9}
     raw = {"format": 1, "candidate": [{"name": "x", "dim": 1, "encoder": encoder}]}

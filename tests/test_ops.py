@@ -325,6 +325,18 @@ def test_bags_equal_their_twin_and_their_function(
             np.testing.assert_allclose(got, function, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dim", [1, 64])
+def test_every_half_is_read_exactly(dim: int, isa: str) -> None:
+    """Infinities and NaN, too: what is no number may not become one."""
+    del isa
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, dim)
+    graph = bag_graph("sum", dim=dim, rows=len(every), half=True)
+    graph.constants["table"] = every
+    ids = np.arange(len(every)).reshape(-1, 1)
+    (pooled,) = graph.run({"ids": ids, "lengths": np.ones(len(ids), np.int64)})
+    np.testing.assert_array_equal(pooled, every.astype(np.float32))
+
+
 def test_a_bag_of_a_million_keeps_its_digits() -> None:
     graph = bag_graph("sum", dim=3)
     ids = np.random.default_rng(0).integers(0, 30, (1, 1_000_000))
@@ -693,6 +705,24 @@ def test_a_wrong_tower_is_refused(sentence: str) -> None:
     TOWER_REFUSALS[sentence](graph, feeds)
     with ops.refused(sentence):
         graph.run(feeds)
+
+
+def test_layers_end_in_one_unit() -> None:
+    """Without hidden layers, too, where the first is the last."""
+    feeds = tower_feeds((5, 3), 4)
+    tower = tower_graph((5, 3), hidden=())
+    attention = attention_graph(hidden=[])
+    assert np.isfinite(tower.run(feeds)[0]).all()
+    for graph in (tower, attention):
+        for name in set(graph.constants) & {
+            *("weight_1", "bias_1", "weight_query", "weight_behavior"),
+            "weight_product",
+        }:
+            graph.constants[name] = np.repeat(graph.constants[name], 2, axis=-1)
+    with ops.refused("expected 1 unit in the last layer, got 2 - at `Tower`"):
+        tower.run(feeds)
+    with ops.refused("expected 1 unit in the last layer, got 2 - at `LocalActivation`"):
+        attention.run(attention_feeds(attention, 3, 3, 5))
 
 
 @pytest.mark.parametrize("name", ["sse9", "AVX2", "avx512,avx2"])
