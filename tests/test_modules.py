@@ -487,4 +487,7 @@ class Rounded(Din):
 
 def test_a_cast_that_rounds_is_not_read_away() -> None:
     (block,) = export_module(random_module(Rounded()), example()).blocks
-    assert (block.part, block.reason) == ("scores", "a cast that rounds")
+    assert (block.part, block.reason) == (
+        "scores",
+        "a cast to half precision, which rounds: leave the unit in float32",
+    )

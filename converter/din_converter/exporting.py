@@ -33,6 +33,7 @@ __all__ = [
     "export_program",
     "fixed_sizes",
     "open_sizes",
+    "own_limits",
     "plain_module",
     "reason_of",
     "rewritten",
@@ -46,6 +47,8 @@ OTHERS = ("len", "count", "num", "item", "target", "cand", "user", "label")
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 LINE = re.compile(r"call raised this error:\n +File .*\n {4,}(\S.*)")
+LEAST = ("0", "1", "2")  # torch's own least size of an open axis, and less
+MOST = 1 << 16  # of a greatest size that is tried
 LISTED = 6  # tensors of one position of which every choice is tried
 
 
@@ -206,6 +209,21 @@ def _shapes(made: Any) -> list[torch.Size]:  # noqa: ANN401
     return [t.shape[1:] for t in pytree.tree_leaves(made) if isinstance(t, Tensor)]
 
 
+def _fits(longer: Any, made: Any) -> bool:  # noqa: ANN401
+    """Whether outputs are those of a longer history: equally many scores, the first.
+
+    Others may have grown from one position, as weights beside the scores do.
+    """
+    after, before = _shapes(longer), _shapes(made)
+    if len(after) != len(before) or after[:1] != before[:1]:
+        return False
+    return all(
+        len(a) == len(b)
+        and all(x in (y, GROWN if y == 1 else y) for x, y in zip(a, b, strict=True))
+        for a, b in zip(after, before, strict=True)
+    )
+
+
 def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
     """Call a module on its example.
 
@@ -345,7 +363,7 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
             continue
         tried.append(longer)
         try:
-            if _shapes(_call(module, longer)) != _shapes(made):
+            if not _fits(_call(module, longer), made):
                 continue  # what was lengthened is no history
         except Exception:
             continue
@@ -369,8 +387,13 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
 
 
 def open_sizes(program: ExportedProgram) -> list[list[str]]:
-    """Name the open sizes of each tensor that a program takes; "" is a fixed one."""
-    bounded = fixed_sizes(program)
+    """Name the open sizes of each tensor that a program takes; "" is a fixed one.
+
+    One with a greatest size is open.
+    """
+    bounded = {
+        s for s, (least, _) in fixed_sizes(program).items() if least not in LEAST
+    }
     nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
     given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
     return [
@@ -442,6 +465,40 @@ def _export(module: nn.Module, call: Call) -> ExportedProgram:
     return bounded
 
 
+def own_limits(
+    program: ExportedProgram, module: nn.Module, call: Call
+) -> dict[str, list[tuple[int, int]]]:
+    """Find which greatest sizes of a program are those that the module itself takes.
+
+    A table of positions has such a size, where a branch on a size has none.
+
+    Returns
+    -------
+    dict
+        By the size's symbol, the tensors and axes that have it.
+    """
+    tensors = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+    out = {}
+    for symbol, (_, most) in fixed_sizes(program).items():
+        places = [
+            (i, axis)
+            for i, symbols in enumerate(open_sizes(program))
+            for axis, there in enumerate(symbols)
+            if there == symbol
+        ]
+        if not places or not most.isdecimal() or int(most) > MOST:
+            continue
+        longer = list(tensors)
+        for i, axis in places:
+            index = torch.arange(int(most) + 1) % longer[i].shape[axis]
+            longer[i] = longer[i].index_select(axis, index)
+        try:
+            _call(module, _replaced(call, longer))
+        except Exception:  # in whatever way
+            out[symbol] = places
+    return out
+
+
 def fixed_sizes(program: ExportedProgram) -> dict[str, tuple[str, str]]:
     """List the open sizes for which a program is not valid everywhere: (least, most).
 
@@ -450,8 +507,7 @@ def fixed_sizes(program: ExportedProgram) -> dict[str, tuple[str, str]]:
     return {
         str(symbol): (str(values.lower), str(values.upper))
         for symbol, values in program.range_constraints.items()
-        if str(values.lower) not in ("0", "1", "2")
-        or not str(values.upper).endswith("oo")
+        if str(values.lower) not in LEAST or not str(values.upper).endswith("oo")
     }
 
 
@@ -476,12 +532,57 @@ def _repeated(x: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> Tens
     return wide.expand(shape).flatten(dim, dim + 1)
 
 
-REWRITTEN = {torch.ops.aten.repeat_interleave.self_int: _repeated}
+def _put(
+    x: Tensor, places: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
+) -> Any:  # noqa: ANN401
+    """Read ``x[mask] = number`` as torch.where, which has no computed size."""
+    (mask, *more) = places
+    masked = mask is not None and mask.dtype == torch.bool and mask.shape == x.shape
+    if more or accumulate or not masked or values.numel() != 1:
+        return NotImplemented
+    return torch.where(mask, values.reshape(()), x)
+
+
+def _bag_of_runs(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, ...]:
+    """Compute what is an operator in a program; only the first output is used."""
+    del scale_grad_by_freq, sparse
+    given = {
+        "input": indices,
+        "weight": weight,
+        "offsets": offsets,
+        "mode": ("sum", "mean", "max")[mode],
+        "per_sample_weights": per_sample_weights,
+        "include_last_offset": include_last_offset,
+        "padding_idx": None if padding_idx is None or padding_idx < 0 else padding_idx,
+    }
+    made = _bag(given)
+    return made, offsets, offsets, offsets
+
+
+aten = torch.ops.aten
+REWRITTEN: dict[Any, Callable[..., Any]] = {
+    aten.repeat_interleave.self_int: _repeated,
+    aten.index_put.default: _put,
+    aten.embedding_bag.padding_idx: _bag_of_runs,
+    aten._embedding_bag_forward_only.default: _bag_of_runs,
+    aten._embedding_bag.default: _bag_of_runs,
+}
+IN_PLACE = (aten.index_put_.default,)
 
 
 def rewritten(program: ExportedProgram) -> ExportedProgram:
-    """Replace operators that torch's exporter to ONNX gets wrong."""
-    if not any(node.target in REWRITTEN for node in program.graph.nodes):
+    """Replace operators that torch's exporter to ONNX gets wrong, or makes loops of."""
+    if not any(n.target in (*REWRITTEN, *IN_PLACE) for n in program.graph.nodes):
         return program
     with quiet():
         made: ExportedProgram = program.run_decompositions(dict(REWRITTEN))

@@ -28,11 +28,13 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from din_converter.exporting import (
+    Call,
     by_name,
     call_arguments,
     export_program,
     fixed_sizes,
     open_sizes,
+    own_limits,
     plain_module,
     reason_of,
     rewritten,
@@ -151,7 +153,7 @@ def export_module(
         program, (args, kwargs) = export_program(module, call)
         what = "module"
         fix = "It branches on a size; cut long histories before the call."
-    _check_ranges(program, what, fix)
+    limits = _limits(program, module, (args, kwargs), what, fix)
     program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
@@ -175,6 +177,10 @@ def export_module(
     names = (i.name for i in plain.graph.input)
     example = dict(zip(names, arrays, strict=True))
     notes = _fixed_notes(plain)
+    for number, axis, most in limits:
+        of = ("rows", "ids a row")[min(axis, 1)]
+        name = plain.graph.input[number].name
+        notes += (f"the module takes at most {most} {of} in {name}",)
     return Graph(plain, plain, module, args, kwargs, example, [], notes).without({})
 
 
@@ -202,20 +208,24 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_ranges(program: ExportedProgram, what: str, fix: str) -> None:
+def _limits(
+    program: ExportedProgram, module: nn.Module, call: Call, what: str, fix: str
+) -> list[tuple[int, int, str]]:
     """Refuse a program that is valid up to some size only, which a file cannot state.
 
     What it needs at least, as to read a column, is met by the example's size, which is
-    kept.
+    kept. Where the module itself fails above a size, that is returned: the input's
+    number, its axis and the size.
     """
+    upper = {k: v for k, v in fixed_sizes(program).items() if not v[1].endswith("oo")}
+    own = own_limits(program, module, call) if upper else {}
     most = [
-        f"{symbol} from {least} to {most}"
-        for symbol, (least, most) in fixed_sizes(program).items()
-        if not most.endswith("oo")
+        f"{k} from {least} to {m}" for k, (least, m) in upper.items() if k not in own
     ]
     if most:
         rule = f"a {what} that computes the same at every batch size and history length"
         raise ConversionError(rule, "sizes " + ", ".join(most), "module", fix)
+    return [(i, axis, upper[k][1]) for k, places in own.items() for i, axis in places]
 
 
 def simplify(model: ir.Model) -> None:

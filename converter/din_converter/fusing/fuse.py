@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from din_converter.fusing.algebra import (
     ONE,
+    SOFTMAX,
     Algebra,
     Atom,
     Form,
@@ -38,6 +39,18 @@ __all__ = ["Unit", "read_units"]
 OPERATORS = LAYOUT | LINEAR | CHOICE
 OUTER_LIMIT = 1 << 22
 MOVED = ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast")
+COUNTED = (
+    "masked positions whose weight is not 0: multiply the weights by the mask, or fill"
+    " scores with -1e9 before softmax"
+)
+OTHERS = (
+    "a softmax over all positions, masked after it: fill masked scores with -1e9 before"
+)
+ROUNDED = (
+    "-1e9 added to masked scores, so that rounding decides what an empty history gives:"
+    " multiply the weights by the mask after softmax, or use masked_fill"
+)
+VALUES = "a sum of values that depend on the candidate, too: sum the behaviors alone"
 OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
 
 
@@ -141,7 +154,7 @@ def _is_positive(view: View, name: str) -> bool:
 
 def _read_scores(reader: Reader, site: Site) -> Unit:
     """Read the scores that the weights are made of: the last value that is a unit's."""
-    view, sizes = reader.view, site.sizes
+    view, wanted = reader.view, [site.sizes.of(letter) for letter in site.letters]
     todo, seen = [site.weights], set[str]()
     while todo:
         name = todo.pop(0)
@@ -150,21 +163,21 @@ def _read_scores(reader: Reader, site: Site) -> Unit:
             continue
         seen.add(name)
         todo += names_read(node)
-        if [s for s in view.shapes.get(name, ()) if s != UNIT] != [sizes.n, sizes.t]:
+        if [s for s in view.shapes.get(name, ()) if s != UNIT] != wanted:
             continue
         try:
-            return _scores(reader, name)
+            return _scores(reader, site, name)
         except Unsupported:
             continue
     raise Unsupported("no scores of a unit")
 
 
-def _scores(reader: Reader, name: str) -> Unit:
+def _scores(reader: Reader, site: Site, name: str) -> Unit:
     found = reader.piece(name)
     parts = [p for axis in found.axes for p in axis]
     if (
         found.mask
-        or parts != ["N", "T"]
+        or parts != site.letters
         or reader.view.types[name] != TensorProto.FLOAT
     ):
         raise Unsupported("no scores of a unit")
@@ -214,22 +227,27 @@ def _weighted(reader: Reader, site: Site, weights: str) -> tuple[Piece, Piece]:
     if weights:
         weight = reader.piece(weights).alive()
         behavior = reader.piece(site.behaviors).alive()
-        if [p for axis in weight.axes for p in axis] != ["N", "T"]:
-            raise Unsupported("weights laid out otherwise than [N, T]")
+        if [p for axis in weight.axes for p in axis] != site.letters:
+            raise Unsupported(
+                "weights that are not one number for each candidate and position"
+            )
         _expect(behavior.axes, site.behavior_axes)
     elif site.product:
         found = reader.value(site.product)
         if not isinstance(found, Weighted):
-            raise Unsupported("no weights times behaviors")
+            reason = (
+                "a sum of something else than a weight for each position by behavior"
+            )
+            raise Unsupported(reason)
         weight, behavior = found.weight, found.behavior
-        _expect(found.axes, site.behavior_axes)
+        _expect(found.axes, site.behavior_axes.replace("1", "C"))
     else:
         weight = reader.piece(site.weights).alive()
         behavior = reader.piece(site.behaviors).alive()
         _expect(weight.axes, site.weight_axes)
         _expect(behavior.axes, site.behavior_axes)
     if not weight.is_scalar or behavior.on.kinds() - {"k"}:
-        raise Unsupported("behaviors that are not features of the history alone")
+        raise Unsupported(VALUES)
     return weight, behavior
 
 
@@ -237,8 +255,10 @@ def _expect(axes: Axes, letters: str) -> None:
     """Refuse a sum over another axis that is as long as the positions."""
     for axis, letter in zip(axes, letters, strict=True):
         names = [p for p in axis if isinstance(p, str)]
-        if names != ([letter] if letter in "NT" else []):
-            raise Unsupported("a sum over another axis than the positions")
+        if names != ([letter] if letter in "NCT" else []):
+            raise Unsupported(
+                "a sum over another axis than the positions of the history"
+            )
 
 
 def _mask(weight: Piece, behavior: Piece) -> str:
@@ -251,7 +271,7 @@ def _mask(weight: Piece, behavior: Piece) -> str:
     )
     reversed_ = any(p.mask not in ("", mask) for p in (weight, behavior))
     if reversed_ or not (any(gone) or fades):
-        raise Unsupported("masked positions that still count")
+        raise Unsupported(COUNTED)
     return mask
 
 
@@ -261,16 +281,16 @@ def _score(reader: Reader, weight: Piece, mask: str) -> tuple[Form, bool, str, f
     if not kinds & {"soft", "softoff", "softnan"}:
         return weight.on, False, "zero", 1.0
     if kinds != {"soft"} or len(weight.on.terms) != 1:
-        raise Unsupported("something added to a softmax's weights")
+        raise Unsupported(SOFTMAX)
     ((atom, factor),) = weight.on.terms.items()
     soft = reader.softs[atom[1]]
     if soft.mask != mask:
-        raise Unsupported("a softmax over other positions than the sum's")
+        raise Unsupported(OTHERS)
     empty = soft.empty
     if weight.off is not None and weight.off.is_zero():
         empty = "zero"
     if empty == "unknown":
-        raise Unsupported("an empty history whose weights only rounding decides")
+        raise Unsupported(ROUNDED)
     return soft.score, True, "zero" if empty == "none" else empty, float(factor[0])
 
 
@@ -374,7 +394,10 @@ def _place_query(unit: Unit, first: Form) -> str:
     if product == "outer":
         unit.query, placed = [None] * len(unit.behaviors), {}
         if len(unit.query) ** 2 * first.size > OUTER_LIMIT:
-            reason = "products of candidate and behavior features in no fixed pairs"
+            width = len(unit.query)
+            reason = (
+                f"an outer product of {width} by {width} features, which is too wide"
+            )
             raise Unsupported(reason)
     for leaf in leaves:
         size = unit.leaves[leaf].size

@@ -42,10 +42,31 @@ from din_converter.fusing.view import View, attribute, names_read
 __all__ = ["NO_MASK", "Handler", "Reader"]
 
 LARGE = 1e4
-NO_MASK = "a product with numbers that are no mask, as a comparison makes one"
+NO_MASK = (
+    "a product with numbers that may be other than 0 and 1: if they are a mask, compare"
+    " them, as in mask > 0"
+)
+ACTIVATIONS = "Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
+WORDS = {  # what torch calls that
+    "Erf": f"GELU: {ACTIVATIONS}",
+    "Exp": "exp, as ELU and a hand-written softmax have",
+    "Pow": "a power",
+    "ReduceMax": "a maximum over an axis, as amax and a hand-written softmax have",
+    "ScatterElements": "an assignment by index: use torch.where or masked_fill",
+    "ScatterND": "an assignment by index: use torch.where or masked_fill",
+}
+SMOOTH = ("Tanh", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign")
+SMOOTH += ("HardSigmoid", "HardSwish", "ThresholdedRelu")
 CUTS = ("Gather", "Slice", "Split")
 # Reads the named output of a node.
 Handler = Callable[["Reader", NodeProto, str], Value]
+
+
+def _words(kind: str) -> str:
+    """Say an operator in the words of torch."""
+    if kind in SMOOTH:
+        return f"{kind.lower()}: {ACTIVATIONS}"
+    return WORDS.get(kind, f"{kind.lower()}, which is no part of a fused unit")
 
 
 class Reader:
@@ -94,7 +115,7 @@ class Reader:
         if isinstance(found, Weighted):
             raise Unsupported(NO_MASK)
         if not isinstance(found, Piece):
-            raise Unsupported("a use of a condition as a number")
+            raise Unsupported("a condition used as a number: write mask.float()")
         return found
 
     def _read(self, name: str) -> Value:
@@ -108,11 +129,11 @@ class Reader:
         try:
             handler = self._operators.get(node.op_type)
             if handler is None or node.domain not in ("", "ai.onnx"):
-                raise Unsupported(f"the operator {node.op_type}")
+                raise Unsupported(_words(node.op_type))
             return handler(self, node, name)
         except Unsupported as error:
             if self._mixes(node):
-                raise Unsupported(error.reason) from None
+                raise Unsupported(error.reason, at=error.at or name) from None
             return self._leaf(name)
 
     def _cut_values(self) -> set[str]:
@@ -160,7 +181,9 @@ class Reader:
                 if array is None or array.dtype.kind != "f" or not array.size:
                     continue
                 if array.size == 1 and not (np.abs(array) < LARGE).all():
-                    reason = f"features computed with a fill of {float(array.min()):g}"
+                    reason = (
+                        f"behaviors filled with {float(array.min()):g} where masked"
+                    )
                     raise Unsupported(reason)
 
     def shape(self, name: str) -> Shape:
@@ -176,14 +199,14 @@ class Reader:
         if axes is None and len(node.input) > 1 and node.input[1]:
             axes = self.view.numbers(node.input[1])
         if axes is None:
-            raise Unsupported("a sum over everything")
+            raise Unsupported("a sum over all axes")
         return sorted(a % rank for a in axes)
 
     def number(self, name: str) -> NDArray[Any]:
         """Return a constant; raises Unsupported where it is computed."""
         found = self.view.constants.get(name)
         if found is None:
-            raise Unsupported("a parameter that is computed")
+            raise Unsupported("a parameter that the module computes")
         return found
 
     @staticmethod
@@ -212,6 +235,11 @@ class Reader:
         if same:
             leaf = same[0]
         else:
+            if {"T", "C"} <= {p for axis in axes for p in axis}:
+                reason = (
+                    "features of candidate and position that no layer here computes"
+                )
+                raise Unsupported(reason)
             size = math.prod(feature_shape(axes))
             leaf = Leaf(len(self.leaves), value, axes, size, table, ids)
             self.leaves.append(leaf)
@@ -291,10 +319,12 @@ class Reader:
         """Multiply features along one axis by [in, out]."""
         axis %= len(p.axes)
         if varies(p.axes[axis]):
-            raise Unsupported("a matrix product over candidates or positions")
+            raise Unsupported(
+                "a layer along candidates or positions instead of features"
+            )
         shape = feature_shape(p.axes)
         if shape[axis] != len(weight):
-            raise Unsupported("a matrix product over features laid out otherwise")
+            raise Unsupported("a layer of another width than the features")
         weight = weight.astype(np.float64)
 
         def apply(column: NDArray[np.float64]) -> NDArray[np.float64]:
