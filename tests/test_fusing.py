@@ -17,6 +17,7 @@ from tests.torch_patterns import NO_MASK
 pytestmark = pytest.mark.slow
 
 # reasons of the report, whole
+TWO_MASKS = "two different masks: join them before (mask & other), and use that alone"
 FUSED = "Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
 TANH = f"tanh: {FUSED}"
 TOTAL = "a sum over positions inside the weights, as of weights / weights.sum(1)"
@@ -171,7 +172,7 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "two masks": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) * (s > 0.1).float(),
-        NO_MASK,
+        TWO_MASKS,
     ),
     "scores summed up": (
         "weights",

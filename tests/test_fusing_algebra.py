@@ -416,6 +416,14 @@ def test_what_no_layer_computes_is_refused(refusal: str) -> None:
     assert caught.value.reason == reason
 
 
+def test_a_fill_of_infinity_is_no_activation() -> None:
+    """-inf - s is no multiple of s, although nothing is far from infinity."""
+    w = World()
+    filled = Form.constant([-np.inf] * W).minus(w.unit().form)
+    with pytest.raises(Unsupported):
+        w.algebra.ratios(filled, w.leaf("k").form)
+
+
 def _step(w: World, rng: np.random.Generator, pool: list[Twin]) -> Twin:
     x, y = (pool[i] for i in rng.integers(0, len(pool), 2))
     match rng.integers(0, 11):

@@ -1,7 +1,7 @@
 """Every pattern of public DINs: fused or left for its reason, and equal to torch.
 
 Some are converted at one shape of the example each; DIN_PATTERNS=all (`make patterns`)
-runs every pattern at all nine.
+runs every pattern at all nine, and as many random DINs as DIN_RANDOM_DINS says.
 """
 
 import os
@@ -61,7 +61,7 @@ def test_a_random_din_equals_torch(seed: int) -> None:
     shape = SHAPES[seed % len(SHAPES)]
     graph = export_module(Random(o), packed(o, inputs(o, *shape, 0)))
     assert all(b.fused or b.reason for b in graph.blocks)
-    fixed = ("T",) if o["packing"] == "matrix" else ()
+    fixed = ("T",) if o["packing"] == "matrix" or o["side"] == "gru" else ()
     check(
         graph,
         lambda n, t, s: packed(o, inputs(o, n, t, s)),

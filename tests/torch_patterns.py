@@ -212,6 +212,10 @@ _add(
     _din(lambda s, m: (s.masked_fill(~m, LOW) / D**0.5).softmax(1)),
 )
 _add(
+    "-1e9, then / sqrt(d)",
+    _din(lambda s, m: (s.masked_fill(~m, -1e9) / D**0.5).softmax(1)),
+)
+_add(
     "-1e9 added",
     _din(lambda s, m: (s + (1 - m.float()) * -1e9).softmax(-1)),
     fused="scores",
@@ -322,6 +326,12 @@ _add(
     with_mask,
 )
 _add(
+    "float mask above 0.5, -inf",
+    _din(lambda s, _, m: s.masked_fill(~(m > 0.5), float("-inf")).softmax(1)),
+    with_mask,
+    nan=True,
+)
+_add(
     "float mask given, softmax",
     _din(lambda s, _, m: (s * m + (1 - m) * -1e9).softmax(1)),
     with_mask,
@@ -366,6 +376,39 @@ _add(
                 .expand_as(net.e(h))
                 * net.e(h)
             ).sum(1),
+        )
+    ),
+)
+
+_add(
+    "a mask of every feature",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            (
+                net.score(net.e(i), net.e(h)).unsqueeze(-1)
+                * net.e(h)
+                * (h != 0).unsqueeze(-1).repeat(1, 1, D)
+            ).sum(1),
+        )
+    ),
+)
+_add(
+    "masked twice",
+    _din(lambda s, m, a: s * m * (a < 5)),
+    with_age_ids,
+    fused="scores",
+    reason="two different masks: join them before (mask & other), and use that alone",
+)
+_add(
+    "of the sum of two tables, turned",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            (
+                (net.e(h) + net.e(h // 2)).transpose(1, 2)
+                @ (net.score(net.e(i), net.e(h) + net.e(h // 2)) * (h != 0))[..., None]
+            ).squeeze(-1),
         )
     ),
 )
@@ -481,6 +524,17 @@ _add(
 )
 
 
+def _projected(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    q, k = torch.relu(net.first(net.e(item))), torch.relu(net.first(net.e(history)))
+    return net.logit(q, pool(net.score(q, k) * (history != 0), k))
+
+
+_add(
+    "embeddings behind a layer",
+    _net(_projected, more={"first": lambda: nn.Linear(D, D)}),
+)
+
+
 def _wide(net: Any, item: Tensor, history: Tensor, user: Tensor) -> Tensor:  # noqa: ANN401
     k = net.e(history)
     q = torch.cat([net.e(item), net.user(user)], -1)
@@ -551,6 +605,27 @@ _add(
             ),
         )
     ),
+)
+
+_add(
+    "heads",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            torch.einsum(
+                "nth,ntd->nhd",
+                net.heads(
+                    torch.cat([net.e(i)[:, None].expand_as(net.e(h)), net.e(h)], -1)
+                )
+                * (h != 0)[..., None],
+                net.e(h),
+            ).mean(1),
+        ),
+        more={"heads": lambda: nn.Linear(2 * D, 2)},
+    ),
+    fused="",
+    reason="several weights for each candidate and behavior, as heads have: a fused"
+    " unit gives one",
 )
 
 # ---- several candidates of each history
@@ -891,7 +966,5 @@ OFTEN = (  # in every run of the tests; the others differ from one of them in a 
     "packed ids",
     "one user, many items",
     "beside an EmbeddingBag, sum",
-    "beside an EmbeddingBag with offsets",
-    "a torch.cond beside",
     "repeat_interleave",
 )

@@ -1,6 +1,7 @@
 """Random DINs: every part written in one of the ways that public code writes it.
 
-`choices` draws them, `Random` is the module, and `inputs` what it is called with.
+`choices` draws them, `Random` is the module, and `inputs` what it is called with. Above
+400 lines: all parts of one module.
 """
 
 import itertools
@@ -316,7 +317,12 @@ class Random(nn.Module):
         return torch.nan_to_num(w) if how == "nan_to_num" else w
 
     def attend(
-        self, x: dict[str, Tensor], q: Tensor, k: Tensor, m: Tensor | None, unit: int
+        self,
+        x: dict[str, Tensor],
+        q: Tensor,
+        k: Tensor,
+        m: Tensor | None,
+        unit: int = 0,
     ) -> Tensor:
         o, several = self.o, q.ndim == 3
         if several:
@@ -328,14 +334,14 @@ class Random(nn.Module):
         s = self.units[unit](torch.cat(pairs, -1))
         if o["added"] == "position":
             s = s + self.places(torch.arange(k.shape[1])).squeeze(-1)
-        if o["added"] == "age" and unit == 0 and "age" in x:
+        if o["added"] == "age" and "age" in x:
             s = s + self.ages(x["age"]).squeeze(-1)
         if o["added"] == "user":
             s = s + self.users(x["user"])[:, :1].view(-1, *[1] * (s.ndim - 1))
         s = torch.sigmoid(s) if o["after"] == "sigmoid" else s
         w = self.weights(s, m[:, None] if several and m is not None else m)
         w = w * D**-0.5 if o["after"] == "scale" else w
-        if o["after"] == "decay" and unit == 0:
+        if o["after"] == "decay":
             w = w * self.decay[: k.shape[1]]
         if several:
             return self.pool_several(w, k)
@@ -390,12 +396,12 @@ class Random(nn.Module):
         o, x = self.o, self.unpacked(args)
         q = self.rows(x["item"], x["cate"])
         k = self.rows(x["history"], x["cates"])
-        parts = [q, self.attend(x, q, k, self.mask(x, x["history"]), 0)]
+        parts = [q, self.attend(x, q, k, self.mask(x, x["history"]))]
         if "other" in x:
             other = self.rows(x["other"], None)
             unit = 0 if o["blocks"] == "shared" else 1
             known = x["other"] != 0 if o["mask"] else None
-            parts.append(self.attend(x, q, other, known, unit))
+            parts.append(self.attend({"user": x["user"]}, q, other, known, unit))
         side = self.side(x, q, k)
         if side is not None:
             side = side[:, None].expand(-1, q.shape[1], -1) if q.ndim == 3 else side

@@ -10,6 +10,7 @@ import inspect
 import io
 import itertools
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from din_converter.quiet import first_line, quiet
 from din_infer.errors import ConversionError
 
 __all__ = [
+    "HISTORIES",
     "Bags",
     "Call",
     "by_name",
@@ -171,9 +173,8 @@ def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
         doubled = [torch.cat([t, t]) if t.ndim else t for t in whole]
     lists = [(i, name, t.shape[1]) for i, (name, t) in enumerate(tensors) if t.ndim > 1]
     told = [(i, size) for i, name, size in lists if any(w in name for w in HISTORIES)]
-    wide = told or [(i, n) for i, _, n in lists if not whole[i].is_floating_point()]
-    if all(size == 1 for _, size in wide):
-        sure = {i for i, _ in told}
+    sure = {i for i, size in told if size == 1}
+    if sure or not told:
         rest = [
             i
             for i, name, size in lists
@@ -381,9 +382,20 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
         return fixed
     rule = "a module that torch.export takes"
     reason = reason_of(first)
-    by_value = "data-dependent" in reason
-    fix = "Write torch.where for a branch on values of tensors." if by_value else ""
+    fix = "Give the GRU padded rows." if _packs(first) else ""
+    if "data-dependent" in reason:
+        fix = "Write torch.where for a branch on values of tensors."
     raise ConversionError(rule, reason, "module", fix) from None
+
+
+def _packs(error: BaseException | None) -> bool:
+    """Whether a module failed at a packed sequence, which torch does not export."""
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        if any(f.filename.endswith(("utils/rnn.py", "utils\\rnn.py")) for f in frames):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def open_sizes(program: ExportedProgram) -> list[list[str]]:
@@ -559,7 +571,7 @@ def _bag_of_runs(
     given = {
         "input": indices,
         "weight": weight,
-        "offsets": offsets,
+        "offsets": offsets if indices.ndim == 1 else None,
         "mode": ("sum", "mean", "max")[mode],
         "per_sample_weights": per_sample_weights,
         "include_last_offset": include_last_offset,
@@ -584,6 +596,50 @@ def rewritten(program: ExportedProgram) -> ExportedProgram:
     """Replace operators that torch's exporter to ONNX gets wrong, or makes loops of."""
     if not any(n.target in (*REWRITTEN, *IN_PLACE) for n in program.graph.nodes):
         return program
-    with quiet():
+    with quiet(), _rows_of_bags(program):
         made: ExportedProgram = program.run_decompositions(dict(REWRITTEN))
         return made
+
+
+@contextlib.contextmanager
+def _rows_of_bags(program: ExportedProgram) -> Iterator[None]:
+    """Meanwhile, bags of rows [N, T] are called with these, as nn.EmbeddingBag was.
+
+    In a program they are runs of ids [N * T], which begin at 0, T, 2 * T, ..
+    """
+    changed = []
+    for node in program.graph.nodes:
+        if node.target is not aten.embedding_bag.padding_idx:
+            continue
+        weight, runs, starts, *rest = node.args
+        rows = runs.args[0] if runs.target in FLATTENED else None
+        shape = () if rows is None else rows.meta["val"].shape
+        if len(shape) != 2 or not _is_flat(runs) or not _is_regular(starts, shape[1]):
+            continue
+        if len(rest) > 3 and rest[3] is not None:
+            if rest[3].target not in FLATTENED or not _is_flat(rest[3]):
+                continue
+            rest[3] = rest[3].args[0]
+        changed.append((node, node.args))
+        node.args = (weight, rows, starts, *rest)
+    try:
+        yield
+    finally:
+        for node, args in changed:
+            node.args = args
+
+
+FLATTENED = (aten.reshape.default, aten.view.default)
+
+
+def _is_flat(node: Any) -> bool:  # noqa: ANN401
+    return list(node.args[1]) == [-1]
+
+
+def _is_regular(starts: Any, step: Any) -> bool:  # noqa: ANN401
+    """Whether a node is 0, step, 2 * step, .."""
+    if starts.target is not aten.arange.start_step or starts.args[0] != 0:
+        return False
+    given = starts.args[2]
+    given = given.meta["val"] if isinstance(given, torch.fx.Node) else given
+    return str(given) == str(step)

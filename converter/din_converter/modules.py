@@ -28,6 +28,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from din_converter.exporting import (
+    HISTORIES,
     Call,
     by_name,
     call_arguments,
@@ -177,16 +178,18 @@ def export_module(
     names = (i.name for i in plain.graph.input)
     example = dict(zip(names, arrays, strict=True))
     notes = _fixed_notes(plain)
-    for number, axis, most in limits:
-        of = ("rows", "ids a row")[min(axis, 1)]
-        name = plain.graph.input[number].name
-        notes += (f"the module takes at most {most} {of} in {name}",)
+    for most, of, numbers in limits:
+        inside = ", ".join(plain.graph.input[i].name for i in numbers)
+        notes += (f"the module takes at most {most} {of} in {inside}",)
     return Graph(plain, plain, module, args, kwargs, example, [], notes).without({})
 
 
 def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Say which sizes a module fixes: the batch, and how many ids a row has."""
     inputs = [i for i in input_ranges(proto) if i["shape"]]
+    lists = [
+        i for i in inputs if len(i["shape"]) > 1 and isinstance(i["shape"][1], str)
+    ]
     notes = []
     rows = {i["shape"][0] for i in inputs}
     if rows and not any(isinstance(n, str) for n in rows):
@@ -198,7 +201,10 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
         )
     for i in inputs:
         wide = i["shape"][1] if len(i["shape"]) > 1 else ""
+        named = any(word in i["name"].lower() for word in HISTORIES)
         if i["rows"] is not None and wide == 1:
+            if lists and not named:
+                continue  # a candidate beside its history
             notes.append(
                 f"{i['name']} has 1 id a row, as in the example: give one of two or"
                 " more to leave the length of a history open"
@@ -210,12 +216,12 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
 
 def _limits(
     program: ExportedProgram, module: nn.Module, call: Call, what: str, fix: str
-) -> list[tuple[int, int, str]]:
+) -> list[tuple[str, str, list[int]]]:
     """Refuse a program that is valid up to some size only, which a file cannot state.
 
     What it needs at least, as to read a column, is met by the example's size, which is
-    kept. Where the module itself fails above a size, that is returned: the input's
-    number, its axis and the size.
+    kept. Where the module itself fails above a size, that is returned: the size, what
+    it counts, and the numbers of the inputs.
     """
     upper = {k: v for k, v in fixed_sizes(program).items() if not v[1].endswith("oo")}
     own = own_limits(program, module, call) if upper else {}
@@ -225,7 +231,11 @@ def _limits(
     if most:
         rule = f"a {what} that computes the same at every batch size and history length"
         raise ConversionError(rule, "sizes " + ", ".join(most), "module", fix)
-    return [(i, axis, upper[k][1]) for k, places in own.items() for i, axis in places]
+    return [
+        (upper[symbol][1], "ids a row" if axis else "rows", [i for i, _ in places])
+        for symbol, places in own.items()
+        for axis in (max(axis for _, axis in places),)
+    ]
 
 
 def simplify(model: ir.Model) -> None:

@@ -178,6 +178,8 @@ def ratio(row: dict[Atom, float], unit: dict[Atom, float]) -> float | None:
     top = max(unit, key=lambda a: abs(unit[a]))
     c = row.get(top, 0.0) / unit[top]
     largest = max(abs(v) for v in row.values())
+    if not np.isfinite(largest):
+        return None  # everything is near to infinity
     for atom in row.keys() | unit.keys():
         if abs(row.get(atom, 0.0) - c * unit.get(atom, 0.0)) > NEAR * largest:
             return None

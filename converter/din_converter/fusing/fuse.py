@@ -4,6 +4,7 @@
 LocalActivation takes them. What cannot be proven is Unsupported.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +43,10 @@ MOVED = ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast")
 COUNTED = (
     "masked positions whose weight is not 0: multiply the weights by the mask, or fill"
     " scores with -1e9 before softmax"
+)
+HEADS = (
+    "several weights for each candidate and behavior, as heads have: a fused unit gives"
+    " one"
 )
 OTHERS = (
     "a softmax over all positions, masked after it: fill masked scores with -1e9 before"
@@ -87,22 +92,35 @@ def read_units(view: View, site: Site) -> Iterator[Unit | Unsupported]:
     """Read a site as a local activation unit in every way there is, the best first.
 
     The behaviors are read down to table rows where they are unchanged rows. Behaviors
-    that are computed from rows are taken as computed. Where what is done to the scores
-    is nothing that the operator does, the scores alone are read.
+    that are computed from rows are taken as computed; at last, queries too. Where what
+    is done to the scores is nothing that the operator does, the scores alone are read.
+    Why a way failed is yielded, but for the scores.
     """
     weights, factors = _peeled(view, site)
-    ways: list[Callable[[Reader], Unit]] = [
-        partial(_read, site=site),
-        partial(_read_scores, site=site),
-    ]
+    ways: list[Callable[[Reader], Unit]] = [partial(_read, site=site)]
     if factors:
         ways.insert(0, partial(_read, site=site, weights=weights, factors=factors))
+    source = _source(view, site.behaviors)
+    choices = (("", False), (source, False), (source, True))
     for way in ways:
-        for opaque in ("", site.behaviors):
+        for opaque, closed in choices:
             try:
-                yield way(Reader(view, site.sizes, opaque, OPERATORS))
+                yield way(Reader(view, site.sizes, opaque, closed, OPERATORS))
             except Unsupported as error:
                 yield error
+    for opaque, closed in choices:
+        with contextlib.suppress(Unsupported):
+            yield _read_scores(
+                Reader(view, site.sizes, opaque, closed, OPERATORS), site
+            )
+
+
+def _source(view: View, name: str) -> str:
+    """Find the value that behaviors are, before they were only laid out."""
+    kinds = ("Transpose", "Identity", "Unsqueeze", "Expand")
+    while (node := view.producer.get(name)) is not None and node.op_type in kinds:
+        name = node.input[0]
+    return name
 
 
 def _peeled(view: View, site: Site) -> tuple[str, list[tuple[str, str]]]:
@@ -256,6 +274,8 @@ def _expect(axes: Axes, letters: str) -> None:
     for axis, letter in zip(axes, letters, strict=True):
         names = [p for p in axis if isinstance(p, str)]
         if names != ([letter] if letter in "NCT" else []):
+            if "C" in letters:
+                raise Unsupported(HEADS)
             raise Unsupported(
                 "a sum over another axis than the positions of the history"
             )

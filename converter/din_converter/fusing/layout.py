@@ -153,7 +153,8 @@ class Sizes:
 
     def leaf(self, shape: Shape) -> Axes:
         """Lay out a tensor of which only the shape is known."""
-        if self.t.symbols and [s for s in shape if s != UNIT][:1] == [self.t]:
+        whole = [s for s in shape if s != UNIT]
+        if whole[:1] == [self.t] and self.t not in (UNIT, self.n):
             rest = [s for s in shape if s != self.t]
             if len(rest) == len(shape) - 1 and not any(s.symbols for s in rest):
                 return tuple(  # the same for every candidate

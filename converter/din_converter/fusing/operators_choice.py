@@ -25,8 +25,8 @@ from din_converter.fusing.view import View, attribute
 __all__ = ["CHOICE"]
 
 # A masked score this low has weight exactly 0 in float32 next to any score above
-# 120 - 1e9. That no real score is lower is the only assumption made without proof.
-LOWEST_FILL = -1e9
+# 120 - 1e8. That no real score is lower is the only assumption made without proof.
+LOWEST_FILL = -1e8
 SAME = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 CLAMP = "a clamp that is no ReLU, clamp(min=0)"
 COMPARED = (

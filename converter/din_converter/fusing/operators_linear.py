@@ -53,6 +53,13 @@ def _mul(reader: Reader, node: NodeProto, _: str) -> Value:
     return reader.times(reader.piece(node.input[0]), reader.piece(node.input[1]))
 
 
+def _pow(reader: Reader, node: NodeProto, _: str) -> Value:
+    if (reader.number(node.input[1]) != 2).any():
+        raise Unsupported("a power")
+    p = reader.piece(node.input[0])
+    return reader.both(p, p, reader.algebra.product)
+
+
 def _scale_weighted(reader: Reader, a: Value, b: Value) -> Value:
     weighted, other = (a, b) if isinstance(a, Weighted) else (b, a)
     if isinstance(weighted, Weighted) and isinstance(other, Piece):
@@ -219,6 +226,7 @@ LINEAR: dict[str, Handler] = {
     "MatMul": _matmul,
     "Mul": _mul,
     "Neg": _neg,
+    "Pow": _pow,
     "ReduceMean": _reduce,
     "ReduceSum": _reduce,
     "Sub": _combined(Form.minus),

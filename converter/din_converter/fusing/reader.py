@@ -28,6 +28,7 @@ from din_converter.fusing.layout import (
     varies,
 )
 from din_converter.fusing.values import (
+    TWO_MASKS,
     Condition,
     Leaf,
     Piece,
@@ -50,7 +51,7 @@ ACTIVATIONS = "Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
 WORDS = {  # what torch calls that
     "Erf": f"GELU: {ACTIVATIONS}",
     "Exp": "exp, as ELU and a hand-written softmax have",
-    "Pow": "a power",
+    "LayerNormalization": "LayerNorm inside the unit",
     "ReduceMax": "a maximum over an axis, as amax and a hand-written softmax have",
     "ScatterElements": "an assignment by index: use torch.where or masked_fill",
     "ScatterND": "an assignment by index: use torch.where or masked_fill",
@@ -78,14 +79,22 @@ class Reader:
     sizes : Sizes
     opaque : str
         A value to take as a leaf, even if it can be read; "" for none.
+    closed : bool
+        Take for a leaf whatever is computed of a candidate or of a behavior alone, and
+        is not linear.
     operators : dict
         How each operator is read.
     """
 
     def __init__(
-        self, view: View, sizes: Sizes, opaque: str, operators: Mapping[str, Handler]
+        self,
+        view: View,
+        sizes: Sizes,
+        opaque: str,
+        closed: bool,
+        operators: Mapping[str, Handler],
     ) -> None:
-        self.view, self.sizes, self.opaque = view, sizes, opaque
+        self.view, self.sizes, self.opaque, self.closed = view, sizes, opaque, closed
         self.algebra = Algebra()
         self.leaves: list[Leaf] = []
         self.softs: list[Soft] = []
@@ -130,11 +139,20 @@ class Reader:
             handler = self._operators.get(node.op_type)
             if handler is None or node.domain not in ("", "ai.onnx"):
                 raise Unsupported(_words(node.op_type))
-            return handler(self, node, name)
+            found = handler(self, node, name)
+            if not self.closed or not isinstance(found, Piece) or self._mixes(node):
+                return found
         except Unsupported as error:
             if self._mixes(node):
                 raise Unsupported(error.reason, at=error.at or name) from None
             return self._leaf(name)
+        forms = [f for f in (found.on, found.off) if f is not None]
+        if found.mask or all(f.kinds() <= {"one", "q", "k"} for f in forms):
+            return found
+        try:
+            return self._leaf(name)
+        except Unsupported:
+            return found
 
     def _cut_values(self) -> set[str]:
         """Find values that are cut into T positions and the rest, a candidate.
@@ -181,10 +199,8 @@ class Reader:
                 if array is None or array.dtype.kind != "f" or not array.size:
                     continue
                 if array.size == 1 and not (np.abs(array) < LARGE).all():
-                    reason = (
-                        f"behaviors filled with {float(array.min()):g} where masked"
-                    )
-                    raise Unsupported(reason)
+                    fill = f"features that hold {float(array.min()):g} where masked"
+                    raise Unsupported(f"{fill}: fill the scores instead")
 
     def shape(self, name: str) -> Shape:
         """Return the shape of a value; raises Unsupported where it is not known."""
@@ -302,6 +318,8 @@ class Reader:
         try:
             return self.both(a, b, self.algebra.product)
         except Unsupported as error:
+            if error.reason == TWO_MASKS:
+                raise
             for mask_like, other in ((a, b), (b, a)):
                 mask = self._mask_of(mask_like)
                 if mask and not other.mask:

@@ -441,14 +441,14 @@ def _rewritten(
     made: _Rewriter | None = None
     for unit in read_units(view, site):
         if isinstance(unit, Unsupported):
-            why = why or unit
+            why = unit  # of the way that takes most
             continue
         writer = _Rewriter(view, site, unit, len(written))
         known = dict(functions)
         try:
             writer.write(functions)
         except Unsupported as error:
-            why = why or error
+            why = error if why is None or not unit.scores else why
             functions.clear()
             functions.update(known)
             continue

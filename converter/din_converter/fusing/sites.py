@@ -45,7 +45,11 @@ def find_sites(view: View) -> list[Site]:
     for node in view.graph.node:
         site = _of_reduce(view, node) or _of_matmul(view, node)
         site = site or _of_einsum(view, node)
-        if site is not None and _are_scored(view, site):
+        if site is None or not _are_scored(view, site):
+            continue
+        behaviors = view.shapes.get(site.behaviors, ())
+        at = site.behavior_axes.index("D")
+        if at < len(behaviors) and not behaviors[at].symbols:  # else a dot product
             sites.append(site)
     return sites
 
@@ -206,7 +210,7 @@ def _of_einsum(view: View, node: onnx.NodeProto) -> Site | None:
             continue
         if set(wide) - set(rows) != {n, t, d} or wide[0] != n:
             continue
-        if rows and (narrow != [n, *rows, t] or list(out) != kept):
+        if rows and (narrow[0] != n or list(out) != kept):
             continue
         names = {n: "N", t: "T", d: "D"} | dict.fromkeys(ones, "1")
         names |= dict.fromkeys(rows, "C")
