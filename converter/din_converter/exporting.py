@@ -13,6 +13,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -392,7 +393,7 @@ def _packs(error: BaseException | None) -> bool:
     """Whether a module failed at a packed sequence, which torch does not export."""
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
-        if any(f.filename.endswith(("utils/rnn.py", "utils\\rnn.py")) for f in frames):
+        if any(PurePath(f.filename).name == "rnn.py" for f in frames):
             return True
         error = error.__cause__ or error.__context__
     return False

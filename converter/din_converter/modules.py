@@ -154,7 +154,9 @@ def export_module(
         program, (args, kwargs) = export_program(module, call)
         what = "module"
         fix = "It branches on a size; cut long histories before the call."
-    limits = _limits(program, module, (args, kwargs), what, fix)
+    # a program states its sizes itself
+    called = None if what == "program" else (args, kwargs)
+    limits = _limits(program, module, called, what, fix)
     program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
@@ -215,7 +217,7 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _limits(
-    program: ExportedProgram, module: nn.Module, call: Call, what: str, fix: str
+    program: ExportedProgram, module: nn.Module, call: Call | None, what: str, fix: str
 ) -> list[tuple[str, str, list[int]]]:
     """Refuse a program that is valid up to some size only, which a file cannot state.
 
@@ -224,7 +226,7 @@ def _limits(
     it counts, and the numbers of the inputs.
     """
     upper = {k: v for k, v in fixed_sizes(program).items() if not v[1].endswith("oo")}
-    own = own_limits(program, module, call) if upper else {}
+    own = own_limits(program, module, call) if upper and call is not None else {}
     most = [
         f"{k} from {least} to {m}" for k, (least, m) in upper.items() if k not in own
     ]
