@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from din_converter import convert
-from din_converter.exporting import Bags
 from din_converter.importers.pt2 import load_program
 from din_converter.modules import export_module
+from din_converter.rewriting import Bags
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
 from tests.torch_patterns import PATTERNS, SIZE, Keywords, Net, OfDict, ids, pool

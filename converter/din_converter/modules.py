@@ -38,13 +38,13 @@ from din_converter.exporting import (
     own_limits,
     plain_module,
     reason_of,
-    rewritten,
 )
 from din_converter.fusing.bags import fuse_bags
 from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View, graphs_of
 from din_converter.quiet import quiet
+from din_converter.rewriting import rewritten
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET
 

@@ -68,7 +68,7 @@ def _are_scored(view: View, site: Site) -> bool:
         return False
     for node in layers:
         shape = view.shapes.get(node.output[0], ())
-        pairs = {c, t} <= set(shape[1:]) or n * c * t in shape or n * c in shape
+        pairs = {c, t} <= set(shape[1:]) or n * c * t in shape
         if pairs and set(node.input) & set(view.constants):
             return True
     return False
