@@ -438,13 +438,19 @@ def own_limits(
         ]
         if not places or not most.isdecimal() or int(most) > MOST:
             continue
-        longer = list(tensors)
-        for i, axis in places:
-            index = torch.arange(int(most) + 1) % longer[i].shape[axis]
-            longer[i] = longer[i].index_select(axis, index)
-        try:
-            _call(module, _replaced(call, longer))
-        except Exception:  # in whatever way
+        takes = []
+        for size in (int(most), int(most) + 1):
+            longer = list(tensors)
+            for i, axis in places:
+                index = torch.arange(size) % longer[i].shape[axis]
+                longer[i] = longer[i].index_select(axis, index)
+            try:
+                _call(module, _replaced(call, longer))
+            except Exception:  # in whatever way
+                takes.append(False)
+            else:
+                takes.append(True)
+        if takes == [True, False]:
             out[symbol] = places
     return out
 

@@ -94,8 +94,9 @@ def _put(
 ) -> Any:  # noqa: ANN401
     """Read ``x[mask] = number`` as torch.where, which has no computed size."""
     (mask, *more) = places
-    masked = mask is not None and mask.dtype == torch.bool and mask.shape == x.shape
-    if more or accumulate or not masked or values.numel() != 1:
+    if mask is None or mask.dtype != torch.bool or mask.shape != x.shape:
+        return NotImplemented
+    if more or accumulate or values.numel() != 1:
         return NotImplemented
     return torch.where(mask, values.reshape(()), x)
 
@@ -158,8 +159,10 @@ def _rows_of_bags(program: ExportedProgram) -> Iterator[None]:
             continue
         weight, runs, starts, *rest = node.args
         rows = runs.args[0] if runs.target in FLATTENED else None
-        shape = () if rows is None else rows.meta["val"].shape
+        shape = [] if rows is None else list(rows.meta["val"].shape)
         if len(shape) != 2 or not _is_flat(runs) or not _is_regular(starts, shape[1]):
+            continue
+        if node.kwargs or rest[4:5] == [True]:  # with a last offset, a bag less
             continue
         if len(rest) > 3 and rest[3] is not None:
             if rest[3].target not in FLATTENED or not _is_flat(rest[3]):

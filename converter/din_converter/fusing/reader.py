@@ -56,8 +56,10 @@ WORDS = {  # what torch calls that
     "ScatterElements": "an assignment by index: use torch.where or masked_fill",
     "ScatterND": "an assignment by index: use torch.where or masked_fill",
 }
-SMOOTH = ("Tanh", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign")
-SMOOTH += ("HardSigmoid", "HardSwish", "ThresholdedRelu")
+SMOOTH = (
+    *("Tanh", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign"),
+    *("HardSigmoid", "HardSwish", "ThresholdedRelu"),
+)
 CUTS = ("Gather", "Slice", "Split")
 # Reads the named output of a node.
 Handler = Callable[["Reader", NodeProto, str], Value]

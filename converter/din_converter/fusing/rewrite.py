@@ -154,11 +154,11 @@ class _Rewriter:
             ids = self.of_candidates(ids, parts)
         if count == 1:
             return [_Column(ids, leaf.table, width)]
-        parts = (
+        fields = (
             self.g.add("Gather", ids, self.g.constant(i), axis=len(wanted))
             for i in range(count)
         )
-        return [_Column(part, leaf.table, width) for part in parts]
+        return [_Column(field, leaf.table, width) for field in fields]
 
     def behaviors(self) -> list[_Column]:
         """Return the columns of behaviors: in their tables, or in one made here.
@@ -494,7 +494,7 @@ def fuse_graph(
             written.setdefault(made.target, (made.g.nodes, made.weights))
         found.append((site, made.unit if made is not None else None, reason, place))
     if not written:
-        return [Block(site.name, False, *why) for site, _, *why in found]
+        return [Block(site.name, False, why, place) for site, _, why, place in found]
     needed = {o.name for o in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
@@ -508,10 +508,10 @@ def fuse_graph(
         n for n in graph.node if n.output[0] in written or n.output[0] not in there
     ]
     blocks = [
-        Block(site.name, False, *why)
+        Block(site.name, False, why, place)
         if unit is None
-        else fused(view, site, unit, dropped, positions, *why)
-        for site, unit, *why in found
+        else fused(view, site, unit, dropped, positions, why, place)
+        for site, unit, why, place in found
     ]
     new = onnx.GraphProto(node=kept[::-1])
     new.initializer.extend(t for t in graph.initializer if t.name in needed)
