@@ -392,6 +392,8 @@ _add(
             ).sum(1),
         )
     ),
+    fused="scores",
+    reason=NO_MASK,
 )
 _add(
     "masked twice",

@@ -64,21 +64,12 @@ def _scale_weighted(reader: Reader, a: Value, b: Value) -> Value:
     weighted, other = (a, b) if isinstance(a, Weighted) else (b, a)
     if isinstance(weighted, Weighted) and isinstance(other, Piece):
         axes, _, _ = broadcast(weighted.axes, other.axes)
-        if not other.is_scalar and _is_even(other):  # repeated for every feature
-            one = tuple(tuple(p for p in x if isinstance(p, str)) for x in other.axes)
-            other = other.take(np.zeros(1, np.int64), one)
         if axes == weighted.axes and other.is_scalar:
             weight = reader.times(weighted.weight, replace(other, axes=()))
             if isinstance(weight, Piece):
                 weight = replace(weight, axes=weighted.weight.axes)
                 return replace(weighted, weight=weight)
     raise Unsupported(NO_MASK)
-
-
-def _is_even(p: Piece) -> bool:
-    """Whether all features are the same."""
-    forms = [form for form in (p.on, p.off) if form is not None]
-    return all((c == c[0]).all() for form in forms for c in form.terms.values())
 
 
 def _div(reader: Reader, node: NodeProto, _: str) -> Value:
