@@ -194,8 +194,9 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     ]
     notes = []
     rows = {i["shape"][0] for i in inputs}
-    if rows and not any(isinstance(n, str) for n in rows):
-        count = max(rows)
+    fixed = {n for n in rows if not isinstance(n, str)}
+    if fixed and (fixed == rows or max(fixed) > 1):
+        count = max(fixed)
         word = "row" if count == 1 else "rows"
         notes.append(
             f"the module fixes the batch: {count} {word} in every call, as a loop over"

@@ -129,7 +129,9 @@ def _peeled(view: View, site: Site) -> tuple[str, list[tuple[str, str]]]:
     """Take factors per candidate off the weights: what is left; (Mul or Div, name)."""
     name, factors = site.weights, list[tuple[str, str]]()
     while (node := view.producer.get(name)) is not None:
-        if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity"):
+        whole = node.op_type == "Slice" and view.numbers(node.input[1]) == [0]
+        whole &= view.shapes.get(node.input[0]) == view.shapes.get(name)
+        if whole or node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity"):
             name = node.input[0]
             continue
         if node.op_type not in ("Mul", "Div"):
