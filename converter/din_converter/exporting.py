@@ -174,19 +174,18 @@ def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
     lists = [(i, name, t.shape[1]) for i, (name, t) in enumerate(tensors) if t.ndim > 1]
     told = [(i, size) for i, name, size in lists if any(w in name for w in HISTORIES)]
     sure = {i for i, size in told if size == 1}
-    if sure or not told:
-        rest = [
-            i
-            for i, name, size in lists
-            if i not in sure and size == 1 and not any(w in name for w in OTHERS)
-        ]
-        for some in _choices(rest):
-            longer = list(doubled)
+    rest = [
+        i
+        for i, name, size in lists
+        if i not in sure and size == 1 and not any(w in name for w in OTHERS)
+    ]
+    for rows in (doubled, whole):  # equal ones are tried once
+        for some in _choices(rest) if sure or not told else ():
+            longer = list(rows)
             for i in (*sure, *some):
-                longer[i] = doubled[i].repeat_interleave(GROWN, dim=1)
+                longer[i] = rows[i].repeat_interleave(GROWN, dim=1)
             yield _replaced(call, longer)
-    yield _replaced(call, doubled)
-    yield call
+        yield _replaced(call, rows)
     if told and all(size == GROWN - 1 for _, size in told):  # history[:, 1:] is then 1
         longer = list(doubled)
         for i, _ in told:
