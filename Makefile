@@ -53,7 +53,7 @@ test-fast: $(VENV)/fast-with  ## most tests, in 3 minutes on 2 cores; says what 
 test: $(VENV)/tested-with .oldest  ## all tests
 	$(PYTEST) --numprocesses $$(($(JOBS) + 1))
 
-patterns: $(VENV)/tested-with  ## DINs of public code, each at nine shapes of its example
+patterns: $(VENV)/tested-with  ## DINs of public code, each at nine shapes of its example; random ones
 	DIN_PATTERNS=all $(PYTEST) --dist load tests/test_torch_patterns.py
 
 # gcov and the sanitizers export names of their own

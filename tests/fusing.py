@@ -22,6 +22,8 @@ HIDDEN = (5, 3)
 def mix(module: nn.Module, seed: int = 0) -> nn.Module:
     """Weights that spread what comes out, also statistics and slopes."""
     generator = torch.Generator().manual_seed(seed)
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    tables = [m.weight for m in module.modules() if isinstance(m, kinds)]
     with torch.no_grad():
         for name, p in [*module.named_parameters(), *module.named_buffers()]:
             if not p.is_floating_point():
@@ -29,10 +31,12 @@ def mix(module: nn.Module, seed: int = 0) -> nn.Module:
             noise = torch.randn(p.shape, generator=generator)
             if "var" in name:
                 p.copy_(0.3 + noise.abs())
-            elif p.ndim >= 2 and "table" not in name:
-                p.copy_(1.3 * noise / p.shape[1] ** 0.5)
+            elif any(p is table for table in tables):
+                p.copy_(noise)
+            elif p.ndim >= 2:
+                p.copy_(1.3 * noise / p[0].numel() ** 0.5)
             else:
-                p.copy_(noise if "table" in name else 0.5 * noise)
+                p.copy_(0.5 * noise)
     return module.eval()
 
 

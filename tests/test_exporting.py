@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from din_converter import convert
-from din_converter.exporting import Bags
+from din_converter.importers.pt2 import load_program
 from din_converter.modules import export_module
+from din_converter.rewriting import Bags
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
 from tests.torch_patterns import PATTERNS, SIZE, Keywords, Net, OfDict, ids, pool
+from tests.torch_proof import check
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +32,13 @@ def din() -> nn.Module:
 def example(n: int = 4, t: int = 5) -> dict[str, Tensor]:
     item, history = ids(n, t, 0)
     return {"item": item, "history": history}
+
+
+def _net_of(run: Callable[..., Any]) -> nn.Module:
+    """Make a DIN that returns more than scores, from its weights."""
+    return Net(
+        lambda net, i, h: run(net, i, h, net.score(net.e(i), net.e(h)) * (h != 0))
+    )
 
 
 def shapes(module: nn.Module, x: Any) -> dict[str, list[str | int]]:  # noqa: ANN401
@@ -80,6 +89,53 @@ def test_histories_of_one_position_are_opened_by_their_names(n: int) -> None:
     x = {"item_id": item[:, None], "hist_ids": history, "mask": history != 0}
     wanted = {"item_id": ["N", 1], "hist_ids": ["N", "T"], "mask": ["N", "T"]}
     assert shapes(Columns(), x) == wanted
+
+
+def test_weights_beside_the_scores_may_grow_with_the_history() -> None:
+    weighed = _net_of(lambda net, i, h, w: (net.logit(net.e(i), pool(w, net.e(h))), w))
+    item, history = ids(1, 1, 0)
+    assert shapes(weighed, (item, history))["history"] == ["N", "T"]
+
+
+class Listed(nn.Module):
+    """Takes a list: two histories without names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = din()
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        made: Tensor = self.net(x[0], x[1]) + self.net(x[0], x[2])
+        return made
+
+
+def test_a_history_of_one_position_is_opened_beside_a_longer_one() -> None:
+    item, history = ids(3, 1, 0)
+    found = shapes(Listed(), ([item, history, ids(3, 4, 0)[1]],))
+    assert list(found.values()) == [["N"], ["N", "T0"], ["N", "T1"]]
+
+
+class Placed(Net):
+    """A table of 16 positions, cut to the history."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda *_: None)
+        self.register_buffer("places", torch.linspace(-1.0, 1.0, 16).unsqueeze(1))
+
+    def forward(self, item: Tensor, history: Tensor) -> Tensor:  # type: ignore[override]
+        q, k = self.e(item), self.e(history) + self.places[: history.shape[1]]
+        return self.logit(q, pool(self.score(q, k) * (history != 0), k))
+
+
+def test_a_table_of_positions_limits_the_history(tmp_path: Path) -> None:
+    report = convert(Placed(), tmp_path / "m.onnx", example_inputs=example())
+    assert report.notes == ("the module takes at most 16 ids a row in history",)
+    assert [b.part for b in report.blocks] == ["whole"]
+    predictor = Predictor(report.path)
+    assert predictor.describe().splitlines()[3].split()[2:4] == ["[N,", "T]"]
+    x = example(t=16)
+    got = predictor.score_encoded({k: v.numpy() for k, v in x.items()})
+    np.testing.assert_allclose(got, Placed()(**x).detach(), atol=1e-5)
 
 
 def test_a_history_that_stays_at_one_position_is_remarked_on(tmp_path: Path) -> None:
@@ -144,6 +200,19 @@ class Complex(nn.Module):
         return torch.complex(item.float(), history.sum(1).float())
 
 
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.gru = nn.Embedding(30, 4), nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, item: Tensor, history: Tensor) -> Tensor:
+        lengths = (history != 0).sum(1).clamp(min=1)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.e(history), lengths, batch_first=True, enforce_sorted=False
+        )
+        return self.gru(packed)[1].sum((0, 2)) + item
+
+
 class NoOnnx(nn.Module):
     def forward(self, item: Tensor, history: Tensor) -> Tensor:
         matrix = history[:, :1, None] * item[:, None, None].float()
@@ -199,6 +268,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor], str]] = {
         "expected a module that torch.export takes, got Could not guard on"
         " data-dependent expression",
     ),
+    "a packed sequence": (
+        Packed,
+        example(),
+        "expected a module that torch.export takes, got ",
+    ),
     "an operator that ONNX lacks": (
         NoOnnx,
         example(),
@@ -222,6 +296,38 @@ def test_what_cannot_be_converted_is_one_error(
     assert str(tmp_path) not in str(caught.value)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def test_packed_sequences_have_a_mend() -> None:
+    with pytest.raises(ConversionError) as caught:
+        export_module(Packed(), example())
+    assert caught.value.fix == "Give the GRU padded rows."
+
+
+PROGRAMS = (
+    "beside an EmbeddingBag, mean",
+    "beside an EmbeddingBag with padding",
+    "beside an EmbeddingBag with offsets",
+    "a torch.cond beside",
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # of torch's own copies
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_have_bags_and_branches(name: str, tmp_path: Path) -> None:
+    pattern = PATTERNS[name]
+    x = pattern.inputs(4, 5, 0)
+    wide = {0: Dim.AUTO, 1: Dim.AUTO}
+    dims = {"item": {0: Dim.AUTO}, "history": wide, "more": (wide,)}
+    dims = dims if len(x) == 3 else {k: v for k, v in dims.items() if k != "more"}
+    with warnings.catch_warnings():  # torch's, of its own code
+        warnings.simplefilter("ignore")
+        program = torch.export.export(pattern.make(), x, dynamic_shapes=dims)
+        torch.export.save(program, tmp_path / "m.pt2")
+    graph = export_module(load_program(tmp_path / "m.pt2"))
+    assert [b.part for b in graph.blocks] == ["whole"]
+    assert graph.bags == (name == "beside an EmbeddingBag, mean")
+    assert not check(graph, pattern.inputs, (4, 5))
 
 
 def test_a_program_with_a_greatest_size_is_refused() -> None:

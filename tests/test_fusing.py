@@ -12,8 +12,34 @@ from torch.nn import functional as F
 
 from tests import ops
 from tests.fusing import Din, difference, export, inputs, worst
+from tests.torch_patterns import NO_MASK
 
 pytestmark = pytest.mark.slow
+
+# reasons of the report, whole
+TWO_MASKS = "two different masks: join them before (mask & other), and use that alone"
+FUSED = "Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
+TANH = f"tanh: {FUSED}"
+TOTAL = "a sum over positions inside the weights, as of weights / weights.sum(1)"
+PAIR = (
+    "a product of two values that both depend on candidate and behavior, as (q - k)**2"
+    " and score * score do; q * k is fused"
+)
+COUNTED = (
+    "masked positions whose weight is not 0: multiply the weights by the mask, or fill"
+    " scores with -1e9 before softmax"
+)
+OTHERS = (
+    "a softmax over all positions, masked after it: fill masked scores with -1e9 before"
+)
+ROUNDED = (
+    "-1e9 added to masked scores, so that rounding decides what an empty history gives:"
+    " multiply the weights by the mask after softmax, or use masked_fill"
+)
+QUOTIENT = (
+    "a division by a computed number: weights divided by one for each candidate that is"
+    " kept above 0, as length.clamp(min=1), are fused"
+)
 
 STYLES: dict[str, dict[str, Any]] = {
     "expand, concat, Dice, where": {},
@@ -141,43 +167,43 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "softmax over the batch": (
         "weights",
         lambda _, s, m: torch.softmax(s, 0),  # noqa: ARG005
-        "a softmax that is not over positions",
+        "a softmax over another axis than the positions of the history",
     ),
     "two masks": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) * (s > 0.1).float(),
-        "a product with numbers that are no mask, as a comparison makes one",
+        TWO_MASKS,
     ),
     "scores summed up": (
         "weights",
         lambda _, s, m: torch.where(m, s.cumsum(1), 0.0),
-        "the operator CumSum",
+        "cumsum, which is no part of a fused unit",
     ),
     "the batch's mean": (
         "weights",
         lambda _, s, m: s - s.mean(0, keepdim=True),  # noqa: ARG005
-        "a sum over positions",
+        TOTAL,
     ),
-    "normalized by their sum": ("weights", _normalized, "a sum over positions"),
+    "normalized by their sum": ("weights", _normalized, TOTAL),
     "a fill of -100": (
         "weights",
         lambda _, s, m: (10 * s).masked_fill(~m, -100.0).softmax(1),
-        "masked scores of -100, which others may be below",
+        "masked scores of -100, which others may be below: fill them with -1e9 or less",
     ),
     "tanh": (
         "weights",
         lambda _, s, m: torch.where(m, s.tanh(), 0.0),
-        "the operator Tanh",
+        TANH,
     ),
     "squared": (
         "weights",
         lambda _, s, m: torch.where(m, s * s, 0.0),
-        "a product that is not of candidate and behavior",
+        PAIR,
     ),
     "weights of the position": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) * 0.9 ** torch.arange(s.shape[1]),
-        "a product with numbers that are no mask, as a comparison makes one",
+        NO_MASK,
     ),
     "a bias of the position": (
         "weights",
@@ -187,17 +213,17 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "masked positions count": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.5),
-        "masked positions that still count",
+        COUNTED,
     ),
     "softmax over masked ones, too": (
         "weights",
         lambda _, s, m: torch.where(m, s.softmax(1), 0.0),
-        "a softmax over other positions than the sum's",
+        OTHERS,
     ),
     "softmax plus -1e9": (
         "weights",
         lambda _, s, m: (s + (1 - m.float()) * -1e9).softmax(1),
-        "an empty history whose weights only rounding decides",
+        ROUNDED,
     ),
     "divided by the length": (
         "weights",
@@ -207,7 +233,7 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
     "divided by the length, which may be 0": (
         "weights",
         lambda _, s, m: torch.where(m, s, 0.0) / m.sum(1, keepdim=True),
-        "a quotient",
+        QUOTIENT,
     ),
     "a threshold": ("weights", lambda _, s, m: torch.where(s > 0.2, s, 0.0), None),  # noqa: ARG005
     "embeddings rolled": (
@@ -240,21 +266,22 @@ MISSES: dict[str, tuple[str, Change, str | None]] = {
         lambda _, w, k: torch.bmm(w[:, None, :-1], k[:, :-1]).squeeze(1),
         None,
     ),
-    "GELU": ("score", _layers(F.gelu, F.gelu), "the operator Erf"),
+    "GELU": ("score", _layers(F.gelu, F.gelu), f"GELU: {FUSED}"),
     "two kinds of layers": (
         "score",
         _layers(torch.relu, torch.sigmoid),
-        "different activations: relu, sigmoid",
+        "different activations in the unit (relu, sigmoid): all hidden layers need one"
+        " kind; |x|, max and min count as PReLU",
     ),
     "two ReLUs": (
         "score",
         _layers(lambda x: torch.relu(x - 0.3) + torch.relu(x + 0.2), torch.relu),
-        "two activations in one unit",
+        None,
     ),
     "statistics over positions": (
         "score",
         _layers(_row_dice_over_t, torch.relu),
-        "a sum over positions",
+        TOTAL,
     ),
 }
 
@@ -277,7 +304,10 @@ def test_dropout_that_is_on_stays() -> None:
     model = type("Drops", (Din,), {"score": drops})()
     graph = export(model, (inputs(model),))
     (block,) = graph.blocks
-    assert (block.fused, block.reason) == (False, "dropout in training mode")
+    assert (block.fused, block.reason) == (
+        False,
+        "dropout that is on in evaluation: give F.dropout training=self.training",
+    )
 
 
 class Rated(Din):
@@ -297,7 +327,7 @@ def test_a_float_input_is_no_mask() -> None:
     """It may hold other numbers than the example's: then the scores alone are fused."""
     model = Rated(mask_from="float")
     x = inputs(model)
-    reason = "a product with numbers that are no mask, as a comparison makes one"
+    reason = NO_MASK
     for batch in (x, {**x, "mask": x["mask"] * 0.3 + 0.1}):
         graph = export(model, (batch,))
         assert [(b.part, b.reason) for b in graph.blocks] == [("scores", reason)]
@@ -340,7 +370,7 @@ def test_a_model_in_float64_is_left_alone() -> None:
     model = Din(activation="relu").double()
     graph = export(model, (inputs(model),))
     assert [(b.fused, b.reason) for b in graph.blocks] == [
-        (False, "an interest that is not float32")
+        (False, "a module that is not float32: convert module.float()")
     ]
 
 

@@ -334,38 +334,69 @@ def _square(w: World) -> Twin:
     return w.product(w.unit(), w.unit())
 
 
-REFUSALS: dict[str, tuple[str, Callable[[World], Twin]]] = {
-    "two shifts": (
-        "two activations in one unit",
-        lambda w: w.add(w.relu(w.shift(w.unit(), 0.3)), w.relu(w.unit())),
+def _two_shifts(w: World) -> Twin:
+    return w.add(w.relu(w.shift(w.unit(), 0.3)), w.relu(w.unit()))
+
+
+def _residual(w: World) -> Twin:
+    x = w.relu(w.unit())
+    x = Twin(w.algebra.lift(x.form), x.values)
+    return w.add(x, _dice(w, w.linear(x, w.weight[:W])))
+
+
+SUMS: dict[str, Callable[[World], Twin]] = {
+    "two ReLUs": _two_shifts,
+    "sigmoids of two slopes": lambda w: w.add(
+        w.sigmoid(w.unit()), w.sigmoid(w.scale(w.unit(), 2.0))
     ),
+    "a ReLU and what it is not of": lambda w: w.add(w.leaf("q"), w.relu(w.unit())),
+    "Dice around a layer": _residual,
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_of_activations_is_a_unit_each(name: str) -> None:
+    for seed in range(20):
+        w = World(seed)
+        made = SUMS[name](w)
+        got = w.evaluate(w.algebra.lift(made.form))
+        np.testing.assert_allclose(got, made.values, rtol=1e-9, atol=1e-9)
+
+
+BESIDE = "where it passes a value on beside a layer"
+ONE_KIND = "all hidden layers need one kind; |x|, max and min count as PReLU"
+PRODUCT = (
+    "a product of an activation and something else than its own input, which Dice and"
+    " SiLU multiply it by"
+)
+PAIR = (
+    "a product of two values that both depend on candidate and behavior, as (q - k)**2"
+    " and score * score do; q * k is fused"
+)
+REFUSALS: dict[str, tuple[str, Callable[[World], Twin]]] = {
     "ReLU and sigmoid": (
-        "two activations in one unit",
+        f"different activations in the unit (relu, sigmoid): {ONE_KIND}",
         lambda w: w.add(w.relu(w.unit()), w.sigmoid(w.unit())),
     ),
-    "a sigmoid of another slope": (
-        "two activations in one unit",
-        lambda w: w.add(w.sigmoid(w.unit()), w.sigmoid(w.scale(w.unit(), 2.0))),
-    ),
     "sigmoid and input": (
-        "a sigmoid added to its input",
+        f"different activations in the unit (none, sigmoid), {BESIDE}",
         lambda w: w.add(w.unit(), w.sigmoid(w.unit())),
     ),
     "ReLU and sigmoid in one layer": (
-        "different activations: relu, sigmoid",
+        f"different activations in the unit (relu, sigmoid): {ONE_KIND}",
         lambda w: stacked(w.relu(w.unit()), w.sigmoid(w.unit())),
     ),
     "a gate of something else": (
-        "a product of an activation and something else than its input",
+        PRODUCT,
         lambda w: w.product(w.leaf("q"), w.sigmoid(w.unit())),
     ),
     "two gates": (
-        "a product of two activations",
+        PRODUCT,
         lambda w: w.product(w.sigmoid(w.unit()), w.sigmoid(w.unit())),
     ),
-    "a square": ("a product that is not of candidate and behavior", _square),
+    "a square": (PAIR, _square),
     "a slope of 0": (
-        "a gate that no Dice is",
+        "a sigmoid times its input that is neither Dice nor SiLU",
         lambda w: w.add(
             w.scale(w.unit(), -1.0),
             w.product(
@@ -383,6 +414,14 @@ def test_what_no_layer_computes_is_refused(refusal: str) -> None:
     with pytest.raises(Unsupported) as caught:
         w.algebra.lift(make(w).form)
     assert caught.value.reason == reason
+
+
+def test_a_fill_of_infinity_is_no_activation() -> None:
+    """-inf - s is no multiple of s, although nothing is far from infinity."""
+    w = World()
+    filled = Form.constant([-np.inf] * W).minus(w.unit().form)
+    with pytest.raises(Unsupported):
+        w.algebra.ratios(filled, w.leaf("k").form)
 
 
 def _step(w: World, rng: np.random.Generator, pool: list[Twin]) -> Twin:
@@ -438,6 +477,7 @@ def test_random_forms_are_refused_or_right() -> None:
 
 # ---- layouts
 
+VARIES = "a tensor with an axis of open size that is neither batch nor positions"
 N, T = Size(1, ("s0",)), Size(1, ("s1",))
 SIZES = Sizes(N, T)
 
@@ -543,10 +583,10 @@ def test_a_leaf_is_laid_out_by_its_shape() -> None:
     assert SIZES.leaf(_shape("s1", 4)) == (("T",), (4,))
     assert SIZES.leaf(_shape(1, "s1", 1)) == ((), ("T",), ())
     for shape, reason in (
-        (_shape("s3", 4), "a tensor that is not per candidate"),
-        ((), "a number computed from a size"),
-        (_shape("s0", "s2"), "a tensor with another axis of varying size"),
-        (_shape("s0", "s1", "s1"), "a tensor with another axis of varying size"),
+        (_shape("s3", 4), "a tensor whose first axis is not the batch"),
+        ((), "a number computed from the length of the history, as / sqrt(T) has"),
+        (_shape("s0", "s2"), VARIES),
+        (_shape("s0", "s1", "s1"), VARIES),
     ):
         with pytest.raises(Unsupported) as caught:
             SIZES.leaf(shape)
@@ -577,4 +617,7 @@ def test_broadcast_says_which_row_stands_where() -> None:
 def test_operands_laid_out_differently_are_refused(a: Axes, b: Axes) -> None:
     with pytest.raises(Unsupported) as caught:
         broadcast(a, b)
-    assert caught.value.reason == "operands laid out differently"
+    assert (
+        caught.value.reason
+        == "two values whose axes are not batch, positions and features in one order"
+    )

@@ -131,6 +131,33 @@ def test_the_report_is_text_json_and_in_the_model(
     assert "din_infer.spec" not in metadata
 
 
+class Tangled(Din):
+    """Tanh of the scores."""
+
+    def forward(self, user: Tensor, goods: Tensor, history: Tensor) -> Tensor:
+        query, behaviors = self.item(goods), self.item(history)
+        spread = query.unsqueeze(1).expand_as(behaviors)
+        parts = [spread, behaviors, spread - behaviors, spread * behaviors]
+        scores = self.unit(torch.cat(parts, -1))
+        weight = torch.tanh(scores) * (history != 0).unsqueeze(-1)
+        return (weight * behaviors).sum(1) + self.user(user)[:, :1]
+
+
+def test_a_reason_has_its_place_in_the_module(tmp_path: Path) -> None:
+    module = random_module(Tangled())
+    report = convert(module, tmp_path / "m.onnx", example_inputs=example())
+    (block,) = report.blocks
+    line = "weight = torch.tanh(scores) * (history != 0).unsqueeze(-1)"
+    assert (
+        block.reason == "tanh: Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
+    )
+    assert block.place.startswith("test_modules.py:")
+    assert block.place.endswith(f": {line}")
+    assert f"          at {block.place}\n" in str(report)
+    assert b"site-packages" not in report.path.read_bytes()
+    assert str(Path(__file__).parent).encode() not in report.path.read_bytes()
+
+
 def test_a_module_has_no_spec_and_says_so(converted: tuple[Report, nn.Module]) -> None:
     report, _ = converted
     predictor = Predictor(report.path)
@@ -487,4 +514,7 @@ class Rounded(Din):
 
 def test_a_cast_that_rounds_is_not_read_away() -> None:
     (block,) = export_module(random_module(Rounded()), example()).blocks
-    assert (block.part, block.reason) == ("scores", "a cast that rounds")
+    assert (block.part, block.reason) == (
+        "scores",
+        "a cast to half precision, which rounds: leave the unit in float32",
+    )

@@ -12,22 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.fusing import Dice, mix
+
 ITEMS, USERS, D = 30, 12, 4
 LOW = -(2.0**32) + 1
-
-
-class Dice(nn.Module):
-    """Dice of features in the last axis."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm1d(width, eps=1e-8)
-        self.alpha = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        p = torch.sigmoid(self.bn(x.reshape(-1, x.shape[-1])).view(x.shape))
-        return p * x + self.alpha * (1 - p) * x
-
+NO_MASK = (
+    "a product with numbers that may be other than 0 and 1: if they are a mask, compare"
+    " them, as in mask > 0"
+)
+TANH = "tanh: Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "prelu": lambda _: nn.PReLU(),
@@ -56,7 +49,7 @@ class Net(nn.Module):
         self.tower = nn.Sequential(nn.Linear(2 * D, 5), nn.ReLU(), nn.Linear(5, 1))
         for name, make in (more or {}).items():
             self.add_module(name, make())
-        spread(self)
+        mix(self)
 
     def score(self, q: Tensor, k: Tensor) -> Tensor:
         """Scores [N, T] of [q, k, q - k, q * k]."""
@@ -68,23 +61,6 @@ class Net(nn.Module):
 
     def forward(self, item: Tensor, history: Tensor, *more: Tensor) -> Any:  # noqa: ANN401
         return self.run(self, item, history, *more)
-
-
-def spread(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give weights and statistics that matter."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in [*module.named_parameters(), *module.named_buffers()]:
-            if not p.is_floating_point():
-                continue
-            noise = torch.randn(p.shape, generator=generator)
-            if "var" in name:
-                p.copy_(0.3 + noise.abs())
-            elif p.ndim > 1 and ".e" not in name and name != "e.weight":
-                p.copy_(noise / p.shape[-1] ** 0.5)
-            else:
-                p.copy_(noise if p.ndim > 1 else 0.5 * noise)
-    return module.eval()
 
 
 def pool(w: Tensor, k: Tensor) -> Tensor:
@@ -229,18 +205,32 @@ _add(
     "a fill, then / sqrt(T)",
     _din(lambda s, m: (s.masked_fill(~m, LOW) / s.shape[1] ** 0.5).softmax(1)),
     fused="scores",
-    reason="a number computed from a size",
+    reason="a number computed from the length of the history, as / sqrt(T) has",
 )
 _add(
     "a fill, then / sqrt(d)",
     _din(lambda s, m: (s.masked_fill(~m, LOW) / D**0.5).softmax(1)),
 )
 _add(
+    "-1e9, then / sqrt(d)",
+    _din(lambda s, m: (s.masked_fill(~m, -1e9) / D**0.5).softmax(1)),
+)
+_add(
     "-1e9 added",
     _din(lambda s, m: (s + (1 - m.float()) * -1e9).softmax(-1)),
     fused="scores",
-    reason="masked scores of -1e+09, which others may be below",
+    reason="-1e9 added to masked scores, so that rounding decides what an empty history"
+    " gives: multiply the weights by the mask after softmax, or use masked_fill",
     swallows=True,
+)
+_add(
+    "-1e9 added, masked after",
+    _din(lambda s, m: (s + (1 - m.float()) * -1e9).softmax(-1) * m),
+)
+_add(
+    "-inf added",
+    _din(lambda s, m: (s + torch.where(m, 0.0, float("-inf"))).softmax(-1)),
+    nan=True,
 )
 _add(
     "the original port's",
@@ -258,12 +248,10 @@ def _put(s: Tensor, m: Tensor) -> Tensor:
     return s.softmax(1)
 
 
-_add("a fill by index", _din(_put), fused="scores", reason="the operator ScatterND")
+_add("a fill by index", _din(_put))
 _add(
     "nan_to_num",
     _din(lambda s, m: torch.nan_to_num(s.masked_fill(~m, float("-inf")).softmax(1))),
-    fused="scores",
-    reason="the operator And",
 )
 _add(
     "no history, no weights",
@@ -272,20 +260,37 @@ _add(
             m.any(1, keepdim=True), s.masked_fill(~m, -1e9).softmax(1), 0.0
         )
     ),
-    fused="scores",
-    reason="a mask that is not per position",
+)
+_add(
+    "no history by count",
+    _din(
+        lambda s, m: (
+            s.masked_fill(~m, -1e9)
+            .softmax(1)
+            .masked_fill(m.sum(1, keepdim=True) == 0, 0.0)
+        )
+    ),
+)
+_add(
+    "all are padding",
+    _din(
+        lambda s, m: torch.where(
+            (~m).all(1, keepdim=True), 0.0, s.masked_fill(~m, float("-inf")).softmax(1)
+        )
+    ),
 )
 _add(
     "masked before softmax by product",
     _din(lambda s, m: (s * m).softmax(1)),
     fused="scores",
-    reason="masked scores of 0, which others may be below",
+    reason="masked scores of 0, which others may be below: fill them with -1e9 or less",
 )
 _add(
     "softmax, mask, / length",
     _din(lambda s, m: s.softmax(1) * m / m.sum(1, keepdim=True).clamp(min=1)),
     fused="scores",
-    reason="a softmax over other positions than the sum's",
+    reason="a softmax over all positions, masked after it: fill masked scores with -1e9"
+    " before",
 )
 _add(
     "softmax of a fill, / length",
@@ -300,20 +305,20 @@ _add(
     "normalized by the sum",
     _din(lambda s, m: (s * m).abs() / ((s * m).abs().sum(1, keepdim=True) + 1e-6)),
     fused="scores",
-    reason="a sum over positions",
+    reason="a sum over positions inside the weights, as of weights / weights.sum(1)",
 )
 _add(
     "tanh of the score",
     _din(lambda s, m: s.tanh() * m),
     fused="scores",
-    reason="the operator Tanh",
+    reason=TANH,
 )
 _add(
     "float mask given",
     _din(lambda s, _, m: s * m),
     with_mask,
     fused="scores",
-    reason="a product with numbers that are no mask, as a comparison makes one",
+    reason=NO_MASK,
 )
 _add(
     "float mask given, compared",
@@ -321,11 +326,17 @@ _add(
     with_mask,
 )
 _add(
+    "float mask above 0.5, -inf",
+    _din(lambda s, _, m: s.masked_fill(~(m > 0.5), float("-inf")).softmax(1)),
+    with_mask,
+    nan=True,
+)
+_add(
     "float mask given, softmax",
     _din(lambda s, _, m: (s * m + (1 - m) * -1e9).softmax(1)),
     with_mask,
     fused="scores",
-    reason="a product with numbers that are no mask, as a comparison makes one",
+    reason=NO_MASK,
 )
 _add(
     "mask by lengths",
@@ -369,6 +380,41 @@ _add(
     ),
 )
 
+_add(
+    "a mask of every feature",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            (
+                net.score(net.e(i), net.e(h)).unsqueeze(-1)
+                * net.e(h)
+                * (h != 0).unsqueeze(-1).repeat(1, 1, D)
+            ).sum(1),
+        )
+    ),
+    fused="scores",
+    reason=NO_MASK,
+)
+_add(
+    "masked twice",
+    _din(lambda s, m, a: s * m * (a < 5)),
+    with_age_ids,
+    fused="scores",
+    reason="two different masks: join them before (mask & other), and use that alone",
+)
+_add(
+    "of the sum of two tables, turned",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            (
+                (net.e(h) + net.e(h // 2)).transpose(1, 2)
+                @ (net.score(net.e(i), net.e(h) + net.e(h // 2)) * (h != 0))[..., None]
+            ).squeeze(-1),
+        )
+    ),
+)
+
 # ---- something added to the score, or multiplied
 
 _add(
@@ -387,7 +433,7 @@ class Biased(Net):
     def __init__(self, activation: str = "prelu") -> None:
         super().__init__(self._run, activation)
         self.bias = nn.Embedding(64, 1)
-        spread(self)
+        mix(self)
 
     @staticmethod
     def _run(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
@@ -403,7 +449,8 @@ _add(
     "a learned bias, sigmoid",
     lambda: Biased("sigmoid"),
     fused="scores",
-    reason="a score that reads more than its last layer, which is sigmoid",
+    reason="a term added to the score, whose last layer is sigmoid: PReLU, ReLU, SiLU"
+    " and Dice can pass it on",
 )
 
 
@@ -423,20 +470,20 @@ _add(
     _din(lambda s, m, a: s * m * torch.exp(-0.1 * a)),
     with_ages,
     fused="scores",
-    reason="a product with numbers that are no mask, as a comparison makes one",
+    reason=NO_MASK,
 )
 _add(
     "softmax, then a decay",
     _din(lambda s, m, a: s.masked_fill(~m, -1e9).softmax(1) * torch.exp(-0.1 * a)),
     with_ages,
     fused="scores",
-    reason="a product with numbers that are no mask, as a comparison makes one",
+    reason=NO_MASK,
 )
 _add(
     "a decay by position",
     _din(lambda s, m: s * m * 0.9 ** torch.arange(s.shape[1])),
     fused="scores",
-    reason="a product with numbers that are no mask, as a comparison makes one",
+    reason=NO_MASK,
 )
 
 # ---- features of a pair
@@ -474,7 +521,19 @@ _add(
     "|q - k|, Dice",
     _net(_apart, activation="dice"),
     fused="",
-    reason="different activations: dice, prelu",
+    reason="different activations in the unit (dice, prelu): all hidden layers need one"
+    " kind; |x|, max and min count as PReLU",
+)
+
+
+def _projected(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    q, k = torch.relu(net.first(net.e(item))), torch.relu(net.first(net.e(history)))
+    return net.logit(q, pool(net.score(q, k) * (history != 0), k))
+
+
+_add(
+    "embeddings behind a layer",
+    _net(_projected, more={"first": lambda: nn.Linear(D, D)}),
 )
 
 
@@ -503,21 +562,39 @@ def _residual(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN40
     q, k = net.e(item), net.e(history)
     x = q[:, None].expand_as(k)
     h = net.u[1](net.u[0](torch.cat([x, k, x - k, x * k], -1)))
-    h = h + torch.relu(net.second(h))
+    y = net.second(h)
+    h = h + (torch.relu(y) if isinstance(net.second, nn.Linear) else y)
     return net.logit(q, pool(net.u[2](h).squeeze(-1) * (history != 0), k))
 
 
 _add(
     "a residual unit",
     _net(_residual, activation="relu", more={"second": lambda: nn.Linear(6, 6)}),
+)
+_add(
+    "a residual unit, Dice",
+    _net(
+        _residual,
+        activation="dice",
+        more={"second": lambda: nn.Sequential(nn.Linear(6, 6), nn.SiLU())},
+    ),
+)
+_add(
+    "a residual unit, sigmoid",
+    _net(
+        _residual,
+        activation="sigmoid",
+        more={"second": lambda: nn.Sequential(nn.Linear(6, 6), nn.Sigmoid())},
+    ),
     fused="",
-    reason="two activations in one unit",
+    reason="different activations in the unit (none, sigmoid), where it passes a value"
+    " on beside a layer",
 )
 _add(
     "tanh in the unit",
     _din(lambda s, m: s * m, activation="tanh"),
     fused="",
-    reason="the operator Tanh",
+    reason=TANH,
 )
 _add("Dice in the unit", _din(lambda s, m: s * m, activation="dice"))
 _add(
@@ -530,6 +607,108 @@ _add(
             ),
         )
     ),
+)
+
+_add(
+    "heads",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            torch.einsum(
+                "nth,ntd->nhd",
+                net.heads(
+                    torch.cat([net.e(i)[:, None].expand_as(net.e(h)), net.e(h)], -1)
+                )
+                * (h != 0)[..., None],
+                net.e(h),
+            ).mean(1),
+        ),
+        more={"heads": lambda: nn.Linear(2 * D, 2)},
+    ),
+    fused="",
+    reason="several weights for each candidate and behavior, as heads have: a fused"
+    " unit gives one",
+)
+
+# ---- several candidates of each history
+
+
+def several(n: int, t: int, seed: int) -> tuple[Tensor, ...]:
+    """Three candidates of each history, [N, 3]; and what user it is."""
+    item, history = ids(n, t, seed)
+    g = torch.Generator().manual_seed(seed)
+    more = torch.randint(0, ITEMS, (n, 2), generator=g)
+    user = torch.randint(0, USERS, (n,), generator=g)
+    return torch.cat([item[:, None], more], 1), history, user
+
+
+def _several(
+    weights: Callable[[Tensor, Tensor], Tensor],
+    total: Callable[[Tensor, Tensor], Tensor],
+    of_user: bool = False,
+) -> Callable[[], nn.Module]:
+    def run(net: Any, items: Tensor, history: Tensor, user: Tensor) -> Tensor:  # noqa: ANN401
+        q, k = net.e(items), net.e(history)
+        if of_user:
+            q = q + net.user(user)[:, None]
+        x = q[:, :, None].expand(-1, -1, k.shape[1], -1)
+        y = k[:, None].expand(-1, q.shape[1], -1, -1)
+        s = net.u(torch.cat([x, y, x - y, x * y], -1)).squeeze(-1)
+        w = weights(s, (history != 0)[:, None])
+        return net.logit(q, total(w, k))
+
+    return _net(run, more={"user": lambda: nn.Embedding(USERS, D)})
+
+
+_add("[N, C] candidates, matmul", _several(lambda s, m: s * m, torch.matmul), several)
+_add(
+    "[N, C] candidates, softmax",
+    _several(
+        lambda s, m: s.masked_fill(~m, -1e9).softmax(-1),
+        lambda w, k: torch.einsum("nct,ntd->ncd", w, k),
+    ),
+    several,
+)
+_add(
+    "[N, C] candidates, NaN",
+    _several(
+        lambda s, m: s.masked_fill(~m, float("-inf")).softmax(-1),
+        lambda w, k: (w[..., None] * k[:, None]).sum(2),
+    ),
+    several,
+    nan=True,
+)
+_add(
+    "[N, C] candidates, / length",
+    _several(
+        lambda s, m: s * m / m.sum(-1, keepdim=True).clamp(min=1),
+        lambda w, k: (w[:, :, None] @ k[:, None]).squeeze(2),
+        of_user=True,
+    ),
+    several,
+)
+_add(
+    "[N, C] candidates, tanh",
+    _several(lambda s, m: s.tanh() * m, torch.matmul),
+    several,
+    fused="scores",
+    reason=TANH,
+)
+
+
+def _of_users(net: Any, items: Tensor, history: Tensor, user: Tensor) -> Tensor:  # noqa: ANN401
+    q, k = net.e(items), net.e(history)
+    x = q[:, :, None].expand(-1, -1, k.shape[1], -1)
+    y = k[:, None].expand(-1, q.shape[1], -1, -1)
+    z = net.user(user)[:, None, None].expand_as(x)
+    s = net.u(torch.cat([x, y, z, x * y], -1)).squeeze(-1) * (history != 0)[:, None]
+    return net.logit(q, s @ k)
+
+
+_add(
+    "[N, C] candidates, a user beside",
+    _net(_of_users, more={"user": lambda: nn.Embedding(USERS, D)}),
+    several,
 )
 
 # ---- many columns of one matrix
@@ -655,7 +834,7 @@ _add(
     _net(_rows),
     fixed=("N",),
     fused="",
-    reason="operands laid out differently",
+    reason="two values whose axes are not batch, positions and features in one order",
 )
 
 
@@ -723,7 +902,7 @@ class Normed(Net):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.u[0] = norm(nn.Linear(4 * D, 6))
-        spread(self)
+        mix(self)
 
 
 _add("weight_norm", lambda: Normed(False))
@@ -782,10 +961,12 @@ OFTEN = (  # in every run of the tests; the others differ from one of them in a 
     "a price beside the embeddings",
     "a query wider than behaviors",
     "behaviors cut",
+    "a residual unit, Dice",
+    "[N, C] candidates, softmax",
+    "[N, C] candidates, a user beside",
+    "nan_to_num",
     "packed ids",
     "one user, many items",
     "beside an EmbeddingBag, sum",
-    "beside an EmbeddingBag with offsets",
-    "a torch.cond beside",
     "repeat_interleave",
 )

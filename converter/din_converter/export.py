@@ -398,6 +398,7 @@ def _convert_module(
 
 def _write_module(graph: "Graph", truth: "Sequence[Truth]", place: _Place) -> Report:
     """Write an exported module, proven against what torch gave."""
+    from din_converter.fusing.view import graphs_of
     from din_converter.module_parity import (
         check_outputs,
         golden_example,
@@ -408,6 +409,9 @@ def _write_module(graph: "Graph", truth: "Sequence[Truth]", place: _Place) -> Re
 
     plain, proto = graph.plain, onnx.ModelProto()
     proto.CopyFrom(graph.fused)
+    for part in (*graphs_of(proto.graph), *proto.functions):
+        for node in part.node:
+            node.ClearField("metadata_props")  # torch's, with paths of the source
     _set_metadata(
         proto,
         {

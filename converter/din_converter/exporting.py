@@ -2,6 +2,8 @@
 
 Open are the batch and the lengths of histories. What a module fixes itself stays as the
 example has it, and is said. Letters: N candidates (the batch), T positions.
+
+Above 400 lines: one way from a module to a program.
 """
 
 import contextlib
@@ -10,32 +12,33 @@ import inspect
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from din_converter.quiet import first_line, quiet
+from din_converter.rewriting import Bags
 from din_infer.errors import ConversionError
 
 __all__ = [
-    "Bags",
+    "HISTORIES",
     "Call",
     "by_name",
     "call_arguments",
     "export_program",
     "fixed_sizes",
     "open_sizes",
+    "own_limits",
     "plain_module",
     "reason_of",
-    "rewritten",
 ]
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -46,6 +49,8 @@ OTHERS = ("len", "count", "num", "item", "target", "cand", "user", "label")
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 LINE = re.compile(r"call raised this error:\n +File .*\n {4,}(\S.*)")
+LEAST = ("0", "1", "2")  # torch's own least size of an open axis, and less
+MOST = 1 << 16  # of a greatest size that is tried
 LISTED = 6  # tensors of one position of which every choice is tried
 
 
@@ -168,21 +173,19 @@ def _examples(call: Call, names: Sequence[str]) -> Iterator[Call]:
         doubled = [torch.cat([t, t]) if t.ndim else t for t in whole]
     lists = [(i, name, t.shape[1]) for i, (name, t) in enumerate(tensors) if t.ndim > 1]
     told = [(i, size) for i, name, size in lists if any(w in name for w in HISTORIES)]
-    wide = told or [(i, n) for i, _, n in lists if not whole[i].is_floating_point()]
-    if all(size == 1 for _, size in wide):
-        sure = {i for i, _ in told}
-        rest = [
-            i
-            for i, name, size in lists
-            if i not in sure and size == 1 and not any(w in name for w in OTHERS)
-        ]
-        for some in _choices(rest):
-            longer = list(doubled)
+    sure = {i for i, size in told if size == 1}
+    rest = [
+        i
+        for i, name, size in lists
+        if i not in sure and size == 1 and not any(w in name for w in OTHERS)
+    ]
+    for rows in (doubled, whole):  # equal ones are tried once
+        for some in _choices(rest) if sure or not told else ():
+            longer = list(rows)
             for i in (*sure, *some):
-                longer[i] = doubled[i].repeat_interleave(GROWN, dim=1)
+                longer[i] = rows[i].repeat_interleave(GROWN, dim=1)
             yield _replaced(call, longer)
-    yield _replaced(call, doubled)
-    yield call
+        yield _replaced(call, rows)
     if told and all(size == GROWN - 1 for _, size in told):  # history[:, 1:] is then 1
         longer = list(doubled)
         for i, _ in told:
@@ -204,6 +207,21 @@ def _call(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
 
 def _shapes(made: Any) -> list[torch.Size]:  # noqa: ANN401
     return [t.shape[1:] for t in pytree.tree_leaves(made) if isinstance(t, Tensor)]
+
+
+def _fits(longer: Any, made: Any) -> bool:  # noqa: ANN401
+    """Whether outputs are those of a longer history: equally many scores, the first.
+
+    Others may have grown from one position, as weights beside the scores do.
+    """
+    after, before = _shapes(longer), _shapes(made)
+    if len(after) != len(before) or after[:1] != before[:1]:
+        return False
+    return all(
+        len(a) == len(b)
+        and all(x in (y, GROWN if y == 1 else y) for x, y in zip(a, b, strict=True))
+        for a, b in zip(after, before, strict=True)
+    )
 
 
 def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
@@ -253,68 +271,6 @@ def _called(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
 # -------------------------------------------------------------------------- the program
 
 
-class Bags(TorchFunctionMode):
-    """Computes bags of embeddings by operators that are no loop."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        del types
-        kwargs = kwargs or {}
-        if func is F.embedding_bag:
-            given = inspect.signature(F.embedding_bag).bind(*args, **kwargs)
-            given.apply_defaults()
-            if _is_plain_bag(given.arguments):
-                return _bag(given.arguments)
-        return func(*args, **kwargs)
-
-
-def _is_plain_bag(given: Mapping[str, Any]) -> bool:
-    if given["max_norm"] is not None:
-        return False
-    return bool(given["input"].ndim == 2) == (given["offsets"] is None)
-
-
-def _bag(given: Mapping[str, Any]) -> Tensor:
-    """As torch: padding counts for nothing, and a bag of padding alone is zeros.
-
-    Bags are rows of ids [N, T]; or runs of ids [M], which begin at `offsets` [N].
-    """
-    ids, mode, padding = given["input"], given["mode"], given["padding_idx"]
-    weights, starts = given["per_sample_weights"], given["offsets"]
-    rows = F.embedding(ids, given["weight"])
-    if weights is not None:
-        rows = rows * weights.unsqueeze(-1)
-    made: Tensor
-    if padding is None and starts is None:
-        made = rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
-        return made
-    there = torch.ones_like(ids, dtype=torch.bool)
-    if padding is not None:
-        there = ids != (padding + len(given["weight"]) if padding < 0 else padding)
-    if starts is not None:  # which bags have which ids, [N, M]
-        starts = starts[:-1] if given["include_last_offset"] else starts
-        begun = torch.arange(ids.shape[0]) >= starts.unsqueeze(1)
-        last = torch.arange(starts.shape[0]).unsqueeze(1) == begun.sum(0) - 1
-        there = there & last
-        if mode != "max":
-            total = there.to(rows.dtype) @ rows
-            count = there.sum(1, keepdim=True).clamp(min=1)
-            made = total if mode == "sum" else total / count
-            return made
-        rows = rows.unsqueeze(0)
-    there = there.unsqueeze(-1)
-    if mode == "max":
-        most = torch.where(there, rows, float("-inf")).amax(1)
-        return torch.where(there.any(1), most, 0.0)
-    total = torch.where(there, rows, 0.0).sum(1)
-    return total if mode == "sum" else total / there.sum(1).clamp(min=1)
-
-
 def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call]:
     """Export a module with every size open that it does not fix itself.
 
@@ -345,7 +301,7 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
             continue
         tried.append(longer)
         try:
-            if _shapes(_call(module, longer)) != _shapes(made):
+            if not _fits(_call(module, longer), made):
                 continue  # what was lengthened is no history
         except Exception:
             continue
@@ -363,14 +319,30 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
         return fixed
     rule = "a module that torch.export takes"
     reason = reason_of(first)
-    by_value = "data-dependent" in reason
-    fix = "Write torch.where for a branch on values of tensors." if by_value else ""
+    fix = "Give the GRU padded rows." if _packs(first) else ""
+    if "data-dependent" in reason:
+        fix = "Write torch.where for a branch on values of tensors."
     raise ConversionError(rule, reason, "module", fix) from None
 
 
+def _packs(error: BaseException | None) -> bool:
+    """Whether a module failed at a packed sequence, which torch does not export."""
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        if any(PurePath(f.filename).name == "rnn.py" for f in frames):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def open_sizes(program: ExportedProgram) -> list[list[str]]:
-    """Name the open sizes of each tensor that a program takes; "" is a fixed one."""
-    bounded = fixed_sizes(program)
+    """Name the open sizes of each tensor that a program takes; "" is a fixed one.
+
+    One with a greatest size is open.
+    """
+    bounded = {
+        s for s, (least, _) in fixed_sizes(program).items() if least not in LEAST
+    }
     nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
     given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
     return [
@@ -442,6 +414,46 @@ def _export(module: nn.Module, call: Call) -> ExportedProgram:
     return bounded
 
 
+def own_limits(
+    program: ExportedProgram, module: nn.Module, call: Call
+) -> dict[str, list[tuple[int, int]]]:
+    """Find which greatest sizes of a program are those that the module itself takes.
+
+    A table of positions has such a size, where a branch on a size has none.
+
+    Returns
+    -------
+    dict
+        By the size's symbol, the tensors and axes that have it.
+    """
+    tensors = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+    out = {}
+    for symbol, (_, most) in fixed_sizes(program).items():
+        places = [
+            (i, axis)
+            for i, symbols in enumerate(open_sizes(program))
+            for axis, there in enumerate(symbols)
+            if there == symbol
+        ]
+        if not places or not most.isdecimal() or int(most) > MOST:
+            continue
+        takes = []
+        for size in (int(most), int(most) + 1):
+            longer = list(tensors)
+            for i, axis in places:
+                index = torch.arange(size) % longer[i].shape[axis]
+                longer[i] = longer[i].index_select(axis, index)
+            try:
+                _call(module, _replaced(call, longer))
+            except Exception:  # in whatever way
+                takes.append(False)
+            else:
+                takes.append(True)
+        if takes == [True, False]:
+            out[symbol] = places
+    return out
+
+
 def fixed_sizes(program: ExportedProgram) -> dict[str, tuple[str, str]]:
     """List the open sizes for which a program is not valid everywhere: (least, most).
 
@@ -450,8 +462,7 @@ def fixed_sizes(program: ExportedProgram) -> dict[str, tuple[str, str]]:
     return {
         str(symbol): (str(values.lower), str(values.upper))
         for symbol, values in program.range_constraints.items()
-        if str(values.lower) not in ("0", "1", "2")
-        or not str(values.upper).endswith("oo")
+        if str(values.lower) not in LEAST or not str(values.upper).endswith("oo")
     }
 
 
@@ -466,23 +477,3 @@ def reason_of(error: BaseException | None) -> str:
         error = error.__cause__
     at = LINE.search(str(error))
     return first_line(error) + (f" in `{at[1]}`" if at else "")
-
-
-def _repeated(x: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> Tensor:  # noqa: ANN401
-    """Repeat every element, `repeats` one number: what torch's exporter gets wrong."""
-    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim % x.ndim)
-    wide = x.unsqueeze(dim + 1)
-    shape = [*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :]]
-    return wide.expand(shape).flatten(dim, dim + 1)
-
-
-REWRITTEN = {torch.ops.aten.repeat_interleave.self_int: _repeated}
-
-
-def rewritten(program: ExportedProgram) -> ExportedProgram:
-    """Replace operators that torch's exporter to ONNX gets wrong."""
-    if not any(node.target in REWRITTEN for node in program.graph.nodes):
-        return program
-    with quiet():
-        made: ExportedProgram = program.run_decompositions(dict(REWRITTEN))
-        return made

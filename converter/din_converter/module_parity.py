@@ -217,13 +217,12 @@ def faulty_blocks(
         is right, or that is not to be tried.
     """
     fused = [b.name for b in graph.blocks if b.fused]
-    left = {b.name: b.reason for b in graph.blocks if not b.fused}
     faults: dict[str, str] = {}
     if alone and len(fused) > 1:
         for name in fused:
             rest = {other: "" for other in fused if other != name}
             try:
-                session = plain_session(graph.without(left | rest).fused)
+                session = plain_session(graph.without(rest).fused)
                 for label, inputs, wanted in truth:
                     made = session.run(None, inputs)
                     for output, a, b in zip(graph.outputs, made, wanted, strict=True):

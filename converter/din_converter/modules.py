@@ -28,20 +28,23 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from din_converter.exporting import (
+    HISTORIES,
+    Call,
     by_name,
     call_arguments,
     export_program,
     fixed_sizes,
     open_sizes,
+    own_limits,
     plain_module,
     reason_of,
-    rewritten,
 )
 from din_converter.fusing.bags import fuse_bags
 from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View, graphs_of
 from din_converter.quiet import quiet
+from din_converter.rewriting import rewritten
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET
 
@@ -151,7 +154,9 @@ def export_module(
         program, (args, kwargs) = export_program(module, call)
         what = "module"
         fix = "It branches on a size; cut long histories before the call."
-    _check_ranges(program, what, fix)
+    # a program states its sizes itself
+    called = None if what == "program" else (args, kwargs)
+    limits = _limits(program, module, called, what, fix)
     program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
@@ -175,16 +180,23 @@ def export_module(
     names = (i.name for i in plain.graph.input)
     example = dict(zip(names, arrays, strict=True))
     notes = _fixed_notes(plain)
+    for most, of, numbers in limits:
+        inside = ", ".join(plain.graph.input[i].name for i in numbers)
+        notes += (f"the module takes at most {most} {of} in {inside}",)
     return Graph(plain, plain, module, args, kwargs, example, [], notes).without({})
 
 
 def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Say which sizes a module fixes: the batch, and how many ids a row has."""
     inputs = [i for i in input_ranges(proto) if i["shape"]]
+    lists = [
+        i for i in inputs if len(i["shape"]) > 1 and isinstance(i["shape"][1], str)
+    ]
     notes = []
     rows = {i["shape"][0] for i in inputs}
-    if rows and not any(isinstance(n, str) for n in rows):
-        count = max(rows)
+    fixed = {n for n in rows if not isinstance(n, str)}
+    if fixed and (fixed == rows or max(fixed) > 1):
+        count = max(fixed)
         word = "row" if count == 1 else "rows"
         notes.append(
             f"the module fixes the batch: {count} {word} in every call, as a loop over"
@@ -192,7 +204,10 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
         )
     for i in inputs:
         wide = i["shape"][1] if len(i["shape"]) > 1 else ""
+        named = any(word in i["name"].lower() for word in HISTORIES)
         if i["rows"] is not None and wide == 1:
+            if lists and not named:
+                continue  # a candidate beside its history
             notes.append(
                 f"{i['name']} has 1 id a row, as in the example: give one of two or"
                 " more to leave the length of a history open"
@@ -202,20 +217,28 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_ranges(program: ExportedProgram, what: str, fix: str) -> None:
+def _limits(
+    program: ExportedProgram, module: nn.Module, call: Call | None, what: str, fix: str
+) -> list[tuple[str, str, list[int]]]:
     """Refuse a program that is valid up to some size only, which a file cannot state.
 
     What it needs at least, as to read a column, is met by the example's size, which is
-    kept.
+    kept. Where the module itself fails above a size, that is returned: the size, what
+    it counts, and the numbers of the inputs.
     """
+    upper = {k: v for k, v in fixed_sizes(program).items() if not v[1].endswith("oo")}
+    own = own_limits(program, module, call) if upper and call is not None else {}
     most = [
-        f"{symbol} from {least} to {most}"
-        for symbol, (least, most) in fixed_sizes(program).items()
-        if not most.endswith("oo")
+        f"{k} from {least} to {m}" for k, (least, m) in upper.items() if k not in own
     ]
     if most:
         rule = f"a {what} that computes the same at every batch size and history length"
         raise ConversionError(rule, "sizes " + ", ".join(most), "module", fix)
+    return [
+        (upper[symbol][1], "ids a row" if axis else "rows", [i for i, _ in places])
+        for symbol, places in own.items()
+        for axis in (max(axis for _, axis in places),)
+    ]
 
 
 def simplify(model: ir.Model) -> None:

@@ -218,6 +218,7 @@ class Report:
                 lines.append(
                     f"          {b.name}: left as it is, because of {b.reason}"
                 )
+                lines += [f"          at {b.place}"] if b.place else []
                 continue
             layers = " -> ".join(map(str, (b.width, *b.hidden, 1)))
             softmax = ", softmax" if b.softmax else ""
@@ -227,6 +228,7 @@ class Report:
             )
             if b.part == "scores":
                 lines.append(f"          its scores alone, because of {b.reason}")
+                lines += [f"          at {b.place}"] if b.place else []
             lines.append(
                 f"          {b.flops_before:,} -> {b.flops_after:,} FLOPs,"
                 f" {_bytes(b.bytes_before)} -> {_bytes(b.bytes_after)} written"

@@ -13,4 +13,5 @@
     bags.py        rows of a table pooled over positions, as EmbeddingBag
     cost.py        the block in the report
     view.py        a graph to read
+    places.py      the module's own line behind a value
 """

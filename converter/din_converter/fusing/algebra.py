@@ -33,7 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CHOICE",
     "ONE",
+    "SOFTMAX",
     "Algebra",
     "Atom",
     "Form",
@@ -50,18 +52,32 @@ Atom = tuple[Any, ...]
 ONE: Atom = ("one",)
 LINEAR = ("one", "q", "k", "qk", "h")
 NEAR = 1e-9  # relative; float64 arithmetic on float32 weights stays far below
+PRODUCT = (
+    "a product of an activation and something else than its own input, which Dice and"
+    " SiLU multiply it by"
+)
+PAIR = (
+    "a product of two values that both depend on candidate and behavior, as (q - k)**2"
+    " and score * score do; q * k is fused"
+)
+CHOICE = "a torch.where that is neither a mask nor a ReLU or PReLU"
+ROW_DICE = "Dice over the units of a row that is not x * (p + alpha * (1 - p))"
+SOFTMAX = (
+    "weights changed after softmax otherwise than by the mask or one number for each"
+    " candidate"
+)
 
 
 class Unsupported(Exception):
     """A value is not, or cannot be proven to be, part of a local activation unit.
 
     `mixed`: the value depends on candidate and behavior both, so that it cannot be an
-    input of the unit either.
+    input of the unit either. `at` names the value of the graph where that was found.
     """
 
-    def __init__(self, reason: str, *, mixed: bool = True) -> None:
+    def __init__(self, reason: str, *, mixed: bool = True, at: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.mixed = reason, mixed
+        self.reason, self.mixed, self.at = reason, mixed, at
 
 
 @dataclass(eq=False)
@@ -162,6 +178,8 @@ def ratio(row: dict[Atom, float], unit: dict[Atom, float]) -> float | None:
     top = max(unit, key=lambda a: abs(unit[a]))
     c = row.get(top, 0.0) / unit[top]
     largest = max(abs(v) for v in row.values())
+    if not np.isfinite(largest):
+        return None  # everything is near to infinity
     for atom in row.keys() | unit.keys():
         if abs(row.get(atom, 0.0) - c * unit.get(atom, 0.0)) > NEAR * largest:
             return None
@@ -292,7 +310,7 @@ class Algebra:
         if y.is_linear():
             x, y = y, x
         if not x.is_linear():
-            raise Unsupported("a product of two activations")
+            raise Unsupported(PRODUCT)
         out = Form(x.size)
         for atom, column in y.terms.items():
             if atom == ONE:
@@ -322,8 +340,7 @@ class Algebra:
             c = ratio(x, call.form.row(j))
             if c is not None:
                 return {("rowgated", number, j): c}
-        reason = "a product of an activation and something else than its input"
-        raise Unsupported(reason)
+        raise Unsupported(PRODUCT)
 
     def ratios(self, x: Form, y: Form) -> Array:
         """Return c with x = c * y, row by row; Unsupported where there is none."""
@@ -331,7 +348,7 @@ class Algebra:
         for i in range(x.size):
             c = ratio(x.row(i), y.row(i))
             if c is None:
-                raise Unsupported("a choice that no ReLU makes")
+                raise Unsupported(CHOICE)
             out[i] = c
         return out
 
@@ -348,16 +365,27 @@ class Algebra:
             x.lifted = self._lift(x)
         return x.lifted
 
+    def beside(self, x: Form, other: Form) -> Form:
+        """Return x as it is lifted, where what is added to it reads that layer."""
+        if x.lifted is None:
+            return x
+        read = {a[1] for a in other.terms if a[0] == "h"}
+        for kind, number, *row in (a for a in other.terms if a[0] not in LINEAR):
+            if kind in ("relu", "sigmoid", "gated"):
+                unit = self.calls[number].units[row[0]]
+                read |= {a[1] for a in unit if a[0] == "h"}
+        layers = {a[1] for a in x.lifted.terms if a[0] == "h"}
+        return x.lifted if layers & read else x
+
     def _lift(self, x: Form) -> Form:
         if x.kinds() & {"soft", "softoff", "softnan"}:
-            raise Unsupported("something done to a softmax's weights")
-        rows = [self._recognize(x.row(i)) for i in range(x.size)]
-        kinds = {r.kind for r in rows if r is not None}
+            raise Unsupported(SOFTMAX)
+        live = [(i, r) for i in range(x.size) for r in self._recognize(x.row(i))]
+        kinds = {r.kind for _, r in live}
         number = len(self.layers)
         if kinds == {"row_dice"}:
             return self._lift_row_dice(x)
         kind = _common(kinds)
-        live = [(i, r) for i, r in enumerate(rows) if r is not None]
         z = Form(len(live))
         for j, (_, r) in enumerate(live):
             for atom, c in r.z.items():
@@ -370,7 +398,7 @@ class Algebra:
         for j, (i, r) in enumerate(live):
             column = np.zeros(x.size)
             column[i] = r.scale
-            offset[i] = r.offset
+            offset[i] += r.offset
             out.terms["h", number, j] = column
         return out.plus(Form.constant(offset))
 
@@ -379,7 +407,7 @@ class Algebra:
         numbers = {a[1] for a in x.terms if a[0] in ("row", "rowgated")}
         call = self.calls[numbers.pop()]
         if numbers or call.form is None:
-            raise Unsupported("row-wise Dice over the rows of two layers")
+            raise Unsupported(ROW_DICE)
         size = call.form.size
         number = len(self.layers)
         alphas, columns = np.ones(size), np.zeros((size, x.size))
@@ -387,44 +415,51 @@ class Algebra:
         for i in range(x.size):
             row = x.row(i)
             gates = [a for a in row if a[0] == "rowgated"]
-            if not gates or {a[0] for a in row} & {"row"}:
-                raise Unsupported("a use of row-wise Dice's sigmoid that is not Dice")
+            if len(gates) != 1 or {a[0] for a in row} & {"row"}:
+                raise Unsupported(ROW_DICE)
             ((_, _, j),) = gates
             rest = {a: c for a, c in row.items() if a[0] in LINEAR}
             through = ratio(rest, call.form.row(j))
             if through is None:
-                raise Unsupported("row-wise Dice of something else than its input")
+                raise Unsupported(ROW_DICE)
             scale = through + row[gates[0]]
             if scale == 0.0 or columns[j].any():
-                raise Unsupported("row-wise Dice of a kind that has no alpha")
+                raise Unsupported(ROW_DICE)
             alphas[j], columns[j, i], offset[i] = through / scale, scale, 0.0
         self.layers.append(Layer("row_dice", call.form, [alphas], call.epsilon))
         terms = {("h", number, j): columns[j] for j in range(size) if columns[j].any()}
         return Form(x.size, terms).plus(Form.constant(offset))
 
-    def _recognize(self, row: dict[Atom, float]) -> _Row | None:
-        """Tell which activation a row is; None for a number."""
+    def _recognize(self, row: dict[Atom, float]) -> list[_Row]:
+        """Tell which activations a row is the sum of; none for a number.
+
+        Their offsets come beside the row's own constant.
+        """
         gates = {a: c for a, c in row.items() if a[0] not in LINEAR}
         linear = self._unit({a: c for a, c in row.items() if a[0] in LINEAR})
-        constant = row.get(ONE, 0.0)
-        if not gates:
-            return _Row("none", linear, offset=constant) if linear else None
-        calls = {(a[1], a[2]) for a in gates}
-        if len(calls) != 1:
-            raise Unsupported("two activations in one unit")
-        ((number, j),) = calls
-        call = self.calls[number]
-        if call.kind == "row":
-            return _Row("row_dice", {})
-        unit, b = call.units[j], float(call.b[j])
-        through = ratio(linear, unit)
-        if through is None:
-            raise Unsupported("an activation beside something else than its input")
-        if call.kind == "relu":
-            return _relu_row(unit, b, through, gates["relu", number, j], constant)
-        gated = gates.get(("gated", number, j), 0.0)
-        plain = gates.get(("sigmoid", number, j), 0.0)
-        return _sigmoid_row(unit, b, through, gated, plain, constant)
+        calls = sorted({(a[1], a[2]) for a in gates})
+        row_wise = [self.calls[number].kind == "row" for number, _ in calls]
+        if any(row_wise):
+            if not all(row_wise):
+                raise Unsupported(ROW_DICE)
+            return [_Row("row_dice", {})]
+        out = []
+        for number, j in calls:
+            call = self.calls[number]
+            unit, b = call.units[j], float(call.b[j])
+            through = ratio(linear, unit) if len(calls) == 1 else None
+            if through is not None:
+                linear = {}
+            if call.kind == "relu":
+                gate = gates["relu", number, j]
+                out.append(_relu_row(unit, b, through or 0.0, gate))
+                continue
+            gated = gates.get(("gated", number, j), 0.0)
+            plain = gates.get(("sigmoid", number, j), 0.0)
+            out += _sigmoid_rows(unit, b, through or 0.0, gated, plain)
+        if linear:  # passed on, as around a residual layer
+            out.append(_Row("none", linear))
+        return out
 
 
 def _scaled(x: Form, by: Array) -> Form:
@@ -450,7 +485,7 @@ def _pairs(x: Form, y: Form) -> Form:
                 q, k = (a, b) if a[0] == "q" else (b, a)
                 atom = ("qk", q[1], q[2], k[1], k[2])
             else:
-                raise Unsupported("a product that is not of candidate and behavior")
+                raise Unsupported(PAIR)
             out[atom] = out[atom] + both if atom in out else both
     return Form(x.size, {a: c for a, c in out.items() if c.any()})
 
@@ -462,45 +497,37 @@ def _times(unit: dict[Atom, float], c: float, constant: float) -> dict[Atom, flo
     return out
 
 
-def _relu_row(
-    unit: dict[Atom, float], b: float, through: float, gate: float, constant: float
-) -> _Row:
-    """Read through * u + gate * relu(u + b) + constant."""
+def _relu_row(unit: dict[Atom, float], b: float, through: float, gate: float) -> _Row:
+    """Read through * u + gate * relu(u + b)."""
     z = _times(unit, 1.0, b)
     if through == 0.0:
-        return _Row("relu", z, scale=gate, offset=constant)
+        return _Row("relu", z, scale=gate)
     total = through + gate
     if abs(total) <= NEAR * abs(through):  # relu(z) - z = relu(-z)
         z = _times(unit, -1.0, -b)
-        return _Row("relu", z, scale=gate, offset=constant + gate * b)
+        return _Row("relu", z, scale=gate, offset=gate * b)
     # through * z + gate * relu(z), less what the shift adds
-    return _Row("prelu", z, (through / total,), total, constant - through * b)
+    return _Row("prelu", z, (through / total,), total, -through * b)
 
 
-def _sigmoid_row(
-    unit: dict[Atom, float],
-    b: float,
-    through: float,
-    gated: float,
-    plain: float,
-    constant: float,
-) -> _Row:
-    """Read through * u + (gated * u + plain) * sigmoid(u + b) + constant."""
+def _sigmoid_rows(
+    unit: dict[Atom, float], b: float, through: float, gated: float, plain: float
+) -> list[_Row]:
+    """Read through * u + (gated * u + plain) * sigmoid(u + b)."""
     if gated == 0.0:
-        if through != 0.0:
-            raise Unsupported("a sigmoid added to its input")
-        return _Row("sigmoid", _times(unit, 1.0, b), scale=plain, offset=constant)
+        rest = [_Row("none", unit, scale=through)] if through else []
+        return [_Row("sigmoid", _times(unit, 1.0, b), scale=plain), *rest]
     slope = through + gated
     if through == 0.0 and abs(plain - gated * b) <= NEAR * max(abs(plain), abs(gated)):
-        return _Row("silu", _times(unit, 1.0, b), scale=gated, offset=constant)
+        return [_Row("silu", _times(unit, 1.0, b), scale=gated)]
     if abs(slope) <= NEAR * abs(gated):
-        raise Unsupported("a gate that no Dice is")
+        raise Unsupported("a sigmoid times its input that is neither Dice nor SiLU")
     # x = slope * u + shift, p = sigmoid(u + b) = sigmoid(x / slope + b - shift / slope)
     shift = plain * slope / gated
     alpha = through / slope
     parameters = (1.0 / slope, b - shift / slope, alpha)
     z = _times(unit, slope, shift)
-    return _Row("dice", z, parameters, offset=constant - alpha * shift)
+    return [_Row("dice", z, parameters, offset=-alpha * shift)]
 
 
 def _common(kinds: set[str]) -> str:
@@ -512,7 +539,12 @@ def _common(kinds: set[str]) -> str:
         return "prelu"
     if kinds <= {"none", "silu", "dice"}:
         return "dice"
-    reason = "different activations: " + ", ".join(sorted(kinds))
+    named = ", ".join(sorted(kinds))
+    reason = f"different activations in the unit ({named})"
+    if "none" in kinds:
+        reason += ", where it passes a value on beside a layer"
+    else:
+        reason += ": all hidden layers need one kind; |x|, max and min count as PReLU"
     raise Unsupported(reason)
 
 
@@ -521,7 +553,10 @@ def wider(kind: str) -> str:
     try:
         return _common({kind, "none"})
     except Unsupported:
-        reason = f"a score that reads more than its last layer, which is {kind}"
+        reason = (
+            f"a term added to the score, whose last layer is {kind}: PReLU, ReLU, SiLU"
+            " and Dice can pass it on"
+        )
         raise Unsupported(reason) from None
 
 
@@ -538,7 +573,7 @@ def common_activation(layers: list[Layer]) -> str:
     """Express all layers in one activation; their parameters are filled in."""
     kind = _common({layer.kind for layer in layers})
     if len({layer.epsilon for layer in layers}) > 1:
-        raise Unsupported("row-wise Dice with different epsilons")
+        raise Unsupported("Dice over the units of a row with different epsilons")
     for layer in layers:
         if not layer.parameters:
             size = layer.z.size

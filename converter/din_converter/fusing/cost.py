@@ -24,7 +24,8 @@ class Block:
     """The result for one block, for the report.
 
     `part` is "whole", or "scores" where they alone are computed by the operator, and
-    `reason` says why; "" of a block that is left as it is.
+    `reason` says why and `place` where, in the module's words; "" of a block that is
+    left as it is.
 
     Costs are per candidate, for a history of `positions` behaviors: FLOPs, and bytes of
     intermediate tensors.
@@ -33,6 +34,7 @@ class Block:
     name: str
     fused: bool
     reason: str = ""
+    place: str = ""
     part: str = ""
     width: int = 0
     hidden: tuple[int, ...] = ()
@@ -69,7 +71,7 @@ def operator_flops(
 
 def _count(size: Size, site: Site, positions: int) -> int:
     """Evaluate a size at one candidate and `positions` behaviors."""
-    n, t = site.sizes.n, site.sizes.t
+    n, t = site.sizes.candidates, site.sizes.t
     out = size.number
     for symbol in size.symbols:
         if symbol in t.symbols:
@@ -86,6 +88,7 @@ def fused(
     removed: list[onnx.NodeProto],
     positions: int,
     reason: str = "",
+    place: str = "",
 ) -> Block:
     """Describe a fused block; `removed` are the nodes that are gone."""
     positions = positions if site.sizes.t.symbols else site.sizes.t.number
@@ -100,6 +103,7 @@ def fused(
                 count *= _count(size, site, positions) if size.symbols else size.number
             if not site.sizes.n.symbols:
                 count //= site.sizes.n.number
+            count //= site.sizes.c.number if site.sizes.c is not None else 1
             inner = 1
             if node.op_type in ("MatMul", "Gemm"):
                 inner = 2 * view.shapes[node.input[0]][-1].number
@@ -117,6 +121,7 @@ def fused(
         name=site.name,
         fused=True,
         reason=reason,
+        place=place,
         part="scores" if unit.scores else "whole",
         width=d,
         hidden=hidden,

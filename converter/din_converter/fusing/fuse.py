@@ -2,8 +2,11 @@
 
 `read_units` reads weights and behaviors with a `Reader` and lays the layers out as
 LocalActivation takes them. What cannot be proven is Unsupported.
+
+One file above 400 lines: every step from a site to a proven unit.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +17,7 @@ from onnx import TensorProto
 
 from din_converter.fusing.algebra import (
     ONE,
+    SOFTMAX,
     Algebra,
     Atom,
     Form,
@@ -38,6 +42,22 @@ __all__ = ["Unit", "read_units"]
 OPERATORS = LAYOUT | LINEAR | CHOICE
 OUTER_LIMIT = 1 << 22
 MOVED = ("Unsqueeze", "Squeeze", "Reshape", "Identity", "Cast")
+COUNTED = (
+    "masked positions whose weight is not 0: multiply the weights by the mask, or fill"
+    " scores with -1e9 before softmax"
+)
+HEADS = (
+    "several weights for each candidate and behavior, as heads have: a fused unit gives"
+    " one"
+)
+OTHERS = (
+    "a softmax over all positions, masked after it: fill masked scores with -1e9 before"
+)
+ROUNDED = (
+    "-1e9 added to masked scores, so that rounding decides what an empty history gives:"
+    " multiply the weights by the mask after softmax, or use masked_fill"
+)
+VALUES = "a sum of values that depend on the candidate, too: sum the behaviors alone"
 OUTPUT_ACTIVATIONS = ("sigmoid", "relu", "silu")
 
 
@@ -74,29 +94,44 @@ def read_units(view: View, site: Site) -> Iterator[Unit | Unsupported]:
     """Read a site as a local activation unit in every way there is, the best first.
 
     The behaviors are read down to table rows where they are unchanged rows. Behaviors
-    that are computed from rows are taken as computed. Where what is done to the scores
-    is nothing that the operator does, the scores alone are read.
+    that are computed from rows are taken as computed; at last, queries too. Where what
+    is done to the scores is nothing that the operator does, the scores alone are read.
+    Why a way failed is yielded, but for the scores.
     """
     weights, factors = _peeled(view, site)
-    ways: list[Callable[[Reader], Unit]] = [
-        partial(_read, site=site),
-        partial(_read_scores, site=site),
-    ]
+    ways: list[Callable[[Reader], Unit]] = [partial(_read, site=site)]
     if factors:
-        ways.insert(0, partial(_read, site=site, weights=weights, factors=factors))
+        ways.append(partial(_read, site=site, weights=weights, factors=factors))
+    source = _source(view, site.behaviors)
+    choices = (("", False), (source, False), (source, True))
     for way in ways:
-        for opaque in ("", site.behaviors):
+        for opaque, closed in choices:
             try:
-                yield way(Reader(view, site.sizes, opaque, OPERATORS))
+                yield way(Reader(view, site.sizes, opaque, closed, OPERATORS))
             except Unsupported as error:
                 yield error
+    for opaque, closed in choices:
+        with contextlib.suppress(Unsupported):
+            yield _read_scores(
+                Reader(view, site.sizes, opaque, closed, OPERATORS), site
+            )
+
+
+def _source(view: View, name: str) -> str:
+    """Find the value that behaviors are, before they were only laid out."""
+    kinds = ("Transpose", "Identity", "Unsqueeze", "Expand")
+    while (node := view.producer.get(name)) is not None and node.op_type in kinds:
+        name = node.input[0]
+    return name
 
 
 def _peeled(view: View, site: Site) -> tuple[str, list[tuple[str, str]]]:
     """Take factors per candidate off the weights: what is left; (Mul or Div, name)."""
     name, factors = site.weights, list[tuple[str, str]]()
     while (node := view.producer.get(name)) is not None:
-        if node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity"):
+        whole = node.op_type == "Slice" and view.numbers(node.input[1]) == [0]
+        whole &= view.shapes.get(node.input[0]) == view.shapes.get(name)
+        if whole or node.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Identity"):
             name = node.input[0]
             continue
         if node.op_type not in ("Mul", "Div"):
@@ -141,7 +176,7 @@ def _is_positive(view: View, name: str) -> bool:
 
 def _read_scores(reader: Reader, site: Site) -> Unit:
     """Read the scores that the weights are made of: the last value that is a unit's."""
-    view, sizes = reader.view, site.sizes
+    view, wanted = reader.view, [site.sizes.of(letter) for letter in site.letters]
     todo, seen = [site.weights], set[str]()
     while todo:
         name = todo.pop(0)
@@ -150,21 +185,21 @@ def _read_scores(reader: Reader, site: Site) -> Unit:
             continue
         seen.add(name)
         todo += names_read(node)
-        if [s for s in view.shapes.get(name, ()) if s != UNIT] != [sizes.n, sizes.t]:
+        if [s for s in view.shapes.get(name, ()) if s != UNIT] != wanted:
             continue
         try:
-            return _scores(reader, name)
+            return _scores(reader, site, name)
         except Unsupported:
             continue
     raise Unsupported("no scores of a unit")
 
 
-def _scores(reader: Reader, name: str) -> Unit:
+def _scores(reader: Reader, site: Site, name: str) -> Unit:
     found = reader.piece(name)
     parts = [p for axis in found.axes for p in axis]
     if (
         found.mask
-        or parts != ["N", "T"]
+        or parts != site.letters
         or reader.view.types[name] != TensorProto.FLOAT
     ):
         raise Unsupported("no scores of a unit")
@@ -214,22 +249,27 @@ def _weighted(reader: Reader, site: Site, weights: str) -> tuple[Piece, Piece]:
     if weights:
         weight = reader.piece(weights).alive()
         behavior = reader.piece(site.behaviors).alive()
-        if [p for axis in weight.axes for p in axis] != ["N", "T"]:
-            raise Unsupported("weights laid out otherwise than [N, T]")
+        if [p for axis in weight.axes for p in axis] != site.letters:
+            raise Unsupported(
+                "weights that are not one number for each candidate and position"
+            )
         _expect(behavior.axes, site.behavior_axes)
     elif site.product:
         found = reader.value(site.product)
         if not isinstance(found, Weighted):
-            raise Unsupported("no weights times behaviors")
+            reason = (
+                "a sum of something else than a weight for each position by behavior"
+            )
+            raise Unsupported(reason)
         weight, behavior = found.weight, found.behavior
-        _expect(found.axes, site.behavior_axes)
+        _expect(found.axes, site.behavior_axes.replace("1", "C"))
     else:
         weight = reader.piece(site.weights).alive()
         behavior = reader.piece(site.behaviors).alive()
         _expect(weight.axes, site.weight_axes)
         _expect(behavior.axes, site.behavior_axes)
     if not weight.is_scalar or behavior.on.kinds() - {"k"}:
-        raise Unsupported("behaviors that are not features of the history alone")
+        raise Unsupported(VALUES)
     return weight, behavior
 
 
@@ -237,8 +277,12 @@ def _expect(axes: Axes, letters: str) -> None:
     """Refuse a sum over another axis that is as long as the positions."""
     for axis, letter in zip(axes, letters, strict=True):
         names = [p for p in axis if isinstance(p, str)]
-        if names != ([letter] if letter in "NT" else []):
-            raise Unsupported("a sum over another axis than the positions")
+        if names != ([letter] if letter in "NCT" else []):
+            if "C" in letters:
+                raise Unsupported(HEADS)
+            raise Unsupported(
+                "a sum over another axis than the positions of the history"
+            )
 
 
 def _mask(weight: Piece, behavior: Piece) -> str:
@@ -251,7 +295,7 @@ def _mask(weight: Piece, behavior: Piece) -> str:
     )
     reversed_ = any(p.mask not in ("", mask) for p in (weight, behavior))
     if reversed_ or not (any(gone) or fades):
-        raise Unsupported("masked positions that still count")
+        raise Unsupported(COUNTED)
     return mask
 
 
@@ -261,16 +305,16 @@ def _score(reader: Reader, weight: Piece, mask: str) -> tuple[Form, bool, str, f
     if not kinds & {"soft", "softoff", "softnan"}:
         return weight.on, False, "zero", 1.0
     if kinds != {"soft"} or len(weight.on.terms) != 1:
-        raise Unsupported("something added to a softmax's weights")
+        raise Unsupported(SOFTMAX)
     ((atom, factor),) = weight.on.terms.items()
     soft = reader.softs[atom[1]]
     if soft.mask != mask:
-        raise Unsupported("a softmax over other positions than the sum's")
+        raise Unsupported(OTHERS)
     empty = soft.empty
     if weight.off is not None and weight.off.is_zero():
         empty = "zero"
     if empty == "unknown":
-        raise Unsupported("an empty history whose weights only rounding decides")
+        raise Unsupported(ROUNDED)
     return soft.score, True, "zero" if empty == "none" else empty, float(factor[0])
 
 
@@ -374,7 +418,10 @@ def _place_query(unit: Unit, first: Form) -> str:
     if product == "outer":
         unit.query, placed = [None] * len(unit.behaviors), {}
         if len(unit.query) ** 2 * first.size > OUTER_LIMIT:
-            reason = "products of candidate and behavior features in no fixed pairs"
+            width = len(unit.query)
+            reason = (
+                f"an outer product of {width} by {width} features, which is too wide"
+            )
             raise Unsupported(reason)
     for leaf in leaves:
         size = unit.leaves[leaf].size

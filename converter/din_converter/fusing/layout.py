@@ -1,7 +1,8 @@
 """Which axes of a tensor are candidates, positions and features.
 
 A layout is a tuple of axes; an axis is a row-major tuple of parts: "N" (candidates),
-"T" (positions) or a number of features. ``[N, T, 48]`` is ``(("N",), ("T",), (48,))``,
+"T" (positions), "C" (candidates of each row N, where a module has several) or a number
+of features. ``[N, T, 48]`` is ``(("N",), ("T",), (48,))``,
 the same flattened ``(("N", "T"), (48,))``; an axis of size 1 is ``()``. Sizes are
 monomials over the graph's symbols: ``s0*s1`` and 10 are equal only to themselves.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from din_converter.fusing.algebra import Unsupported
 
 __all__ = [
+    "AXES",
     "UNIT",
     "Axes",
     "Part",
@@ -33,6 +35,8 @@ __all__ = [
     "varies",
 ]
 
+VARIES = "a tensor with an axis of open size that is neither batch nor positions"
+AXES = "two values whose axes are not batch, positions and features in one order"
 Part = str | int
 Axes = tuple[tuple[Part, ...], ...]
 Rows = NDArray[np.int64]
@@ -102,16 +106,22 @@ UNIT = Size(1)
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of N and T in this graph."""
+    """The sizes of N and T in this graph, and of C where rows have candidates."""
 
     n: Size
     t: Size
+    c: Size | None = None
+
+    @property
+    def candidates(self) -> Size:
+        """The number of candidates."""
+        return self.n if self.c is None else self.n * self.c
 
     def of(self, part: Part) -> Size:
         """Return the size of a part of an axis."""
         if isinstance(part, int):
             return Size(part)
-        return self.n if part == "N" else self.t
+        return {"N": self.n, "T": self.t, "C": self.c or UNIT}[part]
 
     def reshape(self, axes: Axes, shape: Shape) -> Axes:
         """Give the parts of `axes`, in row-major order, to new axes of these sizes."""
@@ -143,27 +153,34 @@ class Sizes:
 
     def leaf(self, shape: Shape) -> Axes:
         """Lay out a tensor of which only the shape is known."""
-        if self.t.symbols and [s for s in shape if s != UNIT][:1] == [self.t]:
+        whole = [s for s in shape if s != UNIT]
+        if whole[:1] == [self.t] and self.t not in (UNIT, self.n):
             rest = [s for s in shape if s != self.t]
             if len(rest) == len(shape) - 1 and not any(s.symbols for s in rest):
                 return tuple(  # the same for every candidate
                     ("T",) if s == self.t else axis_of(s.number) for s in shape
                 )
         if not shape:
-            raise Unsupported("a number computed from a size", mixed=False)
-        if shape[0] not in (self.n, self.n * self.t):
-            raise Unsupported("a tensor that is not per candidate", mixed=False)
-        axes: list[tuple[Part, ...]] = []
-        seen = False
-        for i, size in enumerate(shape):
-            if i == 0:
-                seen = size != self.n
-                axes.append(("N", "T") if seen else ("N",))
-            elif size == self.t and not seen:
-                seen = True
+            raise Unsupported(
+                "a number computed from the length of the history, as / sqrt(T) has",
+                mixed=False,
+            )
+        first = {self.n: "N", self.n * self.t: "NT"}
+        if self.c is not None:
+            first[self.candidates] = "NC"
+        if shape[0] not in first:
+            raise Unsupported("a tensor whose first axis is not the batch", mixed=False)
+        axes: list[tuple[Part, ...]] = [tuple(first[shape[0]])]
+        seen = set(first[shape[0]])
+        for size in shape[1:]:
+            if size == self.t and "T" not in seen:
+                seen.add("T")
                 axes.append(("T",))
+            elif size == self.c and "C" not in seen:
+                seen.add("C")
+                axes.append(("C",))
             elif size.symbols:
-                reason = "a tensor with another axis of varying size"
+                reason = VARIES
                 raise Unsupported(reason, mixed=False)
             else:
                 axes.append(axis_of(size.number))
@@ -212,7 +229,7 @@ def broadcast(a: Axes, b: Axes) -> tuple[Axes, Rows, Rows]:
     axes: list[tuple[Part, ...]] = []
     for left, right in zip(a, b, strict=True):
         if left != right and left and right:
-            raise Unsupported("operands laid out differently")
+            raise Unsupported(AXES)
         axes.append(left or right)
     shape = feature_shape(tuple(axes))
     rows_a, rows_b = (np.broadcast_to(numbered(x), shape).reshape(-1) for x in (a, b))

@@ -7,6 +7,7 @@ from onnx import NodeProto, TensorProto
 
 from din_converter.fusing.algebra import Form, Unsupported, stack
 from din_converter.fusing.layout import (
+    AXES,
     UNIT,
     Axes,
     Part,
@@ -35,7 +36,9 @@ def _moved(found: Value, axes: Axes, rows: Rows) -> Value:
     if isinstance(found, Piece):
         return found.take(rows, axes)
     if isinstance(found, Weighted) and (rows != np.arange(len(rows))).any():
-        raise Unsupported("weighted behaviors reordered")
+        raise Unsupported(
+            "weighted behaviors whose features are reordered before the sum"
+        )
     return replace(found, axes=axes)
 
 
@@ -61,20 +64,24 @@ def _expand(reader: Reader, node: NodeProto, name: str) -> Value:
     for i, (size, was, axis) in enumerate(zip(shape, before, old, strict=True)):
         times = size.over(was)
         if times is None:
-            raise Unsupported("an expansion that is not by a whole factor")
+            raise Unsupported("an expand or repeat that is not by a whole number")
         if times == UNIT:
             axes.append(axis)
         elif times == reader.sizes.t:
             axes.append(("T", *axis))
         elif times == reader.sizes.n:
             axes.append(("N", *axis))
+        elif times == reader.sizes.c:
+            axes.append(("C", *axis))
         elif not times.symbols:
             axes.append((times.number, *axis))
             repeats = [1] * index.ndim
             repeats[i] = times.number
             index = np.tile(index, repeats)
         else:
-            raise Unsupported("an expansion along another axis of varying size")
+            raise Unsupported(
+                "an expand along an axis that is neither batch nor positions"
+            )
     return _moved(found, tuple(axes), index.reshape(-1))
 
 
@@ -85,7 +92,9 @@ def _same(reader: Reader, node: NodeProto, _: str) -> Value:
 def _dropout(reader: Reader, node: NodeProto, _: str) -> Value:
     training = node.input[2] if len(node.input) > 2 else ""
     if training and reader.number(training).any():
-        raise Unsupported("dropout in training mode")
+        raise Unsupported(
+            "dropout that is on in evaluation: give F.dropout training=self.training"
+        )
     return reader.value(node.input[0])
 
 
@@ -106,18 +115,24 @@ def _cast(reader: Reader, node: NodeProto, name: str) -> Value:
     floats = reader.view.is_float(name) and reader.view.is_float(node.input[0])
     is_mask = isinstance(found, Piece) and found.mask and found.on.is_constant()
     if after == TensorProto.BOOL or not (floats or is_mask):
-        raise Unsupported("a cast of features to integers")
+        raise Unsupported("features cast to integers")
     if floats and WIDTHS[after] < WIDTHS[before]:
-        raise Unsupported("a cast that rounds")
+        raise Unsupported(
+            "a cast to half precision, which rounds: leave the unit in float32"
+        )
     return found
 
 
 def as_mask(found: Condition) -> Condition:
     """Take a condition as a mask of positions; Unsupported where it is none."""
-    if found.empty_of is not None or any(features(a) != 1 for a in found.axes):
+    if (
+        found.never
+        or found.empty_of is not None
+        or any(features(a) != 1 for a in found.axes)
+    ):
         raise Unsupported("a mask per feature")
     if not any("T" in axis for axis in found.axes):
-        raise Unsupported("a mask that is not per position")
+        raise Unsupported("a condition for each candidate instead of each position")
     return found
 
 
@@ -127,10 +142,12 @@ def as_mask(found: Condition) -> Condition:
 def _select(reader: Reader, found: Value, axis: int, chosen: Rows, keep: bool) -> Value:
     """Take features along one axis, which has nothing but features."""
     if not isinstance(found, Piece):
-        raise Unsupported("a part of weighted behaviors")
+        raise Unsupported("a part of the weighted behaviors: take it after the sum")
     axis %= len(found.axes)
     if varies(found.axes[axis]):
-        raise Unsupported("a part of the candidates or positions")
+        raise Unsupported(
+            "a slice of candidates or positions after they meet: cut the inputs"
+        )
     rows = np.take(numbered(found.axes), chosen, axis=axis).reshape(-1)
     middle: Axes = (axis_of(len(chosen)),) if keep else ()
     axes = found.axes[:axis] + middle + found.axes[axis + 1 :]
@@ -153,7 +170,7 @@ def _gather(reader: Reader, node: NodeProto, name: str) -> Value:
         return reader.leaf(name, axes, data, ids)
     chosen = reader.view.constants.get(ids)
     if chosen is None or chosen.ndim > 1:
-        raise Unsupported("a gather")
+        raise Unsupported("values picked by computed indices (gather)")
     found, keep = reader.value(data), chosen.ndim == 1
     return _select(reader, found, axis, chosen.reshape(-1), keep)
 
@@ -163,7 +180,7 @@ def _slice(reader: Reader, node: NodeProto, _: str) -> Value:
     given = [reader.view.numbers(i) if i else None for i in node.input[1:]]
     starts, ends, over, steps = given + [None] * (4 - len(given))
     if starts is None or ends is None:
-        raise Unsupported("a slice that is not constant")
+        raise Unsupported("a slice between computed places")
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = over[i] if over else i
         step = steps[i] if steps else 1
@@ -195,10 +212,12 @@ def _concat(reader: Reader, node: NodeProto, _: str) -> Value:
     total, index, axes = 0, [], list(pieces[0].axes)
     for p in pieces:
         if varies(p.axes[axis]):
-            raise Unsupported("a concatenation of candidates or positions")
+            raise Unsupported(
+                "a concatenation along candidates or positions after they meet"
+            )
         axes[axis] = p.axes[axis]
         if list(p.axes) != axes:
-            raise Unsupported("operands laid out differently")
+            raise Unsupported(AXES)
         index.append(total + numbered(p.axes))
         total += p.on.size
     rows = np.concatenate(index, axis=axis)

@@ -14,14 +14,29 @@ from din_converter.fusing.view import attribute
 
 __all__ = ["LINEAR"]
 
+OVER_POSITIONS = (
+    "a sum over positions inside the weights, as of weights / weights.sum(1)"
+)
+QUOTIENT = (
+    "a division by a computed number: weights divided by one for each candidate that is"
+    " kept above 0, as length.clamp(min=1), are fused"
+)
+TWO_COMPUTED = (
+    "a product of two computed matrices, as heads have it: a dot product of a candidate"
+    " and each behavior is fused"
+)
+
 
 def _combined(f: Callable[[Form, Form], Form]) -> Handler:
     """Make a handler of an operator that combines its inputs, one after the other."""
 
     def handler(reader: Reader, node: NodeProto, _: str) -> Value:
+        def combined(x: Form, y: Form) -> Form:
+            return f(reader.algebra.beside(x, y), reader.algebra.beside(y, x))
+
         out = reader.piece(node.input[0])
         for other in node.input[1:]:
-            out = reader.both(out, reader.piece(other), f)
+            out = reader.both(out, reader.piece(other), combined)
         return out
 
     return handler
@@ -36,6 +51,13 @@ def _mul(reader: Reader, node: NodeProto, _: str) -> Value:
     if isinstance(a, Weighted) or isinstance(b, Weighted):
         return _scale_weighted(reader, a, b)
     return reader.times(reader.piece(node.input[0]), reader.piece(node.input[1]))
+
+
+def _pow(reader: Reader, node: NodeProto, _: str) -> Value:
+    if (reader.number(node.input[1]) != 2).any():
+        raise Unsupported("a power")
+    p = reader.piece(node.input[0])
+    return reader.both(p, p, reader.algebra.product)
 
 
 def _scale_weighted(reader: Reader, a: Value, b: Value) -> Value:
@@ -54,7 +76,7 @@ def _div(reader: Reader, node: NodeProto, _: str) -> Value:
     a, b = map(reader.value, node.input)
     constant = isinstance(b, Piece) and b.on.is_constant() and not b.mask
     if not constant or not isinstance(b, Piece) or (b.on.numbers() == 0).any():
-        raise Unsupported("a quotient")
+        raise Unsupported(QUOTIENT)
     inverse = replace(b, on=Form.constant(1.0 / b.on.numbers()))
     if isinstance(a, Weighted):
         return _scale_weighted(reader, a, inverse)
@@ -75,11 +97,11 @@ def _matmul(reader: Reader, node: NodeProto, _: str) -> Value:
 def _dot(reader: Reader, a: Piece, b: Piece) -> Value:
     """[N, 1, F] x [N, F, T], or [N, T, F] x [N, F, 1]: a product of q and k."""
     if len(a.axes) != 3 or len(b.axes) != 3 or a.axes[2] != b.axes[1]:
-        raise Unsupported("a product of two computed matrices")
+        raise Unsupported(TWO_COMPUTED)
     if varies(a.axes[2]):
-        raise Unsupported("a sum over positions")
+        raise Unsupported(OVER_POSITIONS)
     if features(a.axes[1]) != 1 or features(b.axes[2]) != 1:
-        raise Unsupported("a product of two computed matrices")
+        raise Unsupported(TWO_COMPUTED)
     both = reader.both(
         replace(a, axes=(a.axes[0], a.axes[1], (), a.axes[2])),
         replace(b, axes=(b.axes[0], (), b.axes[2], b.axes[1])),
@@ -91,7 +113,7 @@ def _dot(reader: Reader, a: Piece, b: Piece) -> Value:
 def _gemm(reader: Reader, node: NodeProto, _: str) -> Value:
     weight = reader.view.constants.get(node.input[1])
     if weight is None or attribute(node, "transA", 0):
-        raise Unsupported("a product of two computed matrices")
+        raise Unsupported(TWO_COMPUTED)
     weight = weight.astype(np.float64) * attribute(node, "alpha", 1.0)
     weight = weight.T if attribute(node, "transB", 0) else weight
     out = reader.matrix(reader.piece(node.input[0]), weight, -1)
@@ -124,7 +146,7 @@ def _batch_norm(reader: Reader, node: NodeProto, _: str) -> Value:
     p = reader.piece(node.input[0])
     values = [reader.view.constants.get(i) for i in node.input[1:5]]
     if attribute(node, "training_mode", 0) or any(v is None for v in values):
-        raise Unsupported("batch normalization in training mode")
+        raise Unsupported("batch normalization by the batch's own statistics")
     weight, bias, mean, var = (np.asarray(v, np.float64) for v in values)
     scale = weight / np.sqrt(var + attribute(node, "epsilon", 1e-5))
     shift = bias - mean * scale
@@ -142,7 +164,7 @@ def _einsum(reader: Reader, node: NodeProto, _: str) -> Value:
     terms, arrow, out = equation.partition("->")
     pieces = [reader.piece(i) for i in node.input]
     if len(pieces) != 2 or not arrow:
-        raise Unsupported("an Einsum of another kind")
+        raise Unsupported("an einsum that is not of two operands, each letter once")
     letters = [
         _letters(term, len(p.axes))
         for term, p in zip(terms.split(","), pieces, strict=True)
@@ -153,7 +175,7 @@ def _einsum(reader: Reader, node: NodeProto, _: str) -> Value:
     spread = []
     for p, names in zip(pieces, letters, strict=True):
         if len(set(names)) != len(names):
-            raise Unsupported("an Einsum of another kind")
+            raise Unsupported("an einsum that is not of two operands, each letter once")
         p = p if p.on.is_constant() else p.map(reader.algebra.lift)
         axes, rows = permuted(p.axes, [names.index(c) for c in order if c in names])
         left = iter(axes)
@@ -177,7 +199,7 @@ def _reduce(reader: Reader, node: NodeProto, _: str) -> Value:
     p = reader.piece(node.input[0])
     for axis in reader.reduced(node, len(p.axes))[::-1]:
         if varies(p.axes[axis]):
-            raise Unsupported("a sum over positions")
+            raise Unsupported(OVER_POSITIONS)
         count = features(p.axes[axis])
         p = reader.total(p, axis, 1.0 / count if node.op_type == "ReduceMean" else 1.0)
         if attribute(node, "keepdims", 1):
@@ -195,6 +217,7 @@ LINEAR: dict[str, Handler] = {
     "MatMul": _matmul,
     "Mul": _mul,
     "Neg": _neg,
+    "Pow": _pow,
     "ReduceMean": _reduce,
     "ReduceSum": _reduce,
     "Sub": _combined(Form.minus),

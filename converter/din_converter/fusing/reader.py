@@ -28,6 +28,7 @@ from din_converter.fusing.layout import (
     varies,
 )
 from din_converter.fusing.values import (
+    TWO_MASKS,
     Condition,
     Leaf,
     Piece,
@@ -42,10 +43,33 @@ from din_converter.fusing.view import View, attribute, names_read
 __all__ = ["NO_MASK", "Handler", "Reader"]
 
 LARGE = 1e4
-NO_MASK = "a product with numbers that are no mask, as a comparison makes one"
+NO_MASK = (
+    "a product with numbers that may be other than 0 and 1: if they are a mask, compare"
+    " them, as in mask > 0"
+)
+ACTIVATIONS = "Dice, PReLU, LeakyReLU, ReLU, SiLU and sigmoid are fused"
+WORDS = {  # what torch calls that
+    "Erf": f"GELU: {ACTIVATIONS}",
+    "Exp": "exp, as ELU and a hand-written softmax have",
+    "LayerNormalization": "LayerNorm inside the unit",
+    "ReduceMax": "a maximum over an axis, as amax and a hand-written softmax have",
+    "ScatterElements": "an assignment by index: use torch.where or masked_fill",
+    "ScatterND": "an assignment by index: use torch.where or masked_fill",
+}
+SMOOTH = (
+    *("Tanh", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign"),
+    *("HardSigmoid", "HardSwish", "ThresholdedRelu"),
+)
 CUTS = ("Gather", "Slice", "Split")
 # Reads the named output of a node.
 Handler = Callable[["Reader", NodeProto, str], Value]
+
+
+def _words(kind: str) -> str:
+    """Say an operator in the words of torch."""
+    if kind in SMOOTH:
+        return f"{kind.lower()}: {ACTIVATIONS}"
+    return WORDS.get(kind, f"{kind.lower()}, which is no part of a fused unit")
 
 
 class Reader:
@@ -57,14 +81,22 @@ class Reader:
     sizes : Sizes
     opaque : str
         A value to take as a leaf, even if it can be read; "" for none.
+    closed : bool
+        Take for a leaf whatever is computed of a candidate or of a behavior alone, and
+        is not linear.
     operators : dict
         How each operator is read.
     """
 
     def __init__(
-        self, view: View, sizes: Sizes, opaque: str, operators: Mapping[str, Handler]
+        self,
+        view: View,
+        sizes: Sizes,
+        opaque: str,
+        closed: bool,
+        operators: Mapping[str, Handler],
     ) -> None:
-        self.view, self.sizes, self.opaque = view, sizes, opaque
+        self.view, self.sizes, self.opaque, self.closed = view, sizes, opaque, closed
         self.algebra = Algebra()
         self.leaves: list[Leaf] = []
         self.softs: list[Soft] = []
@@ -94,7 +126,7 @@ class Reader:
         if isinstance(found, Weighted):
             raise Unsupported(NO_MASK)
         if not isinstance(found, Piece):
-            raise Unsupported("a use of a condition as a number")
+            raise Unsupported("a condition used as a number: write mask.float()")
         return found
 
     def _read(self, name: str) -> Value:
@@ -108,12 +140,21 @@ class Reader:
         try:
             handler = self._operators.get(node.op_type)
             if handler is None or node.domain not in ("", "ai.onnx"):
-                raise Unsupported(f"the operator {node.op_type}")
-            return handler(self, node, name)
+                raise Unsupported(_words(node.op_type))
+            found = handler(self, node, name)
+            if not self.closed or not isinstance(found, Piece) or self._mixes(node):
+                return found
         except Unsupported as error:
             if self._mixes(node):
-                raise Unsupported(error.reason) from None
+                raise Unsupported(error.reason, at=error.at or name) from None
             return self._leaf(name)
+        forms = [f for f in (found.on, found.off) if f is not None]
+        if found.mask or all(f.kinds() <= {"one", "q", "k"} for f in forms):
+            return found
+        try:
+            return self._leaf(name)
+        except Unsupported:
+            return found
 
     def _cut_values(self) -> set[str]:
         """Find values that are cut into T positions and the rest, a candidate.
@@ -160,8 +201,8 @@ class Reader:
                 if array is None or array.dtype.kind != "f" or not array.size:
                     continue
                 if array.size == 1 and not (np.abs(array) < LARGE).all():
-                    reason = f"features computed with a fill of {float(array.min()):g}"
-                    raise Unsupported(reason)
+                    fill = f"features that hold {float(array.min()):g} where masked"
+                    raise Unsupported(f"{fill}: fill the scores instead")
 
     def shape(self, name: str) -> Shape:
         """Return the shape of a value; raises Unsupported where it is not known."""
@@ -176,14 +217,14 @@ class Reader:
         if axes is None and len(node.input) > 1 and node.input[1]:
             axes = self.view.numbers(node.input[1])
         if axes is None:
-            raise Unsupported("a sum over everything")
+            raise Unsupported("a sum over all axes")
         return sorted(a % rank for a in axes)
 
     def number(self, name: str) -> NDArray[Any]:
         """Return a constant; raises Unsupported where it is computed."""
         found = self.view.constants.get(name)
         if found is None:
-            raise Unsupported("a parameter that is computed")
+            raise Unsupported("a parameter that the module computes")
         return found
 
     @staticmethod
@@ -212,6 +253,11 @@ class Reader:
         if same:
             leaf = same[0]
         else:
+            if {"T", "C"} <= {p for axis in axes for p in axis}:
+                reason = (
+                    "features of candidate and position that no layer here computes"
+                )
+                raise Unsupported(reason)
             size = math.prod(feature_shape(axes))
             leaf = Leaf(len(self.leaves), value, axes, size, table, ids)
             self.leaves.append(leaf)
@@ -274,6 +320,8 @@ class Reader:
         try:
             return self.both(a, b, self.algebra.product)
         except Unsupported as error:
+            if error.reason == TWO_MASKS:
+                raise
             for mask_like, other in ((a, b), (b, a)):
                 mask = self._mask_of(mask_like)
                 if mask and not other.mask:
@@ -291,10 +339,12 @@ class Reader:
         """Multiply features along one axis by [in, out]."""
         axis %= len(p.axes)
         if varies(p.axes[axis]):
-            raise Unsupported("a matrix product over candidates or positions")
+            raise Unsupported(
+                "a layer along candidates or positions instead of features"
+            )
         shape = feature_shape(p.axes)
         if shape[axis] != len(weight):
-            raise Unsupported("a matrix product over features laid out otherwise")
+            raise Unsupported("a layer of another width than the features")
         weight = weight.astype(np.float64)
 
         def apply(column: NDArray[np.float64]) -> NDArray[np.float64]:

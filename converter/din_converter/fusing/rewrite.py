@@ -27,7 +27,8 @@ from din_converter.functions import (
 from din_converter.fusing.algebra import Unsupported
 from din_converter.fusing.cost import Block, fused
 from din_converter.fusing.fuse import Unit, read_units
-from din_converter.fusing.layout import UNIT, Size, features
+from din_converter.fusing.layout import UNIT, Part, Size, features
+from din_converter.fusing.places import place_of
 from din_converter.fusing.sites import Site, find_sites
 from din_converter.fusing.values import Leaf
 from din_converter.fusing.view import View, names_read
@@ -81,6 +82,9 @@ class _Rewriter:
             for axis, there in enumerate(self.view.shapes.get(name, ())):
                 if there == size:
                     return self.g.add("Shape", name, start=axis, end=axis + 1)
+        n, c = self.site.sizes.n, self.site.sizes.c
+        if c is not None and size == n * c:
+            return self.g.add("Mul", self.size(n), self.size(c))
         raise Unsupported("a size that no input has")
 
     def shape(self, *sizes: Size) -> str:
@@ -100,13 +104,30 @@ class _Rewriter:
             return rows
         return self.g.add("Reshape", rows, self.shape(*sizes), allowzero=1)
 
+    def requests(self) -> str:
+        """Return the row of each candidate: 0, 1, .., or 0, 0, 1, 1, .. of several."""
+        sizes = self.site.sizes
+        rows = self.positions(sizes.candidates)
+        if sizes.c is None:
+            return rows
+        each = self.g.add("Squeeze", self.size(sizes.c), self.g.constant([0]))
+        return self.g.add("Div", rows, each)
+
+    def of_candidates(self, value: str, parts: list[Part]) -> str:
+        """Give what each row has to each of its candidates, along the first axis."""
+        if self.site.sizes.c is None or "C" in parts:
+            return value
+        return self.g.add("Gather", value, self.requests(), axis=0)
+
     # ------------------------------------------------------------------------ features
 
     def split(self, leaf: Leaf) -> list[_Column] | None:
         """Return the tables and ids of a leaf, one for each row it concatenates."""
         if not leaf.table:
             return None
+        parts = [p for axis in leaf.axes for p in axis]
         wanted = ["N", "T"] if leaf.has_positions else ["N"]
+        wanted = ["N", "C"] if "C" in parts else wanted
         if leaf.size == features(leaf.axes[-1]) and _leads(leaf, ["T"]):
             wanted = ["T"]
         plain = all(len(axis) <= 1 for axis in leaf.axes[-2:])
@@ -115,8 +136,10 @@ class _Rewriter:
             return None
         width = features(leaf.axes[-1])
         count = leaf.size // width
-        n, t = self.site.sizes.n, self.site.sizes.t
-        sizes = tuple(n if letter == "N" else t for letter in wanted)
+        known = self.site.sizes
+        sizes = tuple(known.of(letter) for letter in wanted)
+        if wanted == ["N", "C"]:
+            wanted, sizes = ["N"], (known.candidates,)
         if count > 1:
             sizes += (Size(count),)
         ids = leaf.ids
@@ -127,13 +150,15 @@ class _Rewriter:
             ids = self.g.add("Reshape", ids, whole, allowzero=1)
         if wanted == ["T"]:
             ids = self.spread(ids)
+        if not leaf.has_positions:
+            ids = self.of_candidates(ids, parts)
         if count == 1:
             return [_Column(ids, leaf.table, width)]
-        parts = (
+        fields = (
             self.g.add("Gather", ids, self.g.constant(i), axis=len(wanted))
             for i in range(count)
         )
-        return [_Column(part, leaf.table, width) for part in parts]
+        return [_Column(field, leaf.table, width) for field in fields]
 
     def behaviors(self) -> list[_Column]:
         """Return the columns of behaviors: in their tables, or in one made here.
@@ -169,7 +194,7 @@ class _Rewriter:
             whole = self.shape(n, t, Size(leaf.size))
             value = self.g.add("Expand", self.g.add("Reshape", value, shape), whole)
         elif not _leads(leaf, ["N", "T"]):
-            raise Unsupported("behaviors laid out otherwise than [N, T, D]")
+            raise Unsupported("behaviors that are not batch, positions, features")
         return self.g.add("Reshape", value, shape)
 
     def spread(self, ids: str) -> str:
@@ -189,18 +214,17 @@ class _Rewriter:
         direct = self.query_of_tables()
         if direct is not None:
             return direct
-        n = self.site.sizes.n
+        n = self.site.sizes.candidates
         used = dict.fromkeys(f[0] for f in self.unit.query if f is not None)
         starts: dict[int, int] = {}
         parts, at = [], 0
         for number in used:
             leaf = self.unit.leaves[number]
-            shape = self.g.add(
-                "Concat", self.size(n), self.g.constant([leaf.size]), axis=0
-            )
-            parts.append(
-                self.g.add("Reshape", self.floats(leaf.value), shape, allowzero=1)
-            )
+            letters = [p for axis in leaf.axes for p in axis]
+            rows = self.size(n if "C" in letters else self.site.sizes.n)
+            shape = self.g.add("Concat", rows, self.g.constant([leaf.size]), axis=0)
+            rows = self.g.add("Reshape", self.floats(leaf.value), shape, allowzero=1)
+            parts.append(self.of_candidates(rows, letters))
             starts[number], at = at, at + leaf.size
         empty = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
         shape = self.g.add("Concat", self.size(n), self.g.constant([1]), axis=0)
@@ -255,7 +279,9 @@ class _Rewriter:
         shape = self.view.shapes[name]
         found = tuple(s for s in shape if s != UNIT)
         if found not in ((sizes.n, sizes.t), (sizes.t,)):
-            raise Unsupported("a mask that is not [N, T]")
+            raise Unsupported(
+                "a mask that is not one value for each position of a history"
+            )
         out = name
         negated, kind = self.unit.mask != name, self.view.types[name]
         if negated and kind == TensorProto.BOOL:
@@ -294,7 +320,7 @@ class _Rewriter:
         """Write all nodes, the last of which makes the block's own output."""
         unit, n = self.unit, self.site.sizes.n
         if self.view.types.get(self.target) != TensorProto.FLOAT:
-            raise Unsupported("an interest that is not float32")
+            raise Unsupported("a module that is not float32: convert module.float()")
         behaviors = self.behaviors()
         slots, query = self.query()
         op = LocalActivation(
@@ -305,7 +331,7 @@ class _Rewriter:
             empty_softmax="zero",
             explain=bool(unit.scores),
         )
-        values = {"request_of_candidate": self.positions(n)}
+        values = {"request_of_candidate": self.requests()}
         if unit.mask:
             values["mask"] = self.mask()
         else:
@@ -362,15 +388,19 @@ class _Rewriter:
             out = g.add("Gather", out, chosen, axis=1)
         if unit.after != 1.0:
             out = g.add("Mul", out, g.constant(unit.after))
+        shape = self.view.shapes[self.site.name]
+        several = self.site.sizes.c is not None
+        if several:
+            out = g.add("Reshape", out, self.shape(*shape), allowzero=1)
         for kind, factor in unit.factors:
-            column = g.add("Reshape", self.floats(factor), g.constant([-1, 1]))
+            ones = [1] * (len(shape) - 1 if several else 1)
+            column = g.add("Reshape", self.floats(factor), g.constant([-1, *ones]))
             out = g.add(kind, out, column)
         if self.site.mean:
             count = g.add("Cast", self.size(self.site.sizes.t), to=TensorProto.FLOAT)
             out = g.add("Div", out, count)
-        shape = self.view.shapes[self.site.name]
         axis = [i for i, s in enumerate(shape) if i and s == UNIT]
-        if len(shape) == 2:
+        if len(shape) == 2 or several:
             g.add("Identity", out, out=self.site.name)
         else:
             g.add("Unsqueeze", out, g.constant([axis[0]]), out=self.site.name)
@@ -383,6 +413,7 @@ class _Rewriter:
         # without any position, the sum over positions is 0 in any case
         some = g.add("Min", g.add("Shape", mask, start=1, end=2), g.constant([1]))
         empty = g.add("Less", kept, g.add("Cast", some, to=TensorProto.FLOAT))
+        empty = self.of_candidates(empty, ["N"])
         if self.unit.empty == "nan":
             whole = g.add("Unsqueeze", empty, g.constant([1]))
             return g.add("Where", whole, g.constant(float("nan")), interest)
@@ -390,7 +421,8 @@ class _Rewriter:
         rows = g.add("Squeeze", g.add("NonZero", empty), g.constant([0]))
         parts = []
         for column in behaviors:
-            ids = g.add("Gather", column.ids, rows, axis=0)
+            ids = self.of_candidates(column.ids, ["N", "T"])
+            ids = g.add("Gather", ids, rows, axis=0)
             vectors = g.read_rows(column.table, ids)
             parts.append(g.add("ReduceMean", vectors, g.constant([1]), keepdims=0))
         means = parts[0] if len(parts) == 1 else g.add("Concat", *parts, axis=1)
@@ -403,24 +435,28 @@ def _rewritten(
     site: Site,
     functions: dict[tuple[object, ...], onnx.FunctionProto],
     written: Collection[str],
-) -> tuple[_Rewriter | None, str]:
-    """Write the nodes of the best proven unit; also why it is no better one."""
-    reason = ""
+) -> tuple[_Rewriter | None, str, str]:
+    """Write the nodes of the best proven unit; why it is no better one, and where."""
+    why: Unsupported | None = None
+    made: _Rewriter | None = None
     for unit in read_units(view, site):
         if isinstance(unit, Unsupported):
-            reason = reason or unit.reason
+            why = unit  # of the way that takes most
             continue
-        made = _Rewriter(view, site, unit, len(written))
+        writer = _Rewriter(view, site, unit, len(written))
         known = dict(functions)
         try:
-            made.write(functions)
+            writer.write(functions)
         except Unsupported as error:
-            reason = reason or error.reason
+            why = error if why is None or not unit.scores else why
             functions.clear()
             functions.update(known)
             continue
-        return made, reason if unit.scores else ""
-    return None, reason
+        made = writer
+        break
+    if why is None or (made is not None and not made.unit.scores):
+        return made, "", ""
+    return made, why.reason, place_of(view, why.at or site.weights)
 
 
 def fuse_graph(
@@ -448,17 +484,17 @@ def fuse_graph(
     view = View(graph)
     functions: dict[tuple[object, ...], onnx.FunctionProto] = {}
     written: dict[str, tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]] = {}
-    found: list[tuple[Site, Unit | None, str]] = []
+    found: list[tuple[Site, Unit | None, str, str]] = []
     for site in find_sites(view):
         if leave and site.name in leave:
-            found.append((site, None, leave[site.name]))
+            found.append((site, None, leave[site.name], ""))
             continue
-        made, reason = _rewritten(view, site, functions, written.keys())
+        made, reason, place = _rewritten(view, site, functions, written.keys())
         if made is not None:
             written.setdefault(made.target, (made.g.nodes, made.weights))
-        found.append((site, made.unit if made is not None else None, reason))
+        found.append((site, made.unit if made is not None else None, reason, place))
     if not written:
-        return [Block(site.name, False, reason) for site, _, reason in found]
+        return [Block(site.name, False, why, place) for site, _, why, place in found]
     needed = {o.name for o in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
@@ -472,10 +508,10 @@ def fuse_graph(
         n for n in graph.node if n.output[0] in written or n.output[0] not in there
     ]
     blocks = [
-        Block(site.name, False, reason)
+        Block(site.name, False, why, place)
         if unit is None
-        else fused(view, site, unit, dropped, positions, reason)
-        for site, unit, reason in found
+        else fused(view, site, unit, dropped, positions, why, place)
+        for site, unit, why, place in found
     ]
     new = onnx.GraphProto(node=kept[::-1])
     new.initializer.extend(t for t in graph.initializer if t.name in needed)

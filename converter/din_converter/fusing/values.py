@@ -7,6 +7,7 @@ from din_converter.fusing.algebra import Form, Unsupported
 from din_converter.fusing.layout import Axes, Rows
 
 __all__ = [
+    "TWO_MASKS",
     "Condition",
     "Leaf",
     "Piece",
@@ -16,6 +17,9 @@ __all__ = [
     "common_mask",
     "negation",
 ]
+
+
+TWO_MASKS = "two different masks: join them before (mask & other), and use that alone"
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Piece:
             return self.on, self.on if self.off is None else self.off
         if self.mask == negation(mask) and self.off is not None:
             return self.off, self.on
-        raise Unsupported("two different masks")
+        raise Unsupported(TWO_MASKS)
 
     def map(self, f: Callable[[Form], Form], axes: Axes | None = None) -> "Piece":
         """Apply a function of forms to both branches."""
@@ -90,7 +94,7 @@ def common_mask(*pieces: Piece) -> str:
     """Name the one mask of some pieces, or "" where none has one."""
     masks = {p.mask.removeprefix("~"): p.mask for p in pieces if p.mask}
     if len(masks) > 1:
-        raise Unsupported("two different masks")
+        raise Unsupported(TWO_MASKS)
     return next(iter(masks.values()), "")
 
 
@@ -106,6 +110,7 @@ class Condition:
     mask: str
     difference: Form | None = None
     empty_of: int | None = None  # holds where softmax number .. is NaN
+    never: bool = False  # holds nowhere
 
 
 @dataclass(frozen=True)

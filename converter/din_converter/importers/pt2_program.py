@@ -46,7 +46,7 @@ ARITHMETIC = (
 )
 ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.([A-Za-z]\w*)", re.ASCII)
 TARGET = re.compile(
-    r"torch\.ops\.higher_order\.wrap_with_set_grad_enabled"
+    r"torch\.ops\.higher_order\.(?:cond|wrap_with_set_grad_enabled)"
     r"|torch\.sym_(?:int|float|max|min|not|ite|sum)"
     r"|math\.(?:ceil|floor|trunc|sqrt)"
     rf"|_operator\.(?:{ARITHMETIC})"

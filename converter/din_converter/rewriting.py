@@ -1,0 +1,193 @@
+"""Operators that torch's exporter to ONNX gets wrong or makes loops of, in other words.
+
+`Bags` replaces them while a module is exported, `rewritten` in a program.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from din_converter.quiet import quiet
+
+__all__ = ["Bags", "rewritten"]
+
+
+class Bags(TorchFunctionMode):
+    """Computes bags of embeddings by operators that are no loop."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        del types
+        kwargs = kwargs or {}
+        if func is F.embedding_bag:
+            given = inspect.signature(F.embedding_bag).bind(*args, **kwargs)
+            given.apply_defaults()
+            if _is_plain_bag(given.arguments):
+                return _bag(given.arguments)
+        return func(*args, **kwargs)
+
+
+def _is_plain_bag(given: Mapping[str, Any]) -> bool:
+    if given["max_norm"] is not None:
+        return False
+    return bool(given["input"].ndim == 2) == (given["offsets"] is None)
+
+
+def _bag(given: Mapping[str, Any]) -> Tensor:
+    """As torch: padding counts for nothing, and a bag of padding alone is zeros.
+
+    Bags are rows of ids [N, T]; or runs of ids [M], which begin at `offsets` [N].
+    """
+    ids, mode, padding = given["input"], given["mode"], given["padding_idx"]
+    weights, starts = given["per_sample_weights"], given["offsets"]
+    rows = F.embedding(ids, given["weight"])
+    if weights is not None:
+        rows = rows * weights.unsqueeze(-1)
+    made: Tensor
+    if padding is None and starts is None:
+        made = rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+        return made
+    there = torch.ones_like(ids, dtype=torch.bool)
+    if padding is not None:
+        there = ids != (padding + len(given["weight"]) if padding < 0 else padding)
+    if starts is not None:  # which bags have which ids, [N, M]
+        starts = starts[:-1] if given["include_last_offset"] else starts
+        begun = torch.arange(ids.shape[0]) >= starts.unsqueeze(1)
+        last = torch.arange(starts.shape[0]).unsqueeze(1) == begun.sum(0) - 1
+        there = there & last
+        if mode != "max":
+            total = there.to(rows.dtype) @ rows
+            count = there.sum(1, keepdim=True).clamp(min=1)
+            made = total if mode == "sum" else total / count
+            return made
+        rows = rows.unsqueeze(0)
+    there = there.unsqueeze(-1)
+    if mode == "max":
+        most = torch.where(there, rows, float("-inf")).amax(1)
+        return torch.where(there.any(1), most, 0.0)
+    total = torch.where(there, rows, 0.0).sum(1)
+    return total if mode == "sum" else total / there.sum(1).clamp(min=1)
+
+
+def _repeated(x: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> Tensor:  # noqa: ANN401
+    """Repeat every element, `repeats` one number: what torch's exporter gets wrong."""
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim % x.ndim)
+    wide = x.unsqueeze(dim + 1)
+    shape = [*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :]]
+    return wide.expand(shape).flatten(dim, dim + 1)
+
+
+def _put(
+    x: Tensor, places: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
+) -> Any:  # noqa: ANN401
+    """Read ``x[mask] = number`` as torch.where, which has no computed size."""
+    (mask, *more) = places
+    if mask is None or mask.dtype != torch.bool or mask.shape != x.shape:
+        return NotImplemented
+    if more or accumulate or values.numel() != 1:
+        return NotImplemented
+    return torch.where(mask, values.reshape(()), x)
+
+
+def _bag_of_runs(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, ...]:
+    """Compute what is an operator in a program; only the first output is used."""
+    del scale_grad_by_freq, sparse
+    given = {
+        "input": indices,
+        "weight": weight,
+        "offsets": offsets if indices.ndim == 1 else None,
+        "mode": ("sum", "mean", "max")[mode],
+        "per_sample_weights": per_sample_weights,
+        "include_last_offset": include_last_offset,
+        "padding_idx": None if padding_idx is None or padding_idx < 0 else padding_idx,
+    }
+    made = _bag(given)
+    return made, offsets, offsets, offsets
+
+
+aten = torch.ops.aten
+REWRITTEN: dict[Any, Callable[..., Any]] = {
+    aten.repeat_interleave.self_int: _repeated,
+    aten.index_put.default: _put,
+    aten.embedding_bag.padding_idx: _bag_of_runs,
+    aten._embedding_bag_forward_only.default: _bag_of_runs,
+    aten._embedding_bag.default: _bag_of_runs,
+}
+IN_PLACE = (aten.index_put_.default,)
+
+
+def rewritten(program: ExportedProgram) -> ExportedProgram:
+    """Replace operators that torch's exporter to ONNX gets wrong, or makes loops of."""
+    if not any(n.target in (*REWRITTEN, *IN_PLACE) for n in program.graph.nodes):
+        return program
+    with quiet(), _rows_of_bags(program):
+        made: ExportedProgram = program.run_decompositions(dict(REWRITTEN))
+        return made
+
+
+@contextlib.contextmanager
+def _rows_of_bags(program: ExportedProgram) -> Iterator[None]:
+    """Meanwhile, bags of rows [N, T] are called with these, as nn.EmbeddingBag was.
+
+    In a program they are runs of ids [N * T], which begin at 0, T, 2 * T, ..
+    """
+    changed = []
+    for node in program.graph.nodes:
+        if node.target is not aten.embedding_bag.padding_idx:
+            continue
+        weight, runs, starts, *rest = node.args
+        rows = runs.args[0] if runs.target in FLATTENED else None
+        shape = [] if rows is None else list(rows.meta["val"].shape)
+        if len(shape) != 2 or not _is_flat(runs) or not _is_regular(starts, shape[1]):
+            continue
+        if node.kwargs or rest[4:5] == [True]:  # with a last offset, a bag less
+            continue
+        if len(rest) > 3 and rest[3] is not None:
+            if rest[3].target not in FLATTENED or not _is_flat(rest[3]):
+                continue
+            rest[3] = rest[3].args[0]
+        changed.append((node, node.args))
+        node.args = (weight, rows, starts, *rest)
+    try:
+        yield
+    finally:
+        for node, args in changed:
+            node.args = args
+
+
+FLATTENED = (aten.reshape.default, aten.view.default)
+
+
+def _is_flat(node: Any) -> bool:  # noqa: ANN401
+    return list(node.args[1]) == [-1]
+
+
+def _is_regular(starts: Any, step: Any) -> bool:  # noqa: ANN401
+    """Whether a node is 0, step, 2 * step, .."""
+    if starts.target is not aten.arange.start_step or starts.args[0] != 0:
+        return False
+    given = starts.args[2]
+    given = given.meta["val"] if isinstance(given, torch.fx.Node) else given
+    return str(given) == str(step)
