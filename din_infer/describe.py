@@ -34,7 +34,9 @@ def _fixed_sizes(inputs: Sequence[Input]) -> list[str]:
     lines += [
         f"The module fixes {i.name}: {i.shape[1]} ids in every row."
         for i in inputs
-        if i.rows is not None and len(i.shape) > 1 and isinstance(i.shape[1], int)
+        if i.dtype.startswith("int")
+        and len(i.shape) > 1
+        and isinstance(i.shape[1], int)
     ]
     return lines
 

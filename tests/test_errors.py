@@ -148,6 +148,7 @@ READERS = {
     "list_texts.py",
     "local_path.py",
     "modules.py",
+    "places.py",
     "prune.py",
     "pt2.py",
     "pt2_program.py",

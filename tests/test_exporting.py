@@ -166,6 +166,29 @@ def test_a_module_that_fixes_its_length_says_so(tmp_path: Path) -> None:
     assert described.endswith("The module fixes history: 5 ids in every row.")
 
 
+def _pooled(net: Net, item: Tensor, history: Tensor) -> Tensor:
+    q, k = net.e(item), net.e(history)
+    return net.logit(q, pool(net.score(q, k) * (history != 0), k))
+
+
+def test_a_history_that_is_cut_first_stays_open() -> None:
+    """torch says that it has 3 positions: a size of 1 is not open to it."""
+    module = Net(lambda net, i, h: _pooled(net, i, h[:, 1:]))
+    graph = export_module(module, example())
+    assert shapes(module, example()) == {"item": ["N"], "history": ["N", "T"]}
+    assert not graph.notes
+    check(graph, ids, (4, 5))
+
+
+def test_a_least_size_that_the_module_has_stays() -> None:
+    def run(net: Net, item: Tensor, history: Tensor) -> Tensor:
+        return _pooled(net, item, history if history.shape[1] > 2 else history * 0)
+
+    graph = export_module(Net(run), example())
+    assert shapes(Net(run), example())["history"] == ["N", 5]
+    assert graph.notes == ("the module fixes the size of history: 5 ids a row",)
+
+
 def test_nan_is_nan_and_the_report_says_where(tmp_path: Path) -> None:
     module = PATTERNS["NaN where there is no history"].make()
     report = convert(module, tmp_path / "m.onnx", example_inputs=example())

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from din_converter.quiet import first_line, quiet
 from din_converter.rewriting import Bags
@@ -406,12 +407,57 @@ def _export(module: nn.Module, call: Call) -> ExportedProgram:
             except Exception as error:  # torch's errors share no narrower base
                 first = first or error
                 continue
+        _lower(program, module, call)
         if not fixed_sizes(program):
             return program
         bounded = bounded or program
     if bounded is None:
         raise first or RuntimeError
     return bounded
+
+
+def _lower(program: ExportedProgram, module: nn.Module, call: Call) -> None:
+    """Lower a least size of 3, where the module itself takes less.
+
+    torch takes no open size for 1, so that ``history[:, 1:]`` needs 3 positions in a
+    program. Where the program computes the same with 1 and 2, it is torch's bound; a
+    module that reads a third column fails.
+    """
+    for symbol, values in list(program.range_constraints.items()):
+        if str(values.lower) != "3":
+            continue
+        places = _places(program, str(symbol))
+        program.range_constraints[symbol] = ValueRanges(1, values.upper)
+        try:
+            run = program.module(check_guards=False)
+            for size in (1, 2):
+                shorter = _resized(call, places, size)
+                wanted, made = _call(module, shorter), run(*shorter[0], **shorter[1])
+                torch.testing.assert_close(made, wanted, equal_nan=True)
+        except Exception:  # in whatever way, torch's own too
+            program.range_constraints[symbol] = values
+
+
+def _places(program: ExportedProgram, symbol: str) -> list[tuple[int, int]]:
+    """List the tensors and axes that have an open size."""
+    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
+    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
+    tensors = [t for t in given if isinstance(t, Tensor)]
+    return [
+        (i, axis)
+        for i, t in enumerate(tensors)
+        for axis, there in enumerate(t.shape)
+        if str(there) == symbol
+    ]
+
+
+def _resized(call: Call, places: Sequence[tuple[int, int]], size: int) -> Call:
+    """Make some axes of a call's tensors as long as is asked, of what they hold."""
+    tensors = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+    for i, axis in places:
+        index = torch.arange(size) % tensors[i].shape[axis]
+        tensors[i] = tensors[i].index_select(axis, index)
+    return _replaced(call, tensors)
 
 
 def own_limits(
@@ -426,25 +472,15 @@ def own_limits(
     dict
         By the size's symbol, the tensors and axes that have it.
     """
-    tensors = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
     out = {}
-    for symbol, (_, most) in fixed_sizes(program).items():
-        places = [
-            (i, axis)
-            for i, symbols in enumerate(open_sizes(program))
-            for axis, there in enumerate(symbols)
-            if there == symbol
-        ]
-        if not places or not most.isdecimal() or int(most) > MOST:
+    for symbol, (least, most) in fixed_sizes(program).items():
+        places = _places(program, symbol)
+        if least not in LEAST or not most.isdecimal() or int(most) > MOST:
             continue
         takes = []
         for size in (int(most), int(most) + 1):
-            longer = list(tensors)
-            for i, axis in places:
-                index = torch.arange(size) % longer[i].shape[axis]
-                longer[i] = longer[i].index_select(axis, index)
             try:
-                _call(module, _replaced(call, longer))
+                _call(module, _resized(call, places, size))
             except Exception:  # in whatever way
                 takes.append(False)
             else:

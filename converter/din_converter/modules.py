@@ -205,14 +205,16 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
     for i in inputs:
         wide = i["shape"][1] if len(i["shape"]) > 1 else ""
         named = any(word in i["name"].lower() for word in HISTORIES)
-        if i["rows"] is not None and wide == 1:
+        # of a history that is cut or shifted first, no table is known
+        is_ids = i["rows"] is not None or (named and i["dtype"].startswith("int"))
+        if is_ids and wide == 1:
             if lists and not named:
                 continue  # a candidate beside its history
             notes.append(
                 f"{i['name']} has 1 id a row, as in the example: give one of two or"
                 " more to leave the length of a history open"
             )
-        elif i["rows"] is not None and isinstance(wide, int):
+        elif is_ids and isinstance(wide, int):
             notes.append(f"the module fixes the size of {i['name']}: {wide} ids a row")
     return tuple(notes)
 
