@@ -105,6 +105,11 @@ def check_versions(root: Path, version: str) -> None:
         expect(named, f"a line about {minor}", "none", COMPATIBILITY)
 
 
+def date_of_today() -> datetime.date:
+    """Return the date of a release made now, in UTC."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 def check_changelog(root: Path, version: str, today: datetime.date) -> None:
     """Expect a first section that is this version's, of today, with lines."""
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -164,13 +169,12 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     version = given.version
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         parser.error(f"expected a version such as 0.2.0, got {version!r}")
-    today = datetime.datetime.now(datetime.UTC).date()
     checks = {
         "checkout": lambda: check_tree(root),
         "branch": lambda: check_branch(root),
         "tag": lambda: check_tag(root, version),
         "versions": lambda: check_versions(root, version),
-        "changelog": lambda: check_changelog(root, version, today),
+        "changelog": lambda: check_changelog(root, version, date_of_today()),
         "frozen files": lambda: check_frozen(root),
         "CI": lambda: None if given.ci_seen else check_ci(root),
         "build": lambda: build(root, root / "dist"),

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TODAY = datetime.datetime.now(datetime.UTC).date()
+TODAY = datetime.date(2026, 2, 3)
 FILES = {
     "pyproject.toml": '[project]\ngpu = ["din-infer-cuda==0.2.0; sys_platform"]\n',
     "din_infer/version.py": '__version__ = "0.2.0"\n',
@@ -56,6 +56,7 @@ def commit(folder: Path, **changes: str) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository that is ready for 0.2.0; building is left out."""
+    monkeypatch.setattr(release, "date_of_today", lambda: TODAY)
     for kind in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{kind}_NAME", "n")
         monkeypatch.setenv(f"GIT_{kind}_EMAIL", "e@x")
