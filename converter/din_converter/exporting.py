@@ -344,13 +344,17 @@ def open_sizes(program: ExportedProgram) -> list[list[str]]:
     bounded = {
         s for s, (least, _) in fixed_sizes(program).items() if least not in LEAST
     }
-    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
-    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
     return [
         ["" if str(n).isdecimal() or str(n) in bounded else str(n) for n in t.shape]
-        for t in given
-        if isinstance(t, Tensor)
+        for t in _given(program)
     ]
+
+
+def _given(program: ExportedProgram) -> list[Tensor]:
+    """List the tensors that a program takes; their sizes may be symbols."""
+    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
+    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
+    return [t for t in given if isinstance(t, Tensor)]
 
 
 def _is_open(program: ExportedProgram, call: Call, longer: Call | None) -> bool:
@@ -440,12 +444,9 @@ def _lower(program: ExportedProgram, module: nn.Module, call: Call) -> None:
 
 def _places(program: ExportedProgram, symbol: str) -> list[tuple[int, int]]:
     """List the tensors and axes that have an open size."""
-    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
-    given = [nodes.get(str(name)) for name in program.graph_signature.user_inputs]
-    tensors = [t for t in given if isinstance(t, Tensor)]
     return [
         (i, axis)
-        for i, t in enumerate(tensors)
+        for i, t in enumerate(_given(program))
         for axis, there in enumerate(t.shape)
         if str(there) == symbol
     ]
@@ -474,9 +475,9 @@ def own_limits(
     """
     out = {}
     for symbol, (least, most) in fixed_sizes(program).items():
-        places = _places(program, symbol)
         if least not in LEAST or not most.isdecimal() or int(most) > MOST:
             continue
+        places = _places(program, symbol)
         takes = []
         for size in (int(most), int(most) + 1):
             try:
