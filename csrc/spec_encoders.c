@@ -16,6 +16,7 @@ static const char *const UUIDS_AS[] = {"", "bytes", "text", NULL};
 static const char *const UNSEEN[] = {"row", "missing", "error", NULL};
 static const char *const SCALES[] = {"standard", "log1p", "minmax", "quantile", NULL};
 #define FLOAT32_END 3.4028235677973366e38
+enum { MAX_PREFIX = 1000 }; /* characters, as spec_parsing.py has it */
 
 /* Copy rising finite numbers. */
 static double *take_rising(din_parser *p, const din_section *s, const char *key,
@@ -68,6 +69,13 @@ static uint64_t take_seed(din_parser *p, const din_section *s, const din_json *s
   return seed->whole;
 }
 
+/* Count the characters of a text, which is UTF-8. */
+static int64_t num_characters(const din_json *text) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < text->size; ++i) count += ((uint8_t)text->text[i] >> 6) != 2;
+  return count;
+}
+
 static void parse_hash(din_parser *p, const din_section *s, int32_t dtype,
                        din_embedded *out) {
   static const char *const keys[] = {
@@ -107,8 +115,8 @@ static void parse_hash(din_parser *p, const din_section *s, int32_t dtype,
   if (prefix != NULL) {
     e->prefix = (din_key){(const uint8_t *)din_own_text(p, prefix->text, prefix->size),
                           prefix->size};
-    if (prefix->size >= DIN_MAX_PREFIXED / 2) {
-      din_parse_fail(p, s, "prefix", "a short prefix", NULL);
+    if (num_characters(prefix) > MAX_PREFIX) {
+      din_parse_fail(p, s, "prefix", "at most 1000 characters", NULL);
     }
   } else {
     e->prefix.data = (const uint8_t *)"";
@@ -183,7 +191,6 @@ static void parse_vocab(din_parser *p, const din_section *s, int32_t dtype,
   }
   const din_json *values = din_json_member(s->json, "values");
   din_given_keys given = {NULL, NULL, NULL, 0};
-  if (p->failed) return;
   if (values != NULL && values->is_whole && !values->is_large &&
       values->whole < (uint64_t)p->num_given) {
     given = p->given[values->whole];

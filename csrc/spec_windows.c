@@ -73,7 +73,6 @@ int din_open_window(const din_encoding *e, const din_part *part,
   w->arrays[0] = numbers(num_rows);
   if (w->arrays[0] == NULL) goto no_memory;
   if (!part->drops_pad) {
-    memset(w->arrays[0], 0, (size_t)num_rows * sizeof *lengths);
     din_trim_rows(first, &part->pad, w->arrays[0], w->kept);
     w->window.skip = w->arrays[0];
     return 0;
