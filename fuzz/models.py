@@ -86,7 +86,7 @@ def write_bases(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     wide = json.loads(json.dumps(SPECS["candidate only"]))
-    wide["candidate"][0] |= {"dim": 8, "encoder": {"type": "hash", "buckets": 80_000}}
+    wide["candidate"][0] |= {"dim": 8, "encoder": {"type": "hash", "buckets": 34_000}}
     specs: dict[str, tuple[Any, dict[str, Any]]] = {
         "small": (SPECS["candidate only"], {}),
         "paper": (SPECS["paper"], {}),

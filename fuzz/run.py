@@ -34,8 +34,8 @@ FLAGS += ["-fno-omit-frame-pointer", *SANITIZED]
 # of a target whose loops are over numbers.
 FLAGS += ["-fsanitize-coverage=inline-8bit-counters,pc-table"]
 
-# -O2: against -O1, clang 14 needs no longer, and spec runs 3.3 times as many inputs in a
-# second, operators 2.5 times, hash_pad 1.4 times.
+# Against -O1, clang 14 needs no longer for -O2, and spec runs 3.3 times as many inputs
+# in a second, operators 2.5 times, hash_pad 1.4 times.
 # What AddressSanitizer sees, too: with these, clang 14 took minutes for each.
 ISA = ["-fno-sanitize=null,alignment,pointer-overflow,object-size"]
 FLAGS_OF = {
