@@ -41,7 +41,7 @@ C_FILES = $(wildcard csrc/*.[ch] din_infer/include/*.h examples/c/*.* csrc/ops/*
 	tests/emulate_avx512.h tests/emulate_lanes.h tests/cuda/emulation.h tests/mask_cpu.c
 
 .PHONY: demo test test-fast patterns coverage matrix test-isas test-as test-arm64 test-platforms sanitize doctests lint format \
-	docs wheels acceptance clean image image-gpu release fuzz faults tsan leaks mutation
+	docs wheels acceptance clean image image-gpu release fuzz faults tsan leaks mutation pages
 
 demo: $(INSTALLED)  ## generate (or DATA=folder), train, convert, score
 	OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py $(if $(DATA),--data "$(DATA)") --out demo
@@ -138,6 +138,9 @@ mutation: $(VENV)/tested-with  ## changes to the C that no test notices: fuzz/mu
 	$(PIP) --group mutation
 	$(BIN)/python fuzz/mutation.py --sample $(MUTATION_SAMPLE) --seed $(MUTATION_SEED) \
 		$(MUTATION_FILES)
+
+pages: $(VENV)/tested-with  ## pages of hostile values, opened in Chromium
+	$(BIN)/python fuzz/pages.py
 
 acceptance: $(INSTALLED)  ## train, convert and score real behaviors, where they are
 ifneq ($(wildcard ../shared/data/beauty),)
