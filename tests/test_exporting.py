@@ -1,5 +1,7 @@
 """Modules as people hand them over: wrapped, of one row, of one position, or wrong."""
 
+import itertools
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,10 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from din_converter import convert
+from din_converter.exporting import export_program, open_sizes
 from din_converter.importers.pt2 import load_program
 from din_converter.modules import export_module
-from din_converter.rewriting import Bags
+from din_converter.rewriting import Cuts, Rewrites
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
 from tests.torch_patterns import PATTERNS, SIZE, Keywords, Net, OfDict, ids, pool
@@ -384,6 +387,50 @@ def test_bags_without_a_loop_are_those_of_torch(mode: str, padding: int | None) 
     ):
         options = {"mode": mode, "padding_idx": padding, **more}
         wanted = F.embedding_bag(values, table, **options)
-        with Bags():
+        with Rewrites():
             got = F.embedding_bag(values, table, **options)
         torch.testing.assert_close(got, wanted)
+
+
+CUTS: list[Any] = [
+    slice(None, 4),
+    (slice(None), slice(-4, None)),
+    (slice(None), slice(1, 5)),
+    (slice(None), slice(-5, -1)),
+    (..., slice(None, 3), slice(None)),
+    (..., slice(-2, None)),
+    (slice(None), None, slice(None, 6, 2)),
+    (0, slice(3, None)),
+    (slice(None, 0), slice(7, 2)),
+]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_a_cut_is_for_any_length(cut: Any) -> None:  # noqa: ANN401
+    class Cut(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[cut] + 0
+
+    module = Cut()
+    sizes = {axis: torch.export.Dim.DYNAMIC for axis in range(3)}
+    with Cuts():
+        program = torch.export.export(
+            module, (torch.zeros(9, 9, 9),), dynamic_shapes=(sizes,)
+        )
+    run = program.module(check_guards=False)
+    for shape in itertools.product((2, 3, 5, 12), repeat=3):
+        x = torch.arange(float(math.prod(shape))).reshape(shape)
+        assert torch.equal(run(x), x[cut])
+
+
+def test_a_fill_by_a_mask_has_one_length() -> None:
+    class Fill(nn.Module):
+        def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
+            out = scores * 2
+            out[mask == 0] = -1e9
+            return out.softmax(1)
+
+    program, _ = export_program(Fill(), ((torch.zeros(2, 5), torch.ones(2, 5)), {}))
+    (one, two) = open_sizes(program)
+    assert one == two
+    assert all(one)

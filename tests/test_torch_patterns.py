@@ -61,7 +61,7 @@ def test_a_random_din_equals_torch(seed: int) -> None:
     shape = SHAPES[seed % len(SHAPES)]
     graph = export_module(Random(o), packed(o, inputs(o, *shape, 0)))
     assert all(b.fused or b.reason for b in graph.blocks)
-    fixed = ("T",) if o["packing"] == "matrix" or o["side"] == "gru" else ()
+    fixed = ("T",) if o["packing"] == "matrix" else ()
     check(
         graph,
         lambda n, t, s: packed(o, inputs(o, n, t, s)),

@@ -597,17 +597,64 @@ _add(
     reason=TANH,
 )
 _add("Dice in the unit", _din(lambda s, m: s * m, activation="dice"))
+
+
+def _of(part: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    """A DIN of a part of the history."""
+
+    def run(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+        h = part(history)
+        k = net.e(h)
+        w = net.score(net.e(item), k) * (h != 0)
+        made: Tensor = net.logit(net.e(item), pool(w, k))
+        return made
+
+    return _net(run)
+
+
+_add("behaviors cut", _of(lambda h: h[:, 1:]))
+_add("the newest behaviors", _of(lambda h: h[:, -4:]))
+_add("the first behaviors", _of(lambda h: h[..., :4]))
+_add("behaviors in the middle", _of(lambda h: h[:, -6:-1]))
+
+
+class Recurrent(nn.Module):
+    """A layer that gives the state at each step."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.layer = kind(D, D, batch_first=True, **options)
+
+    def forward(self, k: Tensor) -> Tensor:
+        out: Tensor = self.layer(k)[0]
+        return out
+
+
+def _stepped(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    k = net.steps(net.e(history))
+    w = net.score(net.e(item), k).masked_fill(history == 0, -1e9).softmax(1)
+    made: Tensor = net.logit(net.e(item), pool(w, k))
+    return made
+
+
 _add(
-    "behaviors cut",
-    _net(
-        lambda net, i, h: net.logit(
-            net.e(i),
-            pool(
-                net.score(net.e(i), net.e(h[:, 1:])) * (h[:, 1:] != 0), net.e(h[:, 1:])
-            ),
-        )
-    ),
+    "a GRU before",
+    _net(_stepped, more={"steps": lambda: Recurrent(nn.GRU, bias=False)}),
 )
+_add(
+    "an LSTM before",
+    _net(_stepped, more={"steps": lambda: Recurrent(nn.LSTM, num_layers=2)}),
+)
+
+
+def _emptied(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    k = net.e(history)
+    k[history == 0] = 0
+    made: Tensor = net.logit(net.e(item), pool(net.score(net.e(item), k), k))
+    return made
+
+
+_add("padding set to zeros", _net(_emptied))
 
 _add(
     "heads",
@@ -961,6 +1008,9 @@ OFTEN = (  # in every run of the tests; the others differ from one of them in a 
     "a price beside the embeddings",
     "a query wider than behaviors",
     "behaviors cut",
+    "the newest behaviors",
+    "padding set to zeros",
+    "an LSTM before",
     "a residual unit, Dice",
     "[N, C] candidates, softmax",
     "[N, C] candidates, a user beside",

@@ -14,7 +14,6 @@ import itertools
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from din_converter.quiet import first_line, quiet
-from din_converter.rewriting import Bags
+from din_converter.rewriting import Cuts, Rewrites
 from din_infer.errors import ConversionError
 
 __all__ = [
@@ -288,8 +287,7 @@ def export_program(module: nn.Module, call: Call) -> tuple[ExportedProgram, Call
     call = pytree.tree_map(
         lambda v: v.detach().cpu() if isinstance(v, Tensor) else v, call
     )
-    half = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
-    if any(t.dtype == torch.bfloat16 for t in half):
+    if any(t.dtype == torch.bfloat16 for t in _tensors(call)):
         rule, fix = "inputs in float32", "Give tensor.float()."
         raise ConversionError(rule, "bfloat16", "example_inputs", fix)
     made = _called(module, call)
@@ -357,16 +355,20 @@ def _given(program: ExportedProgram) -> list[Tensor]:
     return [t for t in given if isinstance(t, Tensor)]
 
 
+def _num_open(program: ExportedProgram) -> int:
+    """Count the axes that have a symbol, whatever its bounds."""
+    return sum(not str(size).isdecimal() for t in _given(program) for size in t.shape)
+
+
 def _is_open(program: ExportedProgram, call: Call, longer: Call | None) -> bool:
     """Whether a program is open in every size in which its example was lengthened.
 
     Without a longer one: in every size of 1 or 2, which torch may have taken for fixed.
     """
     if longer is None:
-        short = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
         return all(
             symbol or size not in (1, GROWN - 1)
-            for t, symbols in zip(short, open_sizes(program), strict=True)
+            for t, symbols in zip(_tensors(call), open_sizes(program), strict=True)
             for size, symbol in zip(t.shape[:2], symbols, strict=False)
         )
     pairs = zip(pytree.tree_leaves(call), pytree.tree_leaves(longer), strict=True)
@@ -385,8 +387,38 @@ def _same(a: Call, b: Call) -> bool:
 
 def _export(module: nn.Module, call: Call) -> ExportedProgram:
     """Export with as many dimensions open as torch takes; the last error if none."""
+    first: Exception | None = None
+    bounded: ExportedProgram | None = None
+    for which in ("all", "lists", "batch"):
+        if which == "batch" and bounded is not None:
+            break  # it is not for any length
+        try:
+            program = _traced(module, call, which)
+        except Exception as error:  # torch's errors share no narrower base
+            first = first or error
+            continue
+        limits = len(fixed_sizes(program))
+        if limits and which != "batch":
+            with contextlib.suppress(Exception):
+                cut = _traced(module, call, which, Cuts())
+                is_for_more = _num_open(cut) >= _num_open(program)
+                is_for_more = is_for_more and len(fixed_sizes(cut)) < limits
+                if is_for_more and not _differs(cut, module, call):
+                    program = cut
+        if not fixed_sizes(program):
+            return program
+        bounded = bounded or program
+    if bounded is None:
+        raise first or RuntimeError
+    return bounded
 
-    def opened(value: Any, which: str) -> Any:  # noqa: ANN401
+
+def _traced(
+    module: nn.Module, call: Call, which: str, mode: Cuts | None = None
+) -> ExportedProgram:
+    """Export with some axes open: "all", all but "lists" of features, the "batch"."""
+
+    def opened(value: Any) -> Any:  # noqa: ANN401
         if not isinstance(value, Tensor):
             return None
         # the last axis of floats of three axes is features
@@ -394,30 +426,21 @@ def _export(module: nn.Module, call: Call) -> ExportedProgram:
         axes = {"all": value.ndim, "lists": value.ndim - wide, "batch": value.ndim > 0}
         return dict.fromkeys(range(axes[which]), Dim.AUTO)
 
-    first: Exception | None = None
-    bounded: ExportedProgram | None = None
-    for which in ("all", "lists", "batch"):
-        if which == "batch" and bounded is not None:
-            break  # it is not for any length
-        given, named = pytree.tree_map(partial(opened, which=which), call)
-        shapes = inspect.signature(module.forward).bind(*given, **named).arguments
-        # torch prints the graph so far beside its error
-        hidden = contextlib.redirect_stderr(io.StringIO())
-        with quiet(), Bags(), hidden, contextlib.redirect_stdout(io.StringIO()):
-            try:
-                program = torch.export.export(
-                    module, *call, dynamic_shapes=shapes or None
-                )
-            except Exception as error:  # torch's errors share no narrower base
-                first = first or error
-                continue
-        _lower(program, module, call)
-        if not fixed_sizes(program):
-            return program
-        bounded = bounded or program
-    if bounded is None:
-        raise first or RuntimeError
-    return bounded
+    given, named = pytree.tree_map(opened, call)
+    shapes = inspect.signature(module.forward).bind(*given, **named).arguments
+    # torch prints the graph so far beside its error
+    hidden = contextlib.redirect_stderr(io.StringIO())
+    rewrites = mode or contextlib.nullcontext()
+    with (
+        hidden,
+        contextlib.redirect_stdout(io.StringIO()),
+        quiet(),
+        Rewrites(),
+        rewrites,
+    ):
+        program = torch.export.export(module, *call, dynamic_shapes=shapes or None)
+    _lower(program, module, call)
+    return program
 
 
 def _lower(program: ExportedProgram, module: nn.Module, call: Call) -> None:
@@ -430,16 +453,46 @@ def _lower(program: ExportedProgram, module: nn.Module, call: Call) -> None:
     for symbol, values in list(program.range_constraints.items()):
         if str(values.lower) != "3":
             continue
-        places = _places(program, str(symbol))
         program.range_constraints[symbol] = ValueRanges(1, values.upper)
-        try:
-            run = program.module(check_guards=False)
-            for size in (1, 2):
-                shorter = _resized(call, places, size)
-                wanted, made = _call(module, shorter), run(*shorter[0], **shorter[1])
-                torch.testing.assert_close(made, wanted, equal_nan=True)
-        except Exception:  # in whatever way, torch's own too
+        if _differs(program, module, call, [(str(symbol), 1), (str(symbol), 2)]):
             program.range_constraints[symbol] = values
+
+
+def _differs(
+    program: ExportedProgram,
+    module: nn.Module,
+    call: Call,
+    sizes: Sequence[tuple[str, int]] = (),
+) -> bool:
+    """Whether a program computes something else, or fails, at sizes of its symbols.
+
+    Without any: at those below the example's, a few more, and a longer one.
+    """
+    if not sizes:
+        known = {
+            name: int(t.shape[axis])
+            for t, names in zip(_tensors(call), open_sizes(program), strict=True)
+            for axis, name in enumerate(names)
+            if name
+        }
+        sizes = [
+            (name, n)
+            for name, size in known.items()
+            for n in {*range(1, min(size + 3, 9)), 2 * size + 3}
+        ]
+    try:
+        run = program.module(check_guards=False)
+        for name, size in sizes:
+            other = _resized(call, _places(program, name), size)
+            wanted, made = _call(module, other), run(*other[0], **other[1])
+            torch.testing.assert_close(made, wanted, equal_nan=True)
+    except Exception:  # in whatever way, torch's own too
+        return True
+    return False
+
+
+def _tensors(call: Call) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
 
 
 def _places(program: ExportedProgram, symbol: str) -> list[tuple[int, int]]:
@@ -454,7 +507,7 @@ def _places(program: ExportedProgram, symbol: str) -> list[tuple[int, int]]:
 
 def _resized(call: Call, places: Sequence[tuple[int, int]], size: int) -> Call:
     """Make some axes of a call's tensors as long as is asked, of what they hold."""
-    tensors = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+    tensors = _tensors(call)
     for i, axis in places:
         index = torch.arange(size) % tensors[i].shape[axis]
         tensors[i] = tensors[i].index_select(axis, index)

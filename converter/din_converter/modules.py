@@ -44,7 +44,7 @@ from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View, graphs_of
 from din_converter.quiet import quiet
-from din_converter.rewriting import rewritten
+from din_converter.rewriting import TRANSLATIONS, rewritten
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET
 
@@ -163,7 +163,12 @@ def export_module(
         try:
             # its optimizer drops terms that it takes for 0, such as 1e-12 in a divisor
             made = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, verbose=False, optimize=False
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                optimize=False,
+                custom_translation_table=TRANSLATIONS,
             )
             if made is not None:
                 simplify(made.model)

@@ -1,14 +1,16 @@
-"""Operators that torch's exporter to ONNX gets wrong or makes loops of, in other words.
+"""Operators that torch's exporter gets wrong, makes loops of or fixes the sizes of.
 
-`Bags` replaces them while a module is exported, `rewritten` in a program.
+`Rewrites` and `Cuts` replace them while a module is exported, `rewritten` in a program.
 """
 
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Any
 
 import torch
+from onnxscript.function_libs.torch_lib.ops import core
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import functional as F
@@ -16,11 +18,52 @@ from torch.overrides import TorchFunctionMode
 
 from din_converter.quiet import quiet
 
-__all__ = ["Bags", "rewritten"]
+__all__ = ["TRANSLATIONS", "Cuts", "Rewrites", "rewritten"]
+
+# ---- layers that read a history step by step ----
 
 
-class Bags(TorchFunctionMode):
-    """Computes bags of embeddings by operators that are no loop."""
+def _recurrent(name: str, run: Callable[..., Any], state: str, outputs: str) -> Any:  # noqa: ANN401
+    """Make an operator that stands for a layer in a program.
+
+    What torch traces of one is a loop over the example's steps, so that T is fixed.
+    """
+
+    def compute(*args: Any) -> Any:  # noqa: ANN401
+        return tuple(t.clone() for t in run(*args))
+
+    def shapes(x: Tensor, states: Any, *options: Any) -> Any:  # noqa: ANN401
+        states = [states] if isinstance(states, Tensor) else states
+        width = states[0].shape[2] * (2 if options[-2] else 1)
+        made = x.new_empty(*x.shape[:2], width)
+        return (made, *(torch.empty_like(s) for s in states))
+
+    schema = f"(Tensor x, {state}, Tensor[] weights, bool has_biases, int num_layers, "
+    schema += "float dropout, bool train, bool bidirectional, bool batch_first) -> "
+    made = torch.library.custom_op(
+        f"din_converter::{name}", compute, mutates_args=(), schema=schema + outputs
+    )
+    made.register_fake(shapes)
+    return made
+
+
+RECURRENT: dict[Any, Any] = {
+    torch.gru: _recurrent("gru", torch.gru, "Tensor state", "(Tensor, Tensor)"),
+    torch.lstm: _recurrent(
+        "lstm", torch.lstm, "Tensor[] states", "(Tensor, Tensor, Tensor)"
+    ),
+}
+# As torch.onnx.export writes torch's own: ONNX has both.
+TRANSLATIONS: dict[Any, Callable[..., Any]] = {
+    torch.ops.din_converter.gru.default: core.aten_gru,
+    torch.ops.din_converter.lstm.default: core.aten_lstm,
+}
+
+# ---- while a module is exported ----
+
+
+class Rewrites(TorchFunctionMode):
+    """Computes bags of embeddings without a loop; fills what a mask says, by a mask."""
 
     def __torch_function__(
         self,
@@ -36,7 +79,66 @@ class Bags(TorchFunctionMode):
             given.apply_defaults()
             if _is_plain_bag(given.arguments):
                 return _bag(given.arguments)
+        if func in RECURRENT and isinstance(args[2], list | tuple):  # else it is packed
+            return RECURRENT[func](*args)
+        if func is Tensor.__setitem__ and _is_fill(*args):
+            x, mask, value = args
+            wide = mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
+            x.masked_fill_(wide, value)
+            return None
         return func(*args, **kwargs)
+
+
+def _is_fill(x: Tensor, mask: object, value: object) -> bool:
+    """Whether a mask of the first axes of floats is set to one number."""
+    if not (isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.ndim):
+        return False
+    if not x.dtype.is_floating_point or mask.shape != x.shape[: mask.ndim]:
+        return False  # to compare the shapes tells torch that they are equal, too
+    return isinstance(value, int | float)
+
+
+class Cuts(TorchFunctionMode):
+    """Takes ``x[:, :50]`` and ``x[:, -50:]`` of any length, as Python does.
+
+    For torch's exporter, whether there are 50 is a branch: it refuses what takes the
+    other one.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        del types
+        if func is Tensor.__getitem__:
+            args = (args[0], _cut(*args))
+        return func(*args, **(kwargs or {}))
+
+
+def _cut(x: Tensor, index: Any) -> Any:  # noqa: ANN401
+    """Bound the ends of slices by the size that they cut."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if not all(p is None or isinstance(p, int | slice | EllipsisType) for p in parts):
+        return index
+    axis, left = 0, x.ndim - sum(isinstance(p, int | slice) for p in parts)
+    for i, part in enumerate(parts):
+        if isinstance(part, slice) and isinstance(x.shape[axis], torch.SymInt):
+            size = x.shape[axis]
+            start, stop = _bounded(part.start, size), _bounded(part.stop, size)
+            parts[i] = slice(start, stop, part.step)
+        axis += left if part is Ellipsis else part is not None
+    return tuple(parts)
+
+
+def _bounded(end: Any, size: Any) -> Any:  # noqa: ANN401 - an end, and a symbol's size
+    if type(end) is not int or end == 0:
+        return end
+    smaller: Any = torch.sym_min  # they have no types
+    larger: Any = torch.sym_max
+    return smaller(size, end) if end > 0 else larger(size + end, 0)
 
 
 def _is_plain_bag(given: Mapping[str, Any]) -> bool:
