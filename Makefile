@@ -107,7 +107,7 @@ sanitize: $(VENV)/tested-with  ## tests of all C under ASan and UBSan
 	DIN_SANITIZE=1 DIN_TEST_BUILD=build/sanitized DIN_OPS_SHARE=$(OPS_SHARE) \
 		ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=few LD_PRELOAD="$$($(CC) \
 		-print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		$(PYTEST) --dist worksteal -q -s tests/test_ops.py tests/test_c_abi.py \
+		$(PYTEST) --dist worksteal -q -s tests/test_ops.py tests/test_c_abi.py tests/test_c_arrow.py \
 		$(KERNEL_TESTS) $(addprefix --deselect=tests/test_,$(NOT_SANITIZED))
 
 tsan:  ## 16 threads over the operators and the C interface, under ThreadSanitizer
