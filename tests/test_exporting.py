@@ -1,5 +1,6 @@
 """Modules as people hand them over: wrapped, of one row, of one position, or wrong."""
 
+import copy
 import itertools
 import math
 import warnings
@@ -19,9 +20,12 @@ from din_converter import convert
 from din_converter.exporting import export_program, open_sizes
 from din_converter.importers.pt2 import load_program
 from din_converter.modules import export_module
+from din_converter.recurrent import is_whole
 from din_converter.rewriting import Cuts, Rewrites
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
+from tests import ops
+from tests.fusing import mix
 from tests.torch_patterns import PATTERNS, SIZE, Keywords, Net, OfDict, ids, pool
 from tests.torch_proof import check
 
@@ -434,3 +438,51 @@ def test_a_fill_by_a_mask_has_one_length() -> None:
     (one, two) = open_sizes(program)
     assert one == two
     assert all(one)
+
+
+LAYERS: dict[str, Callable[[], nn.RNNBase]] = {
+    "gru": lambda: nn.GRU(3, 4, batch_first=True),
+    "gru of two layers": lambda: nn.GRU(3, 4, num_layers=2),
+    "gru both ways": lambda: nn.GRU(3, 4, batch_first=True, bidirectional=True),
+    "gru without biases": lambda: nn.GRU(3, 4, bias=False),
+    "lstm": lambda: nn.LSTM(3, 4, batch_first=True),
+    "lstm of two layers, both ways": lambda: nn.LSTM(
+        3, 4, num_layers=2, bidirectional=True, bias=False
+    ),
+    "rnn": lambda: nn.RNN(3, 4, batch_first=True),
+    "rnn of relu, both ways": lambda: nn.RNN(
+        3, 4, num_layers=2, nonlinearity="relu", bidirectional=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_of_steps_takes_any_number(name: str) -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = LAYERS[name]()
+
+        def forward(self, history: Tensor) -> tuple[Tensor, ...]:
+            out, last = self.layer(history)
+            return (out, last) if isinstance(last, Tensor) else (out, *last)
+
+    module = Steps()
+    mix(module)
+    graph = export_module(module, (torch.rand(3, 5, 3),))
+    assert graph.notes == ()
+    session = ops.session(graph.plain.SerializeToString(), fused=False)
+    double = copy.deepcopy(module).double()
+    for n, t in itertools.product((1, 2, 6), (1, 2, 5, 13)):
+        x = torch.rand((n, t, 3) if module.layer.batch_first else (t, n, 3))
+        got = session.run(None, {graph.names[0]: x.numpy()})
+        wanted = double(x.double())
+        for one, other in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(one, other.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_that_projects_its_states_is_left_to_torch() -> None:
+    states = [torch.zeros(1, 2, 3), torch.zeros(1, 2, 5)]
+    assert not is_whole((torch.zeros(2, 4, 3), states, []))
+    assert not is_whole((torch.zeros(8, 3), torch.zeros(4), states[0]))  # packed
+    assert is_whole((torch.zeros(2, 4, 3), states[:1], []))

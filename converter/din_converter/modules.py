@@ -44,7 +44,8 @@ from din_converter.fusing.cost import Block
 from din_converter.fusing.rewrite import fuse_graph
 from din_converter.fusing.view import View, graphs_of
 from din_converter.quiet import quiet
-from din_converter.rewriting import TRANSLATIONS, rewritten
+from din_converter.recurrent import TRANSLATIONS
+from din_converter.rewriting import rewritten
 from din_infer.errors import ConversionError
 from din_infer.model_format import IR_VERSION, OPSET
 

@@ -10,56 +10,15 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from onnxscript.function_libs.torch_lib.ops import core
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from din_converter.quiet import quiet
+from din_converter.recurrent import RECURRENT, is_whole
 
-__all__ = ["TRANSLATIONS", "Cuts", "Rewrites", "rewritten"]
-
-# ---- layers that read a history step by step ----
-
-
-def _recurrent(name: str, run: Callable[..., Any], state: str, outputs: str) -> Any:  # noqa: ANN401
-    """Make an operator that stands for a layer in a program.
-
-    What torch traces of one is a loop over the example's steps, so that T is fixed.
-    """
-
-    def compute(*args: Any) -> Any:  # noqa: ANN401
-        return tuple(t.clone() for t in run(*args))
-
-    def shapes(x: Tensor, states: Any, *options: Any) -> Any:  # noqa: ANN401
-        states = [states] if isinstance(states, Tensor) else states
-        width = states[0].shape[2] * (2 if options[-2] else 1)
-        made = x.new_empty(*x.shape[:2], width)
-        return (made, *(torch.empty_like(s) for s in states))
-
-    schema = f"(Tensor x, {state}, Tensor[] weights, bool has_biases, int num_layers, "
-    schema += "float dropout, bool train, bool bidirectional, bool batch_first) -> "
-    made = torch.library.custom_op(
-        f"din_converter::{name}", compute, mutates_args=(), schema=schema + outputs
-    )
-    made.register_fake(shapes)
-    return made
-
-
-RECURRENT: dict[Any, Any] = {
-    torch.gru: _recurrent("gru", torch.gru, "Tensor state", "(Tensor, Tensor)"),
-    torch.lstm: _recurrent(
-        "lstm", torch.lstm, "Tensor[] states", "(Tensor, Tensor, Tensor)"
-    ),
-}
-# As torch.onnx.export writes torch's own: ONNX has both.
-TRANSLATIONS: dict[Any, Callable[..., Any]] = {
-    torch.ops.din_converter.gru.default: core.aten_gru,
-    torch.ops.din_converter.lstm.default: core.aten_lstm,
-}
-
-# ---- while a module is exported ----
+__all__ = ["Cuts", "Rewrites", "rewritten"]
 
 
 class Rewrites(TorchFunctionMode):
@@ -79,7 +38,7 @@ class Rewrites(TorchFunctionMode):
             given.apply_defaults()
             if _is_plain_bag(given.arguments):
                 return _bag(given.arguments)
-        if func in RECURRENT and isinstance(args[2], list | tuple):  # else it is packed
+        if func in RECURRENT and is_whole(args):
             return RECURRENT[func](*args)
         if func is Tensor.__setitem__ and _is_fill(*args):
             x, mask, value = args
