@@ -111,8 +111,8 @@ CALLS: dict[str, tuple[type[Exception], Callable[[], object]]] = {
             {"name": "c", "dim": 2, "encoder": HASH}, {"name": "d", "shares": "x"}
         ),
     ),
-    "expected a string, got nothing - at `candidate[0].name`. Is `nam` meant to be "
-    "`name`?": (ModelError, lambda: spec_of({"nam": "c", "dim": 2, "encoder": HASH})),
+    "expected a string, got nothing - at `candidate[0].name`. Is `names` meant to be "
+    "`name`?": (ModelError, lambda: spec_of({"names": "c", "dim": 2, "encoder": HASH})),
     "expected JSON, got Expecting value: line 1 column 1 (char 0) - at `spec`": (
         ModelError,
         lambda: FeatureSpec.from_json("no"),
