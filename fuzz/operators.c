@@ -244,7 +244,8 @@ static void make_attention(void) {
   const int64_t b = 1 + below(3), t = num_positions();
   int64_t n = num_items(), widest = 1;
   for (int i = 0; i < layers; i++) widest = hidden[i] > widest ? hidden[i] : widest;
-  /* Sizes beyond a tile in each dimension at once took 20 of 21 parts of the time. */
+  /* Large in both at once: 924 inputs a second with a grown corpus, without 3,519 with
+     a new one. */
   if (!prefers_many && n * t * width * widest > MOST_PRODUCTS) n %= 4;
   add_input(new_ids(1, n, 0, b), 0);
   if (padding == 2) {

@@ -22,7 +22,7 @@ __all__ = ["Cuts", "Rewrites", "rewritten"]
 
 
 class Rewrites(TorchFunctionMode):
-    """Computes bags of embeddings without a loop; fills what a mask says, by a mask."""
+    """Computes bags, layers of steps and fills by a mask in forms that stay open."""
 
     def __torch_function__(
         self,
