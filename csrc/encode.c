@@ -18,7 +18,8 @@ static const double EXACT_F16 = 2048.0;
 static const double EXACT_F32 = 16777216.0;
 static const double EXACT_F64 = 9007199254740992.0;
 
-static const uint8_t EMPTY[1] = {0};
+/* Of as many bytes as are read of a key at once, where memory behind it is known. */
+static const uint8_t EMPTY[32] = {0};
 
 /*
  * Where a stretch of the block's elements came from, and where its ids go, with zeros

@@ -11,6 +11,7 @@ that repeats it; then the exit status is 1.
 """
 
 import argparse
+import base64
 import os
 import re
 import shlex
@@ -238,6 +239,21 @@ def main() -> int:
     return int(any(failed))
 
 
+ERROR = re.compile(r"ERROR: |runtime error: ")
+FRAME = re.compile(r"^ +#\d+ [^(]*/(csrc|fuzz|tests|din_infer|converter)/")
+MOST_SHOWN = 1024  # bytes of an input
+
+
+def what_failed(log: str) -> list[str]:
+    """Take from a log the error, what was said just before it, and where it arose."""
+    lines = log.splitlines()
+    for i, line in enumerate(lines):
+        if ERROR.search(line):
+            frames = [after for after in lines[i + 1 :] if FRAME.search(after)]
+            return lines[max(i - 3, 0) : i + 1] + frames
+    return lines[-20:]
+
+
 def show(result: Result) -> bool:
     """Print what a target did; returns whether it failed."""
     rate = result.count / max(result.seconds, 1e-9)
@@ -249,11 +265,13 @@ def show(result: Result) -> bool:
     if not result.status:
         return False
     text = result.log.read_text(errors="replace")
-    found = re.search(r"^.*(ERROR: |runtime error: ).*(?s:.*)", text, re.MULTILINE)
-    print("\n".join((found[0] if found else text[-4000:]).splitlines()[:40]))
+    print("\n".join(what_failed(text)))
     for path in re.findall(r"Test unit written to (\S+)", text):
         command = text.partition("\n")[0].split(" -max_total_time")[0]
         print(f"to repeat it: {command} {path}")
+        data = Path(path).read_bytes()
+        if len(data) <= MOST_SHOWN:
+            print(f"which holds, in base64: {base64.b64encode(data).decode()}")
     return True
 
 

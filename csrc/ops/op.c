@@ -176,8 +176,9 @@ din_tensor din_describe(din_op *op, const OrtValue *value, const char *name) {
     din_check(op, op->api->GetDimensions(info, t.dims, t.rank));
   op->api->ReleaseTensorTypeAndShapeInfo(info);
   for (size_t i = 0; !op->status && i < t.rank; i++) {
-    if (t.dims[i] > MAX_SIZE) { /* sizes of an empty tensor can be anything */
-      din_fail(op, "expected sizes of at most 2^40, got %lld - at `%s input %s`",
+    /* sizes of an empty tensor can be anything */
+    if (t.dims[i] < 0 || t.dims[i] > MAX_SIZE) {
+      din_fail(op, "expected sizes in [0, 2^40], got %lld - at `%s input %s`",
                (long long)t.dims[i], op->name, name);
     }
   }
