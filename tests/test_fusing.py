@@ -370,7 +370,7 @@ def test_a_model_in_float64_is_left_alone() -> None:
     model = Din(activation="relu").double()
     graph = export(model, (inputs(model),))
     assert [(b.fused, b.reason) for b in graph.blocks] == [
-        (False, "a module that is not float32: convert module.float()")
+        (False, "values that are not float32: give module.float(), drop any .double()")
     ]
 
 

@@ -677,6 +677,57 @@ _add(
     " unit gives one",
 )
 
+# ---- torch's own attention
+
+
+def _dotted(axes: int, mask: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    """The interest by scaled_dot_product_attention of three or four axes."""
+
+    def run(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+        q, k, m = net.e(item)[:, None], net.e(history), mask(history)[:, None]
+        if axes == 4:
+            q, k, m = q[:, None], k[:, None], m[:, None]
+        found = nn.functional.scaled_dot_product_attention(q, k, k, attn_mask=m)
+        made: Tensor = net.logit(net.e(item), found.reshape(-1, D))
+        return made
+
+    return _net(run)
+
+
+def _headed(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    q, k = net.e(item), net.e(history)
+    padding = history == 0
+    found, _ = net.heads(q[:, None], k, k, key_padding_mask=padding, need_weights=False)
+    made: Tensor = net.logit(q, found.squeeze(1))
+    return made
+
+
+def _causal(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    k = net.e(history)
+    k = nn.functional.scaled_dot_product_attention(k, k, k, is_causal=True)
+    made: Tensor = net.logit(
+        net.e(item), pool(net.score(net.e(item), k) * (history != 0), k)
+    )
+    return made
+
+
+_add("dot products, masked", _dotted(3, lambda h: h != 0))
+_add("dot products in four axes", _dotted(4, lambda h: h != 0), fused=None)
+_add(
+    "dot products, a mask of floats",
+    _dotted(3, lambda h: torch.zeros(h.shape).masked_fill(h == 0, float("-inf"))),
+    fused="",
+    reason="all() over an axis, as attention by a float mask has: give booleans",
+)
+_add(
+    "MultiheadAttention",
+    _net(
+        _headed, more={"heads": lambda: nn.MultiheadAttention(D, 2, batch_first=True)}
+    ),
+    fused=None,
+)
+_add("causal attention before", _net(_causal))
+
 # ---- several candidates of each history
 
 
@@ -1011,6 +1062,8 @@ OFTEN = (  # in every run of the tests; the others differ from one of them in a 
     "the newest behaviors",
     "padding set to zeros",
     "an LSTM before",
+    "dot products, masked",
+    "causal attention before",
     "a residual unit, Dice",
     "[N, C] candidates, softmax",
     "[N, C] candidates, a user beside",

@@ -188,10 +188,50 @@ def _bag_of_runs(
     return made, offsets, offsets, offsets
 
 
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:  # noqa: ANN401
+    """Compute scaled_dot_product_attention, of any rank, as torch does.
+
+    The weights of a query that is masked everywhere are 0, where a softmax gives NaN;
+    torch's exporter takes four axes alone. The least number does what -inf does.
+    """
+    if dropout_p:
+        return NotImplemented
+    least = torch.finfo(query.dtype).min
+    if enable_gqa:
+        each = query.shape[-3] // key.shape[-3]
+        key, value = (_repeated(t, each, -3) for t in (key, value))
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = query @ key.transpose(-2, -1) * factor
+    if is_causal:
+        rows, columns = torch.arange(query.shape[-2]), torch.arange(key.shape[-2])
+        scores = torch.where(rows.unsqueeze(1) >= columns, scores, least)
+    if attn_mask is None:
+        weights = scores.softmax(-1)
+    elif attn_mask.dtype == torch.bool:
+        weights = torch.where(attn_mask, scores, least).softmax(-1)
+        weights = torch.where(attn_mask.any(-1, keepdim=True), weights, 0.0)
+    else:
+        scores = scores + attn_mask
+        nothing = (scores == float("-inf")).all(-1, keepdim=True)
+        weights = torch.where(nothing, 0.0, scores.softmax(-1))
+    return weights @ value
+
+
 aten = torch.ops.aten
 REWRITTEN: dict[Any, Callable[..., Any]] = {
     aten.repeat_interleave.self_int: _repeated,
     aten.index_put.default: _put,
+    aten.scaled_dot_product_attention.default: _attended,
     aten.embedding_bag.padding_idx: _bag_of_runs,
     aten._embedding_bag_forward_only.default: _bag_of_runs,
     aten._embedding_bag.default: _bag_of_runs,

@@ -143,7 +143,8 @@ class Form:
         """Add two forms of equal size."""
         terms = dict(self.terms)
         for atom, column in other.terms.items():
-            total = terms.pop(atom, 0.0) + sign * column
+            with np.errstate(invalid="ignore"):  # of inf - inf, which equals nothing
+                total = terms.pop(atom, 0.0) + sign * column
             if total.any():
                 terms[atom] = total
         return Form(self.size, terms)

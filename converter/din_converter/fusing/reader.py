@@ -52,7 +52,9 @@ WORDS = {  # what torch calls that
     "Erf": f"GELU: {ACTIVATIONS}",
     "Exp": "exp, as ELU and a hand-written softmax have",
     "LayerNormalization": "LayerNorm inside the unit",
+    "GatherElements": "a choice of positions, as gather and topk have",
     "ReduceMax": "a maximum over an axis, as amax and a hand-written softmax have",
+    "ReduceMin": "all() over an axis, as attention by a float mask has: give booleans",
     "ScatterElements": "an assignment by index: use torch.where or masked_fill",
     "ScatterND": "an assignment by index: use torch.where or masked_fill",
 }
@@ -60,6 +62,7 @@ SMOOTH = (
     *("Tanh", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign"),
     *("HardSigmoid", "HardSwish", "ThresholdedRelu"),
 )
+BOUNDED = ("Softmax", "Sigmoid", "Tanh")
 CUTS = ("Gather", "Slice", "Split")
 # Reads the named output of a node.
 Handler = Callable[["Reader", NodeProto, str], Value]
@@ -192,13 +195,19 @@ class Reader:
         return bool(kinds - {"one", "q", "k"}) or kinds >= {"q", "k"}
 
     def check_leaf(self, leaf: Leaf) -> None:
-        """Refuse features computed with a fill: they may be infinite where masked."""
+        """Refuse features computed with a fill: they may be infinite where masked.
+
+        A finite one is gone behind a softmax, as the attention of a Transformer has.
+        """
         if leaf.table:
             return
+        near = {id(n) for n in self.view.ancestors([leaf.value], stop=BOUNDED)}
         for node in self.view.ancestors([leaf.value]):
             for name in (*node.input, *node.output):
                 array = self.view.constants.get(name)
                 if array is None or array.dtype.kind != "f" or not array.size:
+                    continue
+                if np.isfinite(array).all() and id(node) not in near:
                     continue
                 if array.size == 1 and not (np.abs(array) < LARGE).all():
                     fill = f"features that hold {float(array.min()):g} where masked"

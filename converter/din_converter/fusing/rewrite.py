@@ -320,7 +320,9 @@ class _Rewriter:
         """Write all nodes, the last of which makes the block's own output."""
         unit, n = self.unit, self.site.sizes.n
         if self.view.types.get(self.target) != TensorProto.FLOAT:
-            raise Unsupported("a module that is not float32: convert module.float()")
+            raise Unsupported(
+                "values that are not float32: give module.float(), drop any .double()"
+            )
         behaviors = self.behaviors()
         slots, query = self.query()
         op = LocalActivation(

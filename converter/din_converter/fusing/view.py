@@ -1,6 +1,6 @@
 """An ONNX graph to read: the producer, constant, type and shape of each value."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,8 +224,10 @@ class View:
             return None
         return [int(v) for v in np.atleast_1d(array).reshape(-1)]
 
-    def ancestors(self, names: Iterable[str]) -> list[onnx.NodeProto]:
-        """Collect the nodes that make some values, in no order."""
+    def ancestors(
+        self, names: Iterable[str], stop: Collection[str] = ()
+    ) -> list[onnx.NodeProto]:
+        """Collect the nodes that make some values, up to those of kinds `stop`."""
         seen: set[str] = set()
         found: dict[int, onnx.NodeProto] = {}
         todo = list(names)
@@ -236,5 +238,5 @@ class View:
             seen.add(name)
             node = self.producer[name]
             found[id(node)] = node
-            todo += names_read(node)
+            todo += names_read(node) if node.op_type not in stop else ()
         return list(found.values())
