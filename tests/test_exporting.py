@@ -21,7 +21,7 @@ from din_converter.exporting import export_program, open_sizes
 from din_converter.importers.pt2 import load_program
 from din_converter.modules import export_module
 from din_converter.recurrent import is_whole
-from din_converter.rewriting import Cuts, Rewrites
+from din_converter.rewriting import REWRITTEN, Cuts, Rewrites
 from din_infer.errors import ConversionError
 from din_infer.predictor import Predictor
 from tests import ops
@@ -486,3 +486,89 @@ def test_a_layer_that_projects_its_states_is_left_to_torch() -> None:
     assert not is_whole((torch.zeros(2, 4, 3), states, []))
     assert not is_whole((torch.zeros(8, 3), torch.zeros(4), states[0]))  # packed
     assert is_whole((torch.zeros(2, 4, 3), states[:1], []))
+
+
+aten = torch.ops.aten
+Q, K, V = (torch.randn(3, 2, t, 4, dtype=torch.float64) for t in (5, 5, 5))
+ANY = torch.rand(3, 1, 5, 5) > 0.5
+ANY[0, 0, :2] = False  # queries that are masked everywhere
+LOWERED = torch.zeros(ANY.shape, dtype=torch.float64).masked_fill(~ANY, -torch.inf)
+AT = torch.tensor([[-2.0, 0.0, torch.nan], [1.0, torch.inf, 0.5]])
+BOUNDS = torch.tensor([-torch.inf, 0.0, 0.0, 0.5, torch.inf])
+SORTED = torch.tensor([[0.0, 1.0, 3.0], [-1.0, 0.5, 0.5]])
+CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
+    "attention": (aten.scaled_dot_product_attention.default, (Q, K, V), {}),
+    "of one head": (
+        aten.scaled_dot_product_attention.default,
+        (Q[:, 0], K[:, 0], V[:, 0]),
+        {"scale": 0.3},
+    ),
+    "of one row": (
+        aten.scaled_dot_product_attention.default,
+        (Q[0, 0], K[0, 0], V[0, 0]),
+        {},
+    ),
+    "causal": (
+        aten.scaled_dot_product_attention.default,
+        (Q, K[:, :, :3], V[:, :, :3], None, 0.0, True),
+        {},
+    ),
+    "masked": (aten.scaled_dot_product_attention.default, (Q, K, V, ANY), {}),
+    "masked by floats": (
+        aten.scaled_dot_product_attention.default,
+        (Q, K, V, LOWERED),
+        {},
+    ),
+    "of shared heads": (
+        aten.scaled_dot_product_attention.default,
+        (Q, K[:, :1], V[:, :1], ANY),
+        {"enable_gqa": True},
+    ),
+    "listed": (aten.isin.Tensor_Tensor, (AT, BOUNDS), {}),
+    "not listed": (aten.isin.Tensor_Tensor, (AT, BOUNDS), {"invert": True}),
+    "listed nowhere": (aten.isin.Tensor_Tensor, (AT, BOUNDS[:0]), {}),
+    "searched": (aten.searchsorted.Tensor, (BOUNDS, AT), {}),
+    "searched from the right": (
+        aten.searchsorted.Tensor,
+        (BOUNDS, AT),
+        {"right": True},
+    ),
+    "a side": (
+        aten.searchsorted.Tensor,
+        (BOUNDS, AT),
+        {"side": "right", "out_int32": True},
+    ),
+    "rows of bounds": (aten.searchsorted.Tensor, (SORTED, AT), {}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_rewritten_gives_what_torch_gives(name: str) -> None:
+    operator, args, options = CALLS[name]
+    wanted = operator(*args, **options)
+    got = REWRITTEN[operator](*args, **options)
+    assert got.dtype == wanted.dtype
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+    if "mask" in name:
+        assert (got[0, :, :2] == 0).all()
+
+
+def test_what_cannot_be_rewritten_is_left_to_torch() -> None:
+    dropping = aten.scaled_dot_product_attention.default
+    assert REWRITTEN[dropping](Q, K, V, dropout_p=0.5) is NotImplemented
+    order = torch.argsort(BOUNDS)
+    searched = REWRITTEN[aten.searchsorted.Tensor](BOUNDS, AT, sorter=order)
+    assert searched is NotImplemented
+
+
+def test_a_graph_that_a_batch_breaks_names_the_batch(tmp_path: Path) -> None:
+    def run(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+        k = net.e(history)  # torch takes one position, the exporter two and more
+        each = [net.score(net.e(item), k[:, i : i + 1]) for i in range(2)]
+        made: Tensor = net.logit(net.e(item), pool(torch.cat(each, 1), k[:, :2]))
+        return made
+
+    with pytest.raises(ConversionError) as caught:
+        convert(Net(run), tmp_path / "m.onnx", example_inputs=ids(2, 10, 0))
+    assert "whose graph ONNX Runtime runs" in str(caught.value)
+    assert "at `batch N=1, shortest, " in str(caught.value)

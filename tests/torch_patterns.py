@@ -655,6 +655,33 @@ def _emptied(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
 
 
 _add("padding set to zeros", _net(_emptied))
+_add(
+    "a mask of listed ids",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            pool(
+                net.score(net.e(i), net.e(h)) * torch.isin(h, torch.arange(1, 20, 3)),
+                net.e(h),
+            ),
+        )
+    ),
+)
+
+
+def _searched(net: Any, item: Tensor, history: Tensor, age: Tensor) -> Tensor:  # noqa: ANN401
+    k = net.e(history) + net.age(torch.searchsorted(torch.tensor([0.5, 1, 2]), age))
+    made: Tensor = net.logit(
+        net.e(item), pool(net.score(net.e(item), k) * (history != 0), k)
+    )
+    return made
+
+
+_add(
+    "ages between bounds",
+    _net(_searched, more={"age": lambda: nn.Embedding(4, D)}),
+    with_ages,
+)
 
 _add(
     "heads",
@@ -1064,6 +1091,7 @@ OFTEN = (  # in every run of the tests; the others differ from one of them in a 
     "an LSTM before",
     "dot products, masked",
     "causal attention before",
+    "a mask of listed ids",
     "a residual unit, Dice",
     "[N, C] candidates, softmax",
     "[N, C] candidates, a user beside",

@@ -5,7 +5,6 @@ One file above 400 lines: `convert`, the one entry point for every kind of model
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
 __all__ = ["Report", "convert"]
 
 PAIRS_TIMED = 5_000
-# what the runtime writes before its reason: a code, and a file that is gone
-PLACED = re.compile(r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: ?")
 FOREIGN = (nn.Module, ExportedProgram)
 
 
@@ -372,7 +369,12 @@ def _convert_module(
     example_inputs: Any,  # noqa: ANN401
 ) -> Report:
     """Export any torch module, fuse its attention, prove it against the module."""
-    from din_converter.module_parity import faulty_blocks, reference_outputs
+    from din_converter.module_parity import (
+        RUNS,
+        faulty_blocks,
+        reference_outputs,
+        runtime_reason,
+    )
     from din_converter.modules import export_module
 
     if isinstance(model, str | os.PathLike):
@@ -387,8 +389,7 @@ def _convert_module(
             return _write_module(graph, truth, place)
         except (ConversionError, ModelError) as error:
             if isinstance(error, ModelError):
-                rule, got = "a module whose graph ONNX Runtime runs", error.got
-                error = ConversionError(rule, PLACED.sub("", got), "module")
+                error = ConversionError(RUNS, runtime_reason(error), "module")
             if not graph.bags and not any(b.fused for b in graph.blocks):
                 raise error from None
             # a module converts, whatever becomes of its blocks

@@ -5,6 +5,7 @@ Letters: N candidates (the batch), T positions.
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from din_converter.modules import Graph
 from din_converter.quiet import first_line, quiet
 from din_converter.verify import Case, open_way, ways
 from din_infer.device import import_runtime
-from din_infer.errors import ConversionError, DinError
+from din_infer.errors import ConversionError, DinError, ModelError
 from din_infer.model_format import TOLERANCE
 
 __all__ = [
+    "RUNS",
     "check_outputs",
     "example_batches",
     "golden_example",
     "plain_session",
     "reference_outputs",
     "remarks_on",
+    "runtime_reason",
 ]
 
 BATCH = "N"
+RUNS = "a module whose graph ONNX Runtime runs"
+# what the runtime writes before its reason: a code, and a file that is gone
+PLACED = re.compile(r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: ?")
 FAULT = "a fault of the fused graph ({}), which is ours: please report it"
 LISTED = 6  # rows named in a remark
 Truth = tuple[str, dict[str, NDArray[Any]], list[NDArray[Any]]]
@@ -262,13 +268,22 @@ def check_outputs(
     for way in ways(path, inlined=inlined):
         session = open_way(path, way)
         for name, inputs, wanted in truth:
-            got = session.run(inputs, names)
+            try:
+                got = session.run(inputs, names)
+            except ModelError as error:
+                reason, place = runtime_reason(error), f"batch {name}, {way}"
+                raise ConversionError(RUNS, reason, place) from None
             worst = 0.0
             for label, a, b in zip(names, got, wanted, strict=True):
                 worst = max(worst, _difference(f"{name}, {way}", label, a, b))
             rows = len(next(iter(inputs.values()))) if inputs else 0
             cases.append(Case(name, way, rows, worst, worst))
     return cases
+
+
+def runtime_reason(error: ModelError) -> str:
+    """Return what ONNX Runtime said, without its numbers and a temporary path."""
+    return PLACED.sub("", error.got)
 
 
 def _difference(

@@ -227,11 +227,43 @@ def _attended(
     return weights @ value
 
 
+def _is_in(
+    elements: Tensor,
+    test_elements: Tensor,
+    *,
+    assume_unique: bool = False,
+    invert: bool = False,
+) -> Tensor:
+    """Compare with each of a list, where torch searches in the sorted list."""
+    del assume_unique
+    found = (elements.unsqueeze(-1) == test_elements.reshape(-1)).any(-1)
+    return ~found if invert else found
+
+
+def _searched(
+    sorted_sequence: Tensor,
+    values: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Any:  # noqa: ANN401
+    """Count the boundaries below each value, NaN above all: ONNX has no search."""
+    if sorter is not None:
+        return NotImplemented
+    bounds, x = sorted_sequence.unsqueeze(-2), values.unsqueeze(-1)
+    above = bounds > x if right or side == "right" else bounds >= x
+    return (~above).sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
 aten = torch.ops.aten
 REWRITTEN: dict[Any, Callable[..., Any]] = {
     aten.repeat_interleave.self_int: _repeated,
     aten.index_put.default: _put,
     aten.scaled_dot_product_attention.default: _attended,
+    aten.isin.Tensor_Tensor: _is_in,
+    aten.searchsorted.Tensor: _searched,
     aten.embedding_bag.padding_idx: _bag_of_runs,
     aten._embedding_bag_forward_only.default: _bag_of_runs,
     aten._embedding_bag.default: _bag_of_runs,
