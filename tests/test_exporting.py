@@ -553,6 +553,17 @@ def test_what_is_rewritten_gives_what_torch_gives(name: str) -> None:
         assert (got[0, :, :2] == 0).all()
 
 
+@pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.0, math.inf])
+def test_distances_are_torch_s(p: float) -> None:
+    x, y = Q[:, 0], V[:, 1, :3]
+    wanted = torch.cdist(x, y, p)
+    with Rewrites():
+        got = torch.cdist(x, y, p=p)
+        apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(apart, torch.cdist(x, y), rtol=1e-12, atol=1e-12)
+
+
 def test_what_cannot_be_rewritten_is_left_to_torch() -> None:
     dropping = aten.scaled_dot_product_attention.default
     assert REWRITTEN[dropping](Q, K, V, dropout_p=0.5) is NotImplemented

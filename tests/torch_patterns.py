@@ -678,6 +678,20 @@ def _searched(net: Any, item: Tensor, history: Tensor, age: Tensor) -> Tensor:  
 
 
 _add(
+    "distances",
+    _net(
+        lambda net, i, h: net.logit(
+            net.e(i),
+            pool(
+                torch.exp(-torch.cdist(net.e(i)[:, None], net.e(h)).squeeze(1))
+                * (h != 0),
+                net.e(h),
+            ),
+        )
+    ),
+    fused=None,
+)
+_add(
     "ages between bounds",
     _net(_searched, more={"age": lambda: nn.Embedding(4, D)}),
     with_ages,
