@@ -467,6 +467,7 @@ def test_a_layer_of_steps_takes_any_number(name: str) -> None:
             out, last = self.layer(history)
             return (out, last) if isinstance(last, Tensor) else (out, *last)
 
+    torch.manual_seed(0)
     module = Steps()
     mix(module)
     graph = export_module(module, (torch.rand(3, 5, 3),))
@@ -478,7 +479,9 @@ def test_a_layer_of_steps_takes_any_number(name: str) -> None:
         got = session.run(None, {graph.names[0]: x.numpy()})
         wanted = double(x.double())
         for one, other in zip(got, wanted, strict=True):
-            np.testing.assert_allclose(one, other.detach(), rtol=1e-5, atol=1e-5)
+            # a state of ReLUs grows from step to step, and its rounding with it
+            most = max(1.0, float(other.detach().abs().max()))
+            np.testing.assert_allclose(one, other.detach(), rtol=1e-5, atol=1e-5 * most)
 
 
 def test_a_layer_that_projects_its_states_is_left_to_torch() -> None:
@@ -489,6 +492,7 @@ def test_a_layer_that_projects_its_states_is_left_to_torch() -> None:
 
 
 aten = torch.ops.aten
+torch.manual_seed(0)
 Q, K, V = (torch.randn(3, 2, t, 4, dtype=torch.float64) for t in (5, 5, 5))
 ANY = torch.rand(3, 1, 5, 5) > 0.5
 ANY[0, 0, :2] = False  # queries that are masked everywhere
@@ -562,6 +566,16 @@ def test_distances_are_torch_s(p: float) -> None:
         apart = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(apart, torch.cdist(x, y), rtol=1e-12, atol=1e-12)
+
+
+def test_rrelu_has_its_middle_slope() -> None:
+    layer = nn.RReLU(0.1, 0.5).eval()
+    changed = Q.clone()
+    with Rewrites():
+        got = layer(Q)
+        F.rrelu(changed, 0.1, 0.5, inplace=True)
+    np.testing.assert_allclose(got, layer(Q), rtol=1e-12)
+    np.testing.assert_allclose(changed, layer(Q), rtol=1e-12)
 
 
 def test_what_cannot_be_rewritten_is_left_to_torch() -> None:

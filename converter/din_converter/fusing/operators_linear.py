@@ -132,7 +132,9 @@ def _conv(reader: Reader, node: NodeProto, _: str) -> Value:
     plain &= not any(attribute(node, "pads") or [])
     plain &= set(attribute(node, "strides") or [1]) == {1}
     if weight is None or not plain or set(weight.shape[2:]) - {1}:
-        raise Unsupported("a convolution over several positions")
+        raise Unsupported(
+            "a convolution over several positions or features: of one, nn.Linear is it"
+        )
     matrix = weight.reshape(weight.shape[:2]).T
     out = reader.matrix(reader.piece(node.input[0]), matrix, 1)
     if len(node.input) > 2 and node.input[2]:
