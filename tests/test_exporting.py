@@ -492,39 +492,40 @@ def test_a_layer_that_projects_its_states_is_left_to_torch() -> None:
 
 
 aten = torch.ops.aten
-torch.manual_seed(0)
-Q, K, V = (torch.randn(3, 2, t, 4, dtype=torch.float64) for t in (5, 5, 5))
-ANY = torch.rand(3, 1, 5, 5) > 0.5
+DRAWS = torch.Generator().manual_seed(0)
+Q, K, V = torch.randn(3, 3, 2, 5, 4, dtype=torch.float64, generator=DRAWS)
+ANY = torch.rand(3, 1, 5, 5, generator=DRAWS) > 0.5
 ANY[0, 0, :2] = False  # queries that are masked everywhere
 LOWERED = torch.zeros(ANY.shape, dtype=torch.float64).masked_fill(~ANY, -torch.inf)
 AT = torch.tensor([[-2.0, 0.0, torch.nan], [1.0, torch.inf, 0.5]])
 BOUNDS = torch.tensor([-torch.inf, 0.0, 0.0, 0.5, torch.inf])
 SORTED = torch.tensor([[0.0, 1.0, 3.0], [-1.0, 0.5, 0.5]])
+ATTEND = aten.scaled_dot_product_attention.default
 CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
-    "attention": (aten.scaled_dot_product_attention.default, (Q, K, V), {}),
+    "attention": (ATTEND, (Q, K, V), {}),
     "of one head": (
-        aten.scaled_dot_product_attention.default,
+        ATTEND,
         (Q[:, 0], K[:, 0], V[:, 0]),
         {"scale": 0.3},
     ),
     "of one row": (
-        aten.scaled_dot_product_attention.default,
+        ATTEND,
         (Q[0, 0], K[0, 0], V[0, 0]),
         {},
     ),
     "causal": (
-        aten.scaled_dot_product_attention.default,
+        ATTEND,
         (Q, K[:, :, :3], V[:, :, :3], None, 0.0, True),
         {},
     ),
-    "masked": (aten.scaled_dot_product_attention.default, (Q, K, V, ANY), {}),
+    "masked": (ATTEND, (Q, K, V, ANY), {}),
     "masked by floats": (
-        aten.scaled_dot_product_attention.default,
+        ATTEND,
         (Q, K, V, LOWERED),
         {},
     ),
     "of shared heads": (
-        aten.scaled_dot_product_attention.default,
+        ATTEND,
         (Q, K[:, :1], V[:, :1], ANY),
         {"enable_gqa": True},
     ),
@@ -579,8 +580,7 @@ def test_rrelu_has_its_middle_slope() -> None:
 
 
 def test_what_cannot_be_rewritten_is_left_to_torch() -> None:
-    dropping = aten.scaled_dot_product_attention.default
-    assert REWRITTEN[dropping](Q, K, V, dropout_p=0.5) is NotImplemented
+    assert REWRITTEN[ATTEND](Q, K, V, dropout_p=0.5) is NotImplemented
     order = torch.argsort(BOUNDS)
     searched = REWRITTEN[aten.searchsorted.Tensor](BOUNDS, AT, sorter=order)
     assert searched is NotImplemented

@@ -282,7 +282,7 @@ def check_outputs(
 
 
 def runtime_reason(error: ModelError) -> str:
-    """Return what ONNX Runtime said, without its numbers and a temporary path."""
+    """Return what ONNX Runtime said, without its code and a temporary path."""
     return PLACED.sub("", error.got)
 
 
