@@ -139,6 +139,11 @@ def _is_pandas(batch: object) -> bool:
     return pandas is not None and isinstance(batch, pandas.DataFrame)
 
 
+def _is_series(value: object) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.Series)
+
+
 def _open_dict(
     batch: Mapping[Any, Any], names: Sequence[str], place: str, rows: int | None = None
 ) -> Batch:
@@ -183,7 +188,10 @@ def _open_frame(
 ) -> Batch:
     try:
         narrow = _select(batch, names, place, optional)
-        if any(map(_has_objects, getattr(narrow, "dtypes", ()))):
+        is_misread = any(map(_has_objects, getattr(narrow, "dtypes", ())))
+        if names and not is_misread and _is_pandas(narrow):
+            is_misread = any(_is_misread(series) for _, series in narrow.items())
+        if is_misread:
             series = {name: narrow[name] for name in narrow.columns}
             found = [*names, *(n for n in optional if n in series)]
             return _open_dict(series, found, place, len(narrow))
@@ -243,6 +251,23 @@ def _has_objects(dtype: object) -> bool:
     return kind.__name__ == "Object" or _has_objects(getattr(dtype, "inner", None))
 
 
+def _is_misread(series: Any) -> bool:  # noqa: ANN401
+    """Tell whether Arrow takes cells of a pandas column for something else.
+
+    It reads masked arrays without their masks, and sets in the order of this process.
+    """
+    if not (isinstance(series.dtype, np.dtype) and series.dtype.kind == "O"):
+        return False
+    cells = series.to_numpy()
+    missing = (type(None), float)
+    first = next((cell for cell in cells if type(cell) not in missing), None)
+    if isinstance(first, str | bytes | int | None):
+        return False
+    return any(
+        issubclass(kind, np.ma.MaskedArray | set) for kind in set(map(type, cells))
+    )
+
+
 def _open_pandas(
     batch: Any,  # noqa: ANN401
     names: Sequence[str],
@@ -285,6 +310,8 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
             fix = "Cast its objects to strings or numbers."
             raise InputError("a type that Arrow has", dtype, name, fix)
         return _kernels.from_list(value.to_list(), name)
+    if _is_series(value) and _is_misread(value):
+        return _kernels.from_list(value.tolist(), name)
     if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
         try:
             return _kernels.import_arrow(value, name)[1][name]
@@ -295,7 +322,13 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
             if not hasattr(value, "__array__"):
                 raise InputError("readable Arrow data", error, name) from error
     if hasattr(value, "__array__"):
-        return _from_array(np.asarray(value), name)
+        try:
+            array = np.asarray(value)
+        except MemoryError:
+            raise
+        except Exception as error:  # of torch's tensors: of types that NumPy lacks
+            raise InputError("data that NumPy can read", error, name) from error
+        return _from_array(array, name)
     rule = "a list, a NumPy array, (values, offsets) or Arrow data"
     single = isinstance(value, str | bytes | int | float)
     fix = "One row is a list of one dict." if single else ""
@@ -303,8 +336,10 @@ def to_column(value: Any, name: str) -> Column:  # noqa: ANN401
 
 
 def _from_array(array: NDArray[Any], name: str) -> Column:
-    # tolist gives None for masked values, and objects where NumPy has them.
-    if isinstance(array, np.ma.MaskedArray) or array.dtype.kind in "OT":
+    # tolist gives None for masked values, and objects where NumPy has them; of times
+    # in nanoseconds, integers.
+    is_masked = isinstance(array, np.ma.MaskedArray) and array.dtype.kind not in "mM"
+    if is_masked or array.dtype.kind in "OT":
         if array.ndim == 0:
             raise InputError("an array of 1 or 2 axes", 0, name)
         return _kernels.from_list(array.tolist(), name)

@@ -951,6 +951,8 @@ def pad(
     """
     if not is_whole(max_len) or max_len >= 2**31:
         raise InputError("a whole number below 2**31", repr(max_len), "max_len")
+    if np.ma.is_masked(values):
+        raise InputError("ids without a mask", "a masked array", "values")
     ids = np.asarray(values)
     if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size > 0):
         got = f"{ids.ndim} axes of {ids.dtype}"

@@ -7,7 +7,7 @@ lists is taken as it is.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from din_infer import _kernels
@@ -16,15 +16,32 @@ from din_infer.columns import Batch
 from din_infer.errors import InputError, report
 from din_infer.spec_parts import Behavior, Dense, ListText, MultiHot, ReadColumn
 
-__all__ = ["Texts", "how_to_split", "read_list", "split_columns", "texts_of"]
+__all__ = ["Texts", "exact", "how_to_split", "read_list", "split_columns", "texts_of"]
 
 MOST_SHOWN = 60  # characters of a text in an error
+MOST_POWER = 10**17  # of ten, in a Decimal
 _MANY = {"string": "strings", "int64": "integers", "float": "numbers"}
 _WHOLE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WORDS = {"true": 1, "True": 1, "TRUE": 1, "false": 0, "False": 0, "FALSE": 0}
 SEPARATORS = ("|", ",", ";", "\t", " ")
 
 Texts = Mapping[str, tuple[ListText, str]]
+
+
+def exact(text: str) -> Decimal:
+    """Read a number as it is written.
+
+    One whose exponent no Decimal has is as large, or as near to 0, as one can be: far
+    beyond floats and integers of 64 bits.
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        digits, _, exponent = text.lower().partition("e")
+        mantissa = Decimal(digits)
+        power = -MOST_POWER if exponent.startswith("-") else MOST_POWER
+        is_negative = int(mantissa.is_signed())
+        return Decimal((is_negative, (1,), power)) if mantissa else mantissa
 
 
 def texts_of(reads: Iterable[ReadColumn]) -> dict[str, tuple[ListText, str]]:
@@ -115,7 +132,7 @@ def _read_json(raw: bytes, dtype: str) -> list[Any]:
     if not raw:
         return []
     try:
-        found = json.loads(raw, parse_float=Decimal)
+        found = json.loads(raw, parse_float=exact)
     except RecursionError:
         raise ValueError("values inside of each other too deeply") from None
     if found is None:
@@ -147,7 +164,7 @@ def _read_whole(raw: bytes) -> int | None:
         return _WORDS[word]
     if _WHOLE.fullmatch(word) is None:
         raise ValueError(word)
-    value = Decimal(word)
+    value = exact(word)
     if value.adjusted() > 18 or value != value.to_integral_value():
         raise ValueError(word)
     number = int(value)

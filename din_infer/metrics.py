@@ -588,7 +588,13 @@ def _check_weights(
     return scaled
 
 
+def _check_unmasked(data: ArrayLike, place: str) -> None:
+    if np.ma.is_masked(data):
+        raise InputError("values without a mask", "a masked array", place)
+
+
 def _as_numbers(data: ArrayLike, place: str) -> NDArray[np.float64]:
+    _check_unmasked(data, place)
     try:
         array = np.asarray(data)
     except ValueError:
@@ -607,6 +613,7 @@ def _group_keys(
     groups: ArrayLike, num_rows: int
 ) -> NDArray[np.integer | np.bool_] | list[object]:
     """Return checked groups: an array of integers, or a list to look up in a dict."""
+    _check_unmasked(groups, "groups")
     # A list is kept as it is: NumPy would turn [1, "1"] into one group.
     array = np.asarray(groups, object if isinstance(groups, list | tuple) else None)
     if array.ndim != 1 or len(array) != num_rows:

@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
@@ -222,6 +223,74 @@ def test_every_kind_of_list_gives_the_same_ids(lists: Any) -> None:
     window = _kernels.Window(column)
     ids, nulls, unseen = encode_lists(column, encoder, window, 2, False)
     assert (ids.tolist(), nulls, unseen) == ([[1, 2], [3, 4]], 0, 0)
+
+
+MASKED = np.ma.array([1, 5], mask=[False, True])
+CELLS = {
+    "dict": lambda cells: {"x": cells},
+    "rows": lambda cells: [{"x": cell} for cell in cells],
+    "objects": lambda cells: {"x": pd.Series(cells, dtype=object).to_numpy()},
+    "series": lambda cells: {"x": pd.Series(cells, dtype=object)},
+    "frame": lambda cells: pd.DataFrame({"x": pd.Series(cells, dtype=object)}),
+}
+
+
+def lists_of(batch: Any) -> list[list[int]]:
+    """Ids of a column of lists of small integers, null as 0."""
+    found = columns.open_batch(batch, ["x"]).columns["x"]
+    column = columns.require_dtype(found, "int64", is_list=True)
+    encoder = _kernels.Encoder("identity", "int64", rows=9)
+    return encode_lists(column, encoder, _kernels.Window(column), 2, False)[0].tolist()
+
+
+@pytest.mark.parametrize("form", CELLS)
+@pytest.mark.parametrize(
+    "cells",
+    [[MASKED] * 2, [MASKED, [1, None]], [None, MASKED], [[1, np.ma.masked], MASKED]],
+    ids=["arrays", "beside a list", "behind null", "single values"],
+)
+def test_masks_of_cells_are_null(form: str, cells: list[Any]) -> None:
+    """As DuckDB's df() has lists with NULL; Arrow reads them without their masks."""
+    expected = [[0, 0] if cell is None else [1, 0] for cell in cells]
+    assert lists_of(CELLS[form](cells)) == expected
+
+
+def test_masked_values_are_null() -> None:
+    values = np.ma.array([3, 4, 5], mask=[False, True, False])
+    for column in (values, list(values), [3, np.ma.array(4, mask=True), 5]):
+        assert ids_of(column) == [raw(3), 0, raw(5)]
+    inside = [np.ma.array((1, 2), dtype="i4,i4")]
+    with pytest.raises(InputError, match="expected a single value, got a list"):
+        ids_of(inside)
+
+
+@pytest.mark.parametrize("form", CELLS)
+@pytest.mark.parametrize("dtype", ["M8[ns]", "m8[ns]", "M8[us]", "m8[ps]"])
+def test_times_in_cells_are_no_integers(form: str, dtype: str) -> None:
+    cells = [np.array([1, 2], dtype)] * 2
+    with pytest.raises(InputError) as caught:
+        lists_of(CELLS[form](cells))
+    assert caught.value.column == "x"
+    assert caught.value.fix == "Cast it to int64 or to text, as it was in training."
+    with pytest.raises(InputError, match="expected a column of integers, got"):
+        ids_of(np.ma.array(cells[0], mask=[0, 1]))
+
+
+@pytest.mark.parametrize("form", CELLS)
+@pytest.mark.parametrize("cells", [[{1, 2}] * 2, [None, {1, 2}], [[1], {2}]])
+def test_sets_have_no_order(form: str, cells: list[Any]) -> None:
+    """Arrow would take them in the order of this process."""
+    with pytest.raises(InputError, match=r"got set \{"):
+        lists_of(CELLS[form](cells))
+
+
+def test_tensors_that_numpy_cannot_read_name_their_column() -> None:
+    ones = torch.ones(2)
+    for tensor in (ones.bfloat16(), ones.to_sparse(), ones.clone().requires_grad_()):
+        with pytest.raises(InputError, match="expected data that NumPy can read") as e:
+            columns.floats({"x": tensor}, "x")
+        assert e.value.column == "x"
+    assert columns.floats({"x": ones}, "x").tolist() == [1.0, 1.0]
 
 
 def test_extra_columns_are_not_looked_at() -> None:

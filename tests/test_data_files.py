@@ -319,6 +319,35 @@ def test_columns_that_are_in_the_path_alone_are_read_from_it(
         assert scored["day"].to_pylist() == [date(2026, 1, day)] * 9
 
 
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ("cate_id=0x10", "a path whose `cate_id` can be read as int64, got '0x10'"),
+        ("cate_id=1/cate_id=2", "a path with one `cate_id`, got '1' and '2'"),
+        ("user_id=a%ff", "a path whose `user_id` is UTF-8, got 'a%ff', 'utf-8' codec"),
+    ],
+)
+def test_what_a_path_may_mean_twice_is_refused(
+    folders: str, message: str, model: Path, tmp_path: Path
+) -> None:
+    name = folders.partition("=")[0]
+    path = tmp_path / folders / "a.parquet"
+    write_as(make_table(3).drop([name]), path)
+    predictor = Predictor(model)
+    with pytest.raises(InputError) as caught:
+        score_files(predictor, path, tmp_path / "out")
+    assert str(caught.value).startswith(f"expected {message}")
+    # where the table has the column, nobody reads the path
+    write_as(make_table(3), path)
+    assert score_files(predictor, path, tmp_path / "more").rows == 3
+
+
+def test_a_path_may_say_the_same_twice(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cate_id=7" / "cate_id=7" / "a.parquet"
+    write_as(make_table(3).drop(["cate_id"]), path)
+    assert score_files(Predictor(model), path, tmp_path / "out").rows == 3
+
+
 def test_a_column_of_the_table_goes_before_that_of_the_path(
     model: Path, tmp_path: Path
 ) -> None:

@@ -166,6 +166,16 @@ def test_inputs_are_left_as_they_are() -> None:
             "expected numbers, got dtype object - at `labels`",
         ),
         (
+            np.ma.array([0, 1], mask=[0, 1]),
+            [0.5, 0.5],
+            "expected values without a mask, got a masked array - at `labels`",
+        ),
+        (
+            [0, 1],
+            np.ma.array([0.5, 0.5], mask=[0, 1]),
+            "expected values without a mask, got a masked array - at `scores`",
+        ),
+        (
             [[0], [0, 1]],
             [0.5, 0.5],
             "expected one number per row, got ragged lists - at `labels`",

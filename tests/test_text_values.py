@@ -1174,3 +1174,129 @@ def test_a_wide_record_in_the_middle(score: Scorer) -> None:
     lines = [{"goods_id": g, "hist_goods_id": h.split("|")} for g, h in rows]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     assert score(text, "jsonl")["score"].to_pylist() == got
+
+
+# -------------------------------------------------------------- numbers beyond numbers
+
+
+BEYOND = (
+    "1e9999999999999999999",
+    "-1e-9999999999999999999",
+    "0.0e99999999999999999999",
+)
+
+
+@pytest.mark.parametrize("number", [*BEYOND, "9" * 5000])
+@pytest.mark.parametrize("lines", [0, 1500])
+def test_a_number_that_nobody_reads_may_be_any(
+    number: str, lines: int, score: Scorer
+) -> None:
+    line = '{"goods_id": "g1", "hist_goods_id": ["g2"]%s}\n'
+    text = line % "" * lines + line % f', "x": {number}'
+    got = score(text, "jsonl", keep=["x"] if lines else [])
+    assert got["score"].to_pylist() == score.wanted(["g1"], [["g2"]]) * (lines + 1)
+    if lines:
+        assert got["x"][lines].as_py() == number
+
+
+@pytest.mark.parametrize("number", [*BEYOND, "9" * 5000])
+def test_a_number_beyond_all_is_its_rows_error(
+    number: str, full: Predictor, tmp_path: Path
+) -> None:
+    row = {"goods_id": "g1", "shop": 1, "hist_goods_id": ["g2"], "nums": [1]}
+    row |= {"age": 1.0, "price": 1.0, "profile": [1.0, 2.0]}
+    score = Scorer(full, tmp_path)
+    for name in ("shop", "nums"):
+        lines = json.dumps(row | {name: "HERE"})
+        value = f"[{number}]" if name == "nums" else number
+        text = json.dumps(row) + "\n" + lines.replace('"HERE"', value)
+        if number.startswith("0.0"):  # which is 0
+            assert len(score(text, "jsonl")) == 2
+            continue
+        assert f"`{name}`, row 1" in score.refusal(text, "jsonl")
+        assert len(score(text, "jsonl", on_error="skip")) == 1
+
+
+@pytest.mark.parametrize("number", [*BEYOND[:2], "9" * 5000])
+@pytest.mark.parametrize("form", ["{}", "[{}]", "[{}, 1]", "{}|1", "[1 {}]"])
+def test_lists_of_numbers_beyond_all_are_their_rows_errors(
+    number: str, form: str, full: Predictor, tmp_path: Path
+) -> None:
+    score = Scorer(full, tmp_path)
+    names = "goods_id,shop,age,hist_goods_id,nums,price,profile\n"
+    rows = 'g1,1,1.0,g2,"%s",1.0,1|2\n'
+    text = names + rows % "1" + rows % form.format(number)
+    assert "`nums`, row 1" in score.refusal(text)
+    assert len(score(text, on_error="skip")) == 1
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "jsonl.zst", "csv.bz2", "jsonl.lz4"])
+def test_a_compressed_file_of_0_bytes_is_none(suffix: str, score: Scorer) -> None:
+    assert re.fullmatch(
+        r"expected a file of \w+, got 0 bytes - at `FILE`", score.refusal(b"", suffix)
+    )
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_lines_that_are_all_no_json_say_so(on_error: str, score: Scorer) -> None:
+    line = str({"goods_id": "g1", "hist_goods_id": ["g2"]}) + "\n"
+    assert score.refusal(line * 3, "jsonl", on_error=on_error) == (
+        "expected JSON lines, one object on each line, got a first line that is none:"
+        " Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+        " - at `FILE`. Write lines by json.dumps: Python's str of a dict is no JSON."
+    )
+    refused = score.refusal("1\n2\n", "jsonl", on_error=on_error)
+    assert "got a first line that is none: no object" in refused
+
+
+def test_a_column_without_a_name_is_kept(small: Predictor, tmp_path: Path) -> None:
+    columns = {"goods_id": ["a", "b"], "hist_goods_id": [["x"], ["y"]], "": [1, 2]}
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    made = score_files(small, tmp_path / "in.parquet", tmp_path / "out", keep=[""])
+    assert pq.read_table(made.files[0])[""].to_pylist() == [1, 2]
+
+
+def test_what_parquet_cannot_hold_fails_its_file_alone(
+    small: Predictor, tmp_path: Path
+) -> None:
+    lists = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([["q"], ["r"]]))
+    columns = {"goods_id": ["a", "b"], "hist_goods_id": [["x"], ["y"]]}
+    for name, kept in (("a", lists), ("b", pa.array([["q"], ["r"]]))):
+        table = pa.table({**columns, "x": kept})
+        with pa.ipc.new_file(tmp_path / f"{name}.arrow", table.schema) as file:
+            file.write_table(table)
+    files = [tmp_path / "a.arrow", tmp_path / "b.arrow"]
+    with pytest.raises(InputError, match="expected columns that Arrow can handle"):
+        score_files(small, files, tmp_path / "out", keep=["x"])
+    [made] = (tmp_path / "out").glob("*b*.parquet")
+    assert pq.read_table(made)["x"].to_pylist() == [["q"], ["r"]]
+
+
+@pytest.mark.parametrize("key", ["shop", "nums"])
+@pytest.mark.parametrize(
+    "number", ["0.99999999999999999999", "1e-400", "9007199254740991.3", "30.0e-1"]
+)
+def test_a_number_that_a_float_would_round_is_no_integer(
+    key: str, number: str, full: Predictor, tmp_path: Path
+) -> None:
+    """Beside 3.0, Arrow reads integers of JSON as floats."""
+    row = {"goods_id": "g1", "shop": 3.0, "hist_goods_id": ["g2"], "nums": [3.0, 1]}
+    row |= {"age": 1.0, "price": 0.1234567890123456789, "profile": [1.0, 2.0]}
+    value = f"[3.0, {number}]" if key == "nums" else number
+    text = json.dumps(row | {key: "HERE"}).replace('"HERE"', value)
+    score = Scorer(full, tmp_path)
+    lines = (json.dumps(row) + "\n") * 3 + text
+    if number == "30.0e-1":  # which is 3
+        wanted = full.score([row | {key: [3, 3] if key == "nums" else 3}])
+        assert score(lines, "jsonl")["score"][3].as_py() == wanted[0]
+        return
+    assert f"`{key}`, row 3" in score.refusal(lines, "jsonl")
+
+
+def test_no_candidate_s_integer_is_rounded(full: Predictor, tmp_path: Path) -> None:
+    score = Scorer(full, tmp_path)
+    user = '{"hist_goods_id":["g2"],"nums":[1],"age":1.0,"profile":[1.0,2.0],'
+    item = '"candidates":[{"goods_id":"g1","shop":%s,"price":0.5}]}\n'
+    lines = user + item % "3.0" + user + item % "0.99999999999999999999"
+    assert "`candidates`, row 1" in score.refusal(lines, "jsonl")
+    assert len(score(user + item % "3.0", "jsonl")) == 1

@@ -203,8 +203,8 @@ class BatchScorer:
 
         Other batches stay whole, as do lines that are not parsed yet.
         """
-        column = next((c for c, _ in self._form.lists.values()), "")
-        if column not in batch.schema.names:
+        column = next((c for c, _ in self._form.lists.values()), None)
+        if column is None or column not in batch.schema.names:
             yield batch
             return
         if self._explode and batch.num_rows:

@@ -8,23 +8,41 @@ import pyarrow as pa
 
 from din_infer.errors import InputError
 from din_infer.jobs.reader import Reader
+from din_infer.jobs.text_values import cast_each
 
-__all__ = ["columns_of_path"]
+__all__ = ["columns_of_path", "value_of_path"]
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-def columns_of_path(path: Path | None) -> dict[str, str | None]:
-    """Read the columns of the folders of a path; of a key twice, the inner one.
-
-    Values are as engines write them: %XX for a character, a name of Hive's for null.
-    """
-    found: dict[str, str | None] = {}
+def columns_of_path(path: Path | None) -> dict[str, list[str]]:
+    """Find the columns of the folders of a path, and the values of each as written."""
+    found: dict[str, list[str]] = {}
     for folder in () if path is None else path.absolute().parts[:-1]:
         name, equals, value = folder.partition("=")
         if name and equals:
-            found[unquote(name)] = None if value == NULL else unquote(value)
+            found.setdefault(unquote(name), []).append(value)
     return found
+
+
+def value_of_path(name: str, written: Sequence[str], where: str) -> str | None:
+    """Read a value as engines write it: %XX for a byte, a name of Hive's for null.
+
+    Raises
+    ------
+    InputError
+        If the path has several values, or bytes that are no UTF-8.
+    """
+    if len(set(written)) > 1:
+        rule = f"a path with one `{name}`"
+        raise InputError(rule, " and ".join(map(repr, written)), where)
+    if written[0] == NULL:
+        return None
+    try:
+        return unquote(written[0], errors="strict")
+    except UnicodeDecodeError as error:
+        rule = f"a path whose `{name}` is UTF-8"
+        raise InputError(rule, f"{written[0]!r}, {error}", where) from None
 
 
 class PathReader(Reader):
@@ -34,7 +52,7 @@ class PathReader(Reader):
     ----------
     reader : Reader
     values : dict
-        The text of each column that the table itself does not have.
+        As `columns_of_path` has them, of columns that the table itself does not have.
     kinds : dict
         The type of each.
     where : str
@@ -44,13 +62,13 @@ class PathReader(Reader):
     def __init__(
         self,
         reader: Reader,
-        values: Mapping[str, str | None],
+        values: Mapping[str, Sequence[str]],
         kinds: Mapping[str, pa.DataType],
         where: str,
     ) -> None:
         self._reader, self.name = reader, where
         self._values = {
-            name: _scalar(name, value, kinds[name], where)
+            name: _scalar(name, value_of_path(name, value, where), kinds[name], where)
             for name, value in values.items()
         }
         fields = [pa.field(name, kinds[name]) for name in values]
@@ -101,7 +119,10 @@ class PathReader(Reader):
 
 def _scalar(name: str, value: str | None, kind: pa.DataType, where: str) -> pa.Scalar:
     try:
-        return pa.scalar(value, pa.string()).cast(kind)
-    except pa.ArrowException:
+        values, wrong = cast_each(pa.array([value], pa.string()), kind)
+    except pa.ArrowException:  # a list, for instance
+        wrong = [0]
+    if wrong:
         rule = f"a path whose `{name}` can be read as {kind}"
-        raise InputError(rule, repr(value), where) from None
+        raise InputError(rule, repr(value), where)
+    return values[0]

@@ -108,6 +108,9 @@ class _Text(Reader):
         stream: Any = self._raw
         if suffix in COMPRESSIONS:
             kind = COMPRESSIONS[suffix]
+            # of no writer; Arrow takes it for nothing that was compressed
+            if self._source.path.is_file() and self._size == 0:
+                raise InputError(f"a file of {kind}", "0 bytes", str(self._source))
             stream = pa.CompressedInputStream(pa.PythonFile(self._raw), kind)
         read = getattr(stream, "read1", stream.read)  # of a pipe: what is there
         while block := read(BLOCK_BYTES):
@@ -595,6 +598,7 @@ class JsonLines(_Text):
         self._elsewhere = elsewhere
         self._absent: set[str] = set()
         self._structs: list[str] = []  # keys of lists of candidates
+        self._no_object: InputError | None = None  # why no first line is one
         self._decimals: set[str] = set()
         super().__init__(source, file)
         types = text_types(spec)
@@ -671,13 +675,27 @@ class JsonLines(_Text):
         """Parse the first lines; leave out those that are no objects."""
         lines = self._rows_of(self._head).column(RECORD).to_pylist()
         found = []
+        reasons: list[object] = []
         for line in lines:
-            with suppress(ValueError):
+            try:
                 value = load_json(line.decode())
                 if isinstance(value, dict):
                     found.append(value)
+                else:
+                    reasons.append("no object")
+            except ValueError as error:
+                reasons.append(error)
         if lines and not found and _begins_with_object(b"".join(lines)):
             raise self._other_form("an object on several lines")
+        if reasons and not found:
+            is_repr = lines[0].lstrip().startswith(b"{'")
+            fix = "Write lines by json.dumps: Python's str of a dict is no JSON."
+            self._no_object = InputError(
+                "JSON lines, one object on each line",
+                f"a first line that is none: {reasons[0]}",
+                str(self._source),
+                fix if is_repr else "",
+            )
         return found
 
     def _find_candidate(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -750,6 +768,8 @@ class JsonLines(_Text):
     ) -> Iterator[pa.RecordBatch]:
         """Read batches; at the end, refuse a file that lacks a column on every line."""
         yield from super().batches(columns, rows, groups)
+        if self._absent and self._no_object is not None:
+            raise self._no_object
         if self._absent:
             names = ", ".join(sorted(self._absent))
             rule = f"lines that have the keys {names}"
@@ -952,6 +972,10 @@ def _read_some_json(
     batch = one_batch(table)
     made = {name: batch.column(name) for name in kinds}
     for name in (n for n in kinds if n in decimals):
+        names = [name, *_inner(kinds[name])]
+        keys = b"|".join(re.escape(form) for n in names for form in _key_forms(n))
+        if re.search(rb"(?:%b)\s*:[^\"{}]*?(?:\d[\d.]{15}|[eE]-)" % keys, text):
+            raise pa.ArrowInvalid("decimals that may have been rounded")
         column = made[name].cast(kinds[name])
         for values in _integers(column):
             ends = pc.min_max(values).as_py().values()

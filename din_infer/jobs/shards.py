@@ -330,8 +330,12 @@ class Run:
             shard.error = in_file(event.error, output.rows, str(shard.source))
         if event.scored is None or event.stats is None:
             return
-        with writing("the scores", self._ledger.target(shard.k)):
-            output.add(event.scored, event.num_rows)
+        try:
+            with writing("the scores", self._ledger.target(shard.k)):
+                output.add(event.scored, event.num_rows)
+        except pa.ArrowException as error:
+            shard.error = _not_handled(shard, error)
+            return
         output.stats.merge(event.stats)
         if output.num_bad > self._job.max_bad_rows:
             rule = f"at most {self._job.max_bad_rows:,} rows that do not fit"
@@ -358,11 +362,17 @@ class Run:
                 return
             target = self._ledger.target(shard.k)
             with writing("the scores", target):
+                try:
+                    finished = output.finish()
+                except pa.ArrowException as error:
+                    shard.error = _not_handled(shard, error)
+                    self._fail(shard)
+                    return
                 manifest = {
                     "output": shard.source.target.as_posix(),
                     "input": shard.describe(),
                     "model_id": self._summary.model_id,
-                    **output.finish(),
+                    **finished,
                     "fields": output.stats.to_dict(),
                 }
                 self._ledger.finish(shard.k, manifest)

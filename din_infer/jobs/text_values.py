@@ -6,6 +6,7 @@ Above 400 lines: functions of one text, or of a column of them, that stand alone
 import json
 import math
 import re
+import sys
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from din_infer.list_texts import exact
 
 __all__ = [
     "INT64",
@@ -156,7 +159,7 @@ def _whole(text: str) -> int | None:
     """Read a whole number that is written as a decimal one; None if it is none."""
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) is None:
         return None
-    value = Decimal(text)
+    value = exact(text)
     if value.adjusted() > 18 or value != value.to_integral_value():
         return None
     return int(value) if int(value) in INT64 else None
@@ -232,7 +235,7 @@ class _Brackets(NamedTuple):
 
 def _parse_brackets(text: str) -> _Brackets | None:
     try:
-        found = json.loads(text, parse_float=Decimal)
+        found = json.loads(text, parse_float=exact)
     except (ValueError, RecursionError):
         return _parse_repr(text)
     if not isinstance(found, list):
@@ -273,6 +276,12 @@ def _parse_repr(text: str) -> _Brackets | None:
 
 
 _WRONG = object()
+_LONG = re.compile(rf"\d{{{sys.int_info.default_max_str_digits + 1}}}")
+
+
+def _is_long(text: str) -> bool:
+    """Tell whether text has more digits side by side than Python makes an int of."""
+    return _LONG.search(text) is not None
 
 
 def _read_element(token: str) -> object:
@@ -282,7 +291,7 @@ def _read_element(token: str) -> object:
         return literal_eval(token) if _ESCAPES.fullmatch(token) else _WRONG
     if token[0].isdigit() or token[0] == "-" or token == "inf":
         is_whole = token.removeprefix("-").isdigit()
-        return int(token) if is_whole else Decimal(token)
+        return int(token) if is_whole and not _is_long(token) else exact(token)
     return None
 
 
@@ -306,9 +315,15 @@ def _make_object(pairs: list[tuple[str, Any]]) -> _Object:
 def load_json(line: str) -> Any:  # noqa: ANN401
     """Parse a line of JSON, numbers exactly; ValueError if it is none."""
     try:
-        return json.loads(line, parse_float=Decimal, object_pairs_hook=_make_object)
+        return json.loads(line, parse_float=exact, object_pairs_hook=_make_object)
     except RecursionError:
         raise ValueError("values inside of each other too deeply") from None
+    except ValueError:
+        if not _is_long(line):
+            raise
+    return json.loads(
+        line, parse_float=exact, parse_int=exact, object_pairs_hook=_make_object
+    )
 
 
 def json_value(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401
@@ -367,7 +382,7 @@ def member(value: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
     return value.get(name)
 
 
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 

@@ -183,7 +183,11 @@ cdef class _Builder:
                 and value.dtype.itemsize <= 8:
             return self.append(value.item())
         if isinstance(value, np.ndarray) and value.ndim == 0:
-            return self.append(value[()])
+            if value is np.ma.masked:
+                return self.put_null()
+            inner = value[()]
+            if not isinstance(inner, np.ndarray) or inner is np.ma.masked:
+                return self.append(inner)
         if isinstance(value, (bytearray, memoryview)):
             return self.append(bytes(value))
         if _is_pandas_missing(value):
@@ -203,7 +207,10 @@ cdef class _Builder:
         self.offsets.reserve((self.num_rows + 2) * sizeof(int64_t))
         self.row_valid.reserve((self.num_rows + 8) // 8)
         if isinstance(row, np.ndarray) and row.ndim == 1:
-            row = row.tolist()
+            if row.dtype.kind in "mM":  # of nanoseconds, tolist makes integers
+                rule = "a list of strings or numbers"
+                raise InputError(rule, row.dtype, self.name, _CAST, row=self.row)
+            row = row.tolist()  # None where a masked array has its mask
         elif isinstance(row, tuple):
             row = list(row)
         if isinstance(row, list):
@@ -365,10 +372,15 @@ def from_list(list values not None, str name not None):
 
 
 def _concatenate(list rows):
-    """Join rows that are all 1-D arrays of one number type; None where they are not."""
+    """Join rows that are all 1-D arrays of one number type; None where they are not.
+
+    Masked arrays are not joined: that would leave out their masks.
+    """
     dtype = None
     for row in rows:
         if not isinstance(row, np.ndarray) or row.ndim != 1:
+            return None
+        if isinstance(row, np.ma.MaskedArray):
             return None
         if dtype is None:
             dtype = row.dtype

@@ -168,6 +168,8 @@ def check_offsets(offsets, int64_t num_values, str name not None):
     """
     cdef const int64_t[::1] view
     cdef Py_ssize_t i
+    if np.ma.is_masked(offsets):
+        raise InputError("offsets without a mask", "a masked array", name)
     offsets = np.asarray(offsets)
     if offsets.ndim != 1 or (offsets.dtype.kind not in "iu" and offsets.size > 0):
         got = f"{offsets.ndim} axes of {offsets.dtype}"

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.json
 from din_infer.errors import InputError
 from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.reader import unreadable
-from din_infer.jobs.reader_path import columns_of_path
+from din_infer.jobs.reader_path import columns_of_path, value_of_path
 from din_infer.jobs.reader_text import COMPRESSIONS
 from din_infer.jobs.readers import ArrowReader, ParquetReader
 from din_infer.jobs.sources import Source, find_tables
@@ -78,8 +79,11 @@ def _read_some(source: Source, rows: int) -> pa.Table:
 
 def _with_path(table: pa.Table, source: Source) -> pa.Table:
     """Add the columns of folders such as ``day=1``."""
-    for name, value in columns_of_path(source.path).items():
-        if name not in table.column_names:
+    for name, written in columns_of_path(source.path).items():
+        if name in table.column_names:
+            continue
+        with suppress(InputError):  # one that cannot be read is not offered
+            value = value_of_path(name, written, str(source))
             column = pa.repeat(pa.scalar(value, pa.string()), table.num_rows)
             table = table.append_column(name, column)
     return table
