@@ -33,6 +33,7 @@ from din_infer.spec_parts import (
     Field,
     MultiHot,
     ReadColumn,
+    columns_of_sides,
     inputs_of,
     required_columns,
     seed_rule,
@@ -429,10 +430,6 @@ class FeatureEncoder:
         self._texts = texts_of(reads)
         self.names: tuple[str, ...] = tuple(i.name for i in inputs_of(reads))
         steps: dict[str, list[_Step]] = {"user": [], "candidate": []}
-        columns: dict[str, list[str]] = {"user": [], "candidate": []}
-        optional: dict[str, list[str]] = {"user": [], "candidate": []}
-        for c in reads:
-            (columns if c.name in self.columns else optional)[c.side].append(c.name)
         for part, own in groupby(reads, lambda c: c.part):
             fields: dict[str, list[tuple[str, str, _kernels.Encoder]]] = {}
             for c in own:
@@ -446,10 +443,10 @@ class FeatureEncoder:
             else:
                 step = _lists_step(part, list(fields.items()))
             steps[part.side].append(step)
-        self.user_columns = tuple(dict.fromkeys(columns["user"]))
-        self.candidate_columns = tuple(dict.fromkeys(columns["candidate"]))
-        self.optional_user_columns = tuple(dict.fromkeys(optional["user"]))
-        self.optional_candidate_columns = tuple(dict.fromkeys(optional["candidate"]))
+        sides = columns_of_sides(reads)
+        self.user_columns, self.candidate_columns = sides.user, sides.candidate
+        self.optional_user_columns = sides.optional_user
+        self.optional_candidate_columns = sides.optional_candidate
         self._all_user_columns = {*self.user_columns, *self.optional_user_columns}
         parts = [(part, next(own)) for part, own in groupby(reads, lambda c: c.part)]
         self._lists = [

@@ -6,7 +6,7 @@ Above 400 lines: the format's parts, which refer to each other.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from din_infer._kernels import Vocabulary
 from din_infer.lazy import lazy
@@ -31,8 +31,10 @@ __all__ = [
     "Part",
     "ReadColumn",
     "Scale",
+    "SideColumns",
     "Table",
     "Tower",
+    "columns_of_sides",
     "inputs_of",
     "required_columns",
     "seed_rule",
@@ -437,6 +439,32 @@ def inputs_of(reads: Sequence[ReadColumn]) -> tuple[Input, ...]:
     # lengths stand behind the last of the columns that they belong to
     made = list(dict.fromkeys(reversed(made)))[::-1]
     return (*made, Input("request_of_candidate", "int64", ("N",)))
+
+
+class SideColumns(NamedTuple):
+    """Columns of the users and of the candidates, and those that may be missing."""
+
+    user: tuple[str, ...]
+    candidate: tuple[str, ...]
+    optional_user: tuple[str, ...]
+    optional_candidate: tuple[str, ...]
+
+
+def columns_of_sides(reads: Sequence[ReadColumn]) -> SideColumns:
+    """List the columns that a spec reads, by their side; each once."""
+    required = required_columns(reads)
+
+    def named(side: str, *, is_required: bool) -> tuple[str, ...]:
+        found = (c for c in reads if c.side == side)
+        some = (c.name for c in found if (c.name in required) == is_required)
+        return tuple(dict.fromkeys(some))
+
+    return SideColumns(
+        named("user", is_required=True),
+        named("candidate", is_required=True),
+        named("user", is_required=False),
+        named("candidate", is_required=False),
+    )
 
 
 def required_columns(reads: Sequence[ReadColumn]) -> tuple[str, ...]:

@@ -65,9 +65,13 @@ class Section:
 
     def choose(self, key: str, choices: Iterable[str], default: Any = _MISSING) -> Any:  # noqa: ANN401
         """Return one of `choices`; ModelError if it is another."""
-        value = self.take(key, "a string", default)
+        rule = "one of " + ", ".join(choices)
+        try:
+            value = self.take(key, "a string", default)
+        except ModelError as error:
+            raise error if key in self.values else error.at(rule=rule) from None
         if value is not default and value not in tuple(choices):
-            raise ModelError("one of " + ", ".join(choices), repr(value), self.at(key))
+            raise ModelError(rule, repr(value), self.at(key))
         return value
 
     def name(self, key: str = "name") -> str:

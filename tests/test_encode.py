@@ -661,12 +661,14 @@ ERRORS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {"dense": [DENSE]},
         {"goods_id": ["a", "b"], "price": [1.0, None]},
-        "expected a finite number, got null - at `price`, row 1",
+        "expected a finite number, got null - at `price`, row 1. Say in the spec what"
+        " it stands for: missing = ..",
     ),
     (
         {"dense": [DENSE]},
         {"goods_id": ["a", "b"], "price": np.array([1.0, math.nan])},
-        "expected a finite number, got NaN - at `price`, row 1",
+        "expected a finite number, got NaN - at `price`, row 1. Say in the spec what"
+        " it stands for: missing = ..",
     ),
     (
         {"dense": [DENSE]},

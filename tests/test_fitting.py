@@ -18,6 +18,7 @@ from din_converter.rows import Rows, split_by_time
 from din_converter.run import RunFolder
 from din_converter.train import Settings, train
 from din_infer import FeatureSpec, InputError, ModelError, Predictor
+from din_infer.jobs.inspect import inspect_files
 
 GOODS = {"name": "goods", "dim": 4, "encoder": {"type": "hash", "buckets": 40}}
 ROWS = 600
@@ -223,6 +224,22 @@ def test_lists_that_are_text_are_fitted_as_lists_are(key: str) -> None:
         assert len(notes) == 2
     assert found[0] == found[1]
     assert len(found[0][0].boundaries) == 3
+
+
+def test_json_lines_are_fitted_and_inspected_as_parquet_is(tmp_path: Path) -> None:
+    scale = {"type": "standard"}
+    encoder = {"type": "bucketize", "boundaries": {"quantiles": 4}}
+    field = {"name": "age", "dim": 2, "encoder": encoder}
+    spec = spec_of({"name": "price", "scale": scale}, user=[field])
+    table = log(age=np.random.default_rng(1).normal(40, 9, ROWS))
+    pq.write_table(table, tmp_path / "log.parquet")
+    lines = [json.dumps(row) + "\n" for row in table.to_pylist()]
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    made = {}
+    for name in ("log.parquet", "log.jsonl"):
+        made[name] = fit_spec(spec, Rows.open([tmp_path / name], spec))[0].to_json()
+        inspect_files(spec, tmp_path / name, progress=False)
+    assert made["log.jsonl"] == made["log.parquet"]
 
 
 def test_a_warm_start_keeps_the_constants() -> None:

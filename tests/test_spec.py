@@ -297,6 +297,9 @@ FAULTS = {
     " length_column, max_len, padding, got 'color' - at `multi_hot[0]`": _set(
         "multi_hot", 0, "color", 1
     ),
+    "expected one of sum, mean, max, got nothing - at `multi_hot[0].pooling`": _set(
+        "multi_hot", 0, "pooling", ...
+    ),
     "expected one of user, candidate, got 'item' - at `dense[0].side`": _set(
         "dense", 0, "side", "item"
     ),

@@ -124,14 +124,37 @@ def test_rows_of_weight_zero_judge_nothing() -> None:
     assert found == pytest.approx(measure(model, Rows.of_table(some, spec, "rows")))
 
 
-@pytest.mark.parametrize("weight", [1e10, 1e30, 1e300])
+def test_rows_without_a_group_are_in_no_gauc() -> None:
+    spec, table = log_spec(), click_log(300)
+    users = [u if k % 3 else None for k, u in enumerate(table["user_id"].to_pylist())]
+    model = random_model(spec)
+    found = measure(model, Rows.of_table(columns(table, user_id=users), spec, "rows"))
+    whole = Rows.of_table(columns(table, user_id=users), spec, "rows")
+    scores, known = evaluate(model, whole), np.array([u is not None for u in users])
+    labels, some = np.asarray(table["label"])[known], [u for u in users if u]
+    assert found["gauc"] == metrics.gauc(labels, scores[known], some)
+    nobody = columns(table, user_id=pa.nulls(300, pa.string()))
+    assert math.isnan(measure(model, Rows.of_table(nobody, spec, "rows"))["gauc"])
+
+
+@pytest.mark.parametrize("weight", [1e10, 1e30, 1e300, 1e-300, 1e-40])
 def test_a_weight_that_float32_cannot_train_by_is_refused(weight: float) -> None:
     table = columns(click_log(30), weight=[1.0] * 29 + [weight])
     with pytest.raises(InputError) as caught:
         train(log_spec(weight="weight"), table, None, Settings(**QUIET))
     assert str(caught.value) == (
-        f"expected a weight of at most 1e+09, got {weight} - at `weight`, row 29 of the"
-        " training rows. Divide all weights by their mean: only their ratios count."
+        f"expected a weight of 0, or from 1.17549e-38 to 1e+09, got {weight} - at"
+        " `weight`, row 29 of the training rows. Divide all weights by their mean: only"
+        " their ratios count."
+    )
+
+
+def test_weights_that_are_all_0_name_their_column() -> None:
+    table = columns(click_log(30), weight=np.zeros(30))
+    with pytest.raises(InputError) as caught:
+        train(log_spec(weight="weight"), table, None, Settings(**QUIET))
+    assert str(caught.value) == (
+        "expected training rows of weight above 0, got none - at `weight`"
     )
 
 
@@ -173,8 +196,6 @@ def test_rows_of_their_own_are_judged_as_they_are_served(offset: float) -> None:
          " labels that are all 1 - at `label`."),
         ([0, 1] * 20, [1, 0] * 20, "expected clicks and non-clicks among the training"
          " rows, got labels that are all 0 where the weight is above 0 - at `label`."),
-        ([0, 1] * 20, [0] * 40, "expected training rows of weight above 0, got none"
-         " - at `label`."),
         # the newest quarter alone has clicks
         ([0] * 30 + [1] * 10, None, "expected clicks and non-clicks among the training"
          " rows, got labels that are all 0 - at `label`."),

@@ -142,7 +142,7 @@ def _plain(log: pa.Table, folder: Path) -> Path:
     ("column", "value", "message"),
     [
         ("label", "yes", "expected a label 0 or 1, got 'yes' - at `label`, row 1"),
-        ("label", "", "expected a label 0 or 1, got nan - at `label`, row 1"),
+        ("label", "", "expected a label 0 or 1, got null - at `label`, row 1"),
         (
             "weight",
             "x",

@@ -153,7 +153,13 @@ def measure(
         "log_loss": metrics.log_loss(labels, scores, weights=weights),
         "auc": metrics.auc(labels, scores, weights=weights),
         "calibration": float((scores * mass).sum()) / clicked if clicked else math.nan,
-        "gauc": None
-        if found.groups is None
-        else metrics.gauc(labels, scores, found.groups, weights=weights),
+        "gauc": None if found.groups is None else _gauc(found, found.groups),
     }
+
+
+def _gauc(found: Scored, groups: NDArray[np.int64]) -> float:
+    """Measure GAUC over the rows that have a group: a null is nobody."""
+    known = groups != 0  # what `hash_keys` makes of null
+    weights = None if found.weights is None else found.weights[known]
+    labels, scores = found.labels[known], found.scores[known]
+    return metrics.gauc(labels, scores, groups[known], weights=weights)

@@ -454,7 +454,8 @@ def read_labels(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32]:
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError("a label 0 or 1", labels[row], name, row=row)
+        got = "null" if np.isnan(labels[row]) else labels[row]
+        raise InputError("a label 0 or 1", got, name, row=row)
     return labels.astype(np.float32)
 
 
@@ -466,12 +467,14 @@ def _read_weights(table: pa.Table, spec: FeatureSpec) -> NDArray[np.float32] | N
     wrong = ~((weights >= 0) & np.isfinite(weights))
     rule, fix = "a finite weight of at least 0", ""
     if not wrong.any():
-        wrong = weights > LARGEST_WEIGHT
-        rule = f"a weight of at most {LARGEST_WEIGHT:g}"
+        least = np.finfo(np.float32).tiny
+        wrong = (weights > LARGEST_WEIGHT) | ((weights > 0) & (weights < least))
+        rule = f"a weight of 0, or from {least:g} to {LARGEST_WEIGHT:g}"
         fix = "Divide all weights by their mean: only their ratios count."
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError(rule, weights[row], spec.weight, fix, row=row)
+        got = "null" if np.isnan(weights[row]) else weights[row]
+        raise InputError(rule, got, spec.weight, fix, row=row)
     return weights.astype(np.float32)
 
 

@@ -134,8 +134,9 @@ class Survey:
             rule = "clicks and non-clicks among the training rows"
             got = "labels that are all " + ("1" if self.mass[1] else "0")
             if not self.mass.any():
-                rule, got = "training rows of weight above 0", "none"
-            elif self._rows_of_class.all():
+                rule = "training rows of weight above 0"
+                raise InputError(rule, "none", self.spec.weight or "")
+            if self._rows_of_class.all():
                 got += " where the weight is above 0"
             raise InputError(rule, got, self.spec.label or "", WRONG_LABELS)
         if has_validation and not self.valid_mass.any():

@@ -57,6 +57,7 @@ from din_infer.jobs.text_values import (
     to_text,
 )
 from din_infer.spec import FeatureSpec
+from din_infer.spec_parts import columns_of_sides
 
 __all__ = ["Csv", "JsonLines", "text_types"]
 
@@ -104,12 +105,13 @@ class _Text(Reader):
 
     def _blocks(self) -> Iterator[bytes]:
         """Read blocks, decompressed where the file's name says so."""
-        suffix = "" if self._source.path is None else self._source.path.suffix.lower()
+        path = self._source.path
+        suffix = "" if path is None else path.suffix.lower()
         stream: Any = self._raw
-        if suffix in COMPRESSIONS:
+        if path is not None and suffix in COMPRESSIONS:
             kind = COMPRESSIONS[suffix]
             # of no writer; Arrow takes it for nothing that was compressed
-            if self._source.path.is_file() and self._size == 0:
+            if self._size == 0 and path.is_file():
                 raise InputError(f"a file of {kind}", "0 bytes", str(self._source))
             stream = pa.CompressedInputStream(pa.PythonFile(self._raw), kind)
         read = getattr(stream, "read1", stream.read)  # of a pipe: what is there
@@ -602,7 +604,7 @@ class JsonLines(_Text):
         self._decimals: set[str] = set()
         super().__init__(source, file)
         types = text_types(spec)
-        self._encoder = spec.encoder
+        self._sides = columns_of_sides(spec.reads)
         rows = self._find_objects()
         types |= _list_types(spec, rows) | _number_types(also, types, rows)
         is_empty = self._rows_of(self._head).num_rows == 0
@@ -614,8 +616,8 @@ class JsonLines(_Text):
         self._late = {
             name: types[name]
             for name in (
-                *spec.encoder.optional_user_columns,
-                *spec.encoder.optional_candidate_columns,
+                *self._sides.optional_user,
+                *self._sides.optional_candidate,
             )
             if name not in fields and name not in elsewhere
         }
@@ -700,7 +702,7 @@ class JsonLines(_Text):
 
     def _find_candidate(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Find a later line with a candidate, where the first ones have none."""
-        names = self._encoder.candidate_columns
+        names = self._sides.candidate
         if not rows or any(_has_value(row, names) for row in rows):
             return []
         keys = [form for name in names for form in _key_forms(name)]
@@ -727,7 +729,7 @@ class JsonLines(_Text):
         self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, pa.DataType]
     ) -> None:
         """Refuse lines that may be requests whose candidates are not seen."""
-        names = self._encoder.candidate_columns
+        names = self._sides.candidate
         if self._structs or not names or any(name in fields for name in names):
             return
         for key in (k for k, kind in fields.items() if kind == pa.string()):
@@ -741,16 +743,15 @@ class JsonLines(_Text):
         self, fields: dict[str, pa.DataType], types: dict[str, pa.DataType]
     ) -> set[str]:
         """Add the model's columns that the first lines do not have; return them."""
-        encoder = self._encoder
-        structs = self._structs
+        sides, structs = self._sides, self._structs
         inside = {n for s in structs for n in _inner(fields[s])}
-        wanted = (*encoder.user_columns, *encoder.candidate_columns)
+        wanted = (*sides.user, *sides.candidate)
         there = {*fields, *inside, *self._elsewhere}
         missing = [n for n in dict.fromkeys(wanted) if n not in there]
-        own = [n for n in encoder.candidate_columns if n in fields]
+        own = [n for n in sides.candidate if n in fields]
         is_deeper = any(_depth(fields[n]) > _depth(types[n]) for n in own)
         for name in missing:
-            if name not in encoder.candidate_columns:
+            if name not in sides.candidate:
                 fields[name] = types[name]
             elif structs:
                 kind = fields[structs[0]].value_type
@@ -786,7 +787,7 @@ class JsonLines(_Text):
                 some = (
                     line for line in lines.to_pylist() if any(f in line for f in forms)
                 )
-                is_inside = name in self._encoder.candidate_columns
+                is_inside = name in self._sides.candidate
                 structs = self._structs if is_inside else ()
                 if any(_has_key(line, name, structs) for line in some):
                     self._absent.remove(name)

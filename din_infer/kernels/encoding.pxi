@@ -85,6 +85,7 @@ cdef object _fault(
     """Return the error that a tally stands for."""
     found = _value_at(column.chunk(chunk), tally.bad)
     value = str(found) if column.kind == "decimal" else repr(found)
+    fix = ""
     if tally.fault == DIN_NOT_WHOLE:
         rule = "a whole number"
     elif tally.fault == DIN_NOT_EXACT:
@@ -102,9 +103,10 @@ cdef object _fault(
         rule = "a finite number"
         if value == "None" or value == "nan":
             value = "null" if value == "None" else "NaN"
+            fix = "Say in the spec what it stands for: missing = .."
     elif tally.fault == DIN_WRONG_COUNT:
         value = str(tally.count)
-    return InputError(rule, value, column.name, row=first_row + tally.bad_row)
+    return InputError(rule, value, column.name, fix, row=first_row + tally.bad_row)
 
 
 cdef struct _Part:
