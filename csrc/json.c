@@ -228,7 +228,12 @@ static din_json *read_items(reader *r, int depth, int32_t kind, char closing) {
 }
 
 static din_json *read_value(reader *r, int depth) {
-  static const char *const words[] = {"null", "false", "true"};
+  static const struct {
+    const char *word;
+    int32_t kind;
+  } words[] = {{"null", DIN_JSON_NULL},         {"false", DIN_JSON_FALSE},
+               {"true", DIN_JSON_TRUE},         {"NaN", DIN_JSON_NAN},
+               {"Infinity", DIN_JSON_INFINITY}, {"-Infinity", DIN_JSON_INFINITY}};
   skip_blanks(r);
   if (r->at == r->stop) return fail(r, "a value");
   if (takes(r, '{')) return read_items(r, depth, DIN_JSON_TABLE, '}');
@@ -237,11 +242,16 @@ static din_json *read_value(reader *r, int depth) {
     din_json *node = new_node(r, DIN_JSON_STRING);
     return node && read_text(r, &node->text, &node->size) ? node : NULL;
   }
-  for (int32_t kind = DIN_JSON_NULL; kind <= DIN_JSON_TRUE; ++kind) {
-    const size_t size = strlen(words[kind]);
-    if ((size_t)(r->stop - r->at) >= size && memcmp(r->at, words[kind], size) == 0) {
+  for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
+    const size_t size = strlen(words[i].word);
+    if ((size_t)(r->stop - r->at) >= size && memcmp(r->at, words[i].word, size) == 0) {
       r->at += size;
-      return new_node(r, kind);
+      din_json *node = new_node(r, words[i].kind);
+      if (node != NULL && words[i].kind == DIN_JSON_INFINITY) {
+        node->text = words[i].word;
+        node->size = (int64_t)size;
+      }
+      return node;
     }
   }
   return read_number(r);

@@ -21,7 +21,9 @@ enum {
   DIN_JSON_NUMBER,
   DIN_JSON_STRING,
   DIN_JSON_LIST,
-  DIN_JSON_TABLE
+  DIN_JSON_TABLE,
+  DIN_JSON_NAN,     /* no JSON, but what Python's json writes */
+  DIN_JSON_INFINITY /* with its sign in `text` */
 };
 
 /*

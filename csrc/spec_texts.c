@@ -55,6 +55,7 @@ static int is_word(din_key key, const char *word) {
 typedef struct {
   int is_negative;
   int64_t num_digits; /* of all of them */
+  int64_t num_kept;   /* up to the last that is not 0 */
   int64_t exponent;
   char digits[24]; /* the first ones */
 } decimal;
@@ -77,6 +78,7 @@ static int take_apart(din_key key, decimal *out) {
     if (*at == '0' && out->num_digits == 0) continue;
     if (out->num_digits < 24) out->digits[out->num_digits] = (char)*at;
     ++out->num_digits;
+    if (*at != '0') out->num_kept = out->num_digits;
   }
   if (!has_digit) return 0;
   if (at < stop && (*at == 'e' || *at == 'E')) {
@@ -113,13 +115,10 @@ static int read_whole(din_key key, int64_t *out) {
   if (d.exponent + num_digits - 1 > 18) return 0;
   uint64_t value = 0;
   int64_t left = d.exponent + d.num_digits; /* digits before the point */
-  for (int64_t i = 0; i < d.num_digits; ++i, --left) {
-    if (left <= 0) {
-      /* Behind the point: all are to be 0. Digits that were not kept may not be. */
-      if (i >= 24 || d.digits[i] != '0') return 0;
-    } else {
-      value = 10 * value + (uint64_t)(d.digits[i] - '0');
-    }
+  /* a digit behind the point that is not 0 */
+  if (d.num_kept > 0 && d.num_kept > left) return 0;
+  for (int64_t i = 0; i < d.num_kept; ++i, --left) {
+    value = 10 * value + (uint64_t)(d.digits[i] - '0');
   }
   for (; d.num_digits > 0 && left > 0; --left) value *= 10;
   if (value > (uint64_t)INT64_MAX + (uint64_t)d.is_negative) return 0;
@@ -205,15 +204,16 @@ static int add_json(lists *l, din_key text) {
   const int wanted = l->reads == DIN_READS_BYTES ? DIN_JSON_STRING : DIN_JSON_NUMBER;
   for (const din_json *x = root->first; x != NULL && is_fine; x = x->next) {
     const int is_flag = x->kind == DIN_JSON_TRUE || x->kind == DIN_JSON_FALSE;
-    if (x->kind == DIN_JSON_NULL) {
+    const int is_number = wanted == DIN_JSON_NUMBER;
+    if (x->kind == DIN_JSON_NULL || (x->kind == DIN_JSON_NAN && is_number)) {
       const int64_t i = l->count++;
       if (l->reads == DIN_READS_BYTES) l->numbers[i + 1] = l->text_bytes;
-    } else if (is_flag && wanted == DIN_JSON_NUMBER) {
+    } else if (is_flag && is_number) {
       const int is_true = x->kind == DIN_JSON_TRUE;
       is_fine = add(l, (din_key){(const uint8_t *)(is_true ? "1" : "0"), 1});
     } else {
-      is_fine =
-          x->kind == wanted && add(l, (din_key){(const uint8_t *)x->text, x->size});
+      is_fine = (x->kind == wanted || (x->kind == DIN_JSON_INFINITY && is_number)) &&
+                add(l, (din_key){(const uint8_t *)x->text, x->size});
     }
   }
   din_json_free(d);

@@ -19,6 +19,8 @@ from din_infer.spec_parts import Behavior, Dense, ListText, MultiHot, ReadColumn
 __all__ = ["Texts", "exact", "how_to_split", "read_list", "split_columns", "texts_of"]
 
 MOST_SHOWN = 60  # characters of a text in an error
+MOST_CHARACTERS = 399  # of a number that becomes a float, as in csrc/spec_texts.c
+BLANKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f "  # around a number
 MOST_POWER = 10**17  # of ten, in a Decimal
 _MANY = {"string": "strings", "int64": "integers", "float": "numbers"}
 _WHOLE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -40,8 +42,7 @@ def exact(text: str) -> Decimal:
         digits, _, exponent = text.lower().partition("e")
         mantissa = Decimal(digits)
         power = -MOST_POWER if exponent.startswith("-") else MOST_POWER
-        is_negative = int(mantissa.is_signed())
-        return Decimal((is_negative, (1,), power)) if mantissa else mantissa
+        return Decimal((int(mantissa.is_signed()), (int(bool(mantissa)),), power))
 
 
 def texts_of(reads: Iterable[ReadColumn]) -> dict[str, tuple[ListText, str]]:
@@ -131,8 +132,11 @@ def _read_json(raw: bytes, dtype: str) -> list[Any]:
     """Read a JSON array; ValueError if it is none, or one of other values."""
     if not raw:
         return []
+    text = raw.decode()
+    read = _short_number if dtype == "float" else exact
+    whole = _short_number if dtype == "float" else None
     try:
-        found = json.loads(raw, parse_float=exact)
+        found = json.loads(text, parse_float=read, parse_int=whole)
     except RecursionError:
         raise ValueError("values inside of each other too deeply") from None
     if found is None:
@@ -140,6 +144,13 @@ def _read_json(raw: bytes, dtype: str) -> list[Any]:
     if not isinstance(found, list):
         raise ValueError("no list")
     return [_json_element(value, dtype) for value in found]
+
+
+def _short_number(text: str) -> Decimal:
+    """Read a number of JSON; ValueError if it is too long for a float."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(text)
+    return exact(text)
 
 
 def _json_element(value: object, dtype: str) -> object:
@@ -157,7 +168,7 @@ def _json_element(value: object, dtype: str) -> object:
 
 def _read_whole(raw: bytes) -> int | None:
     """Read a whole number, also one that is written as 3.0 or 3e0, true or false."""
-    word = raw.decode().strip()
+    word = raw.decode().strip(BLANKS)
     if not word:
         return None
     if word in _WORDS:
@@ -174,13 +185,13 @@ def _read_whole(raw: bytes) -> int | None:
 
 
 def _read_float(raw: bytes) -> float | None:
-    """Read a number; "_" between digits, as Python reads it, is refused."""
-    word = raw.decode().strip()
+    """Read a number; "_" between digits and other digits than ASCII's are refused."""
+    word = raw.decode().strip(BLANKS)
     if not word:
         return None
     if word in _WORDS:
         return float(_WORDS[word])
-    if "_" in word:
+    if "_" in word or not word.isascii() or len(word) > MOST_CHARACTERS:
         raise ValueError(word)
     return float(word)
 

@@ -1,5 +1,6 @@
 """Lists that are text: the same ids as of lists, in every container and command."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from din_infer.jobs.explain import explain_file, find_rows
 from din_infer.jobs.files import score_files
 from din_infer.list_texts import read_list
 from din_infer.spec import FeatureSpec, ListText
+from tests.c_abi import Refused, Spec
 from tests.jobs import scores_of, write_as
 from tests.models import random_model
 from tests.reference import list_of
@@ -247,6 +249,75 @@ def test_numbers_in_text_are_read_as_csv_reads_them(text: str, value: object) ->
     else:
         wanted = spec.encode({"cate": [1, 1], "hist": [[1], [2, value, 3]]})
         assert np.array_equal(spec.encode(batch)["hist"], wanted["hist"])
+
+
+# what each dtype reads a text as; "error" is a refusal
+SAME: dict[str, tuple[object, object]] = {
+    "7": (7, 7.0),
+    "\u00a07": ("error", "error"),
+    "\ufeff7": ("error", "error"),
+    "\u0667": ("error", "error"),
+    "\x1c7\v": (7, 7.0),
+    ".0": (0, 0.0),
+    "-0.0": (0, -0.0),
+    "7." + "0" * 300: (7, 7.0),
+    "7." + "0" * 5000: (7, "error"),
+    "7." + "0" * 5000 + "1": ("error", "error"),
+    "9" * 398: ("error", math.inf),
+    "0." + "0" * 5000 + "1": ("error", "error"),
+    "1" * 5000: ("error", "error"),
+    "1e400": ("error", math.inf),
+    "0e400": ("error", 0.0),
+    "0e99999999999999999999": ("error", 0.0),
+    "1e-99999999999999999999": ("error", 0.0),
+    "-1e99999999999999999999": ("error", -math.inf),
+    "1230e-1": (123, 123.0),
+    "12345678901234567890e-1": (1234567890123456789, 1234567890123456789.0),
+    "1_0": ("error", "error"),
+    "inf": ("error", math.inf),
+    "-Infinity": ("error", -math.inf),
+}
+SAME_JSON: dict[str, tuple[object, object]] = {
+    "[NaN]": (None, None),
+    "[Infinity]": ("error", math.inf),
+    "[-Infinity]": ("error", -math.inf),
+    "[Inf]": ("error", "error"),
+    "\ufeff[1]": ("error", "error"),
+    "[7.0]": (7, 7.0),
+    f"[7.{'0' * 5000}]": (7, "error"),
+    f"[{'9' * 398}]": ("error", math.inf),
+    f"[{'9' * 5000}]": ("error", "error"),
+    "[1e99999999999999999999]": ("error", math.inf),
+    "[-1e-99999999999999999999]": ("error", -0.0),
+    "[true]": (1, 1.0),
+}
+
+
+@pytest.mark.parametrize("form", ["separator", "format"])
+@pytest.mark.parametrize("dtype", ["int64", "float"])
+def test_numbers_in_text_are_the_same_in_python_and_in_c(form: str, dtype: str) -> None:
+    encoder = {"type": "hash", "buckets": 10**6}
+    field = {"name": "x", "side": "candidate", "dtype": dtype, "dim": 1}
+    field |= {"pooling": "sum", "max_len": 3, "encoder": encoder}
+    raw = {"format": 1, "candidate": RAW["candidate"][:1], "multi_hot": [field]}
+    plain = FeatureSpec.from_dict(raw)
+    how = {"separator": ";"} if form == "separator" else {"format": "json"}
+    spec = FeatureSpec.from_dict(raw | {"multi_hot": [field | how]})
+    kind = pa.int64() if dtype == "int64" else pa.float64()
+    with Spec(spec.to_json()) as library:
+        for text, values in (SAME if form == "separator" else SAME_JSON).items():
+            table = pa.table({"goods": ["a"], "x": [text]})
+            value = values[dtype == "float"]
+            if value == "error":
+                with pytest.raises(InputError, match="expected a list of"):
+                    spec.encode(table)
+                with pytest.raises(Refused, match="expected a list of"):
+                    library.encode(table)
+                continue
+            lists = pa.array([[value]], pa.list_(kind))
+            wanted = plain.encode(pa.table({"goods": ["a"], "x": lists}))["x"]
+            assert np.array_equal(spec.encode(table)["x"], wanted), text
+            assert np.array_equal(library.encode(table)["x"], wanted), text
 
 
 @pytest.mark.parametrize("text", ["5", "{}", "[1", "x", "[[]]", "[true]", "[5]"])

@@ -1182,7 +1182,7 @@ def test_a_wide_record_in_the_middle(score: Scorer) -> None:
 BEYOND = (
     "1e9999999999999999999",
     "-1e-9999999999999999999",
-    "0.0e99999999999999999999",
+    "0e99999999999999999999",
 )
 
 
@@ -1210,9 +1210,6 @@ def test_a_number_beyond_all_is_its_rows_error(
         lines = json.dumps(row | {name: "HERE"})
         value = f"[{number}]" if name == "nums" else number
         text = json.dumps(row) + "\n" + lines.replace('"HERE"', value)
-        if number.startswith("0.0"):  # which is 0
-            assert len(score(text, "jsonl")) == 2
-            continue
         assert f"`{name}`, row 1" in score.refusal(text, "jsonl")
         assert len(score(text, "jsonl", on_error="skip")) == 1
 
