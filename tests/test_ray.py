@@ -392,6 +392,20 @@ class _Own:
     pass
 
 
+def test_pickled_times_are_no_integers(model: Path, table: pa.Table) -> None:
+    rows = table.drop(["row"]).slice(3, 2).to_pylist()
+    for row in rows:
+        row |= {"hist_goods_id": ["a", "b"], "action": ["buy"] * 2}
+    times = np.array([1, 2], "M8[ns]")  # of which tolist makes integers
+    for value in (times, list(times)):
+        changes = {"hist_cate_id": [1, 2]}, {"hist_cate_id": value}
+        block = block_of([row | c for row, c in zip(rows, changes, strict=True)])
+        assert "pickled" in str(block.schema.field("hist_cate_id").type)
+        with pytest.raises(InputError, match=r"got datetime64\[ns\]") as error:
+            Scorer(str(model), threads=1)(block)
+        assert (error.value.column, error.value.row) == ("hist_cate_id", 1)
+
+
 def test_a_pickled_column_is_no_key(model: Path, table: pa.Table) -> None:
     rows = table.drop(["row"]).slice(3, 2).to_pylist()
     block = block_of([rows[0] | {"goods_id": NAN}, rows[1]])

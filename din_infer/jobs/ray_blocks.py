@@ -154,12 +154,18 @@ class _Values:
             except Exception as error:  # a pickle may fail in any way
                 rule = "plain Python or NumPy values in Ray's pickled objects"
                 raise InputError(rule, error, self._name, row=row) from None
-            values.append(self._plain(value, self._name))
+            try:
+                values.append(self._plain(value, self._name))
+            except InputError as error:
+                raise error.at(row=row) from None
         return pa.chunked_array([self._array(values)])
 
     def _plain(self, value: Any, name: str) -> Any:  # noqa: ANN401
         """Make of a value what Arrow takes; NaN is null where no float is wanted."""
         if isinstance(value, np.ndarray | np.generic):
+            if value.dtype.kind in "mM":  # of nanoseconds, tolist makes integers
+                fix = "Cast it to int64 or to text, as it was in training."
+                raise InputError("strings or numbers", value.dtype, name, fix)
             value = value.tolist()
         if isinstance(value, list | tuple):
             return [self._plain(v, name) for v in value]
