@@ -369,10 +369,11 @@ static void hash_seeded(block *b, const din_encoder *e, const uint8_t *end,
     hash_keys(e, b->keys + first, b->sizes + first, stop - first, end, seed,
               hashes + first);
   }
-  const int is_last = e->reduction.kind != DIN_REDUCE_RAW;
+  const int is_marked =
+      e->reduction.kind != DIN_REDUCE_RAW && din_hash_has_32_bits(e->hash);
   for (int64_t i = 0; b->masked && i < b->n; ++i) {
     if (!b->valid[i]) hashes[i] = b->seeds[i];
-    if (is_last && e->seed & DIN_FIRST_SEED) hashes[i] &= ~DIN_FIRST_SEED;
+    if (is_marked) hashes[i] &= ~DIN_FIRST_SEED;
   }
 }
 

@@ -10,8 +10,7 @@ void din_prepare_reduction(int32_t kind, int32_t hash, uint64_t num_buckets,
                      : kind == DIN_REDUCE_OFFSET ? num_buckets - 1
                                                  : num_buckets;
   out->kind = kind;
-  const int is_32 = hash == DIN_HASH_MURMUR3_32 || hash == DIN_HASH_MURMUR3_32_SPARK;
-  out->is_signed32 = kind == DIN_REDUCE_PMOD && is_32;
+  out->is_signed32 = kind == DIN_REDUCE_PMOD && din_hash_has_32_bits(hash);
   out->divisor = d;
   out->multiplier = UINT64_MAX / d;
   out->wrap = (UINT64_MAX % d + 1) % d;

@@ -28,6 +28,11 @@ enum {
   DIN_HASH_MURMUR3_32_VW     /* seeds below 2^32 */
 };
 
+/* Whether its hashes, and so the seeds of further columns, are below 2^32. */
+static inline int din_hash_has_32_bits(int32_t hash) {
+  return hash == DIN_HASH_MURMUR3_32 || hash == DIN_HASH_MURMUR3_32_SPARK;
+}
+
 enum {
   DIN_REDUCE_OFFSET, /* 1 + h % (n - 1): bucket 0 stays free for padding */
   DIN_REDUCE_MOD,    /* h % n */

@@ -201,10 +201,7 @@ static void parse_columns(din_parser *p, const din_section *s, din_embedded *e,
     din_parse_key_form(p, &one, dtype, e, &chained[i]);
     din_encoder *encoder = &chained[i].encoder;
     encoder->is_seeded = 1;
-    if (encoder->hash == DIN_HASH_MURMUR3_32 ||
-        encoder->hash == DIN_HASH_MURMUR3_32_SPARK) {
-      encoder->seed |= DIN_FIRST_SEED;
-    }
+    if (din_hash_has_32_bits(encoder->hash)) encoder->seed |= DIN_FIRST_SEED;
     if (i + 1 < count) encoder->reduction.kind = DIN_REDUCE_RAW;
   }
   if (!is_shared) e->dtype = chained[0].dtype;

@@ -98,9 +98,8 @@ static void parse_hash(din_parser *p, const din_section *s, int32_t dtype,
     e->seed = take_seed(p, s, seed->first, UINT64_MAX);
     e->second_seed = take_seed(p, s, seed->first->next, UINT64_MAX);
   } else if (seed != NULL) {
-    const int is_short = e->hash == DIN_HASH_MURMUR3_32 ||
-                         e->hash == DIN_HASH_MURMUR3_32_SPARK ||
-                         e->hash == DIN_HASH_MURMUR3_32_VW;
+    const int is_short =
+        din_hash_has_32_bits(e->hash) || e->hash == DIN_HASH_MURMUR3_32_VW;
     const uint64_t most = e->hash == DIN_HASH_FARMHASH_64 ? 0
                           : is_short                      ? UINT32_MAX
                                                           : UINT64_MAX;

@@ -47,6 +47,7 @@ cdef extern from "hash.h" nogil:
     ctypedef struct din_reduction:
         int32_t kind
 
+    int din_hash_has_32_bits(int32_t) noexcept
     void din_prepare_reduction(int32_t, int32_t, uint64_t, din_reduction *) noexcept
 
 

@@ -212,7 +212,7 @@ def _lists() -> dict[str, Any]:
     whole = {"dim": 1, "dtype": "int64", "encoder": {"type": "hash", "buckets": 50}}
     crossed = {
         "dim": 1, "columns": ["texts", {"column": "wholes", "dtype": "int64"}],
-        "encoder": {"type": "hash", "buckets": 77},
+        "encoder": {"type": "hash", "buckets": 77, "seed": 2**64 - 1},
     }  # fmt: skip
     return {
         "format": 1,

@@ -566,6 +566,21 @@ def test_an_empty_string_whose_hash_is_the_seed_is_no_null(
 
 
 @each_isa
+@pytest.mark.parametrize("name", ["xxh64", "xxh3_64"])
+@pytest.mark.parametrize("reduce", ["offset", "mod", "pmod", "abs"])
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**32, 2**33 + 5, 2**63, 2**64 - 1])
+def test_every_bit_of_a_seed_of_64_bits_counts(
+    name: str, reduce: str, seed: int
+) -> None:
+    options = {"hash": name, "reduce": reduce, "seed": seed, "buckets": 997}
+    spec = spec_of("string", options, columns=["a", "b"])
+    values = ["", None, "u", "v" * 40]
+    rows = [{"a": a, "b": b} for a in values for b in values]
+    for count in (1, 6, 16):
+        check(spec, rows[:count], rows[:count])
+
+
+@each_isa
 def test_padding_of_columns_hashed_together_equals_the_twin() -> None:
     rows = rows_of(200, 8)
     for inside in ("kept", "dropped"):

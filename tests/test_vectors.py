@@ -80,10 +80,10 @@ def _hashes() -> Spec:
 def _together() -> Spec:
     columns = ["a", {"column": "b", "dtype": "int64", "int_as": "bytes4"}]
     columns += [{"column": "c", "dtype": "float"}, {"column": "d", "dtype": "int64"}]
-    names = ("xxh64", "xxh3_64", "murmur3_32", "murmur3_32_spark")
+    seeds = {"xxh64": 2**64 - 1, "xxh3_64": 2**32, "murmur3_32": 42}
     fields = [
-        field(name, hashed(hash=name, seed=42, reduce="pmod"), columns=columns)
-        for name in names
+        field(name, hashed(hash=name, seed=seed, reduce="pmod"), columns=columns)
+        for name, seed in (seeds | {"murmur3_32_spark": 42}).items()
     ]
     lists = {"name": "h", "max_len": 5, "order": "newest_first"}
     pairs = {"pairs": "xxh64", "columns": ["ha", "hb", "hc", "hd"]}

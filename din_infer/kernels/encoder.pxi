@@ -160,7 +160,7 @@ cdef class Encoder:
             if rows < 2 and reduce == "offset":
                 raise InputError("at least 2 buckets", rows, "encoder")
             self.c.is_seeded = is_seeded
-            if is_seeded and hash.startswith("murmur3_32"):
+            if is_seeded and din_hash_has_32_bits(self.c.hash):
                 self.c.seed |= DIN_FIRST_SEED
             self.c.has_sign = alternate_sign
             din_prepare_reduction(
