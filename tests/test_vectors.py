@@ -302,6 +302,26 @@ def test_the_page_and_the_reference_agree_on_other_rows(name: str) -> None:
         assert array.shape == right[key].shape
 
 
+def test_every_nan_that_is_hashed_has_a_key(tmp_path: Path) -> None:
+    """Beside null lists too; columns that stand elsewhere in a row draw other values."""
+    keys = {"dtype": "float", "side": "candidate", "pooling": "sum", "max_len": 5}
+    lists = [field(f"m{i}", hashed(), **keys) for i in range(17)]
+    raw = spec_of([field("goods", hashed())], multi_hot=lists)
+    convert(random_model(raw), tmp_path / "m.onnx", vectors=tmp_path / "v")
+    about, vectors = read(tmp_path)
+    assert not wrong_inputs(about, vectors)
+    by_name = {v["name"]: v["candidates"] for v in vectors}
+    found = {
+        (name, *(kind in row[m["name"]] for kind in (None, "NaN")))
+        for name, rows in by_name.items()
+        for row in rows
+        for m in lists
+        if row[m["name"]] is not None
+    }
+    assert {("nulls", True, False), ("null lists", False, True)} <= found
+    assert None in (row["m0"] for row in by_name["null lists"])
+
+
 def test_the_command_writes_vectors_beside_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

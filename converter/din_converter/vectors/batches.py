@@ -65,7 +65,8 @@ def score_batch(
 def _batch(spec: FeatureSpec, rows: list[Row], names: Sequence[str]) -> object:
     """Return rows as a batch in which NaN is a number: in Python's lists it is null.
 
-    That differs in what is hashed alone.
+    That differs in what is hashed alone. No column holds NaN beside a null value, which
+    only Arrow tells apart; null lists are given as empty ones.
     """
     hashed = {
         c.name
@@ -83,9 +84,10 @@ def _batch(spec: FeatureSpec, rows: list[Row], names: Sequence[str]) -> object:
         if any(isinstance(v, str) for v in values):
             continue  # lists in text
         if any(isinstance(v, list) for v in values):
-            flat = [x for v in values for x in v or []]
-            if None not in flat and None not in values:
-                offsets = np.cumsum([0, *map(len, values)])
+            lists = [v or [] for v in values]
+            flat = [x for v in lists for x in v]
+            if None not in flat:
+                offsets = np.cumsum([0, *map(len, lists)])
                 batch[name] = (np.array(flat, np.float64), offsets)
         elif None not in values:
             batch[name] = np.array(values, np.float64)

@@ -198,10 +198,13 @@ class Draw:
 
 
 def _nulls_in(value: Any, k: int) -> Any:  # noqa: ANN401
-    """Return null, or a list with two of three elements null: not the same in row k."""
+    """Return null, or a list with two of three elements null: not the same in row k.
+
+    NaN becomes null too, beside which it may not stand (`batches.py`).
+    """
     if not isinstance(value, list):
         return None
-    return [v if (t + k) % 3 == 1 else None for t, v in enumerate(value)]
+    return [v if (t + k) % 3 == 1 and v == v else None for t, v in enumerate(value)]
 
 
 def text_of(values: list[Any], separator: str | None) -> str:
