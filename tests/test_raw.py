@@ -380,6 +380,49 @@ def test_lists_in_text_are_given_as_text(
         assert names & {f"{column}.offsets", f"{column}.values"}
 
 
+HASHED = {"name": "goods", "dim": 2, "encoder": {"type": "hash", "buckets": 100}}
+BEYOND = {"type": "bucketize", "boundaries": [-1e300, -0.5, 0, 2**63]}
+# Specs of whose own values a row of text, or of int64, cannot hold each.
+NOT_EVERY_ROW: dict[str, dict[str, Any]] = {
+    "an empty string alone in a list with a length": {
+        "multi_hot": [
+            {"name": "m", "side": "candidate", "dim": 2, "pooling": "sum",
+             "max_len": 5, "separator": "|", "length_column": "n",
+             "encoder": {"type": "vocab", "values": ["", "view"]}},
+        ],
+    },
+    "an empty string alone beside another list": {
+        "behavior": [
+            {"name": "h", "max_len": 5, "separator": "|",
+             "fields": {"hist": "goods",
+                        "action": {"dim": 2,
+                                   "encoder": {"type": "vocab",
+                                               "values": ["", "view"]}}}},
+        ],
+    },
+    "lists of integers as text, boundaries beyond int64": {
+        "multi_hot": [
+            {"name": "m", "side": "candidate", "dim": 2, "pooling": "sum",
+             "max_len": 5, "separator": "|", "dtype": "int64", "encoder": BEYOND},
+        ],
+    },
+    "boundaries beyond int64 of a candidate and a history": {
+        "candidate": [
+            HASHED, {"name": "age", "dim": 2, "dtype": "int64", "encoder": BEYOND},
+        ],
+        "behavior": [{"name": "h", "max_len": 5, "fields": {"hist_age": "age"}}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_EVERY_ROW)
+def test_rows_that_no_column_holds_are_not_drawn(name: str, tmp_path: Path) -> None:
+    raw = {"format": 1, "candidate": [HASHED], **NOT_EVERY_ROW[name]}
+    for text in ("arrow", "strings"):
+        convert(random_model(raw), tmp_path / "m.onnx", raw=True, raw_text=text)
+    assert "m.onnx" in {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_server_may_leave_nulls_out(tmp_path: Path) -> None:
     model = random_model(SPECS["paper"])
     convert(model, tmp_path / "m.onnx", raw=True, triton=tmp_path / "models")

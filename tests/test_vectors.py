@@ -303,7 +303,7 @@ def test_the_page_and_the_reference_agree_on_other_rows(name: str) -> None:
 
 
 def test_every_nan_that_is_hashed_has_a_key(tmp_path: Path) -> None:
-    """Beside null lists too; columns that stand elsewhere in a row draw other values."""
+    """Beside null lists too; columns elsewhere in a row draw other values."""
     keys = {"dtype": "float", "side": "candidate", "pooling": "sum", "max_len": 5}
     lists = [field(f"m{i}", hashed(), **keys) for i in range(17)]
     raw = spec_of([field("goods", hashed())], multi_hot=lists)

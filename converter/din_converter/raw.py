@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from din_converter.functions import DOMAIN
 from din_converter.vectors.draw import text_of
 from din_infer.device import import_runtime
-from din_infer.errors import ConversionError
+from din_infer.errors import ConversionError, InputError
 from din_infer.list_texts import texts_of
 from din_infer.model_format import RAW_TEXTS as TEXTS
 from din_infer.session import Session, ops_library
@@ -301,9 +301,12 @@ def raw_inputs(
 def _with_texts(
     spec: FeatureSpec, rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Write the lists of columns that may be text as text, which the operator takes."""
+    """Write the lists of columns that may be text as text, which the operator takes.
+
+    A row of which no text can be made is left out: `[""]` is written as `[]` is.
+    """
     texts = texts_of(spec.reads)
-    return [
+    written = [
         {
             name: text_of(value, texts[name][0].separator)
             if name in texts and isinstance(value, list)
@@ -312,6 +315,11 @@ def _with_texts(
         }
         for row in rows
     ]
+    errors: list[InputError] = []
+    if written:
+        spec.encoder.encode(written, errors=errors)
+    bad = {error.row for error in errors}
+    return [row for k, row in enumerate(written) if k not in bad]
 
 
 def check_raw(
