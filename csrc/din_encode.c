@@ -48,24 +48,24 @@ void din_encode_close(din_encode_spec *spec) {
 }
 
 int64_t din_encode_num_columns(const din_encode_spec *spec) {
-  return spec->features->num_sources;
+  return spec == NULL ? 0 : spec->features->num_sources;
 }
 
 din_encode_column din_encode_get_column(const din_encode_spec *spec, int64_t i) {
-  const din_features *f = spec->features;
-  if (i < 0 || i >= f->num_sources) return (din_encode_column){NULL, 0, 0};
-  const din_source *s = &f->sources[i];
+  if (i < 0 || i >= din_encode_num_columns(spec))
+    return (din_encode_column){NULL, 0, 0};
+  const din_source *s = &spec->features->sources[i];
   return (din_encode_column){s->name, s->side == DIN_CANDIDATE, s->is_optional};
 }
 
 int64_t din_encode_num_inputs(const din_encode_spec *spec) {
-  return spec->features->num_outputs + 1;
+  return spec == NULL ? 0 : spec->features->num_outputs + 1;
 }
 
 const char *din_encode_input_name(const din_encode_spec *spec, int64_t i) {
-  const din_features *f = spec->features;
-  if (i == f->num_outputs) return "request_of_candidate";
-  return i < 0 || i > f->num_outputs ? NULL : f->outputs[i].name;
+  const int64_t last = din_encode_num_inputs(spec) - 1;
+  if (i < 0 || i > last) return NULL;
+  return i == last ? "request_of_candidate" : spec->features->outputs[i].name;
 }
 
 /* ------------------------------------------------------------------------ encoding */
@@ -179,6 +179,10 @@ static din_encode_batch *encode(const din_encode_spec *spec,
   char unused[1];
   if (error == NULL || error_size == 0) error = unused, error_size = 1;
   error[0] = '\0';
+  if (spec == NULL) {
+    snprintf(error, error_size, "expected an opened spec, got NULL");
+    return NULL;
+  }
   const din_features *f = spec->features;
   const int64_t count = f->num_outputs + 1;
   din_view *views = calloc((size_t)f->num_sources + 1, sizeof *views);
@@ -234,7 +238,7 @@ din_encode_batch *din_encode_requests(const din_encode_spec *spec,
 }
 
 din_encode_tensor din_encode_input(const din_encode_batch *batch, int64_t i) {
-  if (i >= 0 && i < batch->count) return batch->tensors[i];
+  if (batch != NULL && i >= 0 && i < batch->count) return batch->tensors[i];
   return (din_encode_tensor){NULL, 0, 0, {0, 0}, NULL};
 }
 

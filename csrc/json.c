@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "utf8.h"
+
 enum { NODES = 256 };
 
 typedef struct block {
@@ -105,7 +107,12 @@ static int read_text(reader *r, const char **text, int64_t *size) {
     const char c = *r->at++;
     if ((unsigned char)c < 0x20) return fail(r, "no control character"), 0;
     if (c != '\\') {
-      *to++ = c;
+      --r->at;
+      const int64_t more = din_utf8_size(r->at, r->stop - r->at);
+      if (more == 0) return fail(r, "a character of UTF-8"), 0;
+      memcpy(to, r->at, (size_t)more);
+      to += more;
+      r->at += more;
       continue;
     }
     if (r->at == r->stop) break;
@@ -294,11 +301,15 @@ void din_json_free(din_json_document *d) {
 
 const din_json *din_json_root(const din_json_document *d) { return d->root; }
 
+int din_json_is(const char *text, int64_t size, const char *wanted) {
+  return (int64_t)strlen(wanted) == size && memcmp(text, wanted, (size_t)size) == 0;
+}
+
 const din_json *din_json_member(const din_json *table, const char *key) {
   const din_json *found = NULL;
   if (table == NULL || table->kind != DIN_JSON_TABLE) return NULL;
   for (const din_json *m = table->first; m != NULL; m = m->next) {
-    if (strcmp(m->key, key) == 0 && (int64_t)strlen(key) == m->key_size) found = m;
+    if (din_json_is(m->key, m->key_size, key)) found = m;
   }
   return found;
 }

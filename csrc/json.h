@@ -58,6 +58,9 @@ const din_json *din_json_root(const din_json_document *document);
 /* Read a number as JSON writes it, in any locale; NaN when it is none. @pre text[size] is 0 */
 double din_json_double(const char *text, int64_t size);
 
+/* Whether a text, which may hold 0, is `wanted`. */
+int din_json_is(const char *text, int64_t size, const char *wanted);
+
 /* The last member of that key, or NULL; NULL for what is no table. */
 const din_json *din_json_member(const din_json *table, const char *key);
 

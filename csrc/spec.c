@@ -19,6 +19,8 @@ typedef struct {
   din_parser p;
   owner *owners;
   int32_t num_owners;
+  const char **names; /* of all parts and their columns so far */
+  int32_t num_names;
 } sections;
 
 /* ------------------------------------------------------------------------ memory */
@@ -263,8 +265,36 @@ static din_part *add_part(sections *all, int32_t kind, int32_t side, const char 
 #define LISTS "max_len", "padding", "pad_value", "pad_inside", "length_column"
 #define TEXT "separator", "format"
 
-static const char *name_of(din_parser *p, const din_section *s) {
-  return din_take_text(p, s, "name", NULL, 1);
+/* Take a name that no part before has, and that is no name of the graph's own. */
+static void claim(sections *all, const din_section *s, const char *key,
+                  const din_json *given) {
+  static const char *const reserved[] = {"request_of_candidate", "logit", "score"};
+  din_parser *p = &all->p;
+  if (given->size == 0 || memchr(given->text, 0, (size_t)given->size) != NULL) {
+    din_parse_fail(p, s, key, "a string of at least one character, none of them 0",
+                   given);
+  } else if (strpbrk(given->text, ".[]") != NULL) {
+    din_parse_fail(p, s, key, "a name without '.', '[' or ']'", given);
+  }
+  for (int i = 0; i < 3; ++i) {
+    if (strcmp(given->text, reserved[i]) != 0) continue;
+    din_parse_fail(p, s, key, "a name that is not reserved", given);
+  }
+  for (int32_t i = 0; i < all->num_names && !p->failed; ++i) {
+    if (strcmp(given->text, all->names[i]) != 0) continue;
+    din_parse_fail(p, s, key, "a name not used before", given);
+  }
+  if (p->failed) return;
+  const char **name =
+      append(p, (void **)&all->names, &all->num_names, sizeof *all->names);
+  if (name != NULL) *name = given->text; /* the JSON outlives the sections */
+}
+
+static const char *name_of(sections *all, const din_section *s) {
+  const din_json *given = din_take(&all->p, s, "name", DIN_JSON_STRING, 1);
+  if (given == NULL) return NULL;
+  claim(all, s, "name", given);
+  return din_own_text(&all->p, given->text, given->size);
 }
 
 static void parse_field(sections *all, const din_section *s, int32_t side) {
@@ -272,7 +302,7 @@ static void parse_field(sections *all, const din_section *s, int32_t side) {
   din_parser *p = &all->p;
   const din_source like = {.size = 1};
   din_check_keys(p, s, keys);
-  const char *name = name_of(p, s);
+  const char *name = name_of(all, s);
   const din_embedded e = parse_embedded(all, s, NULL);
   if (p->failed) return;
   din_part *part = add_part(all, DIN_PART_FIELD, side, name);
@@ -286,7 +316,7 @@ static void parse_derived(sections *all, const din_section *s) {
   static const char *const keys[] = {EMBEDDED,  "from",  "lookup", "weights",
                                      "pooling", "empty", NULL};
   din_check_keys(&all->p, s, keys);
-  const char *name = name_of(&all->p, s);
+  const char *name = name_of(all, s);
   const din_embedded e = parse_embedded(all, s, NULL);
   if (!all->p.failed) add_owner(all, name, &e);
 }
@@ -356,7 +386,7 @@ static void parse_behavior(sections *all, const din_section *s, int softmax) {
   din_parser *p = &all->p;
   din_source default_like = {.size = 1, .is_list = 1};
   din_check_keys(p, s, keys);
-  const char *name = name_of(p, s);
+  const char *name = name_of(all, s);
   const din_json *fields = din_take(p, s, "fields", DIN_JSON_TABLE, 1);
   parse_text(p, s, &default_like);
   din_part *part = p->failed ? NULL : add_part(all, DIN_PART_LISTS, DIN_USER, name);
@@ -375,6 +405,9 @@ static void parse_behavior(sections *all, const din_section *s, int softmax) {
     } else {
       as_table = *item;
     }
+    const din_json key = {
+        .kind = DIN_JSON_STRING, .text = item->key, .size = item->key_size};
+    claim(all, s, item->key, &key);
     const char *column = din_own_text(p, item->key, item->key_size);
     const din_section one = din_section_at(s, item->key, &as_table);
     din_check_keys(p, &one, of_field);
@@ -409,7 +442,7 @@ static void parse_multi_hot(sections *all, const din_section *s) {
   din_parser *p = &all->p;
   din_source like = {.size = 1, .is_list = 1};
   din_check_keys(p, s, keys);
-  const char *name = name_of(p, s);
+  const char *name = name_of(all, s);
   const din_embedded e = parse_embedded(all, s, NULL);
   const int side = din_take_choice(p, s, "side", SIDES, -2);
   parse_text(p, s, &like);
@@ -426,7 +459,7 @@ static void parse_dense(sections *all, const din_section *s) {
                                      "missing", "scale",  TEXT,   NULL};
   din_parser *p = &all->p;
   din_check_keys(p, s, keys);
-  const char *name = name_of(p, s);
+  const char *name = name_of(all, s);
   const int side = din_take_choice(p, s, "side", SIDES, -2);
   const int64_t dim = din_take_size(p, s, "dim", 1);
   const char *column = din_take_text(p, s, "column", name, 0);
@@ -487,7 +520,7 @@ din_features *din_features_read(const char *json, int64_t size,
   din_json_document *document = din_json_read(json, size, error, error_size);
   if (document == NULL) return NULL;
   din_features *f = calloc(1, sizeof *f);
-  sections all = {{f, given, num_given, error, error_size, 0}, NULL, 0};
+  sections all = {{f, given, num_given, error, error_size, 0}, NULL, 0, NULL, 0};
   const char *chosen = getenv("DIN_INFER_ISA");
   if (f == NULL) {
     din_parse_fail(&all.p, NULL, "spec", "memory for it", NULL);
@@ -500,6 +533,7 @@ din_features *din_features_read(const char *json, int64_t size,
   }
   din_json_free(document);
   free(all.owners);
+  free((void *)all.names);
   if (!all.p.failed) return f;
   din_features_free(f);
   return NULL;

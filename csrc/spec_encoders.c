@@ -361,7 +361,9 @@ void din_parse_scale(din_parser *p, const din_section *of, din_part *part) {
                                      "max",  "boundaries", "quantiles", NULL};
   const din_json *json = din_json_member(of->json, "scale");
   if (json == NULL || p->failed) return;
-  if (json->kind == DIN_JSON_STRING && strcmp(json->text, "none") == 0) return;
+  if (json->kind == DIN_JSON_STRING && din_json_is(json->text, json->size, "none")) {
+    return;
+  }
   const din_section s = din_section_at(of, "scale", json);
   din_check_keys(p, &s, keys);
   din_scale *scale = &part->scale;

@@ -82,7 +82,7 @@ int din_take_choice(din_parser *p, const din_section *s, const char *key,
   if (found == NULL) return otherwise == -2 ? 0 : otherwise;
   for (int i = 0; choices[i] != NULL; ++i) {
     if (choices[i][0] == '\0') continue;
-    if (strcmp(choices[i], found->text) == 0) return i;
+    if (din_json_is(found->text, found->size, choices[i])) return i;
     if (strlen(rule) > 8) strncat(rule, ", ", sizeof rule - strlen(rule) - 1);
     strncat(rule, choices[i], sizeof rule - strlen(rule) - 1);
   }
@@ -127,7 +127,7 @@ void din_check_keys(din_parser *p, const din_section *s, const char *const *know
   }
   for (const din_json *m = s->json->first; m != NULL && !p->failed; m = m->next) {
     int i = 0;
-    while (known[i] != NULL && strcmp(known[i], m->key) != 0) ++i;
+    while (known[i] != NULL && !din_json_is(m->key, m->key_size, known[i])) ++i;
     if (known[i] == NULL) {
       din_parse_fail(p, s, m->key, "a key that this version knows", NULL);
     }

@@ -98,9 +98,10 @@ def exported(batch: pa.RecordBatch) -> Iterator[tuple[Any, Any]]:
 class Spec:
     """A spec opened by the library; `close` it."""
 
-    def __init__(self, json: str) -> None:
+    def __init__(self, json: str | bytes) -> None:
         self.lib = load()
-        text, error = json.encode(), ctypes.create_string_buffer(_ERROR)
+        text = json.encode() if isinstance(json, str) else json
+        error = ctypes.create_string_buffer(_ERROR)
         self.handle = self.lib.din_encode_open(text, len(text), error, _ERROR)
         if not self.handle:
             raise Refused(error.value.decode(errors="replace"))

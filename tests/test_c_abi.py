@@ -3,6 +3,7 @@ that names the column.
 """
 
 import ctypes
+import itertools
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from din_infer import FeatureSpec, InputError
+from din_infer import FeatureSpec, InputError, ModelError
 from din_infer.c_api import header_path, library_path
 from tests import hostile
 from tests.c_abi import Refused, Spec, exported, load, one_batch
@@ -611,6 +612,71 @@ def test_what_is_no_spec_is_refused(name: str) -> None:
         Spec(text)
     assert message is None or str(error.value) == message
     assert str(error.value).startswith("expected ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(b"caf\xe9", b"\x80", b"\xc0\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xff"),
+        *(b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xe6\x97"),
+        b"\xf5\x80\x80\x80",
+    ],
+)
+def test_a_spec_that_is_no_utf_8_is_refused_as_in_python(wrong: bytes) -> None:
+    start = b'{"format": 1, "user": [{"name": "u", "encoder": {"values": ["'
+    at = len(start) + 3 * wrong.startswith(b"caf")
+    with pytest.raises(Refused) as error:
+        Spec(start + wrong + b'"]}}]}')
+    assert str(error.value) == (
+        f"expected JSON with a character of UTF-8 at byte {at}, got something else"
+    )
+    with pytest.raises(Refused, match="a character of UTF-8"):
+        Spec(start + wrong)
+
+
+def test_a_key_with_more_behind_a_zero_is_another() -> None:
+    spec = json.loads(json.dumps(FAULTY))
+    spec["candidate"][0]["encoder"]["unseen\0"] = "missing"
+    with pytest.raises(Refused, match="expected a key that this version knows"):
+        Spec(json.dumps(spec))
+    with pytest.raises(ModelError):
+        FeatureSpec.from_dict(spec)
+    scaled = {"name": "d", "side": "user", "scale": "none\0"}
+    with pytest.raises(Refused, match="expected a table, got 'none' - at `dense"):
+        Spec(json.dumps({**FAULTY, "dense": [scaled]}))
+
+
+def test_handles_of_null_are_errors() -> None:
+    lib, error = load(), ctypes.create_string_buffer(200)
+    assert lib.din_encode_open(None, 0, error, 200) is None
+    assert error.value == b"expected JSON, got none"
+    lib.din_encode_close(None)
+    lib.din_encode_release(None)
+    assert lib.din_encode_num_columns(None) == lib.din_encode_num_inputs(None) == 0
+    assert lib.din_encode_input_name(None, 0) is None
+    assert lib.din_encode_input_name(None, -1) is None
+    assert lib.din_encode_get_column(None, 0).name is None
+    assert lib.din_encode_input(None, 0).data is None
+    table = one_batch(pa.table(FINE))
+    with exported(table) as (schema, array), Spec(json.dumps(FAULTY)) as opened:
+        sides = schema, array, schema, array
+        for call in (
+            lambda spec, *end: lib.din_encode_table(spec, schema, array, *end),
+            lambda spec, *end: lib.din_encode_requests(spec, *sides, None, *end),
+        ):
+            assert call(None, error, 200) is None
+            assert error.value == b"expected an opened spec, got NULL"
+            assert call(None, None, 0) is None
+        for given in itertools.product((schema, None), (array, None)):
+            if None in given:
+                made = lib.din_encode_table(opened.handle, *given, error, 200)
+                assert made is None
+                assert error.value.startswith(b"expected a struct of columns")
+        for wrong in range(4):
+            given = tuple(None if i == wrong else side for i, side in enumerate(sides))
+            made = lib.din_encode_requests(opened.handle, *given, None, error, 200)
+            assert made is None
+            assert error.value.startswith(b"expected a struct of columns")
 
 
 def test_no_text_however_wrong_ends_the_process() -> None:

@@ -222,6 +222,10 @@ REFUSED: dict[str, list[tuple[str, Json]]] = {
     ],
     "user[0].encoder.type": [
         ("one of hash, vocab, identity, bucketize, got 'none'", user({"type": "none"})),
+        (
+            "one of hash, vocab, identity, bucketize, got 'hash'",
+            user({**HASH, "type": "hash\0x"}),
+        ),
     ],
     "user[0].encoder": [
         ("a table, got 7", user(7)),
@@ -349,6 +353,42 @@ REFUSED: dict[str, list[tuple[str, Json]]] = {
         ),
         ("a list, got 'a'", user(columns="a")),
     ],
+    "user[1].name": [
+        ("a name not used before, got 'u'", {"user": [user()["user"][0]] * 2}),
+    ],
+    "candidate[0].name": [
+        (
+            "a name not used before, got 'u'",
+            {**user(), "candidate": user()["user"]},
+        ),
+    ],
+    "dense[0].name": [
+        (
+            "a name not used before, got 'u'",
+            {**user(), "dense": [{"name": "u", "side": "user"}]},
+        ),
+    ],
+    "multi_hot[0].name": [
+        (
+            "a name not used before, got 'u'",
+            {
+                **user(),
+                "multi_hot": [
+                    {
+                        "name": "u",
+                        "side": "user",
+                        "pooling": "sum",
+                        "max_len": 3,
+                        "dim": 1,
+                        "encoder": HASH,
+                    }
+                ],
+            },
+        ),
+    ],
+    "behavior[0].b": [
+        ("a name not used before, got 'b'", lists(fields={"b": {"encoder": HASH}})),
+    ],
     "user[0].columns.dtype": [
         (
             "one of string, int64, float, got 'text'",
@@ -449,6 +489,11 @@ REFUSED: dict[str, list[tuple[str, Json]]] = {
             {"user": [{"name": "", "encoder": HASH}]},
         ),
         ("a string, got 7", {"user": [{"name": 7, "encoder": HASH}]}),
+        (
+            "a name that is not reserved, got 'request_of_candidate'",
+            user(name="request_of_candidate"),
+        ),
+        ("a name without '.', '[' or ']', got 'b.lengths'", user(name="b.lengths")),
     ],
     "format": [
         ("a positive whole number below 2**31, got 1.5", {"format": 1.5}),

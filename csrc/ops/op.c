@@ -6,32 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../utf8.h"
+
 #define ALIGNMENT 64
 #define MAX_SIZE ((int64_t)1 << 40)
-
-/* How many bytes of the UTF-8 character at `text` there are; 0 where none begins. */
-static size_t character(const unsigned char *text) {
-  const unsigned char lead = text[0];
-  const size_t size = lead < 0x80                    ? 1
-                      : lead >= 0xC2 && lead <= 0xDF ? 2
-                      : lead >= 0xE0 && lead <= 0xEF ? 3
-                      : lead >= 0xF0 && lead <= 0xF4 ? 4
-                                                     : 0;
-  for (size_t i = 1; i < size; i++) {
-    if ((text[i] & 0xC0) != 0x80) return 0; /* the zero at the end, too */
-  }
-  const int is_overlong =
-      (lead == 0xE0 && text[1] < 0xA0) || (lead == 0xF0 && text[1] < 0x90);
-  const int is_beyond =
-      (lead == 0xED && text[1] > 0x9F) || (lead == 0xF4 && text[1] > 0x8F);
-  return is_overlong || is_beyond ? 0 : size;
-}
 
 /* A file's names and attributes may be any bytes, or be cut within a character, and
    what reads the sentence decodes it. */
 static void replace_invalid(char *text) {
-  while (*text) {
-    size_t size = character((const unsigned char *)text);
+  for (const char *end = text + strlen(text); text < end;) {
+    const int64_t size = din_utf8_size(text, end - text);
     if (size == 0) *text = '?';
     text += size ? size : 1;
   }

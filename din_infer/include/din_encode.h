@@ -20,7 +20,8 @@
  * Every function may be called by any threads at a time; a spec may be shared by them.
  * A batch belongs to the caller. What fails returns NULL and writes a sentence, ended by
  * 0 and cut where it is long, into `error`: "expected .., got .. - at `column`, row 17".
- * Nothing is printed, no signal is raised, nothing is kept but what was returned.
+ * Nothing is printed, no signal is raised, nothing is kept but what was returned. A
+ * spec or batch of NULL is such a failure: of numbers 0, of the rest NULL or no data.
  * Arrays that break Arrow's own rules on how long buffers are cannot be recognized.
  *
  * Letters: B requests, N candidates, R either, T positions, K values.
