@@ -360,8 +360,12 @@ void din_parse_scale(din_parser *p, const din_section *of, din_part *part) {
   static const char *const keys[] = {"type", "mean",       "std",       "min",
                                      "max",  "boundaries", "quantiles", NULL};
   const din_json *json = din_json_member(of->json, "scale");
-  if (json == NULL || p->failed) return;
-  if (json->kind == DIN_JSON_STRING && din_json_is(json->text, json->size, "none")) {
+  if (p->failed) return;
+  if (json == NULL ||
+      (json->kind == DIN_JSON_STRING && din_json_is(json->text, json->size, "none"))) {
+    if (fabs(part->missing) < FLOAT32_END) return;
+    din_parse_fail(p, of, "missing", "a number that float32 holds",
+                   din_json_member(of->json, "missing"));
     return;
   }
   const din_section s = din_section_at(of, "scale", json);

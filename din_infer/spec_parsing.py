@@ -36,8 +36,14 @@ from din_infer.spec_reading import (
     is_int,
     is_number,
     is_text,
+    shown,
 )
-from din_infer.spec_scales import parse_quantiles, parse_rising, parse_scale
+from din_infer.spec_scales import (
+    FLOAT32_END,
+    parse_quantiles,
+    parse_rising,
+    parse_scale,
+)
 from din_infer.version import check_format
 
 __all__ = ["ACTIVATIONS", "parse_spec"]
@@ -276,10 +282,12 @@ def _check_values(values: Iterable[Any], dtype: str, section: Section) -> None:
         right = is_text(value) if dtype == "string" else is_int(value)
         if not right or (dtype == "int64" and not -(2**63) <= value < 2**63):
             rule = f"a value of dtype {dtype}"
-            raise ModelError(rule, repr(value), section.at(f"values[{i}]"))
-        if seen.setdefault(value, i) != i:
-            place = section.at("values")
-            raise ModelError("each value once", f"{value!r} twice", place)
+            raise ModelError(rule, shown(value), section.at(f"values[{i}]"))
+        first = seen.setdefault(value, i)
+        if first != i:
+            place, got = section.at("values"), f"{shown(value)} twice"
+            fix = f"It is value {first + 1} and value {i + 1}: of a file, these lines."
+            raise ModelError("each value once", got, place, fix)
 
 
 def _parse_bucketize(section: Section) -> Encoder:
@@ -622,6 +630,10 @@ class _Parser:
             rule = "`separator` and `format` where a row has several values"
             raise ModelError(rule, "dim = 1", section.place)
         parsed = replace(parsed, scale=parse_scale(section, parsed.dim))
+        is_scaled = parsed.scale is not None and parsed.scale.type != "none"
+        if parsed.missing and not is_scaled and abs(parsed.missing) >= FLOAT32_END:
+            rule, got = "a number that float32 holds", repr(parsed.missing)
+            raise ModelError(rule, got, section.at("missing"))
         section.finish()
         return parsed
 
@@ -645,7 +657,7 @@ def _rows_of(
             right = isinstance(v, str) if dtype == "string" else is_number(v)
             if not right or (dtype == "int64" and not is_int(v)):
                 place = section.at(f"{key}[{i}]")
-                raise ModelError(f"values of dtype {dtype}", repr(v), place)
+                raise ModelError(f"values of dtype {dtype}", shown(v), place)
         out.append(tuple(row))
     return tuple(out)
 

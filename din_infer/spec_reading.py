@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from din_infer.errors import ModelError
 from din_infer.local_path import local_path
@@ -21,9 +21,11 @@ __all__ = [
     "is_int",
     "is_number",
     "is_text",
+    "shown",
 ]
 
 RESERVED = ("request_of_candidate", "logit", "score")
+MOST_SHOWN = 60  # characters of a value in an error
 _MISSING: Any = object()
 
 
@@ -164,7 +166,7 @@ def check_name(value: str, place: str) -> str:
 def as_int(value: object) -> object:
     """Read an integer that a text file gave as text; leave all else as it is."""
     try:
-        return int(value) if isinstance(value, str) else value
+        return int(value) if _is_ascii(value) else value
     except ValueError:
         return value
 
@@ -172,9 +174,20 @@ def as_int(value: object) -> object:
 def as_float(value: object) -> object:
     """Read a number that a text file gave as text; leave all else as it is."""
     try:
-        return float(value) if isinstance(value, str) else value
+        return float(value) if _is_ascii(value) else value
     except ValueError:
         return value
+
+
+def _is_ascii(value: object) -> TypeGuard[str]:
+    """Tell text that may be a number as all programs write it from Python's `1_000`."""
+    return isinstance(value, str) and value.isascii() and "_" not in value
+
+
+def shown(value: object) -> str:
+    """Write a value for an error, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 4] + "..."
 
 
 def copy(value: Any) -> Any:  # noqa: ANN401

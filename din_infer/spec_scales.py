@@ -13,6 +13,7 @@ from din_infer.spec_parts import Dense, ReadColumn, Scale
 from din_infer.spec_reading import Section, is_number
 
 __all__ = [
+    "FLOAT32_END",
     "SCALES",
     "check_fitted",
     "compile_scale",

@@ -306,6 +306,18 @@ REFUSED: dict[str, list[tuple[str, Json]]] = {
             "a finite number, got 'a'",
             {"dense": [{"name": "d", "side": "user", "missing": "a"}]},
         ),
+        (
+            "a number that float32 holds, got 3.5e+38",
+            {"dense": [{"name": "d", "side": "user", "missing": 3.5e38}]},
+        ),
+        (
+            "a number that float32 holds, got -3.5e+38",
+            {
+                "dense": [
+                    {"name": "d", "side": "user", "missing": -3.5e38, "scale": "none"}
+                ]
+            },
+        ),
     ],
     "dense[0].side": [
         ("one of user, candidate, got 'up'", {"dense": [{"name": "d", "side": "up"}]}),

@@ -453,8 +453,8 @@ def test_inlined_functions_leave_the_operator(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"raw_ids": True}, "expected `raw` beside an option of raw graphs"),
-        ({"raw_text": "strings"}, "expected `raw` beside an option of raw graphs"),
+        ({"raw_ids": True}, "expected `raw` beside `raw_ids`, got a graph of ids"),
+        ({"raw_text": "strings"}, "expected `raw` beside `raw_text`, got a graph of"),
         (
             {"raw": True, "raw_text": "utf-16"},
             "expected arrow or large or strings, got",

@@ -159,6 +159,27 @@ def test_a_missing_value_is_replaced_in_raw_units() -> None:
     )
 
 
+@pytest.mark.parametrize("scale", [None, "none"])
+def test_a_missing_value_is_one_that_float32_holds(scale: str | None) -> None:
+    largest = float(np.finfo(np.float32).max)
+    keys = (
+        {"missing": largest} if scale is None else {"missing": largest, "scale": scale}
+    )
+    goods = {"name": "goods", "dim": 2, "encoder": {"type": "hash", "buckets": 9}}
+    dense = {"name": "price", "side": "candidate", **keys}
+    raw = {"format": 1, "candidate": [goods], "dense": [dense]}
+    found = FeatureSpec.from_dict(raw).encode({"goods": ["a"], "price": [None]})
+    assert found["price"].item() == largest
+    for missing in (3.5e38, -3.5e38, 3.4028235677973366e38):
+        dense["missing"] = missing
+        with pytest.raises(ModelError) as caught:
+            FeatureSpec.from_dict(raw)
+        assert str(caught.value) == (
+            f"expected a number that float32 holds, got {missing!r}"
+            " - at `dense[0].missing`"
+        )
+
+
 def test_a_list_of_another_length_is_one_error() -> None:
     scale = {"type": "standard", "mean": [0, 0], "std": [1, 1]}
     with pytest.raises(InputError) as caught:

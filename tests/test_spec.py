@@ -253,7 +253,8 @@ FAULTS = {
         _set("user", 1, "encoder", "boundaries", [1.0, 1.0])
     ),
     "expected each value once, got 'view' twice"
-    " - at `behavior[0].fields.action.encoder.values`": _set(
+    " - at `behavior[0].fields.action.encoder.values`."
+    " It is value 1 and value 3: of a file, these lines.": _set(
         "behavior", 0, "fields", "action", "encoder", "values", ["view", "buy", "view"]
     ),
     "expected a value of dtype string, got 3"

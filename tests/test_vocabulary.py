@@ -361,6 +361,7 @@ def test_an_empty_vocabulary_has_seen_nothing() -> None:
 # ----------------------------------------------------------------------------- refusals
 
 TWICE = "expected each value once, got "
+LINES = "`. It is value {} and value {}: of a file, these lines."
 
 
 @each_isa
@@ -464,8 +465,8 @@ def test_encoders_refuse_vocabularies_that_do_not_fit(
 
 PLACE = " - at `candidate[0].encoder.values"
 REFUSED_BY_SPECS: list[tuple[Any, str, str]] = [
-    (["a", "b", "a"], "string", TWICE + "'a' twice" + PLACE + "`"),
-    ([5, 6, 5], "int64", TWICE + "5 twice" + PLACE + "`"),
+    (["a", "b", "a"], "string", TWICE + "'a' twice" + PLACE + LINES.format(1, 3)),
+    ([5, 6, 5], "int64", TWICE + "5 twice" + PLACE + LINES.format(1, 3)),
     (["a", 3], "string", "expected a value of dtype string, got 3" + PLACE + "[1]`"),
     (
         ["a", None],
@@ -492,7 +493,7 @@ REFUSED_BY_SPECS: list[tuple[Any, str, str]] = [
         "int64",
         "expected a value of dtype int64, got -9223372036854775809" + PLACE + "[0]`",
     ),
-    (["b", "b", 3], "string", TWICE + "'b' twice" + PLACE + "`"),
+    (["b", "b", 3], "string", TWICE + "'b' twice" + PLACE + LINES.format(1, 2)),
     (
         ["b", 3, "b"],
         "string",
@@ -563,8 +564,29 @@ def test_files_hold_one_value_a_line(
 @pytest.mark.parametrize(
     ("content", "dtype", "message"),
     [
-        (b"a\nb\na\n", "string", TWICE + "'a' twice" + PLACE + "`"),
-        (b"a\n\n\n", "string", TWICE + "'' twice" + PLACE + "`"),
+        (b"a\nb\na\n", "string", TWICE + "'a' twice" + PLACE + LINES.format(1, 3)),
+        (b"a\n\n\n", "string", TWICE + "'' twice" + PLACE + LINES.format(2, 3)),
+        (b"7\n+7\n", "int64", TWICE + "7 twice" + PLACE + LINES.format(1, 2)),
+        (
+            b"x" * 5000 + b"\n" + b"x" * 5000,
+            "string",
+            TWICE + "'" + "x" * 55 + "... twice" + PLACE + LINES.format(1, 2),
+        ),
+        (
+            b"9" * 5000,
+            "int64",
+            f"expected a value of dtype int64, got '{'9' * 55}...{PLACE}[0]`",
+        ),
+        (
+            b"7\n1_000\n",
+            "int64",
+            "expected a value of dtype int64, got '1_000'" + PLACE + "[1]`",
+        ),
+        (
+            "7\n\u0663\n".encode(),
+            "int64",
+            "expected a value of dtype int64, got '\u0663'" + PLACE + "[1]`",
+        ),
         (
             b"7\n\n8\n",
             "int64",

@@ -224,7 +224,7 @@ def convert(
     if raw_text not in TEXTS:
         raise ConversionError(" or ".join(TEXTS), repr(raw_text), "raw_text")
     if not raw and (raw_ids or raw_text != TEXTS[0]):
-        rule = "`raw` beside an option of raw graphs"
+        rule = f"`raw` beside `{'raw_ids' if raw_ids else 'raw_text'}`"
         raise ConversionError(rule, "a graph of ids", "raw")
     form = RawForm(raw_text, raw_ids) if raw else None
     if valid is not None and embedding_dtype == "fp32":
