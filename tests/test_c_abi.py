@@ -617,14 +617,14 @@ def test_what_is_no_spec_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *(b"caf\xe9", b"\x80", b"\xc0\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xff"),
+        *(b"a\xe9", b"\x80", b"\xc0\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xff"),
         *(b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xe6\x97"),
         b"\xf5\x80\x80\x80",
     ],
 )
-def test_a_spec_that_is_no_utf_8_is_refused_as_in_python(wrong: bytes) -> None:
+def test_a_spec_that_is_no_utf_8_is_refused(wrong: bytes) -> None:
     start = b'{"format": 1, "user": [{"name": "u", "encoder": {"values": ["'
-    at = len(start) + 3 * wrong.startswith(b"caf")
+    at = len(start) + wrong.startswith(b"a")
     with pytest.raises(Refused) as error:
         Spec(start + wrong + b'"]}}]}')
     assert str(error.value) == (
