@@ -1,6 +1,7 @@
 """The command din-init."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 
 from din_infer.cli import (
@@ -83,6 +84,9 @@ def _init(arguments: argparse.Namespace) -> int:
     print(f"looked at {which} {found.rows:,} rows of {data}\n")
     print(found.reasons)
     print(f"\nwrote {arguments.out}: read it, and change what is wrong. Then:")
-    print(f"  din-inspect {data} --spec {arguments.out}")
-    print(f"  din-train {data} --spec {arguments.out}")
+    words = shlex.join([*map(str, arguments.inputs), "--spec", str(arguments.out)])
+    print(f"  din-inspect {words}")
+    print(f"  din-train {words}{'' if found.has_time else ' --valid-fraction 0'}")
+    if not found.has_time:
+        print("No column tells times, so no rows are held out: --valid FILE judges.")
     return 0

@@ -1,33 +1,27 @@
 """What the values of a column are: text, whole numbers, numbers, times, or lists.
 
-Text is read as what all of it says: the digits of a CSV are whole numbers, "a|b|c" in
-most rows is a list.
+Text of CSV is read as what all of it says: digits are whole numbers. Elsewhere text is
+text, as a spec reads it, and lists in it have to be of a form that a spec names.
 """
 
-import json
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["PAIRED_SHARE", "SEPARATORS", "Column", "read_columns", "share_in"]
+from din_infer.columns import find_unread
+from din_infer.jobs.init.texts import SEPARATORS, TextLists, find_lists, said_by, split
+from din_infer.jobs.text_values import to_numbers
 
-WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
-NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
-TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[-+]\d{2}:?\d{2})?)?$"
-JSON = r"^\s*\[.*\]\s*$"
-# Between the elements of lists in text, in the order in which they are tried.
-SEPARATORS = ("|", ";", ",", "\t", " ")
-# Of the rows of text that is a list, how many have two elements at least.
-LIST_SHARE = 0.3
-# Distinct texts per distinct element, from which on elements are used again as those of
-# lists are: titles with a comma in them have more elements than texts.
-REUSE = 2.0
-# Of the elements of a list, how many are values of the column that it pairs with.
-PAIRED_SHARE = 0.5
+__all__ = ["PAIRED_SHARE", "Column", "read_columns", "share_in"]
+
+# Of the elements of a list, how many are values of the column that it pairs with; and
+# where blanks part them, as words are parted.
+PAIRED_SHARE, PAIRED_WORDS = 0.5, 0.9
+EXACT = 2.0**53  # of whole numbers that are floats: above, they may be rounded
 
 
 @dataclass
@@ -38,16 +32,25 @@ class Column:
     ----------
     name : str
     kind : {"text", "whole", "number", "bool", "time", "other"}
-        Of the values, or of the lists' elements.
+        Of the values, or of the lists' elements, as a spec can read them.
     values : pyarrow.Array
         All values or elements, nulls included; of whole numbers in text, int64.
     rows : int
+    type : str
+        The column's own type, as Arrow names it.
     lengths : int64 [rows] or None
         Of the lists; None where a row holds one value.
     form : str
-        How lists are written in text: a separator, "json", or "" for real lists.
-    type : str
-        The column's own type, as Arrow names it.
+        How lists are written in text: a separator, "json", or "" where the spec need
+        not say.
+    says : str
+        What values of text say, as a kind; labels, weights and times are read so.
+    dtypes : tuple of str
+        What a field of ids may say of the column, the best first.
+    unread : str
+        Why no field can read it, if so.
+    remark : str
+        What is odd about its lists.
     """
 
     name: str
@@ -57,10 +60,17 @@ class Column:
     type: str
     lengths: NDArray[np.int64] | None = None
     form: str = ""
+    says: str = ""
+    dtypes: tuple[str, ...] = ()
+    unread: str = ""
+    remark: str = ""
     distinct: pa.Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.distinct = pc.drop_null(pc.unique(self.values))
+        self.says = self.says or self.kind
+        natural = ("string",) if self.kind == "text" else ("int64",)
+        self.dtypes = self.dtypes or natural
 
     @property
     def is_list(self) -> bool:
@@ -69,8 +79,13 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Whether values are numbers of any kind."""
-        return self.kind in ("whole", "number")
+        """Whether values are numbers of any kind, or text that says such."""
+        return self.says in ("whole", "number")
+
+    @property
+    def dtype(self) -> str:
+        """What a field of ids says of the column."""
+        return self.dtypes[0]
 
     def keys(self) -> pa.Array:
         """Return the distinct values as text, to be compared with another column's."""
@@ -78,8 +93,10 @@ class Column:
 
     def numbers(self) -> NDArray[np.float64]:
         """Return the values that are finite, as float64."""
-        values = pc.cast(pc.drop_null(self.values), pa.float64(), safe=False)
-        array = np.asarray(values, dtype=np.float64)
+        values = pc.drop_null(self.values)
+        if self.kind == "text":
+            values = pc.drop_null(to_numbers(values, pa.float64())[0])
+        array = np.asarray(pc.cast(values, pa.float64(), safe=False), np.float64)
         return array[np.isfinite(array)]
 
     def codes(self) -> NDArray[np.int64]:
@@ -88,18 +105,29 @@ class Column:
         return np.asarray(encoded.indices, dtype=np.int64)
 
 
-def read_columns(table: pa.Table) -> list[Column]:
-    """Find out what each column of a table holds."""
-    found = [_read(name, table[name]) for name in table.column_names]
+def read_columns(table: pa.Table, loose: Collection[str] = ()) -> list[Column]:
+    """Find out what each column of a table holds.
+
+    Those that are `loose` are of CSV: text that is read as whatever a spec says.
+    """
+    plain = [_read(f, table[f.name], is_csv=f.name in loose) for f in table.schema]
+    found = [_with_lists(c, is_csv=c.name in loose) for c in plain]
+    for place, column in enumerate(plain):
+        # a text that other lists hold as a whole is no list of its words
+        if found[place].form in ("", "json"):
+            continue
+        lists = (c for c in found if c.is_list and c.name != column.name)
+        if any(share_in(column.distinct, c.keys()) >= PAIRED_SHARE for c in lists):
+            found[place] = column
     for place, column in enumerate(found):
-        if column.kind != "text" or column.is_list:
+        if not _may_be_lists(column):
             continue
         for other in found:
             if other is column or other.is_list or other.kind not in ("text", "whole"):
                 continue
-            lists = _lists_of(column, other)
-            if lists is not None:
-                found[place] = lists
+            lists_of = _lists_of(column, other)
+            if lists_of is not None:
+                found[place] = lists_of
                 break
     return found
 
@@ -110,33 +138,55 @@ def share_in(values: pa.Array, keys: pa.Array) -> float:
     return float(pc.is_in(known, value_set=keys).true_count / max(1, len(known)))
 
 
+def _may_be_lists(column: Column) -> bool:
+    return column.says == "text" and not (column.is_list or column.unread)
+
+
 def _lists_of(column: Column, other: Column) -> Column | None:
     """Read text as lists of another column's values, where most elements are such."""
     keys = other.keys()
     given = column.distinct.filter(pc.not_equal(column.distinct, ""))
     if not len(given) or share_in(given, keys) >= PAIRED_SHARE:
         return None
-    for separator in SEPARATORS:
-        if not pc.match_substring(given, separator).true_count:
+    for sign in SEPARATORS:
+        if not pc.match_substring(given, sign).true_count:
             continue
-        elements = pc.list_flatten(pc.split_pattern(given, separator))
-        if share_in(elements, keys) >= PAIRED_SHARE:
-            return _as_lists(
-                column, separator, pc.split_pattern(column.values, separator)
-            )
+        elements = pc.list_flatten(split(given, sign).lists)
+        if other.kind == "whole" and said_by(elements)[0] != "whole":
+            continue  # a number among words
+        if share_in(elements, keys) >= (PAIRED_WORDS if sign == " " else PAIRED_SHARE):
+            return _as_lists(column, split(column.values, sign))
     return None
 
 
-def _as_lists(column: Column, form: str, lists: pa.Array) -> Column:
-    if form != "json":
-        empty = pa.scalar([], lists.type)
-        lists = pc.if_else(pc.equal(column.values, ""), empty, lists)
-    counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), dtype=np.int64)
-    kind, values = _kind_of(pc.list_flatten(lists))
-    return Column(column.name, kind, values, column.rows, column.type, counts, form)
+def _as_lists(column: Column, found: TextLists) -> Column:
+    if found.unread:
+        return replace(column, kind="other", unread=found.unread)
+    counts = np.asarray(pc.fill_null(pc.list_value_length(found.lists), 0), np.int64)
+    is_split = found.form not in ("", "json")
+    kind, values, says = _kind_of(pc.list_flatten(found.lists), is_csv=is_split)
+    is_either = found.loose and kind == "whole"
+    return replace(
+        column,
+        kind=kind,
+        values=values,
+        says=says,
+        lengths=counts,
+        form=found.form,
+        dtypes=("int64", "string") if is_either else (),
+        remark=found.remark,
+    )
 
 
-def _read(name: str, column: pa.ChunkedArray) -> Column:
+def _with_lists(column: Column, *, is_csv: bool) -> Column:
+    """Read text that holds lists as these."""
+    if not _may_be_lists(column):
+        return column
+    found = find_lists(column.values, is_csv=is_csv)
+    return column if found is None else _as_lists(column, found)
+
+
+def _read(field: pa.Field, column: pa.ChunkedArray, *, is_csv: bool) -> Column:
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else array
@@ -144,19 +194,29 @@ def _read(name: str, column: pa.ChunkedArray) -> Column:
         array = array.storage
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    shown = str(array.type)
-    rows = len(array)
+    lengths, values = None, array
     if _is_list(array.type):
-        lengths = pc.fill_null(pc.list_value_length(array), 0)
-        kind, values = _kind_of(pc.list_flatten(array))
-        counts = np.asarray(lengths, dtype=np.int64)
-        return Column(name, kind, values, rows, shown, counts)
-    read = Column(name, *_kind_of(array), rows, shown)
-    if read.kind == "text":
-        found = _lists_in(read.values)
-        if found is not None:
-            return _as_lists(read, *found)
-    return read
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0), np.int64)
+        values = pc.list_flatten(array)
+    kind, values, says = _kind_of(values, is_csv=is_csv)
+    unread = ""
+    if kind != "time" and len(pc.drop_null(array)):
+        shown = find_unread(field, field.name) or (kind == "other" and str(array.type))
+        unread = f"{shown} has no use in a spec" if shown else ""
+    if says == "comma":
+        unread = "numbers with a decimal comma, as 12,50: write them with a point"
+    is_either = is_csv and kind == "whole"
+    return Column(
+        field.name,
+        "other" if unread else kind,
+        values,
+        len(array),
+        str(array.type),
+        lengths,
+        says="other" if unread else says,
+        dtypes=("int64", "string") if is_either else (),
+        unread=unread,
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -176,86 +236,57 @@ def _is_text(kind: pa.DataType) -> bool:
         types.is_string(kind)
         or types.is_large_string(kind)
         or types.is_string_view(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
     )
 
 
-def _kind_of(array: pa.Array) -> tuple[str, pa.Array]:
-    """Tell what values are, those of text by what all of them say."""
+def _kind_of(array: pa.Array, *, is_csv: bool) -> tuple[str, pa.Array, str]:
+    """Tell what values are, and what they say; text of CSV is what it says."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         array = array.dictionary_decode()
         kind = array.type
+    found, values = "other", pa.nulls(len(array))
     if pa.types.is_boolean(kind):
-        return "bool", array
-    if pa.types.is_integer(kind):
-        return "whole", array
-    if pa.types.is_floating(kind):
-        finite = pc.drop_null(array)
-        finite = finite.filter(pc.is_finite(finite))
-        whole = len(finite) > 0 and bool(
-            pc.all(pc.equal(finite, pc.floor(finite))).as_py()
-        )
-        # pandas keeps whole numbers with nulls as floats
-        holes = len(finite) < len(array)
-        return ("whole" if whole and holes else "number"), array
-    if pa.types.is_decimal(kind):
-        return "number", pc.cast(array, pa.float64(), safe=False)
-    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        return "time", array
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        found, values = "bool", array
+    elif pa.types.is_integer(kind):
+        found, values = "whole", array
+    elif pa.types.is_floating(kind):
+        found, values = _kind_of_floats(pc.cast(array, pa.float64()))
+    elif pa.types.is_decimal(kind):
+        found, values = _kind_of_decimals(array)
+    elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        found, values = "time", array
+    elif _is_text(kind):
         try:
-            return "text", pc.cast(array, pa.string())
+            text = pc.cast(array, pa.string())
+        except pa.ArrowInvalid:  # bytes that are no UTF-8
+            return "other", array, "other"
+        says, parsed = said_by(text)
+        if is_csv and says != "comma":
+            return says, parsed, says
+        return ("time" if says == "time" else "text"), text, says
+    return found, values, found
+
+
+def _kind_of_floats(array: pa.Array) -> tuple[str, pa.Array]:
+    """Tell whether floats are whole numbers with nulls, which pandas keeps so."""
+    is_finite = pc.fill_null(pc.is_finite(array), False)
+    finite = array.filter(is_finite)
+    holes = array.filter(pc.invert(is_finite))
+    if not len(finite) or not len(holes) or pc.any(pc.is_inf(holes)).as_py():
+        return "number", array
+    values = np.asarray(finite)
+    if (np.abs(values) > EXACT).any() or (values != np.floor(values)).any():
+        return "number", array
+    return "whole", pc.cast(pc.if_else(is_finite, array, None), pa.int64())
+
+
+def _kind_of_decimals(array: pa.Array) -> tuple[str, pa.Array]:
+    if array.type.scale == 0:
+        try:
+            return "whole", pc.cast(array, pa.int64())
         except pa.ArrowInvalid:
-            return "other", array
-    if not _is_text(kind):
-        return "other", pa.nulls(len(array))
-    text = pc.cast(array, pa.string())
-    given = pc.drop_null(text)
-    given = given.filter(pc.not_equal(given, ""))
-    if not len(given):
-        return "text", text
-    if _all_match(given, WHOLE):
-        empty = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-        return "whole", pc.cast(empty, pa.int64())
-    if _all_match(given, NUMBER) and not _all_match(given, r"^0[0-9]+$"):
-        empty = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-        return "number", pc.cast(empty, pa.float64())
-    if _all_match(given, TIME):
-        return "time", text
-    if _all_match(pc.utf8_lower(given), r"^(true|false)$"):
-        return "bool", pc.equal(pc.utf8_lower(text), "true")
-    return "text", text
-
-
-def _all_match(texts: pa.Array, pattern: str) -> bool:
-    if pc.match_substring_regex(texts.slice(0, 100), pattern).false_count:
-        return False
-    return int(pc.match_substring_regex(texts, pattern).false_count) == 0
-
-
-def _lists_in(texts: pa.Array) -> tuple[str, pa.Array] | None:
-    """Find lists in text: their form, and each row's elements."""
-    given = pc.drop_null(texts)
-    given = given.filter(pc.not_equal(given, ""))
-    if not len(given):
-        return None
-    if _all_match(given, JSON):
-        return "json", _of_json(texts)
-    whole = len(pc.unique(given))
-    for separator in SEPARATORS:
-        holds = pc.match_substring(given, separator)
-        if holds.true_count < LIST_SHARE * len(given):
-            continue
-        lists = pc.split_pattern(texts, separator)
-        elements = len(pc.unique(pc.list_flatten(lists)))
-        if elements * REUSE <= whole:
-            return separator, lists
-    return None
-
-
-def _of_json(texts: pa.Array) -> pa.Array:
-    rows: list[Any] = []
-    for text in texts.to_pylist():
-        value = json.loads(text) if text else []
-        rows.append([None if v is None else str(v) for v in value])
-    return pa.array(rows, pa.list_(pa.string()))
+            pass
+    return "number", pc.cast(array, pa.float64(), safe=False)

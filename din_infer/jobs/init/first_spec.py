@@ -32,12 +32,15 @@ class FirstSpec:
         Rows that were looked at.
     whole : bool
         Whether these are all.
+    has_time: bool
+        Whether the spec has a time, by which din-train holds out rows.
     """
 
     toml: str
     reasons: str
     rows: int
     whole: bool
+    has_time: bool
 
     def write(self, path: str | Path) -> None:
         """Write the spec to a new file; InputError if there is one."""
@@ -92,14 +95,15 @@ def first_spec(
     if isinstance(inputs, str | Path):
         inputs = [inputs]
     check_count(rows, "rows")
-    table, whole = read_sample(inputs, rows, on_note)
+    table, whole, loose = read_sample(inputs, rows, on_note)
     if table.num_rows == 0:
         raise InputError("at least one row", 0, "inputs")
     missing = [name for name in ignored if name not in table.column_names]
     if missing:
         raise InputError("columns of the data", ", ".join(missing), "--ignore")
-    found = read_columns(table.drop_columns(list(ignored)))
+    found = read_columns(table.drop_columns(list(ignored)), loose)
     made = guess(found, columns or {})
     source = str(inputs[0]) + (" and others" if len(inputs) > 1 else "")
     text = toml(made, source, table.num_rows, whole)
-    return FirstSpec(text, explain(made), table.num_rows, whole)
+    has_time = bool(made.named("time"))
+    return FirstSpec(text, explain(made), table.num_rows, whole, has_time)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from din_infer.errors import InputError
 from din_infer.jobs.init.columns import PAIRED_SHARE, Column, share_in
-from din_infer.jobs.init.roles import Guess, Role
+from din_infer.jobs.init.roles import Guess, Role, new_name
 from din_infer.jobs.init.sequences import find_sequences, growth
 from din_infer.jobs.role_names import NAMES, is_named, plain_name
 
@@ -29,6 +29,10 @@ CONSTANT = 0.95
 # Of pairs of rows with one user, a history and then a longer one: so many, and of them
 # those where the longer begins (or ends) with the shorter.
 TOLD_PAIRS, GROWN = 20, 0.9
+# Of the rows, how many may have the first time: behind the others, a tenth validates.
+FIRST_TIMES = 0.85
+LARGEST_WEIGHT = 1e9  # that din-train takes
+LARGEST = 1e150  # of a dense value: the squares of larger ones are no floats
 
 
 def guess(columns: Sequence[Column], given: Mapping[str, str]) -> Guess:
@@ -66,7 +70,7 @@ def guess(columns: Sequence[Column], given: Mapping[str, str]) -> Guess:
         if column.name in pairs:
             other = pairs[column.name]
             share = share_in(column.distinct, other.keys())
-            why = f"{share:.0%} of its values are {other.name}'s"
+            why = _said(f"{share:.0%} of its values are {other.name}'s", column)
             roles[column.name] = Role(column, "behavior", why, "user", other.name)
         elif column.is_list:
             roles[column.name] = _list_role(column, pairs, by_name, group, item)
@@ -74,8 +78,13 @@ def guess(columns: Sequence[Column], given: Mapping[str, str]) -> Guess:
             is_pair = column.name in paired
             roles[column.name] = _value_role(column, is_pair, group, item)
     made = Guess([roles[c.name] for c in columns])
+    for role in ("field", "behavior", "multi_hot", "dense"):
+        for found in made.named(role):
+            name = found.column.name
+            made.names[name] = new_name(name, made.names.values())
     time = next((r.column for r in roles.values() if r.role == "time"), None)
-    made.sequences = find_sequences(made.named("behavior"), group, time)
+    names = made.names.values()
+    made.sequences = find_sequences(made.named("behavior"), group, time, names)
     return made
 
 
@@ -90,12 +99,18 @@ def _by_name(columns: Sequence[Column], role: str) -> list[Column]:
 
 
 def _is_binary(column: Column) -> bool:
-    if column.is_list or column.kind not in ("whole", "number", "bool"):
+    if column.is_list or not (column.is_number or column.says == "bool"):
         return False
-    if column.kind == "bool":
-        return True
-    values = set(column.distinct.to_pylist()[:3])
-    return values <= {0, 1} and len(column.distinct) <= 2
+    return bool(np.isin(column.numbers(), (0, 1)).all())
+
+
+def _complete(column: Column) -> Column:
+    """Return a column of labels; InputError if rows lack one."""
+    missing = column.rows - len(column.numbers())
+    if missing:
+        got = f"{missing:,} rows without one"
+        raise InputError("a label 0 or 1", got, column.name, "Leave these rows out.")
+    return column
 
 
 def _label(
@@ -106,15 +121,15 @@ def _label(
         if not _is_binary(column):
             got = f"{column.type} of {len(column.distinct)} values"
             raise InputError("a column of 0 and 1", got, column.name)
-        return Role(column, "label", "as given")
+        return Role(_complete(column), "label", "as given")
     binary = [c for c in columns if _is_binary(c)]
     named = _by_name(binary, "label")
     if named:
         why = f"its name, and {_clicks(named[0])}"
-        return Role(named[0], "label", why)
+        return Role(_complete(named[0]), "label", why)
     if len(binary) == 1:
         why = f"the only column of 0 and 1: {_clicks(binary[0])}"
-        return Role(binary[0], "label", why)
+        return Role(_complete(binary[0]), "label", why)
     rule = "one column of labels, 0 or 1"
     if binary:
         got = "several of 0 and 1: " + ", ".join(c.name for c in binary)
@@ -128,15 +143,18 @@ def _label(
 
 
 def _clicks(column: Column) -> str:
-    values = pc.cast(pc.drop_null(column.values), pa.float64())
-    return f"{pc.mean(values).as_py() or 0:.1%} are 1"
+    numbers = column.numbers()
+    return f"{numbers.mean() if len(numbers) else 0:.1%} are 1"
 
 
 def _group(
     columns: Sequence[Column], given: Mapping[str, str], taken: Mapping[str, Role]
 ) -> Role | None:
     if "group" in given:
-        return Role(_named(columns, given["group"]), "group", "as given")
+        column = _named(columns, given["group"])
+        if column.is_list or not _can_be_id(column):
+            raise InputError("strings or integers", column.type, column.name)
+        return Role(column, "group", "as given")
     able = [c for c in columns if c.name not in taken and _can_be_id(c)]
     for column in _by_name([c for c in able if not c.is_list], "user"):
         users = len(column.distinct)
@@ -163,25 +181,51 @@ def _time(
     columns: Sequence[Column], given: Mapping[str, str], taken: Mapping[str, Role]
 ) -> Role | None:
     if "time" in given:
-        return Role(_named(columns, given["time"]), "time", "as given")
+        column = _named(columns, given["time"])
+        if column.is_list or not (column.is_number or column.kind == "time"):
+            raise InputError("numbers, dates or timestamps", column.type, column.name)
+        return Role(column, "time", "as given")
     able = [c for c in columns if not c.is_list and c.name not in taken]
     named = _by_name([c for c in able if c.is_number or c.kind == "time"], "time")
     times = [c for c in able if c.kind == "time"]
+    if not named and len(times) != 1:
+        return None
+    found, why = times[0] if not named else named[0], "the only column of times"
     if named:
-        return Role(named[0], "time", "its name; the newest rows validate")
-    if len(times) == 1:
-        return Role(times[0], "time", "the only column of times")
-    return None
+        why = "its name; the newest rows validate"
+    unfit = _unfit(found)
+    return Role(found, "none", unfit) if unfit else Role(found, "time", why)
+
+
+def _unfit(column: Column) -> str:
+    """Say why rows cannot be held out by a column of times, if so."""
+    values = column.values
+    given = pc.drop_null(values)
+    if column.kind == "text":
+        given = given.filter(pc.not_equal(given, ""))
+    if column.is_number and len(column.numbers()) < len(values):
+        given = pa.array(column.numbers())
+    if len(given) < len(values):
+        missing = len(values) - len(given)
+        return f"a time that {missing:,} rows lack: rows cannot be held out by it"
+    if pc.equal(given, pc.min(given)).true_count > FIRST_TIMES * len(values):
+        return "a time, nearly always the first: rows cannot be held out by it"
+    return ""
 
 
 def _weight(
     columns: Sequence[Column], given: Mapping[str, str], taken: Mapping[str, Role]
 ) -> Role | None:
     if "weight" in given:
-        return Role(_named(columns, given["weight"]), "weight", "as given")
+        column = _named(columns, given["weight"])
+        if column.is_list or not column.is_number:
+            raise InputError("a column of numbers", column.type, column.name)
+        return Role(column, "weight", "as given")
     able = [c for c in columns if not c.is_list and c.name not in taken]
     for column in _by_name([c for c in able if c.is_number], "weight"):
-        if len(column.numbers()) and column.numbers().min() >= 0:
+        numbers = column.numbers()
+        is_whole = len(numbers) == column.rows > 0
+        if is_whole and numbers.min() >= 0 and numbers.max() <= LARGEST_WEIGHT:
             return Role(column, "weight", "its name, and nothing is negative")
     return None
 
@@ -200,14 +244,17 @@ def _can_be_id(column: Column) -> bool:
 
 
 def _pair(rest: Sequence[Column], scalars: Sequence[Column]) -> dict[str, Column]:
-    """Find the scalar column whose values each list holds, by its distinct elements."""
+    """Find the scalar column whose values each list holds, by its distinct elements.
+
+    Both are then read as one dtype, which all lists of the scalar column share.
+    """
     found = {}
     for column in rest:
         if not column.is_list or not _can_be_id(column):
             continue
         shares = {}
         for other in scalars:
-            if (other.kind == "text") != (column.kind == "text"):
+            if not set(other.dtypes) & set(column.dtypes):
                 continue
             share = share_in(column.distinct, other.keys())
             back = share_in(other.distinct, column.keys())
@@ -221,7 +268,12 @@ def _pair(rest: Sequence[Column], scalars: Sequence[Column]) -> dict[str, Column
                 or _alike(column, _named(scalars, best))
                 or (shares[best] >= 1.5)
             ):
-                found[column.name] = _named(scalars, best)
+                other = found[column.name] = _named(scalars, best)
+                both = [d for d in other.dtypes if d in column.dtypes]
+                other.dtypes = tuple(both)
+    for column in rest:
+        if column.name in found:
+            column.dtypes = found[column.name].dtypes
     return found
 
 
@@ -240,10 +292,12 @@ def _stem(name: str) -> str:
 
 def _no_history(rest: Sequence[Column]) -> InputError:
     lists = [c.name for c in rest if c.is_list]
+    unread = "; ".join(f"{c.name}, {c.unread}" for c in rest if "lists" in c.unread)
     rule = (
         "a column of lists that hold values of another column: what the user did before"
     )
     got = "none among the lists " + ", ".join(lists) if lists else "no lists"
+    got += f" but {unread}" if unread else ""
     fix = "din-history makes histories of raw events. Lists in text need one separator"
     fix += " in all rows: | ; , tab or space."
     return InputError(rule, got, "the log", fix)
@@ -256,23 +310,47 @@ def _list_role(
     group: Column | None,
     item: Column,
 ) -> Role:
-    for name in pairs:
+    if column.unread:
+        return Role(column, "none", column.unread)
+    if column.kind == "time":
+        why = "lists of times; ages in numbers can be fields of a history"
+        return Role(column, "none", why)
+    if column.says == "number" and column.kind == "text":
+        return Role(column, "none", "lists of text that says numbers: cast it to these")
+    for name in pairs if len(column.distinct) else ():
         same = by_name[name].lengths
         own = column.lengths
         if same is not None and own is not None and np.array_equal(same, own):
             why = f"as long as {name} on every row; pairs with nothing"
-            return Role(column, "behavior", why, "user")
+            return Role(column, "behavior", _said(why, column), "user")
     if column.kind == "number":
         sizes = np.unique(column.lengths if column.lengths is not None else [])
-        if len(sizes) == 1 and sizes[0] > 0:
+        if len(sizes) == 1 and sizes[0] > (1 if _is_in_text(column) else 0):
             side = _side(column, group, item)
-            return Role(column, "dense", f"{sizes[0]} numbers on every row", side)
+            return _dense(column, f"{sizes[0]} numbers on every row", side)
         return Role(column, "none", "lists of numbers that are as long as no history")
     if not _can_be_id(column):
-        return Role(column, "none", f"{column.type} has no use in a spec")
+        return Role(column, "none", "lists without any value")
     side = _side(column, group, item)
     many = len(column.distinct)
-    return Role(column, "multi_hot", f"lists of {many:,} values", side)
+    return Role(column, "multi_hot", _said(f"lists of {many:,} values", column), side)
+
+
+def _said(why: str, column: Column) -> str:
+    return f"{why}; {column.remark}" if column.remark else why
+
+
+def _is_in_text(column: Column) -> bool:
+    """Whether lists are written in text."""
+    return bool(column.form) or not column.type.endswith(">")
+
+
+def _dense(column: Column, why: str, side: str) -> Role:
+    numbers = column.numbers()
+    if len(numbers) and np.abs(numbers).max() > LARGEST:
+        why = f"numbers up to {np.abs(numbers).max():g}, beyond what can be scaled"
+        return Role(column, "none", why)
+    return Role(column, "dense", why, side)
 
 
 # ---------------------------------------------------------------- values
@@ -282,18 +360,19 @@ def _value_role(
     column: Column, is_pair: bool, group: Column | None, item: Column
 ) -> Role:
     many = len(column.distinct)
+    if column.unread:
+        return Role(column, "none", column.unread)
     if many == 0:
         return Role(column, "none", "all null")
     if is_pair:
         return Role(column, "field", f"{many:,} values, which histories hold")
     if many == 1:
         return Role(column, "none", "one value in all rows")
-    if column.kind == "other":
-        return Role(column, "none", f"{column.type} has no use in a spec")
     if column.kind == "time":
         return Role(column, "none", "a time; ages can be fields of a history")
     numbers = len(pc.drop_null(column.values))
-    is_id = column.kind in ("text", "bool") or bool(ID_NAME.search(column.name.lower()))
+    has_id_name = bool(ID_NAME.search(column.name.lower()))
+    is_id = column.kind in ("text", "bool") or (column.kind == "whole" and has_id_name)
     if (
         column.kind in ("text", "whole")
         and many >= ROW_NUMBER * numbers > FEW
@@ -305,9 +384,14 @@ def _value_role(
         return Role(column, "none", f"another name of {item.name}")
     side = _side(column, group, item)
     whose = "one per user" if side == "user" else "of the candidate, or of the moment"
+    if column.kind == "text" and column.is_number and many > FEW and not has_id_name:
+        why = "text that says numbers: cast it to these, for [[dense]]"
+        if column.says == "number":
+            return Role(column, "none", why)
+        whose += "; whole numbers in text, cast them for [[dense]]"
     if is_id or (column.kind == "whole" and many <= FEW):
         return Role(column, "field", f"{many:,} values; {whose}", side)
-    return Role(column, "dense", f"numbers; {whose}", side)
+    return _dense(column, f"numbers; {whose}", side)
 
 
 def _rises(column: Column) -> bool:

@@ -1,10 +1,13 @@
 """What columns are for: the facts that guesses consist of."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from din_infer.errors import ModelError
 from din_infer.jobs.init.columns import Column
+from din_infer.spec_reading import check_name
 
-__all__ = ["BehaviorSequence", "Guess", "Role"]
+__all__ = ["BehaviorSequence", "Guess", "Role", "new_name"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,34 @@ class BehaviorSequence:
 
 @dataclass
 class Guess:
-    """All roles, in the order of the columns, and the behavior sequences."""
+    """All roles, in the order of the columns, and the behavior sequences.
+
+    `names` are the names of the fields that read columns, by the columns'.
+    """
 
     roles: list[Role] = field(default_factory=list)
     sequences: list[BehaviorSequence] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
 
     def named(self, role: str) -> list[Role]:
         """List the columns of a role."""
         return [r for r in self.roles if r.role == role]
+
+
+def new_name(wanted: str, taken: Collection[str]) -> str:
+    """Make a name that a field may have and none of the others has."""
+    name = wanted
+    for sign in ".[]":
+        name = name.replace(sign, "_")
+    name = name.strip() or "column"
+    while name in taken or not _may_be(name):
+        name += "_"
+    return name
+
+
+def _may_be(name: str) -> bool:
+    try:
+        check_name(name, "")
+    except ModelError:
+        return False
+    return True

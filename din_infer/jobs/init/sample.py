@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,7 +18,7 @@ from din_infer.jobs.reader_text import COMPRESSIONS
 from din_infer.jobs.readers import ArrowReader, ParquetReader
 from din_infer.jobs.sources import Source, find_tables
 
-__all__ = ["read_sample"]
+__all__ = ["Sample", "read_sample"]
 
 BLOCK_BYTES = 1 << 20
 BATCH_ROWS = 8192
@@ -25,10 +26,21 @@ BATCH_ROWS = 8192
 TEXT_BYTES = 64 << 20
 
 
+class Sample(NamedTuple):
+    """The first rows of a table, and whether these are `all`.
+
+    Columns that are `loose` are text of CSV, which is read as the spec says.
+    """
+
+    table: pa.Table
+    all: bool
+    loose: frozenset[str]
+
+
 def read_sample(
     inputs: Sequence[str | Path], rows: int, on_note: Note = ignore
-) -> tuple[pa.Table, bool]:
-    """Read the first rows of files: the table, and whether it is all there is.
+) -> Sample:
+    """Read the first rows of files.
 
     Parameters
     ----------
@@ -47,8 +59,12 @@ def read_sample(
     sources = find_tables(inputs, on_note=on_note)
     parts: list[pa.Table] = []
     left = rows
+    loose: set[str] | None = None
     for source in sources:
-        table = _with_path(_read_some(source, left), source)
+        some = _read_some(source, left)
+        csv = set(some.column_names) if source.format in ("csv", "tsv") else set()
+        loose = csv if loose is None else loose & csv
+        table = _with_path(some, source)
         if parts and set(table.column_names) != set(parts[0].column_names):
             rule = f"the columns of {sources[0]}"
             got = ", ".join(table.column_names)
@@ -62,7 +78,7 @@ def read_sample(
     except pa.ArrowException as error:
         rule = "columns of one type in all files"
         raise InputError(rule, str(error).splitlines()[0], "inputs") from None
-    return whole.slice(0, rows), left > 0
+    return Sample(whole.slice(0, rows), left > 0, frozenset(loose or ()))
 
 
 def _read_some(source: Source, rows: int) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from din_infer.jobs.init.columns import Column
-from din_infer.jobs.init.roles import BehaviorSequence, Role
+from din_infer.jobs.init.roles import BehaviorSequence, Role, new_name
 
 __all__ = ["find_sequences", "growth"]
 
@@ -20,15 +20,21 @@ TOLD_ROWS = 5_000
 
 
 def find_sequences(
-    behaviors: Sequence[Role], group: Column | None, time: Column | None
+    behaviors: Sequence[Role],
+    group: Column | None,
+    time: Column | None,
+    names: Collection[str] = (),
 ) -> list[BehaviorSequence]:
-    """Put behavior columns together whose lists have the same lengths on every row."""
+    """Put behavior columns together whose lists have the same lengths on every row.
+
+    The `names` are those that fields have.
+    """
     by_lengths: dict[bytes, list[Role]] = defaultdict(list)
     for role in behaviors:
         if role.column.lengths is not None:
             by_lengths[role.column.lengths.tobytes()].append(role)
     made: list[BehaviorSequence] = []
-    taken: set[str] = {role.column.name for role in behaviors}
+    taken = set(names)
     for roles in by_lengths.values():
         name = _name_of(roles, taken)
         taken.add(name)
@@ -37,6 +43,8 @@ def find_sequences(
         lengths = lead.lengths if padding is None else _unpadded(lead, padding)
         most = _max_len(np.empty(0, np.int64) if lengths is None else lengths)
         order, why = _order(lead, group, time)
+        if padding is not None and lead.dtype == "string":
+            padding = str(padding)
         made.append(BehaviorSequence(name, tuple(roles), most, order, why, padding))
     return made
 
@@ -49,7 +57,7 @@ def _name_of(roles: Sequence[Role], taken: Collection[str]) -> str:
     name = {"hist": "history", "": "history"}.get(start, start)
     while name in taken:
         name += "_list"
-    return name
+    return new_name(name, taken)
 
 
 def _max_len(lengths: NDArray[np.int64]) -> int:

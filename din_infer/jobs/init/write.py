@@ -50,23 +50,25 @@ def toml(made: Guess, source: str, rows: int, whole: bool) -> str:
     ):
         for found in made.named(name):
             said = "; ".join(filter(None, (found.why, means)))
-            lines.append(f"{name} = {_text(found.column.name)}  # {said}")
+            lines.append(f"{name} = {_text(found.column.name)}  # {_shown(said)}")
     shared = _keys_of_tables(made)
     for role in made.named("field"):
-        lines += ["", *_field(role, shared.get(role.column.name))]
+        more = shared.get(role.column.name)
+        lines += ["", f"[[{role.side}]]", *_named(role, made)]
+        lines += _encoder(role.column, more)
     for sequence in made.sequences:
-        lines += ["", *_behavior(sequence)]
+        lines += ["", *_behavior(sequence, made)]
     for role in made.named("multi_hot"):
-        lines += ["", *_multi_hot(role)]
+        lines += ["", "[[multi_hot]]", *_named(role, made), *_multi_hot(role)]
     for role in made.named("dense"):
-        lines += ["", *_dense(role)]
+        lines += ["", "[[dense]]", *_named(role, made), *_dense(role)]
     lines += ["", "[model]"]
     lines.append('attention = { hidden = [80, 40], activation = "dice" }')
     lines.append('tower = { hidden = [200, 80], activation = "dice" }')
     unread = made.named("none")
     if unread:
         lines += ["", *_comment("Columns that the model does not read:")]
-        lines += [f"#   {r.column.name}: {r.why}" for r in unread]
+        lines += [f"#   {_shown(f'{r.column.name}: {r.why}')}" for r in unread]
     return "\n".join(lines) + "\n"
 
 
@@ -79,7 +81,8 @@ def explain(made: Guess) -> str:
         what |= {"behavior": "[[behavior]]", "group": "group (user)"}
         if role.pairs:
             what["behavior"] += f" with {role.pairs}"
-        rows.append((role.column.name, what.get(role.role, role.role), role.why))
+        row = (role.column.name, what.get(role.role, role.role), role.why)
+        rows.append(tuple(map(_shown, row)))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(
         f"  {a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows
@@ -87,11 +90,23 @@ def explain(made: Guess) -> str:
 
 
 def _comment(text: str) -> list[str]:
-    return [f"# {text}"]
+    return [f"# {_shown(text)}"]
+
+
+def _shown(text: str) -> str:
+    """Write a text on one line, as a comment may hold it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _named(role: Role, made: Guess) -> list[str]:
+    """Return the line of a field's name, and of its column if that is another."""
+    column = role.column.name
+    lines = [f"name = {_text(made.names[column])}  # {_shown(role.why)}"]
+    return lines + [f"column = {_text(column)}"] * (made.names[column] != column)
 
 
 def _key(name: str) -> str:
@@ -116,23 +131,16 @@ def _encoder(column: Column, more: pa.Array | None = None) -> list[str]:
     buckets = _round(max(FEWEST_BUCKETS, many * (ROOMY if many <= KEYS else ROOM)))
     root = math.ceil(many**0.25)
     dim = next((d for d in DIMS if d >= root), DIMS[-1])
-    dtype = "string" if column.kind == "text" else "int64"
     collide = 1 - (1 - 1 / (buckets - 1)) ** (many - 1)
     said = f"{many:,} values, of which {collide:.1%} share a bucket"
     encoder = f'encoder = {{ type = "hash", buckets = {buckets:_} }}  # {said}'
-    return [f'dtype = "{dtype}"', f"dim = {dim}", encoder]
+    return [f'dtype = "{column.dtype}"', f"dim = {dim}", encoder]
 
 
 def _round(number: int) -> int:
     """Round up to two digits."""
     power: int = 10 ** max(0, len(str(number)) - 2)
     return -(-number // power) * power
-
-
-def _field(role: Role, more: pa.Array | None) -> list[str]:
-    lines = _encoder(role.column, more)
-    name = f"name = {_text(role.column.name)}  # {role.why}"
-    return [f"[[{role.side}]]", name, *lines]
 
 
 def _form(column: Column) -> str:
@@ -144,7 +152,7 @@ def _form(column: Column) -> str:
     return f"separator = {_text(column.form)}"
 
 
-def _behavior(sequence: BehaviorSequence) -> list[str]:
+def _behavior(sequence: BehaviorSequence, made: Guess) -> list[str]:
     lines = ["[[behavior]]", f"name = {_text(sequence.name)}"]
     lines.append(f"max_len = {sequence.max_len}  # the newest are kept")
     lines.append(f'order = "{sequence.order}"  # {sequence.why}')
@@ -157,20 +165,24 @@ def _behavior(sequence: BehaviorSequence) -> list[str]:
     lines.append("[behavior.fields]")
     for role in sequence.roles:
         column = role.column
-        own = "" if common else _form(column)
+        name = made.names[column.name]
+        own = [] if common else [_form(column)]
+        own += [f"column = {_text(column.name)}"] * (name != column.name)
+        own = list(filter(None, own))
         if role.pairs and not own:
-            value = _text(role.pairs)
+            value = _text(made.names[role.pairs])
         elif role.pairs:
-            value = f"{{ pairs = {_text(role.pairs)}, {own} }}"
+            parts = [f"pairs = {_text(made.names[role.pairs])}", *own]
+            value = "{ " + ", ".join(parts) + " }"
         elif column.kind == "number" or (column.kind == "whole" and _is_amount(column)):
             bounds = "boundaries = { quantiles = 20 }"
-            parts = ["dim = 8", f'encoder = {{ type = "bucketize", {bounds} }}', own]
-            value = "{ " + ", ".join(filter(None, parts)) + " }"
+            parts = ["dim = 8", f'encoder = {{ type = "bucketize", {bounds} }}', *own]
+            value = "{ " + ", ".join(parts) + " }"
         else:
             dtype, dim, encoder = _encoder(column)
-            parts = [dtype, dim, encoder.partition("  #")[0], own]
-            value = "{ " + ", ".join(filter(None, parts)) + " }"
-        lines.append(f"{_key(column.name)} = {value}  # {role.why}")
+            parts = [dtype, dim, encoder.partition("  #")[0], *own]
+            value = "{ " + ", ".join(parts) + " }"
+        lines.append(f"{_key(name)} = {value}  # {_shown(role.why)}")
     return lines
 
 
@@ -183,8 +195,7 @@ def _multi_hot(role: Role) -> list[str]:
     lengths = np.asarray(column.lengths)
     most = max(1, int(np.quantile(lengths, 0.999)) if len(lengths) else 1)
     dtype, dim, encoder = _encoder(column)
-    lines = ["[[multi_hot]]", f"name = {_text(column.name)}  # {role.why}"]
-    lines += [f'side = "{role.side}"', dtype, dim, 'pooling = "mean"']
+    lines = [f'side = "{role.side}"', dtype, dim, 'pooling = "mean"']
     lines.append(f"max_len = {_round(most)}")
     if _form(column):
         lines.append(_form(column))
@@ -194,8 +205,7 @@ def _multi_hot(role: Role) -> list[str]:
 def _dense(role: Role) -> list[str]:
     column = role.column
     numbers = column.numbers()
-    lines = ["[[dense]]", f"name = {_text(column.name)}  # {role.why}"]
-    lines.append(f'side = "{role.side}"')
+    lines = [f'side = "{role.side}"']
     size = int(column.lengths[0]) if column.lengths is not None else 1
     lines.append(f"dim = {size}")
     if column.form:
