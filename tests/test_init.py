@@ -131,6 +131,62 @@ def test_lists_in_json_get_their_format(tmp_path: Path) -> None:
     assert len(spec.behavior[0].fields) == 2
 
 
+@pytest.mark.parametrize("separator", [" | ", ", ", "; "])
+def test_separators_keep_their_blanks(separator: str, tmp_path: Path) -> None:
+    spec = spec_of([joined(separator)(row) for row in log()], tmp_path)
+    text = (tmp_path / "features.toml").read_text()
+    assert f"separator = {json.dumps(separator)}" in text
+    assert "100% of its values are goods_id's\n" in text
+    assert len(spec.behavior[0].fields) == 2
+
+
+def test_blanks_that_stay_in_elements_are_said(tmp_path: Path) -> None:
+    rows = [joined(", ")(row) for row in log()]
+    rows[-1]["hist_goods_id"] = "g1,g2"
+    spec_of(rows, tmp_path)
+    said = "of its ',' have other blanks around them, and part no elements"
+    assert said in (tmp_path / "features.toml").read_text()
+
+
+@pytest.mark.parametrize("shelf", ["Shelf {}", "Row 1 Shelf {}"])
+def test_a_name_with_a_number_is_no_list(shelf: str, tmp_path: Path) -> None:
+    rows = []
+    for row in log():
+        goods = int(row["goods_id"][1:])
+        history = [int(g[1:]) for g in row["hist_goods_id"]]
+        shelves = [shelf.format(g % 50) for g in history]
+        more = {"shelf": shelf.format(goods % 50), "hist_shelf": shelves}
+        rows.append({**row, "goods_id": goods, "hist_goods_id": history, **more})
+    spec = spec_of(rows, tmp_path)
+    assert not spec.multi_hot
+    pairs = {f.column: f.pairs for f in spec.behavior[0].fields}
+    assert pairs["hist_shelf"] == "shelf"
+
+
+def test_a_decimal_comma_parts_no_list(tmp_path: Path) -> None:
+    rows = [row | {"price": f"{row['price']:.2f}".replace(".", ",")} for row in log()]
+    assert not spec_of(rows, tmp_path).dense
+    said = "#   price: numbers with a decimal comma, as 12,50: write them with a point"
+    assert said in (tmp_path / "features.toml").read_text()
+
+
+def test_numbers_in_text_of_parquet_are_no_dense_fields(tmp_path: Path) -> None:
+    rows = [
+        row | {"price": str(row["price"]), "label": str(row["label"])} for row in log()
+    ]
+    spec = spec_of(rows, tmp_path)
+    assert (spec.label, spec.dense) == ("label", ())
+    said = "#   price: text that says numbers: cast it to these, for [[dense]]"
+    assert said in (tmp_path / "features.toml").read_text()
+
+
+def test_lists_that_pandas_writes_to_csv_need_no_key(tmp_path: Path) -> None:
+    rows = [{k: str(v) for k, v in row.items()} for row in log()]
+    pa.csv.write_csv(pa.Table.from_pylist(rows), tmp_path / "log.csv")
+    first_spec(tmp_path / "log.csv").write(tmp_path / "csv.toml")
+    assert FeatureSpec.load(tmp_path / "csv.toml") == spec_of(log(), tmp_path)
+
+
 def test_other_columns_go_where_they_belong(tmp_path: Path) -> None:
     rows = []
     for i, row in enumerate(log()):
@@ -197,6 +253,31 @@ def test_the_command_prints_reasons_and_what_is_next(
         " one by --out, or remove it.\n"
     )
     assert out.read_bytes() == before
+
+
+def test_commands_that_are_printed_can_be_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "my log.parquet", tmp_path / "my features.toml"
+    pq.write_table(pa.Table.from_pylist(list(map(without("time"), log()))), path)
+    assert init_main([str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"  din-train '{path}' --spec '{out}' --valid-fraction 0\n" in said
+
+
+def test_labels_that_rows_lack_are_an_error(tmp_path: Path) -> None:
+    rows = log()
+    rows[3]["label"] = None
+    with pytest.raises(InputError, match="a label 0 or 1, got 1 rows without one"):
+        spec_of(rows, tmp_path)
+
+
+@pytest.mark.parametrize("role", ["group", "time", "weight"])
+def test_a_column_that_cannot_have_its_role_is_an_error(
+    role: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="got list<element: string> - at `hist_cate"):
+        spec_of(log(), tmp_path, columns={role: "hist_cate_id"})
 
 
 def without(*names: str) -> Callable[[Row], Row]:

@@ -187,6 +187,8 @@ def _with_lists(column: Column, *, is_csv: bool) -> Column:
 
 
 def _read(field: pa.Field, column: pa.ChunkedArray, *, is_csv: bool) -> Column:
+    if _is_list(column.type) and pa.types.is_null(column.type.value_type):
+        column = pa.chunked_array([pa.nulls(len(column))])  # Arrow joins no such lists
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else array
@@ -203,6 +205,8 @@ def _read(field: pa.Field, column: pa.ChunkedArray, *, is_csv: bool) -> Column:
     if kind != "time" and len(pc.drop_null(array)):
         shown = find_unread(field, field.name) or (kind == "other" and str(array.type))
         unread = f"{shown} has no use in a spec" if shown else ""
+    if not field.name:
+        unread = "a column without a name"
     if says == "comma":
         unread = "numbers with a decimal comma, as 12,50: write them with a point"
     is_either = is_csv and kind == "whole"

@@ -31,7 +31,7 @@ CONSTANT = 0.95
 TOLD_PAIRS, GROWN = 20, 0.9
 # Of the rows, how many may have the first time: behind the others, a tenth validates.
 FIRST_TIMES = 0.85
-LARGEST_WEIGHT = 1e9  # that din-train takes
+LEAST_WEIGHT, LARGEST_WEIGHT = float(np.finfo(np.float32).tiny), 1e9  # of din-train
 LARGEST = 1e150  # of a dense value: the squares of larger ones are no floats
 
 
@@ -201,7 +201,7 @@ def _unfit(column: Column) -> str:
     """Say why rows cannot be held out by a column of times, if so."""
     values = column.values
     given = pc.drop_null(values)
-    if column.kind == "text":
+    if pa.types.is_string(given.type):
         given = given.filter(pc.not_equal(given, ""))
     if column.is_number and len(column.numbers()) < len(values):
         given = pa.array(column.numbers())
@@ -224,8 +224,9 @@ def _weight(
     able = [c for c in columns if not c.is_list and c.name not in taken]
     for column in _by_name([c for c in able if c.is_number], "weight"):
         numbers = column.numbers()
-        is_whole = len(numbers) == column.rows > 0
-        if is_whole and numbers.min() >= 0 and numbers.max() <= LARGEST_WEIGHT:
+        is_fit = (numbers == 0) | (numbers >= LEAST_WEIGHT)
+        is_fit &= numbers <= LARGEST_WEIGHT
+        if len(numbers) == column.rows and is_fit.all():
             return Role(column, "weight", "its name, and nothing is negative")
     return None
 
@@ -373,6 +374,11 @@ def _value_role(
     numbers = len(pc.drop_null(column.values))
     has_id_name = bool(ID_NAME.search(column.name.lower()))
     is_id = column.kind in ("text", "bool") or (column.kind == "whole" and has_id_name)
+    is_amount = column.kind == "text" and column.is_number and many > FEW
+    is_amount &= not has_id_name
+    if is_amount and column.says == "number":
+        why = "text that says numbers: cast it to these, for [[dense]]"
+        return Role(column, "none", why)
     if (
         column.kind in ("text", "whole")
         and many >= ROW_NUMBER * numbers > FEW
@@ -384,10 +390,7 @@ def _value_role(
         return Role(column, "none", f"another name of {item.name}")
     side = _side(column, group, item)
     whose = "one per user" if side == "user" else "of the candidate, or of the moment"
-    if column.kind == "text" and column.is_number and many > FEW and not has_id_name:
-        why = "text that says numbers: cast it to these, for [[dense]]"
-        if column.says == "number":
-            return Role(column, "none", why)
+    if is_amount:
         whose += "; whole numbers in text, cast them for [[dense]]"
     if is_id or (column.kind == "whole" and many <= FEW):
         return Role(column, "field", f"{many:,} values; {whose}", side)

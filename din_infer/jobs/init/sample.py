@@ -145,7 +145,11 @@ def _first_lines(source: Source) -> bytes:
 def _read_csv(text: bytes, delimiter: str) -> pa.Table:
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     read = pa.csv.ReadOptions(block_size=max(1, len(text)))
-    first = text[: text.find(b"\n") + 1] or text
+    text = text.lstrip(b"\r\n")
+    end = text.find(b"\n") + 1
+    while end and text.count(b'"', 0, end) % 2:  # a name may have a line break
+        end = text.find(b"\n", end) + 1
+    first = text[:end] or text
     names = pa.csv.read_csv(io.BytesIO(first), parse_options=parse).column_names
     convert = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
