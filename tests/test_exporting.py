@@ -501,6 +501,8 @@ AT = torch.tensor([[-2.0, 0.0, torch.nan], [1.0, torch.inf, 0.5]])
 BOUNDS = torch.tensor([-torch.inf, 0.0, 0.0, 0.5, torch.inf])
 SORTED = torch.tensor([[0.0, 1.0, 3.0], [-1.0, 0.5, 0.5]])
 ATTEND = aten.scaled_dot_product_attention.default
+REPEATS = torch.tensor([1, 0, 3, 2])
+DOUBLE, SIX = torch.float64, {"output_size": 6}
 CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
     "attention": (ATTEND, (Q, K, V), {}),
     "of one head": (
@@ -544,7 +546,205 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
         {"side": "right", "out_int32": True},
     ),
     "rows of bounds": (aten.searchsorted.Tensor, (SORTED, AT), {}),
+    "products": (aten.cumprod.default, (Q, -2), {}),
+    "products of floats": (aten.cumprod.default, (REPEATS, 0), {"dtype": DOUBLE}),
+    "owners": (aten.repeat_interleave.Tensor, (REPEATS,), {"output_size": 6}),
+    "rows": (aten.repeat_interleave.self_Tensor, (BOUNDS[:4], REPEATS), SIX),
+    "columns": (aten.repeat_interleave.self_Tensor, (Q[0, 0, :4].T, REPEATS, 1), SIX),
+    "order": (aten.argsort.stable, (REPEATS,), {"stable": True, "descending": True}),
+    "order of columns": (aten.argsort.stable, (Q,), {"stable": True, "dim": 1}),
+    "stacked numbers": (aten.hstack.default, ([BOUNDS[0], BOUNDS[1]],), {}),
+    "stacked": (aten.hstack.default, ([BOUNDS, AT.reshape(-1)],), {}),
+    "stacked columns": (aten.hstack.default, ([Q, Q],), {}),
 }
+
+
+def _by_batch(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    """Heads in the batch, as in transformers of old."""
+
+    def heads(x: Tensor) -> Tensor:
+        return torch.cat(torch.split(x, 2, dim=-1), dim=0)
+
+    k = net.e(history)
+    scores = heads(net.e(item)[:, None]) @ heads(k).transpose(1, 2)
+    scores = scores.masked_fill((history == 0).repeat(2, 1)[:, None], -1e9)
+    made = torch.cat(torch.chunk(scores.softmax(-1) @ heads(k), 2, dim=0), -1)
+    return net.logit(net.e(item), made.squeeze(1))  # type: ignore[no-any-return]
+
+
+def _both(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    """Two lists of candidates in one pass."""
+    items, histories = torch.cat([item, item.flip(0)]), torch.cat([history, history])
+    k = net.e(histories)
+    weights = net.score(net.e(items), k) * (histories != 0)
+    scores = net.logit(net.e(items), pool(weights, k))
+    first, second = torch.split(scores, item.shape[0])
+    third, fourth = scores.split([item.shape[0], item.shape[0]])
+    made: Tensor = first - second + third + fourth
+    return made
+
+
+def _halves(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    k, more = net.e(torch.cat([history, history.flip(1)], 1)).chunk(2, dim=1)
+    weights = net.score(net.e(item), k) * (history != 0)
+    made: Tensor = net.logit(net.e(item), pool(weights, k + 0.5 * more))
+    return made
+
+
+def _stacked(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    k, v = torch.stack([net.e(history), net.e((history + 1) % 30)], 2).unbind(2)
+    weights = net.score(net.e(item), k) * (history != 0)
+    both = torch.hstack([net.e(item), pool(weights, v)])
+    made: Tensor = net.logit(*both.split(4, -1))
+    return made
+
+
+def _moved(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    """Padding moved to the end, and back, by stable sorts."""
+    order = torch.argsort(history == 0, dim=1, stable=True)
+    flags, _ = torch.sort(history == 0, dim=1)
+    k = net.e(history.gather(1, order))
+    weights = net.score(net.e(item), k) * (~flags)
+    made: Tensor = net.logit(net.e(item), pool(weights, k))
+    return made
+
+
+def _decayed(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    k = net.e(history)
+    age = torch.full(history.shape, 0.9).cumprod(1)
+    weights = net.score(net.e(item), k) * (history != 0) * age
+    made: Tensor = net.logit(net.e(item), pool(weights, k))
+    return made
+
+
+def _assigned(net: Any, item: Tensor, history: Tensor) -> Tensor:  # noqa: ANN401
+    there = history != 0
+    k = net.e(history)
+    weights = torch.zeros(history.shape, dtype=k.dtype)
+    weights[there] = net.score(net.e(item), k)[there]
+    made: Tensor = net.logit(net.e(item), pool(weights, k))
+    return made
+
+
+IDIOMS = {
+    "heads in the batch": _by_batch,
+    "two lists of candidates": _both,
+    "halves of a history": _halves,
+    "stacked": _stacked,
+    "padding moved": _moved,
+    "decayed": _decayed,
+    "assigned by a mask": _assigned,
+}
+
+
+@pytest.mark.parametrize("name", IDIOMS)
+def test_idioms_convert_for_every_size(name: str, tmp_path: Path) -> None:
+    net = Net(IDIOMS[name])
+    x = ids(4, 6, 0)
+    convert(net, tmp_path / "m.onnx", example_inputs=x)  # the rules of files, too
+    check(export_module(net, x), ids, (4, 6))
+
+
+def test_parametrizations_are_constants(tmp_path: Path) -> None:
+    net = Net(_halves)
+    wanted = net(*ids(4, 6, 0))
+    for part in (p for p in net.modules() if isinstance(p, nn.Linear)):
+        if part.weight.shape[0] <= part.weight.shape[1]:
+            nn.utils.parametrizations.orthogonal(part)
+    mine = net(*ids(4, 6, 0)).detach()
+    assert not torch.allclose(mine, wanted)
+    convert(net, tmp_path / "m.onnx", example_inputs=ids(4, 6, 0))
+    item, history = (x.numpy() for x in ids(4, 6, 0))
+    scored = Predictor(tmp_path / "m.onnx", device="cpu")
+    got = scored.score_encoded({"item": item, "history": history})
+    np.testing.assert_allclose(got, mine, atol=1e-5)
+    np.testing.assert_array_equal(net(*ids(4, 6, 0)).detach(), mine)  # it is as it was
+
+
+class _Bags(nn.Module):
+    def __init__(self, *, is_closed: bool) -> None:
+        super().__init__()
+        self.is_closed = is_closed
+        self.e = nn.Embedding(30, 4)
+        self.bag = nn.EmbeddingBag(30, 4, mode="sum", include_last_offset=is_closed)
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, item: Tensor, values: Tensor, offsets: Tensor) -> Tensor:
+        both = [self.e(item), self.bag(values, offsets)]
+        made: Tensor = self.out(torch.cat(both, -1)).squeeze(-1)
+        return made
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_offsets_of_bags_are_drawn_as_offsets(
+    rows: int, is_closed: bool, tmp_path: Path
+) -> None:
+    """torch follows others out of its memory, which ends the process."""
+    starts = torch.tensor([0, 2, 3, 3][:rows] + [5] * is_closed)
+    x = {"item": torch.arange(3, 3 + rows), "values": torch.arange(5)}
+    torch.manual_seed(0)
+    module = _Bags(is_closed=is_closed).eval()
+    example = x | {"offsets": starts}
+    report = convert(module, tmp_path / "m.onnx", example_inputs=example)
+    assert len(report.cases) > 2
+    sizes = {case.rows for case in report.cases}
+    assert sizes >= {1, 2, 7} or rows == 1
+
+
+class _Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.e = nn.Embedding(30, 4, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, item: Tensor, history: Tensor) -> Tensor:
+        k = self.encoder(self.e(history), src_key_padding_mask=history == 0)
+        made: Tensor = self.out(torch.cat([self.e(item), k.mean(1)], -1)).squeeze(-1)
+        return made
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensor")
+@pytest.mark.filterwarnings("ignore:.*Transformer is not in")
+@pytest.mark.parametrize("padded", [False, True])
+def test_torch_s_fast_path_of_attention_is_not_taken_silently(
+    padded: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = _Encoder().eval()
+    item, history = ids(4, 6, 0)
+    example = item, history if padded else history.clamp(min=1)
+    with pytest.raises(ConversionError) as caught:
+        convert(module, tmp_path / "m.onnx", example_inputs=example)
+    assert "set_fastpath_enabled(False)" in caught.value.fix
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        convert(module, tmp_path / "m.onnx", example_inputs=example)
+        with torch.inference_mode():
+            wanted = module(item, history)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    scored = Predictor(tmp_path / "m.onnx", device="cpu")
+    got = scored.score_encoded({"item": item.numpy(), "history": history.numpy()})
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_lists_of_one_id_are_remarked_on(tmp_path: Path) -> None:
+    def run(net: Any, item: Tensor, sessions: Tensor) -> Tensor:  # noqa: ANN401
+        q = net.e(item)
+        parts = [sessions[:, i] for i in range(3)]
+        pooled = [pool(net.score(q, net.e(h)) * (h != 0), net.e(h)) for h in parts]
+        made: Tensor = net.logit(q, sum(pooled))
+        return made
+
+    x = torch.tensor([1, 2]), torch.tensor([[[1], [2], [3]], [[4], [5], [0]]])
+    notes = convert(Net(run), tmp_path / "m.onnx", example_inputs=x).notes
+    assert "the module fixes the size of history: 3 lists a row" in notes
+    assert "history has 1 id a list, as in the example: give one of two or more" in str(
+        notes
+    )
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -371,6 +371,7 @@ def _convert_module(
     """Export any torch module, fuse its attention, prove it against the module."""
     from din_converter.module_parity import (
         RUNS,
+        check_fast_path,
         faulty_blocks,
         reference_outputs,
         runtime_reason,
@@ -382,6 +383,7 @@ def _convert_module(
 
         model = load_program(model)
     graph = export_module(model, example_inputs)
+    check_fast_path(graph)
     truth = reference_outputs(graph)
     left: dict[str, str] = {}
     while True:

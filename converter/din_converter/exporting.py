@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -39,6 +40,7 @@ __all__ = [
     "own_limits",
     "plain_module",
     "reason_of",
+    "slow_attention",
 ]
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -89,10 +91,27 @@ def plain_module(module: nn.Module) -> nn.Module:
         if isinstance(value, Tensor) and not value.is_leaf
     }
     try:
-        return copy.deepcopy(module, memo).cpu().eval()
+        made = copy.deepcopy(module, memo).cpu().eval()
+        for part in filter(parametrize.is_parametrized, list(made.modules())):
+            _compute_parameters(part)
+        return made
     except Exception as error:  # what a module holds can fail to be copied in any way
         rule = "a module that copy.deepcopy copies"
         raise ConversionError(rule, first_line(error), "module") from None
+
+
+def _compute_parameters(part: nn.Module) -> None:
+    """Put values in place of parametrizations: constants, in evaluation mode.
+
+    torch's own function would take them from the class, which other copies have, too.
+    """
+    names = list(part.parametrizations)  # type: ignore[arg-type]
+    with torch.no_grad():
+        values = {name: getattr(part, name).detach().clone() for name in names}
+    part.__class__ = parametrize.type_before_parametrizations(part)
+    del part.parametrizations
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 class _ByName(nn.Module):
@@ -200,8 +219,22 @@ def _choices(of: Sequence[int]) -> Iterator[tuple[int, ...]]:
         yield from itertools.combinations(of, size)
 
 
+@contextlib.contextmanager
+def slow_attention() -> Iterator[None]:
+    """Turn off torch's fast path of attention, which no program has.
+
+    It gives padded positions 0, and NaN to rows of padding alone.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 def _call(module: nn.Module, call: Call) -> Any:  # noqa: ANN401
-    with torch.inference_mode(), quiet():
+    with torch.inference_mode(), quiet(), slow_attention():
         return module(*copy.deepcopy(call[0]), **copy.deepcopy(call[1]))
 
 
@@ -510,6 +543,9 @@ def _resized(call: Call, places: Sequence[tuple[int, int]], size: int) -> Call:
     tensors = _tensors(call)
     for i, axis in places:
         index = torch.arange(size) % tensors[i].shape[axis]
+        is_rising = bool((tensors[i].diff(dim=axis) >= 0).all())
+        if is_rising:  # offsets may be, which torch follows without a look
+            index = index.sort().values
         tensors[i] = tensors[i].index_select(axis, index)
     return _replaced(call, tensors)
 
@@ -552,6 +588,7 @@ def fixed_sizes(program: ExportedProgram) -> dict[str, tuple[str, str]]:
     return {
         str(symbol): (str(values.lower), str(values.upper))
         for symbol, values in program.range_constraints.items()
+        if not str(symbol).startswith("u")  # a size that values decide, no input's
         if str(values.lower) not in LEAST or not str(values.upper).endswith("oo")
     }
 

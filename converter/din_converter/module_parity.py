@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from din_converter.modules import Graph
 from din_converter.quiet import first_line, quiet
@@ -24,6 +26,7 @@ from din_infer.model_format import TOLERANCE
 
 __all__ = [
     "RUNS",
+    "check_fast_path",
     "check_outputs",
     "example_batches",
     "golden_example",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 BATCH = "N"
+FAST = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 RUNS = "a module whose graph ONNX Runtime runs"
 # what the runtime writes before its reason: a code, and a file that is gone
 PLACED = re.compile(r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: ?")
@@ -64,7 +68,8 @@ def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]
         return
     first = next(iter(sizes))
     others = [s for s in sizes if s != first]
-    if first == BATCH:
+    offsets = _offsets_of(graph)
+    if first == BATCH and not offsets:
         yield "half", _repeated(example, dims, 0.5)
         yield "twice", _repeated(example, dims, 2)
     rng = np.random.default_rng(0)
@@ -81,7 +86,63 @@ def example_batches(graph: Graph) -> Iterator[tuple[str, dict[str, NDArray[Any]]
                 name: _drawn(array, dims[name], wanted, rng)
                 for name, array in example.items()
             }
+            for name, values in offsets.items():
+                more = len(example[name]) - sizes.get(BATCH, 0)
+                count = n + more if more in (0, 1) else len(drawn[name])
+                is_closed = example[name][-1] == len(example[values])
+                drawn[name] = _drawn_offsets(count, len(drawn[values]), is_closed, rng)
             yield f"{first}={n}{label}", drawn
+
+
+class _Bags(TorchDispatchMode):
+    """Notes what bags of embeddings are called with: values, and where bags begin."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[NDArray[Any], NDArray[Any]]] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        del types
+        if "embedding_bag" in str(func):
+            self.seen.append((args[1].numpy(), args[2].numpy()))
+        return func(*args, **(kwargs or {}))
+
+
+def _offsets_of(graph: Graph) -> dict[str, str]:
+    """Map the inputs that are offsets of bags to those that hold their values.
+
+    torch follows wrong offsets out of its memory.
+    """
+    with _Bags() as bags:
+        graph.call(graph.example, torch.float32)
+    out = {}
+    for values, offsets in bags.seen:
+        same = [
+            [name for name, x in graph.example.items() if np.array_equal(x, array)]
+            for array in (values, offsets)
+        ]
+        for name in same[1]:
+            others = [other for other in same[0] if other != name]
+            if others:
+                out[name] = others[0]
+    return out
+
+
+def _drawn_offsets(
+    count: int, most: int, is_closed: bool, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw where so many bags begin; the last is the end, where they are closed."""
+    made = np.sort(rng.integers(0, most + 1, count))
+    made[:1] = 0
+    if is_closed:
+        made[1:][-1:] = most
+    return made
 
 
 def _repeated(
@@ -174,6 +235,53 @@ def _followed(double: NDArray[Any], single: NDArray[Any]) -> NDArray[Any]:
         near = apart <= TOLERANCE / 2 * np.maximum(1.0, np.abs(double))
     same = (double == single) | (np.isnan(double) & np.isnan(single))
     return np.where(near | same, double, single)
+
+
+def check_fast_path(graph: Graph) -> None:
+    """Refuse a module that computes something else in torch's fast path of attention.
+
+    It is taken in inference, not in training, and gives padded positions 0 and rows of
+    padding alone NaN.
+
+    Raises
+    ------
+    ConversionError
+        If outputs differ, on the example or beside padding.
+    """
+    is_on = torch.backends.mha.get_fastpath_enabled()
+    if not is_on or not any(isinstance(p, FAST) for p in graph.module.modules()):
+        return
+    for name, inputs in (*example_batches(graph), *_padded(graph.example)):
+        try:
+            with quiet():
+                slow = graph.call(inputs, torch.float32)
+                fast = graph.call(inputs, torch.float32, is_fast=True)
+        except Exception:  # a batch that the module refuses
+            continue
+        for label, a, b in zip(graph.outputs, fast, slow, strict=True):
+            if a.dtype.kind != "f" or np.allclose(a, b, 1e-4, 1e-4, equal_nan=True):
+                continue
+            at = tuple(np.argwhere(~np.isclose(a, b, 1e-4, 1e-4, equal_nan=True))[0])
+            rule = "a module that torch's fast path of attention leaves as it is"
+            got = f"{label} {a[at]:.6g} with it and {b[at]:.6g} without"
+            fix = "Call torch.backends.mha.set_fastpath_enabled(False) before: the file"
+            fix += " computes what training computes, and so does torch then."
+            raise ConversionError(rule, got, f"module, batch {name}", fix)
+
+
+def _padded(
+    example: Mapping[str, NDArray[Any]],
+) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+    """Yield the example with lists cut by padding, the first row's of it alone."""
+    for fill in (False, True):
+        out = {}
+        for name, array in example.items():
+            out[name] = array.copy()
+            if array.ndim > 1 and array.dtype.kind in "iub":
+                padding = fill if array.dtype.kind == "b" else 0
+                out[name][:, (array.shape[1] + 1) // 2 :] = padding
+                out[name][:1] = padding
+        yield "of padding", out
 
 
 def remarks_on(graph: Graph, truth: Sequence[Truth]) -> tuple[str, ...]:

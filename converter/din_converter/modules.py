@@ -9,6 +9,7 @@ Letters: N candidates (the batch), T positions.
 """
 
 import ast
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from din_converter.exporting import (
     own_limits,
     plain_module,
     reason_of,
+    slow_attention,
 )
 from din_converter.fusing.bags import fuse_bags
 from din_converter.fusing.cost import Block
@@ -91,8 +93,17 @@ class Graph:
         """Names of the graph's outputs."""
         return [o.name for o in self.plain.graph.output]
 
-    def call(self, inputs: Mapping[str, NDArray[Any]], dtype: torch.dtype) -> Any:  # noqa: ANN401
-        """Run the module on arrays, floats as `dtype`; returns a list of arrays."""
+    def call(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        dtype: torch.dtype,
+        *,
+        is_fast: bool = False,
+    ) -> Any:  # noqa: ANN401
+        """Run the module on arrays, floats as `dtype`; returns a list of arrays.
+
+        With `is_fast`, torch's fast path of attention is taken where it applies.
+        """
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
         names = iter(self.example)
         for i, leaf in enumerate(leaves):
@@ -100,7 +111,8 @@ class Graph:
                 tensor = torch.from_numpy(np.ascontiguousarray(inputs[next(names)]))
                 leaves[i] = tensor.to(dtype) if tensor.is_floating_point() else tensor
         args, kwargs = pytree.tree_unflatten(leaves, spec)
-        with torch.inference_mode():
+        path = contextlib.nullcontext() if is_fast else slow_attention()
+        with torch.inference_mode(), path:
             made = self.module(*args, **kwargs)
         tensors = [t for t in pytree.tree_leaves(made) if isinstance(t, Tensor)]
         return [t.detach().numpy() for t in tensors]
@@ -158,10 +170,10 @@ def export_module(
     # a program states its sizes itself
     called = None if what == "program" else (args, kwargs)
     limits = _limits(program, module, called, what, fix)
-    program = rewritten(program)
     rule = "a module that torch.onnx.export takes"
     with quiet():
         try:
+            program = rewritten(program)
             # its optimizer drops terms that it takes for 0, such as 1e-12 in a divisor
             made = torch.onnx.export(
                 program,
@@ -213,6 +225,9 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
         named = any(word in i["name"].lower() for word in HISTORIES)
         # of a history that is cut or shifted first, no table is known
         is_ids = i["rows"] is not None or (named and i["dtype"].startswith("int"))
+        if i["dtype"].startswith("int") and len(i["shape"]) > 2:
+            notes += _fixed_lists(i["name"], i["shape"][1:])
+            continue
         if is_ids and wide == 1:
             if lists and not named:
                 continue  # a candidate beside its history
@@ -223,6 +238,21 @@ def _fixed_notes(proto: onnx.ModelProto) -> tuple[str, ...]:
         elif is_ids and isinstance(wide, int):
             notes.append(f"the module fixes the size of {i['name']}: {wide} ids a row")
     return tuple(notes)
+
+
+def _fixed_lists(name: str, sizes: Sequence[Any]) -> list[str]:
+    """Say how many lists of ids a row has, and how many ids they have, if fixed."""
+    *many, ids = sizes
+    notes = []
+    if not any(isinstance(n, str) for n in many):
+        count = " x ".join(map(str, many))
+        notes.append(f"the module fixes the size of {name}: {count} lists a row")
+    if isinstance(ids, int):
+        note = f"{name} has {ids} id{'s' * (ids > 1)} a list, as in the example"
+        if ids == 1:
+            note += ": give one of two or more to leave their length open"
+        notes.append(note)
+    return notes
 
 
 def _limits(

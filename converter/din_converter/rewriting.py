@@ -5,6 +5,7 @@
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Any
@@ -173,7 +174,8 @@ def _put(
     (mask, *more) = places
     if mask is None or mask.dtype != torch.bool or mask.shape != x.shape:
         return NotImplemented
-    if more or accumulate or values.numel() != 1:
+    count = values.numel()  # no int, of what values decide
+    if more or accumulate or not _is_fixed(count) or count != 1:
         return NotImplemented
     return torch.where(mask, values.reshape(()), x)
 
@@ -273,6 +275,98 @@ def _searched(
     return (~above).sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
+def _cut_at(x: Tensor, ends: Sequence[Any], dim: int) -> list[Tensor]:
+    """Cut an axis at some places, without a sequence, which is refused in a file."""
+    starts = [0, *ends[:-1]]
+    return [aten.slice.Tensor(x, dim, a, b) for a, b in zip(starts, ends, strict=True)]
+
+
+def _is_fixed(size: Any) -> bool:  # noqa: ANN401
+    return isinstance(size, int)
+
+
+def _hint(size: Any) -> int:  # noqa: ANN401
+    """Return a size of the example; how many parts it makes is fixed by the program."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+
+
+def _split(x: Tensor, size: Any, dim: int = 0) -> Any:  # noqa: ANN401
+    whole = x.shape[dim]
+    if _is_fixed(whole) and _is_fixed(size):
+        return NotImplemented
+    count = -(-_hint(whole) // _hint(size))
+    return _cut_at(x, [*(size * (i + 1) for i in range(count - 1)), whole], dim)
+
+
+def _chunk(x: Tensor, chunks: int, dim: int = 0) -> Any:  # noqa: ANN401
+    return _split(x, (x.shape[dim] + chunks - 1) // chunks, dim)
+
+
+def _split_sizes(x: Tensor, sizes: Sequence[Any], dim: int = 0) -> Any:  # noqa: ANN401
+    if all(map(_is_fixed, (x.shape[dim], *sizes))):
+        return NotImplemented
+    return _cut_at(x, list(itertools.accumulate(sizes)), dim)
+
+
+def _unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
+    return [x.select(dim, i) for i in range(_hint(x.shape[dim]))]
+
+
+def _hstack(tensors: Sequence[Tensor]) -> Tensor:
+    wide = [t.reshape(1) if t.ndim == 0 else t for t in tensors]
+    return torch.cat(wide, 0 if wide[0].ndim == 1 else 1)
+
+
+def _sorted(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> Any:  # noqa: ANN401
+    """Sort as ONNX's TopK does: of equal values, the first comes first."""
+    del stable
+    if x.dtype == torch.bool:
+        values, order = torch.sort(x.to(torch.int32), dim, descending)
+        return values.to(torch.bool), order
+    return torch.sort(x, dim, descending)
+
+
+def _sorted_flags(x: Tensor, dim: int = -1, descending: bool = False) -> Any:  # noqa: ANN401
+    if x.dtype != torch.bool:
+        return NotImplemented
+    return _sorted(x, dim=dim, descending=descending)
+
+
+def _products(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Multiply from the first to each, of every one again: ONNX sums alone so."""
+    x = (x if dtype is None else x.to(dtype)).movedim(dim, -1)
+    places = torch.arange(x.shape[-1])
+    made = torch.where(places.unsqueeze(1) >= places, x.unsqueeze(-2), 1)
+    return made.prod(-1).movedim(-1, dim)
+
+
+def _owners(repeats: Tensor, *, output_size: Any = None) -> Any:  # noqa: ANN401
+    """Name the element that each of so many places repeats."""
+    if output_size is None:
+        return NotImplemented
+    places = torch.arange(output_size).unsqueeze(-1)
+    return (places >= repeats.cumsum(0)).sum(-1)
+
+
+def _repeated_each(
+    x: Tensor,
+    repeats: Tensor,
+    dim: int | None = None,
+    *,
+    output_size: Any = None,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    if output_size is None or repeats.ndim != 1 or repeats.shape[0] == 1:
+        return NotImplemented
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
+    return x.index_select(dim, _owners(repeats, output_size=output_size))
+
+
+def _order(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:  # noqa: ANN401
+    return _sorted(x, stable=stable, dim=dim, descending=descending)[1]
+
+
 aten = torch.ops.aten
 REWRITTEN: dict[Any, Callable[..., Any]] = {
     aten.repeat_interleave.self_int: _repeated,
@@ -280,6 +374,17 @@ REWRITTEN: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: _attended,
     aten.isin.Tensor_Tensor: _is_in,
     aten.searchsorted.Tensor: _searched,
+    aten.split.Tensor: _split,
+    aten.split_with_sizes.default: _split_sizes,
+    aten.chunk.default: _chunk,
+    aten.cumprod.default: _products,
+    aten.unbind.int: _unbind,
+    aten.hstack.default: _hstack,
+    aten.argsort.stable: _order,
+    aten.sort.stable: _sorted,
+    aten.sort.default: _sorted_flags,
+    aten.repeat_interleave.Tensor: _owners,
+    aten.repeat_interleave.self_Tensor: _repeated_each,
     aten.embedding_bag.padding_idx: _bag_of_runs,
     aten._embedding_bag_forward_only.default: _bag_of_runs,
     aten._embedding_bag.default: _bag_of_runs,
