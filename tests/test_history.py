@@ -259,6 +259,42 @@ def test_window_gap_and_length(
     assert positives(tmp_path / "o.parquet")["u", "b", 40] == last
 
 
+@pytest.mark.parametrize("unit", ["", "s"])
+def test_durations_between_whole_times_are_exact(unit: str, tmp_path: Path) -> None:
+    events = log(("u", "a", 100), ("u", "b", 102), ("u", "c", 103))
+    pq.write_table(events, tmp_path / "log.parquet")
+    for option, wanted in (
+        ("gap", [[], ["a"], ["a"]]),  # more than 1.5 old
+        ("window", [[], [], ["b"]]),  # at most 1.5 old
+    ):
+        build(
+            tmp_path / "log.parquet",
+            tmp_path / "o.parquet",
+            negatives=0,
+            time_unit="s",
+            overwrite=True,
+            **{option: f"1.5{unit}"},  # type: ignore[arg-type]
+        )
+        found = read(tmp_path / "o.parquet")
+        assert [r["hist_item"] for r in found] == wanted
+
+
+def test_a_click_belongs_to_the_last_impression_in_exact_time(tmp_path: Path) -> None:
+    events = log(("u", "a", 100), ("u", "a", 102), ("u", "b", -(2**63)))
+    events = pa.concat_tables([events, log(("u", "b", 2**63 - 1))])
+    did = pa.array(["show", "click", "show", "click"])
+    pq.write_table(events.append_column("action", did), tmp_path / "log.parquet")
+    build(
+        tmp_path / "log.parquet",
+        tmp_path / "o.parquet",
+        positives=["click"],
+        impressions=["show"],
+        time_unit="s",
+        click_within="1500ms",
+    )
+    assert [r["label"] for r in read(tmp_path / "o.parquet")] == [0, 0, 1, 1]
+
+
 def test_rows_of_the_own_session_are_no_history(tmp_path: Path) -> None:
     events = log(("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4))
     events = events.append_column("visit", pa.array(["x", "y", "x", None]))

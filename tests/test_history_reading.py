@@ -261,6 +261,12 @@ def test_durations() -> None:
     assert TimeForm("integer").ticks(0, "x") == 0
     assert TimeForm("number", "s").ticks("1.5m", "x") == 90.0
     assert TimeForm("date", "us").ticks("1d", "x") == 86_400_000_000
+    # exact, and down to whole ticks
+    assert TimeForm("integer", "s").ticks("2999ms", "x") == 2
+    assert TimeForm("integer", "ms").ticks("0.57s", "x") == 570
+    assert TimeForm("integer", "ns").ticks("123456789.123456789s", "x") == (
+        123_456_789_123_456_789
+    )
     with pytest.raises(InputError) as caught:
         TimeForm("integer").ticks("90s", "--gap")
     assert str(caught.value) == (
@@ -273,6 +279,8 @@ def test_durations() -> None:
         "expected a duration with a unit, such as 90d, 12h, 5m or 30s, got '90' - at"
         " `--gap`"
     )
+    with pytest.raises(InputError, match="expected a duration such as"):
+        parse_duration("9" * 400 + "d", "--window")
     with pytest.raises(InputError) as caught:
         parse_duration("a month", "--window")
     assert str(caught.value) == (

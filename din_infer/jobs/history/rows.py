@@ -98,8 +98,7 @@ class _Part:
         has = is_click[order] & (shown >= group)
         within = self._options.click_within
         if within is not None:
-            age = time[order] - time[order][np.maximum(shown, 0)]
-            has &= age <= within
+            has &= time[order][np.maximum(shown, 0)] >= before(time[order], within)
         is_matched = np.zeros(len(self._time), bool)
         is_matched[found[order[has]]] = True
         return found[order[shown[has]]], is_matched

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 
 import pyarrow as pa
 
@@ -10,8 +12,8 @@ from din_infer.errors import InputError
 __all__ = ["UNITS", "TimeForm", "parse_duration", "unit_of"]
 
 UNITS = {"s": 10**0, "ms": 10**3, "us": 10**6, "ns": 10**9}  # ticks of a second
-SECONDS = {
-    "ms": 0.001,
+SECONDS: dict[str, Fraction | int] = {
+    "ms": Fraction(1, 1000),
     "s": 1,
     "m": 60,
     "min": 60,
@@ -19,7 +21,7 @@ SECONDS = {
     "d": 86400,
     "w": 604800,
 }
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+DURATION = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([a-z]*)")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class TimeForm:
         return times.cast(self.arrow_type)
 
     def ticks(self, duration: str | float | None, option: str) -> float | None:
-        """Say how many ticks a duration has.
+        """Say how many ticks a duration has; of whole times, whole ones.
+
+        Between whole times, more than 1.5 is more than 1, and at most 1.5 at most 1.
 
         Raises
         ------
@@ -69,25 +73,33 @@ class TimeForm:
         amount, seconds = parse_duration(duration, option)
         is_plain = self.kind in ("integer", "number")
         if seconds is None:
-            if is_plain or amount == 0:
-                return amount if self.kind == "number" else int(amount)
-            rule = "a duration with a unit, such as 90d, 12h, 5m or 30s"
-            raise InputError(rule, repr(duration), option)
-        if self.unit is None:
+            if not (is_plain or amount == 0):
+                rule = "a duration with a unit, such as 90d, 12h, 5m or 30s"
+                raise InputError(rule, repr(duration), option)
+        elif self.unit is None:
             rule = "times whose unit is known, for a duration with a unit"
             fix = "Give --time-unit s, ms, us or ns; or a number of their own."
             raise InputError(rule, repr(duration), option, fix)
-        ticks = amount * seconds * UNITS[self.unit]
-        return ticks if self.kind == "number" else round(ticks)
+        else:
+            amount *= seconds * UNITS[self.unit]
+        return float(amount) if self.kind == "number" else floor(amount)
 
 
-def parse_duration(text: str | float, option: str) -> tuple[float, float | None]:
-    """Read a duration: its amount, and the seconds of its unit, None without one."""
+def parse_duration(
+    text: str | float, option: str
+) -> tuple[Fraction, Fraction | int | None]:
+    """Read a duration: its amount, and the seconds of its unit, None without one.
+
+    Raises
+    ------
+    InputError
+        If it is no duration.
+    """
     match = DURATION.fullmatch(str(text).strip().lower())
     if match is None or (match[2] and match[2] not in SECONDS):
         rule = "a duration such as 90d, 12h, 5m or 30s, or a number of the times' unit"
         raise InputError(rule, repr(text), option)
-    return float(match[1]), SECONDS[match[2]] if match[2] else None
+    return Fraction(match[1]), SECONDS[match[2]] if match[2] else None
 
 
 def unit_of(largest: float) -> str | None:
