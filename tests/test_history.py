@@ -223,6 +223,47 @@ def test_no_order_of_files_threads_or_parts_changes_a_byte(
     assert read(tmp_path / "small.parquet") == read(out)
 
 
+def test_zeros_and_nans_that_sort_alike_are_one_each(tmp_path: Path) -> None:
+    r = random.Random(9)
+    other_nan = float(np.array([0xFFF8 << 48 | 1], np.uint64).view(np.float64)[0])
+    values = [0.0, -0.0, 1.5, float("nan"), other_nan, None]
+    kinds = [pa.float64(), pa.list_(pa.float32()), pa.list_(pa.list_(pa.float64()))]
+    kinds += [pa.list_(pa.float64(), 1), pa.float32()]
+    events = [
+        {"user": f"u{r.randrange(9)}", "item": r.randrange(12), "time": r.randrange(20)}
+        | {"x": r.choice(values), "y": r.choice(values)}
+        for _ in range(500)
+    ]
+    for kind in kinds:
+
+        def put(value: float | None, kind: pa.DataType = kind) -> object:
+            if pa.types.is_floating(kind):
+                return value
+            return None if value is None else [put(value, kind.value_type)]
+
+        written = []
+        for _ in range(2):
+            r.shuffle(events)
+            table = pa.Table.from_pylist(events).drop_columns(["x", "y"])
+            for name in "xy":
+                cells = pa.array([put(e[name]) for e in events], kind)
+                table = table.append_column(name, cells)
+            pq.write_table(table, tmp_path / "log.parquet")
+            out = tmp_path / "o.parquet"
+            build(
+                tmp_path / "log.parquet",
+                out,
+                item_columns=["x"],
+                keep=["y"],
+                negatives=2,
+                overwrite=True,
+            )
+            written.append(out.read_bytes())
+        assert written[0] == written[1], kind
+        is_list = pa.types.is_list(pq.read_schema(out).field("x").type)
+        assert is_list != pa.types.is_floating(kind)
+
+
 # -------------------------------------------------------------------------- histories
 
 

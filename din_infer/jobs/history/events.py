@@ -99,7 +99,7 @@ def make_events(
     item = maker.id(columns.item)
     found = Events(form)
     names = [*columns.item_columns, *columns.keep]
-    values = [maker.value(name) for name in names]
+    values = [maker.copied(name) for name in names]
     found.lists = {n for n in columns.item_columns if NESTED.fullmatch(log.types[n])}
     found.actions, flags = maker.flags(columns, actions, on_note)
     session = f"CAST({quoted(columns.session)} AS VARCHAR)" if columns.session else "0"
@@ -170,8 +170,18 @@ class _Maker:
             return whole if INTEGERS.fullmatch(kind) else self._if_number(name, whole)
         raise InputError("text or integers", kind.lower(), name)
 
+    def copied(self, name: str) -> str:
+        """Write a column that is copied, with one zero and one NaN.
+
+        Those that sort alike would otherwise stand in the order of the files.
+        """
+        value = self.value(name)
+        query = f"SELECT {value} FROM log LIMIT 0"
+        kind = str(self._database.execute(query).description[0][1])
+        return _of_one_zero(value, kind)
+
     def value(self, name: str) -> str:
-        """Write a column that is copied; of CSV, numbers are told by all its values."""
+        """Write a column's values; of CSV, numbers are told by all of them."""
         kind, column = self._types[name], quoted(name)
         if kind.startswith("ENUM") or kind in ("UUID", "JSON"):
             return f"CAST({column} AS VARCHAR)"
@@ -359,6 +369,17 @@ def _as_duckdb_reads_it(column: str) -> str:
     whole = f"regexp_replace({column}, '^({DAY}[T ][0-9]{{2}}:[0-9]{{2}})($|[^:0-9])',"
     whole = f"replace({whole} '\\1:00\\2'), ',', '.')"
     return f"regexp_replace({whole}, '(:.*[-+][0-9]{{2}})([0-9]{{2}})$', '\\1:\\2')"
+
+
+def _of_one_zero(value: str, kind: str) -> str:
+    """Write floats, also in lists, whose zeros and NaNs are one each."""
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN isnan({value}) THEN 'nan' ELSE {value} + 0 END::{kind}"
+    if not re.fullmatch(r"(FLOAT|DOUBLE)(\[[0-9]*\])+", kind):
+        return value
+    inside = f"x{kind.count('[')}"
+    one = _of_one_zero(inside, kind[: kind.rindex("[")])
+    return f"CAST([{one} FOR {inside} IN {value}] AS {kind})"
 
 
 def _is_one(name: str, actions: Sequence[str] | None) -> str:
