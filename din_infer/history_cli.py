@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 
 from din_infer.cli import (
@@ -264,7 +265,10 @@ def _history(arguments: argparse.Namespace) -> int:
         return 0
     print(summary)
     files = list(summary.files)
-    valid = f" --valid {files[1]}" if len(files) > 1 else ""
-    print(f"next: din-init {files[0]}")
-    print(f"      din-train {files[0]} --spec features.toml{valid}")
+    roles = [w for role, name in summary.roles.items() for w in (f"--{role}", name)]
+    train = ["din-train", files[0], "--spec", "features.toml"]
+    if len(files) > 1:
+        train += ["--valid", files[1]]
+    print("next:", shlex.join(["din-init", files[0], *roles]))
+    print("     ", shlex.join(train))
     return 0

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from din_infer import InputError
+from din_infer import FeatureSpec, InputError
 from din_infer.history_cli import main
+from din_infer.init_cli import init_main
 from din_infer.jobs.history import build
 from din_infer.jobs.history.times import TimeForm, parse_duration
 
@@ -537,7 +539,8 @@ def test_the_command_says_what_it_guessed_and_what_is_next(
     lines = heard.out.splitlines()
     assert lines[0].split() == ["events", "4"]
     assert lines[-2:] == [
-        f"next: din-init {tmp_path}/o/train.parquet",
+        f"next: din-init {tmp_path}/o/train.parquet --user user_id --time time"
+        " --label label",
         f"      din-train {tmp_path}/o/train.parquet --spec features.toml --valid"
         f" {tmp_path}/o/valid.parquet",
     ]
@@ -547,6 +550,27 @@ def test_the_command_says_what_it_guessed_and_what_is_next(
     assert main(words) == 1
     heard = capsys.readouterr()
     assert heard.err.startswith("din-history: expected a name that ends in .parquet")
+
+
+def test_what_is_next_carries_the_roles_and_quotes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"user_id": "who is it", "time": "at"}
+    table = LOG.rename_columns([names.get(n, n) for n in LOG.column_names])
+    millis = pc.multiply(table["at"], 1000)
+    pq.write_table(table.set_column(2, "at", millis), "my log.parquet")
+    words = "--user,who is it,--time,at,--item-columns,category,--negatives,2"
+    words = f"my log.parquet,--out,my rows.parquet,--quiet,{words}"
+    assert main(words.split(",")) == 0
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said == [
+        "next: din-init 'my rows.parquet' --user 'who is it' --time at --label label",
+        "      din-train 'my rows.parquet' --spec features.toml",
+    ]
+    assert init_main(shlex.split(said[0])[2:]) == 0
+    spec = FeatureSpec.load("features.toml")
+    assert (spec.group, spec.time, spec.label) == ("who is it", "at", "label")
 
 
 def test_without_duckdb_the_install_line_is_said(tmp_path: Path) -> None:

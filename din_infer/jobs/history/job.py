@@ -283,6 +283,11 @@ def _write(catalog: Catalog, events: Events, folder: Path, progress: bool) -> Su
     counts = catalog.counts
     return Summary(
         files={split: writer.rows for split, writer in writers.items()},
+        roles={
+            "user": catalog.columns.user,
+            "time": catalog.columns.time,
+            "label": "label",
+        },
         events=events.num_events,
         left_out=events.num_left_out,
         users=events.num_users,

@@ -16,6 +16,8 @@ class Summary:
     ----------
     files : dict
         From each path that was written to its rows.
+    roles : dict
+        From "user", "time" and "label" to the column of the rows.
     events, left_out, users, items : int
         Of the log; events that lacked a user, an item or a time.
     positives : int
@@ -34,6 +36,7 @@ class Summary:
     """
 
     files: dict[str, int] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
     events: int = 0
     left_out: int = 0
     users: int = 0
