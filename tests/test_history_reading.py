@@ -242,6 +242,38 @@ def test_types_that_differ_between_files_are_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["parquet", "arrow", "csv", "tsv", "jsonl"])
+def test_a_column_that_one_file_lacks_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    write = {k.split(".")[-1]: w for k, w in WRITERS.items()}[name]
+    write(LOG.append_column("action", pa.array(["buy"] * 4)), folder / f"a.{name}")
+    write(LOG.append_column("extra", pa.array(["buy"] * 4)), folder / f"b.{name}")
+    if name in ("csv", "tsv", "jsonl"):
+        (folder / f"c.{name}").touch()  # no events that lack it
+    options: dict[str, Any] = {"action": "action", "positives": ["buy"]}
+    assert refused(folder, **options) == (
+        f"expected this column in all files, got {folder}/b.{name} without it - at"
+        " `action`"
+    )
+    # what nobody asked for is left
+    notes: list[str] = []
+    options = {"action": "none", "negatives": 0, "on_note": notes.append}
+    build(folder, tmp_path / "o.parquet", **options)
+    assert notes[1] == "not used, since not in all files: action, extra"
+    assert pq.read_metadata(tmp_path / "o.parquet").num_rows == 8
+
+
+def test_a_key_that_is_late_in_a_file_of_json_is_there(tmp_path: Path) -> None:
+    rows = [{"user": "u", "item": k, "time": k} for k in range(2000)]
+    for name in ("a.jsonl", "b.jsonl"):
+        lines = [*rows, {"user": "u", "item": -1, "time": -1, "action": "buy"}]
+        (tmp_path / name).write_text("".join(json.dumps(r) + "\n" for r in lines))
+    out = tmp_path / "out" / "o.parquet"
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert build(files, out, action="action", positives=["buy"]).positives == 2
+
+
 def test_integers_of_several_widths_are_one_type(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     folder.mkdir()

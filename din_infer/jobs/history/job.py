@@ -195,6 +195,11 @@ def build(
         columns, left = find_columns(
             log.names, {**given, "item_columns": item_columns, "keep": keep}, on_note
         )
+        taken = log.in_all_files(columns.all, left)
+        if taken != left:
+            partial = ", ".join(name for name in left if name not in taken)
+            on_note(f"not used, since not in all files: {partial}")
+        left = taken
         with show_progress(None, "reading events", progress) as bar:
             log.copy([*columns.all, *left], bar.update)
         if left:

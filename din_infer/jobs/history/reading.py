@@ -1,7 +1,10 @@
 """Files of events copied into a table of DuckDB, `log`: one pass, columns as read."""
 
+import csv
+import io
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 KINDS = ("parquet", "arrow", "csv", "tsv", "jsonl")
+MARKS = {"csv": ",", "tsv": "\t"}
 TEXT_SUFFIXES = (".gz", ".zst")  # that DuckDB decompresses
 PARTITION = re.compile(r"([^=/\\]+)=[^/\\]*")
 INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
@@ -125,13 +129,53 @@ class Log:
         self.num_files = sum(len(group.paths) for group in groups)
         self.types: dict[str, str] = {}
 
+    def in_all_files(self, needed: Sequence[str], others: Sequence[str]) -> list[str]:
+        """Return those of `others` that every file has.
+
+        Raises
+        ------
+        InputError
+            If a file lacks one of `needed`: its events would have nulls.
+        """
+        names = [*needed, *others]
+        lacking: dict[str, Path] = {}
+        for group in self._groups:
+            of_folders = set(_partitions(group.paths))
+            for path in group.paths:
+                with asking("files that can be read", str(path)):
+                    found = self._columns_of(group, path, names, of_folders)
+                for name in names:
+                    if name.lower() not in found:  # as DuckDB compares names
+                        lacking.setdefault(name, path)
+        for name in needed:
+            if name in lacking:
+                rule = "this column in all files"
+                raise InputError(rule, f"{lacking[name]} without it", name)
+        return [name for name in others if name not in lacking]
+
+    def _columns_of(
+        self, group: _Group, path: Path, names: Sequence[str], of_folders: set[str]
+    ) -> Collection[str]:
+        """Return a file's own columns, in small letters; without events, all names."""
+        wanted, found = {name.lower() for name in names}, set(group.types)
+        if len(group.paths) > 1 and group.format == "arrow":
+            found = set(_arrow_types(self._database, [path]))
+        elif len(group.paths) > 1:
+            found = {*_first_names(path, group.format), *of_folders}
+            if not wanted <= {name.lower() for name in found}:
+                query = _reader(group.format, [path], "", group.paths)
+                found = set(_described(self._database, query))
+                if group.format == "jsonl" and found == {"json"}:
+                    return wanted
+        return {name.lower() for name in found}
+
     def copy(self, columns: Sequence[str], update: Callable[[int], object]) -> int:
         """Copy columns into the table `log`; returns how many events there are.
 
         Parameters
         ----------
         columns : sequence of str
-            Of `names`.
+            Of `names`, that all files have.
         update : callable
             Called with the events of each group of files.
 
@@ -143,9 +187,6 @@ class Log:
         for name in columns:
             first: dict[str, _Group] = {}
             for group in self._groups:
-                if name not in group.types:
-                    rule = "this column in all files"
-                    raise InputError(rule, f"{group.paths[0]} without it", name)
                 first.setdefault(group.types[name], group)
             together = _together(list(first))
             if together is None:
@@ -192,6 +233,26 @@ def _arrow(path: Path) -> Iterator[pa.RecordBatchReader]:
             return
         batches = (file.get_batch(k) for k in range(file.num_record_batches))
         yield pa.RecordBatchReader.from_batches(file.schema, batches)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of text, which may be compressed."""
+    with pa.input_stream(str(path), compression="detect") as file:
+        for line in io.BufferedReader(file):
+            yield line.decode()
+
+
+def _first_names(path: Path, kind: str) -> list[str]:
+    """Read columns off the first line of a file of text; none where that fails."""
+    try:
+        if kind == "jsonl":
+            return list(map(str, dict(json.loads(next(_lines(path))))))
+        return next(csv.reader(_lines(path), delimiter=MARKS[kind]))
+    except (
+        *(ValueError, TypeError, LookupError, OSError),
+        *(RecursionError, StopIteration, csv.Error),
+    ):
+        return []
 
 
 def _together(types: Sequence[str]) -> str | None:
@@ -244,6 +305,8 @@ def _look(database: duckdb.DuckDBPyConnection, kind: str, paths: list[Path]) -> 
         return _Group(kind, paths, "", _arrow_types(database, paths))
     if kind == "parquet":
         _check_types(paths)
+    else:  # text of 0 bytes is no header of other columns
+        paths = [path for path in paths if path.stat().st_size] or paths
     query = _reader(kind, paths)
     with asking("files that can be read", str(paths[0])):
         types = _described(database, query)
@@ -272,19 +335,22 @@ def _described(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, str
     return {str(row[0]): str(row[1]) for row in rows}
 
 
-def _reader(kind: str, paths: Sequence[Path], more: str = "") -> str:
-    """Write the call of DuckDB that reads files of one format."""
+def _reader(
+    kind: str, paths: Sequence[Path], more: str = "", of: Sequence[Path] = ()
+) -> str:
+    """Write the call of DuckDB that reads files of one format; some of others."""
     # a path is no pattern: its brackets and stars are themselves
     names = [re.sub(r"[\[*?]", r"[\g<0>]", str(path)) for path in paths]
     files = "[" + ", ".join(literal(name) for name in names) + "]"
-    folders = "true, hive_types_autocast = false" if _partitions(paths) else "false"
+    folders = "true, hive_types_autocast = false"
+    folders = folders if _partitions(of or paths) else "false"
     shared = f"{files}, union_by_name = true, hive_partitioning = {folders}{more}"
     if kind == "parquet":
         return f"read_parquet({shared}, binary_as_string = true)"
     if kind == "jsonl":
         scan = "" if more else ", sample_size = -1"
         return f"read_json({shared}, format = 'auto'{scan})"
-    mark = "'\\t'" if kind == "tsv" else "','"
+    mark = literal(MARKS[kind])
     quotes = "quote = '\"', escape = '\"', allow_quoted_nulls = false"
     nulls = "nullstr = ['', '\\N'], all_varchar = true, header = true"
     return f"read_csv({shared}, delim = {mark}, {quotes}, {nulls})"
