@@ -489,9 +489,118 @@ def test_a_damaged_file_is_one_error(tmp_path: Path) -> None:
     said = refused(tmp_path / "log.parquet")
     assert said.startswith("expected files that can be read, got ")
     assert said.endswith(f" - at `{tmp_path}/log.parquet`")
-    (tmp_path / "log.parquet").unlink()
-    (tmp_path / "log.csv").write_text('user,item,time\nu,"a,1\nu,b\n')
-    assert "files that can be read" in refused(tmp_path / "log.csv")
+
+
+HEAD = "user,item,time\n"
+
+
+@pytest.mark.parametrize("many", [0, 50_000])  # beyond what is looked at first, too
+@pytest.mark.parametrize(
+    ("name", "rows", "said"),
+    [
+        (
+            "log.csv",
+            "u,b,2,3\nu,c,3\n",
+            "expected rows of 3 values, as in the header, got 4 in line {} - at `{}`."
+            " Quote values that have ',' in them.",
+        ),
+        (
+            "log.csv.gz",
+            "u,b\n",
+            "expected rows of 3 values, as in the header, got 2 in line {} - at `{}`",
+        ),
+        (
+            "log.tsv",
+            "u\tb\r\n",
+            "expected rows of 3 values, as in the header, got 2 in line {} - at `{}`",
+        ),
+        (
+            "log.csv",
+            'u,"b\nc,2\n',
+            "expected an end of each quoted value, got none of one in line {} - at"
+            ' `{}`. Write a quote inside of a quoted value as "".',
+        ),
+        (
+            "log.csv",
+            'u,"b"c,2\nu,d,3\n',
+            "expected ',' or the end of the row after a quoted value, got other text in"
+            ' line {} - at `{}`. Write a quote inside of a quoted value as "".',
+        ),
+        (
+            "log.csv",
+            "u,\xff,2\n",
+            "expected text in UTF-8, got other bytes in line {} - at `{}`",
+        ),
+    ],
+)
+def test_a_wrong_row_of_text_is_named_by_its_line(
+    name: str, rows: str, said: str, many: int, tmp_path: Path
+) -> None:
+    good = 'u,"a\nb",1\n' + "u,a,1\n" * many  # a row of two lines
+    text = HEAD + good
+    if name.endswith(".tsv"):
+        text = text.replace(",", "\t").replace("\n", "\r\n").replace("a\r", "a")
+    content = (text + rows).encode("latin-1")
+    content = gzip.compress(content) if name.endswith(".gz") else content
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    line = f"{many + 4:,}"
+    assert refused(folder) == said.format(line, folder / name)
+    (folder / "b.csv").write_text(HEAD + "v,a,1\n")
+    assert refused(folder) == said.format(line, folder / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "log.csv",
+            "user;item;time\nu;a;1\n",
+            "expected columns separated by ',', got one column 'user;item;time' - at"
+            " `{}`. Separate columns by ',' in .csv, by tabs in .tsv.",
+        ),
+        (
+            "log.csv",
+            "user;item;time;price\nu;a;1;1,5\nu;b;2;3\n",
+            "expected columns separated by ',', got one column 'user;item;time;price' -"
+            " at `{}`. Separate columns by ',' in .csv, by tabs in .tsv.",
+        ),
+        (
+            "log.csv",
+            "user\titem\ttime\nu\ta\t1\n",
+            "expected columns separated by ',', got one column 'user\\titem\\ttime' -"
+            " at `{}`. Name the file .tsv.",
+        ),
+        (
+            "log.tsv",
+            HEAD + "u,a,1\n",
+            "expected columns separated by '\\t', got one column 'user,item,time' - at"
+            " `{}`. Name the file .csv.",
+        ),
+        (
+            "log.csv",
+            "\n" + HEAD + "u,a,1\n",
+            "expected a header in line 1, got a blank line - at `{}`",
+        ),
+        (
+            "log.csv",
+            "A log\n" + HEAD + "u,a,1\n",
+            "expected rows of 1 values, as in the header, got 3 in line 2 - at `{}`."
+            " Quote values that have ',' in them.",
+        ),
+    ],
+)
+def test_a_header_of_another_kind_says_what_it_is(
+    name: str, text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert refused(tmp_path / name) == said.format(tmp_path / name)
+
+
+def test_a_line_that_is_too_long_says_so(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(f'{HEAD}u,"{"x" * 3_000_000}",1\n')
+    assert "Maximum line size of" in refused(tmp_path / "log.csv")
 
 
 def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:

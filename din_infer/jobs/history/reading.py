@@ -30,6 +30,7 @@ __all__ = [
 
 KINDS = ("parquet", "arrow", "csv", "tsv", "jsonl")
 MARKS = {"csv": ",", "tsv": "\t"}
+MOST_FIRST = 1 << 20  # bytes of a first line that is looked at
 TEXT_SUFFIXES = (".gz", ".zst")  # that DuckDB decompresses
 PARTITION = re.compile(r"([^=/\\]+)=[^/\\]*")
 INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
@@ -70,7 +71,62 @@ def asking(what: str, place: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and "CSV Error" in lines[0]:  # what is wrong follows the line itself
+        return " ".join([lines[0], *lines[2:3]])
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _reading(kind: str, paths: Sequence[Path]) -> Iterator[None]:
+    """Turn an error of DuckDB into one that says which file, and line, is wrong."""
+    place = str(paths[0]) if len(paths) == 1 else f"{paths[0]} ({len(paths)} files)"
+    with asking("files that can be read", place):
+        try:
+            yield
+        except duckdb.InvalidInputException as error:
+            for path in paths if kind in MARKS else ():
+                if len(paths) == 1 or str(path) in str(error):
+                    _check_text(path, kind)
+            raise
+
+
+def _check_text(path: Path, kind: str) -> None:
+    """Refuse the first row of CSV or TSV that is not as its header says."""
+    rows = csv.reader(_lines(path), delimiter=MARKS[kind], strict=True)
+    header: list[str] = []
+    first = 1  # line of the row
+    rule, got, fix = "", "", 'Write a quote inside of a quoted value as "".'
+    try:
+        for row in rows:
+            header = header or row
+            if row and len(row) != len(header):
+                _check_mark(header, path, kind)
+                rule = f"rows of {len(header)} values, as in the header"
+                got = f"{len(row)} in line {first:,}"
+                fix = f"Quote values that have {MARKS[kind]!r} in them."
+                fix = fix if len(row) > len(header) else ""
+                break
+            first = rows.line_num + 1
+    except UnicodeDecodeError:
+        rule, got, fix = "text in UTF-8", f"other bytes in line {first:,}", ""
+    except csv.Error as error:
+        if "end of data" in str(error):
+            rule, got = "an end of each quoted value", f"none of one in line {first:,}"
+        elif "expected after" in str(error):
+            rule = f"{MARKS[kind]!r} or the end of the row after a quoted value"
+            got = f"other text in line {first:,}"
+    if rule:
+        raise InputError(rule, got, str(path), fix)
+
+
+def _check_mark(names: Sequence[str], path: Path, kind: str) -> None:
+    """Refuse a header that another mark separates."""
+    if len(names) == 1 and (other := re.search("[;\t|,]", names[0])):
+        fix = "Separate columns by ',' in .csv, by tabs in .tsv."
+        if other[0] in MARKS.values():
+            fix = f"Name the file .{'tsv' if kind == 'csv' else 'csv'}."
+        rule = f"columns separated by {MARKS[kind]!r}"
+        raise InputError(rule, f"one column {names[0]!r}", str(path), fix)
 
 
 def open_database(folder: Path, memory: str, threads: int) -> duckdb.DuckDBPyConnection:
@@ -142,7 +198,7 @@ class Log:
         for group in self._groups:
             of_folders = set(_partitions(group.paths))
             for path in group.paths:
-                with asking("files that can be read", str(path)):
+                with _reading(group.format, [path]):
                     found = self._columns_of(group, path, names, of_folders)
                 for name in names:
                     if name.lower() not in found:  # as DuckDB compares names
@@ -201,14 +257,13 @@ class Log:
             if group.format == "arrow":
                 num_rows = sum(self._copy_arrow(p, listed) for p in group.paths)
             else:
-                num_rows = self._insert(group.query, listed, group.paths)
+                num_rows = self._insert(group.query, listed, group.format, group.paths)
             update(num_rows)
             num_events += num_rows
         return num_events
 
-    def _insert(self, query: str, listed: str, paths: Sequence[Path]) -> int:
-        place = str(paths[0]) if len(paths) == 1 else f"{paths[0]} ({len(paths)} files)"
-        with asking("files that can be read", place):
+    def _insert(self, query: str, listed: str, kind: str, paths: Sequence[Path]) -> int:
+        with _reading(kind, paths):
             text = f"INSERT INTO log SELECT {listed} FROM {query}"
             return int(self._database.execute(text).fetchall()[0][0])
 
@@ -216,7 +271,7 @@ class Log:
         with asking("an Arrow file that can be read", str(path)), _arrow(path) as found:
             self._database.register("din_arrow", found)
             try:
-                return self._insert("din_arrow", listed, [path])
+                return self._insert("din_arrow", listed, "arrow", [path])
             finally:
                 self._database.unregister("din_arrow")
 
@@ -235,19 +290,20 @@ def _arrow(path: Path) -> Iterator[pa.RecordBatchReader]:
         yield pa.RecordBatchReader.from_batches(file.schema, batches)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file of text, which may be compressed."""
+def _lines(path: Path, most: int = -1) -> Iterator[str]:
+    """Yield the lines of a file of text, which may be compressed; `most` bytes each."""
     with pa.input_stream(str(path), compression="detect") as file:
-        for line in io.BufferedReader(file):
-            yield line.decode()
+        source = io.BufferedReader(file)
+        while line := source.readline(most):
+            yield from io.StringIO(line.decode(), newline=None)  # "\r" ends one, too
 
 
 def _first_names(path: Path, kind: str) -> list[str]:
     """Read columns off the first line of a file of text; none where that fails."""
     try:
         if kind == "jsonl":
-            return list(map(str, dict(json.loads(next(_lines(path))))))
-        return next(csv.reader(_lines(path), delimiter=MARKS[kind]))
+            return list(map(str, dict(json.loads(next(_lines(path, MOST_FIRST))))))
+        return next(csv.reader(_lines(path, MOST_FIRST), delimiter=MARKS[kind]))
     except (
         *(ValueError, TypeError, LookupError, OSError),
         *(RecursionError, StopIteration, csv.Error),
@@ -308,7 +364,7 @@ def _look(database: duckdb.DuckDBPyConnection, kind: str, paths: list[Path]) -> 
     else:  # text of 0 bytes is no header of other columns
         paths = [path for path in paths if path.stat().st_size] or paths
     query = _reader(kind, paths)
-    with asking("files that can be read", str(paths[0])):
+    with _reading(kind, paths):
         types = _described(database, query)
         if kind == "jsonl":
             # dates and such are text there: what the times look like is decided later
@@ -323,6 +379,12 @@ def _look(database: duckdb.DuckDBPyConnection, kind: str, paths: list[Path]) -> 
             types = _described(database, query)
     if not types or (kind == "jsonl" and list(types) == ["json"]):
         raise InputError("events with named columns", "none", str(paths[0]))
+    if kind in MARKS:
+        for path in paths:
+            with pa.input_stream(str(path), compression="detect") as file:
+                if file.read(1) in (b"\r", b"\n"):
+                    raise InputError("a header in line 1", "a blank line", str(path))
+        _check_mark([n for n in types if n not in _partitions(paths)], paths[0], kind)
     return _Group(kind, paths, query, types)
 
 
@@ -352,7 +414,7 @@ def _reader(
         return f"read_json({shared}, format = 'auto'{scan})"
     mark = literal(MARKS[kind])
     quotes = "quote = '\"', escape = '\"', allow_quoted_nulls = false"
-    nulls = "nullstr = ['', '\\N'], all_varchar = true, header = true"
+    nulls = "nullstr = ['', '\\N'], all_varchar = true, header = true, skip = 0"
     return f"read_csv({shared}, delim = {mark}, {quotes}, {nulls})"
 
 
