@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from din_infer.cli import (
     command_errors,
@@ -267,8 +268,8 @@ def _history(arguments: argparse.Namespace) -> int:
     files = list(summary.files)
     roles = [w for role, name in summary.roles.items() for w in (f"--{role}", name)]
     train = ["din-train", files[0], "--spec", "features.toml"]
-    if len(files) > 1:
-        train += ["--valid", files[1]]
+    for valid in (f for f in files[1:] if PurePath(f).stem == "valid"):
+        train += ["--valid", valid]
     print("next:", shlex.join(["din-init", files[0], *roles]))
     print("     ", shlex.join(train))
     return 0

@@ -77,11 +77,23 @@ def reference_rows(
     events = sorted(events, key=order)
     by_user = {u: [e for e in events if e.user == u] for u in users}
     timeline = sorted((e.time, items.index(e.item)) for e in events if e.positive)
-    bounds = boundaries([e.time for e in events if e.positive or e.shown], options)
     result: dict[str, list[dict[str, Any]]] = {name: [] for name in options.splits}
+    targets_of = {
+        user: find_targets(mine, options, session=session, matched=impressions)
+        for user, mine in by_user.items()
+    }
+    bounds = boundaries(
+        [
+            target.time
+            for user, targets in targets_of.items()
+            for target, _ in targets
+            if len(history(by_user[user], target, options, session=session))
+            >= options.min_history
+        ],
+        options,
+    )
     for number, user in enumerate(users):
-        mine = by_user[user]
-        targets = find_targets(mine, options, session=session, matched=impressions)
+        mine, targets = by_user[user], targets_of[user]
         moments = sorted({e.time for e, label in targets if label})
         copies: dict[tuple[Any, float], int] = defaultdict(int)
         owned = {items.index(e.item) for e in mine}
@@ -128,11 +140,12 @@ def ordered(events: Sequence[Event], columns: Sequence[str]) -> list[Event]:
 
 def boundaries(times: Sequence[float], options: Options) -> list[float]:
     times = sorted(times)
-    shares = [options.valid_fraction + options.test_fraction, options.test_fraction]
+    shares = {"valid": options.valid_fraction + options.test_fraction}
+    shares["test"] = options.test_fraction
     return [
-        times[min(int(len(times) * (1 - share)), len(times) - 1)]
-        for share in shares
-        if share and times
+        times[min(int(len(times) * (1 - shares[name])), len(times) - 1)]
+        for name in options.splits[1:]
+        if options.split == "time" and times
     ]
 
 
@@ -183,7 +196,7 @@ def split_of(
     if options.split is None:
         return "train"
     if options.split == "time":
-        return ("train", "valid", "test")[sum(time >= b for b in bounds)]
+        return options.splits[sum(time >= b for b in bounds)]
     if moments and time >= moments[-1]:
         return "test"
     if len(moments) > 1 and time >= moments[-2]:

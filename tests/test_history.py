@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from din_infer import InputError
+from din_infer.history_cli import main
 from din_infer.jobs.history import Summary, build, job, rows
 from din_infer.jobs.history.catalog import Options
 from din_infer.jobs.history.sampling import NONE, sample_uniform
 from din_infer.jobs.history.segments import before, count_before, of_other_sessions
-from tests.reference_history import Event, boundaries, reference_rows
+from tests.reference_history import Event, reference_rows
 from tests.shared import SHARED, needs_shared
 
 pytestmark = pytest.mark.slow
@@ -76,19 +77,18 @@ TYPES = {
     "session": pa.string(),
     "cate": pa.string(),
 }
-EVENTS = st.lists(
-    st.fixed_dictionaries(
-        {
-            "user": st.sampled_from(["a", "b", "", None]),
-            "item": st.sampled_from([-(2**63), 0, 1, 2, 3, 2**63 - 1]),
-            "time": st.sampled_from([-(2**63), *range(8), 2**63 - 1]),
-            "action": st.sampled_from(["click", "click", "view", "cart", None]),
-            "session": st.sampled_from([None, "s", "t"]),
-            "cate": st.sampled_from([None, "x", "y"]),
-        }
-    ),
-    min_size=1,
-    max_size=40,
+EVENT = st.fixed_dictionaries(
+    {
+        "user": st.sampled_from(["a", "b", "", None]),
+        "item": st.sampled_from([-(2**63), 0, 1, 2, 3, 2**63 - 1]),
+        "time": st.sampled_from([-(2**63), *range(8), 2**63 - 1]),
+        "action": st.sampled_from(["click", "click", "view", "cart", None]),
+        "session": st.sampled_from([None, "s", "t"]),
+        "cate": st.sampled_from([None, "x", "y"]),
+    }
+)
+EVENTS = st.lists(EVENT, min_size=1, max_size=12) | st.lists(
+    EVENT, min_size=20, max_size=40
 )
 OPTIONS = st.fixed_dictionaries(
     {
@@ -101,6 +101,7 @@ OPTIONS = st.fixed_dictionaries(
         "negatives_by": st.sampled_from(["uniform", "seen", "popularity"]),
         "seed": st.integers(0, 3),
         "split": st.sampled_from([None, "time", "leave-last-out"]),
+        "valid_fraction": st.sampled_from([0.1, 0.4]),
         "test_fraction": st.sampled_from([0.0, 0.2]),
     }
 )
@@ -134,13 +135,16 @@ def test_rows_equal_the_slow_twin(
         )
         for e in events
     ]
-    twin = reference_rows(
-        log,
-        Options(**options),
-        columns=["cate"],
-        session=by_session,
-        impressions=by_action,
-    )
+
+    def twin_of(options: dict[str, Any]) -> dict[str, list[Row]]:
+        return reference_rows(
+            log,
+            Options(**options),
+            columns=["cate"],
+            session=by_session,
+            impressions=by_action,
+        )
+
     order.shuffle(events)
     cut = order.randrange(len(events) + 1)
     write(events[:cut], folder / "b.parquet", TYPES)
@@ -149,12 +153,11 @@ def test_rows_equal_the_slow_twin(
     if by_action:
         more = {"action": "action", "positives": ["click"], "impressions": ["view"]}
         more["behaviors"] = ["click", "view"]
-    out = folder / "out" if options["split"] else folder / "out.parquet"
 
-    def run() -> Summary:
+    def run(options: dict[str, Any]) -> Summary:
         return build(
             [folder / "a.parquet", folder / "b.parquet"],
-            out,
+            folder / ("out" if options["split"] else "out.parquet"),
             item_columns=["cate"],
             session="session" if by_session else None,
             on_error="skip",
@@ -163,21 +166,24 @@ def test_rows_equal_the_slow_twin(
             **more,
         )
 
-    has_positives = any(row["label"] for part in twin.values() for row in part)
-    targets = [e.time for e in log if e.is_whole and (e.positive or e.shown)]
-    starts = boundaries(targets, Options(**options))
-    is_one_moment = (
-        options["split"] == "time" and targets and min(starts) <= min(targets)
-    )
-    if not has_positives or is_one_moment:
+    twin = twin_of(options)
+    if options["split"] and not all(twin.values()):
         with pytest.raises(InputError) as caught:
-            run()
-        assert caught.value.rule in (
-            "a target that is a positive",
-            "times before the newest ones, to train on",
+            run(options)
+        assert caught.value.rule.startswith(
+            (
+                "a target that is a positive",
+                "targets of several times, to part ",
+                "users of three moments with a positive, for train, valid and test",
+            )
         )
+        options = {**options, "split": None}
+        twin = twin_of(options)
+    if not any(row["label"] for part in twin.values() for row in part):
+        with pytest.raises(InputError, match=r"target that is a|several times"):
+            run(options)
         return
-    summary = run()
+    summary = run(options)
     for path, rows_of in zip(summary.files, twin.values(), strict=True):
         assert read(Path(path)) == rows_of
     all_rows = [row for part in twin.values() for row in part]
@@ -186,7 +192,7 @@ def test_rows_equal_the_slow_twin(
     lengths = [len(row["hist_item"]) for row in all_rows]
     assert summary.lengths == {n: lengths.count(n) for n in sorted(set(lengths))}
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        ["a.parquet", "b.parquet", out.name]
+        ["a.parquet", "b.parquet", "out" if options["split"] else "out.parquet"]
     )
 
 
@@ -541,10 +547,64 @@ def test_a_split_of_one_moment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         build(tmp_path / "log.parquet", tmp_path / "o", split="time")
     assert str(caught.value) == (
-        "expected times before the newest ones, to train on, got all targets at one"
-        " time - at `time`"
+        "expected targets of several times, to part train from valid, got one time for"
+        " both - at `time`. Where there are others, give other shares by"
+        " --valid-fraction and --test-fraction."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_a_split_by_time_is_of_what_makes_rows(tmp_path: Path) -> None:
+    # each impression is bought, which the log has 1,000 later; an early start is cut
+    shown = [(f"u{k % 5}", f"i{k}", k) for k in range(100)]
+    bought = [(user, item, time + 1000) for user, item, time in shown]
+    events = log(*shown, *bought)
+    did = pa.array(["show"] * 100 + ["buy"] * 100)
+    pq.write_table(events.append_column("action", did), tmp_path / "log.parquet")
+    options: dict[str, Any] = {"split": "time", "negatives": 0, "overwrite": True}
+    options |= {"test_fraction": 0.2}
+    summary = build(
+        tmp_path / "log.parquet",
+        tmp_path / "o",
+        positives=["buy"],
+        impressions=["show"],
+        **options,
+    )
+    assert list(summary.files.values()) == [70, 10, 20]
+    pq.write_table(events, tmp_path / "log.parquet")
+    summary = build(tmp_path / "log.parquet", tmp_path / "o", min_history=20, **options)
+    assert summary.too_short == 100
+    assert list(summary.files.values()) == [70, 10, 20]
+
+
+def test_a_split_of_which_a_part_is_empty_is_refused(tmp_path: Path) -> None:
+    days = log(*((f"u{k}", "a", k // 10) for k in range(100)))
+    pq.write_table(days, tmp_path / "log.parquet")
+    options: dict[str, Any] = {"valid_fraction": 0.05, "test_fraction": 0.05}
+    with pytest.raises(InputError, match="to part valid from test, got one time for"):
+        build(tmp_path / "log.parquet", tmp_path / "o", split="time", **options)
+    with pytest.raises(InputError) as caught:
+        build(tmp_path / "log.parquet", tmp_path / "o", split="leave-last-out")
+    assert str(caught.value) == (
+        "expected users of three moments with a positive, for train, valid and test,"
+        " got no rows of train and valid - at `--split`. Give --split time, or a"
+        " smaller --min-history."
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_a_split_by_time_without_valid_has_no_such_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pq.write_table(log(("u", "a", 1), ("v", "b", 2)), tmp_path / "log.parquet")
+    words = f"{tmp_path}/log.parquet --out {tmp_path}/o --split time --quiet"
+    words += " --valid-fraction 0 --test-fraction 0.5"
+    assert main(words.split()) == 0
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
+        "test.parquet",
+        "train.parquet",
+    ]
+    assert "--valid" not in capsys.readouterr().out
 
 
 # ----------------------------------------------------------------------------- Beauty

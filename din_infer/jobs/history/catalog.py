@@ -4,7 +4,9 @@ It grows with the items and the changes of their values, not with the events; of
 many events, popularity is drawn from every so-manieth.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -44,8 +46,9 @@ class Options:
     @property
     def splits(self) -> tuple[str, ...]:
         """The tables that are written."""
-        if self.split == "time" and not self.test_fraction:
-            return SPLITS[:2]
+        if self.split == "time":
+            shares = (1.0, self.valid_fraction, self.test_fraction)
+            return tuple(n for n, share in zip(SPLITS, shares, strict=True) if share)
         return SPLITS if self.split else SPLITS[:1]
 
 
@@ -88,15 +91,11 @@ class Catalog:
     versions : pyarrow.Table
         The item columns of each item at each time from which they hold.
     boundaries : list
-        Times at which validation and test begin.
+        Times at which the later tables of a split by time begin; `find_boundaries`
+        finds them.
     counts : Counts
     schema : pyarrow.Schema
         Of the rows.
-
-    Raises
-    ------
-    InputError
-        If a split by time has nothing to train on.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class Catalog:
         self.items, self._first = column(items["item"]), numbers(items["t"])
         self._load_versions()
         self._load_popular()
-        self.boundaries = self._find_boundaries()
+        self.boundaries: list[Any] = []
         self.schema = self._find_schema()
 
     def fetch(self, query: str) -> pa.Table:
@@ -163,27 +162,44 @@ class Catalog:
         found = self.fetch(query)
         self._popular, self._popular_t = numbers(found["i"]), numbers(found["t"])
 
-    def _find_boundaries(self) -> list[Any]:
-        """Find the times at which validation and test begin."""
-        options = self.options
-        if options.split != "time":
-            return []
-        query = "SELECT count(*), min(t) FROM events WHERE p OR m"
-        num, least = self._one(query)
-        found = []
-        for held in (
-            options.valid_fraction + options.test_fraction,
-            options.test_fraction,
-        ):
-            if not num or not held:
-                continue
+    def find_boundaries(self, times: Iterable[Times] | None) -> None:
+        """Find the times at which the later tables of a split by time begin.
+
+        Parameters
+        ----------
+        times : iterable of int64 or float64 [R], optional
+            Of the targets that make rows; without them, of all targets.
+
+        Raises
+        ------
+        InputError
+            If a table would have no rows.
+        """
+        options, names = self.options, self.options.splits
+        source = "SELECT t FROM events WHERE p OR m"
+        if times is not None:
+            self._database.execute(
+                "CREATE TABLE targets AS SELECT t FROM events LIMIT 0"
+            )
+            for some in times:
+                self._database.register("din_times", pa.table({"t": some}))
+                self._database.execute("INSERT INTO targets SELECT t FROM din_times")
+                self._database.unregister("din_times")
+            source = "SELECT t FROM targets"
+        num, least = self._one(f"SELECT count(*), min(t) FROM ({source})")
+        found = [least]
+        held = options.valid_fraction + options.test_fraction
+        for before, name in pairwise(names if num else ()):
+            held = options.test_fraction if name == "test" else held
             place = min(int(num * (1 - held)), num - 1)
-            query = f"SELECT t FROM events WHERE p OR m ORDER BY t OFFSET {place}"
-            found.append(self._one(f"{query} LIMIT 1")[0])
-        if found and least >= found[0]:
-            rule = "times before the newest ones, to train on"
-            raise InputError(rule, "all targets at one time", self.columns.time)
-        return found
+            start = self._one(f"{source} ORDER BY t LIMIT 1 OFFSET {place}")[0]
+            if start <= found[-1]:
+                rule = f"targets of several times, to part {before} from {name}"
+                fix = "Where there are others, give other shares by --valid-fraction"
+                fix += " and --test-fraction."
+                raise InputError(rule, "one time for both", self.columns.time, fix)
+            found.append(start)
+        self.boundaries = found[1:]
 
     def _find_schema(self) -> pa.Schema:
         columns = self.columns

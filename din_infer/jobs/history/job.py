@@ -17,7 +17,7 @@ from din_infer.jobs.history.events import Events, make_events
 from din_infer.jobs.history.output import TableWriter, name_targets, place
 from din_infer.jobs.history.reading import asking, open_database, open_log
 from din_infer.jobs.history.roles import check_apart, find_columns
-from din_infer.jobs.history.rows import parts, tables
+from din_infer.jobs.history.rows import parts, tables, times_of_targets
 from din_infer.jobs.history.segments import Ints
 from din_infer.jobs.history.summary import Summary
 from din_infer.jobs.history.times import UNITS
@@ -129,9 +129,11 @@ def build(
         Of the negatives.
     split : {"time", "leave-last-out"}, optional
         "time": the newest targets are valid and test. "leave-last-out": of each user's
-        moments with positives the last is test, the one before valid.
+        moments with positives the last is test, the one before valid. A table without
+        rows is an error.
     valid_fraction, test_fraction : float
-        Shares of the targets, for a split by time.
+        Shares of the targets that make rows, for a split by time; of 0 there is no
+        table.
     on_error : {"fail", "skip"}
         Of events without a user, an item or a time.
     memory : str
@@ -152,8 +154,8 @@ def build(
     Raises
     ------
     InputError
-        If an option, a file or a column is wrong, or nothing is a positive. Nothing is
-        written.
+        If an option, a file or a column is wrong, nothing is a positive, or a table
+        would have no rows. Nothing is written.
     ModuleNotFoundError
         Without DuckDB: ``pip install "din-infer[history]"``.
 
@@ -244,6 +246,11 @@ def build(
             rule = "a target that is a positive"
             got = f"none in {events.num_events:,} events"
             raise InputError(rule, got, columns.label or columns.action or columns.user)
+        empty = [name for name, num_rows in summary.files.items() if not num_rows]
+        if empty:
+            rule = "users of three moments with a positive, for train, valid and test"
+            fix = "Give --split time, or a smaller --min-history."
+            raise InputError(rule, f"no rows of {' and '.join(empty)}", "--split", fix)
         place(folder, targets)
     summary.files = {str(targets[split]): n for split, n in summary.files.items()}
     summary.seconds = clock.monotonic() - started
@@ -269,6 +276,13 @@ def _check_fractions(valid: float, test: float) -> None:
 def _write(catalog: Catalog, events: Events, folder: Path, progress: bool) -> Summary:
     """Write the tables of all users into a folder."""
     lengths: Counter[int] = Counter()
+    sizes = catalog.sizes()
+    ranges = list(parts(sizes, PART_EVENTS))
+    if catalog.options.split == "time":
+        # what was clicked, and how long histories are, only the rows say
+        is_all = not (catalog.matches or catalog.options.min_history)
+        made_at = (times_of_targets(catalog, *users) for users in ranges)
+        catalog.find_boundaries(None if is_all else made_at)
     with (
         ExitStack() as stack,
         show_progress(events.num_events, "making rows of events", progress) as bar,
@@ -277,8 +291,7 @@ def _write(catalog: Catalog, events: Events, folder: Path, progress: bool) -> Su
         for split in catalog.options.splits:
             writer = TableWriter(folder / f"{split}.parquet", catalog.schema)
             writers[split] = stack.enter_context(closing(writer))
-        sizes = catalog.sizes()
-        for first, last in parts(sizes, PART_EVENTS):
+        for first, last in ranges:
             for split, made, found in tables(catalog, first, last):
                 writers[split].add(made)
                 lengths.update(_counted(found))

@@ -15,12 +15,13 @@ from din_infer.jobs.history.catalog import GROUP_ROWS, Catalog, column, numbers
 from din_infer.jobs.history.sampling import NONE, keys_of
 from din_infer.jobs.history.segments import (
     Ints,
+    Times,
     before,
     count_before,
     of_other_sessions,
 )
 
-__all__ = ["parts", "tables"]
+__all__ = ["parts", "tables", "times_of_targets"]
 
 GROUP_ELEMENTS = 1 << 22  # of one column of lists in a table
 
@@ -39,12 +40,15 @@ class _Targets:
 
 
 class _Part:
-    """The events of some users, and the targets among them."""
+    """The events of some users, and the targets among them: their times, or all."""
 
-    def __init__(self, catalog: Catalog, first: int, last: int) -> None:
+    def __init__(
+        self, catalog: Catalog, first: int, last: int, *, only_times: bool = False
+    ) -> None:
         self._catalog = catalog
         self._options = catalog.options
-        places = ["i", "t", "b", "p", "m", "s", *catalog.places, *catalog.kept]
+        places = ["i", "t", "b", "p", "m", "s"]
+        places += [] if only_times else [*catalog.places, *catalog.kept]
         order = ", ".join(["u", "t", *(name for name in places if name != "t")])
         inside = f"u BETWEEN {first} AND {last}"
         self._table = catalog.fetch(
@@ -104,7 +108,7 @@ class _Part:
         return found[order[shown[has]]], is_matched
 
     def _make(self, event: Ints, label: Any) -> _Targets:  # noqa: ANN401
-        options, counts = self._options, self._catalog.counts
+        options = self._options
         time, local = self._time[event], self._local[event]
         of_user = np.searchsorted(
             self._local[self._behavior], np.arange(len(self._users) + 1)
@@ -126,21 +130,31 @@ class _Part:
             begins = stop - lengths
         split = self._split(event, label[event])
         is_long = lengths >= options.min_history
-        if not is_long.all():
-            counts.too_short += int((~is_long).sum())
+        self._num_short = int((~is_long).sum())
+        if self._num_short:
             event, split = event[is_long], split[is_long]
             begins, lengths = begins[is_long], lengths[is_long]
         negatives = np.full((len(event), options.negatives), NONE)
-        targets = _Targets(
+        return _Targets(
             event, label[event], begins, lengths, positions, negatives, split
         )
-        if options.negatives:
+
+    @property
+    def times(self) -> Times:
+        """Of the targets."""
+        times: Times = self._time[self.targets.event]
+        return times
+
+    def draw(self) -> None:
+        """Draw the negatives, and count what was made."""
+        counts, targets = self._catalog.counts, self.targets
+        if self._options.negatives:
             self._sample(targets)
         positives = int(targets.label.sum())
         counts.positives += positives
-        counts.impressions += len(event) - positives
-        counts.users += len(np.unique(self._local[event]))
-        return targets
+        counts.impressions += len(targets.event) - positives
+        counts.users += len(np.unique(self._local[targets.event]))
+        counts.too_short += self._num_short
 
     def _sample(self, targets: _Targets) -> None:
         counts, num_items = self._catalog.counts, len(self._catalog.items)
@@ -266,10 +280,16 @@ def tables(
         Of the rows' histories.
     """
     part = _Part(catalog, first, last)
+    part.draw()
     for k, split in enumerate(catalog.options.splits):
         chosen = np.flatnonzero(part.targets.split == k)
         for some in part.pieces(chosen):
             yield split, *part.table(some)
+
+
+def times_of_targets(catalog: Catalog, first: int, last: int) -> Times:
+    """Return when the targets of the users ``first .. last`` are that make rows."""
+    return _Part(catalog, first, last, only_times=True).times
 
 
 def _lists(offsets: pa.Array, values: pa.Array, positions: Ints) -> pa.Array:
