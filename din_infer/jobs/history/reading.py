@@ -30,7 +30,7 @@ __all__ = [
 
 KINDS = ("parquet", "arrow", "csv", "tsv", "jsonl")
 MARKS = {"csv": ",", "tsv": "\t"}
-MOST_FIRST = 1 << 20  # bytes of a first line that is looked at
+MOST_LINE = 1 << 21  # bytes; DuckDB takes 2,000,000
 TEXT_SUFFIXES = (".gz", ".zst")  # that DuckDB decompresses
 PARTITION = re.compile(r"([^=/\\]+)=[^/\\]*")
 INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
@@ -290,11 +290,13 @@ def _arrow(path: Path) -> Iterator[pa.RecordBatchReader]:
         yield pa.RecordBatchReader.from_batches(file.schema, batches)
 
 
-def _lines(path: Path, most: int = -1) -> Iterator[str]:
-    """Yield the lines of a file of text, which may be compressed; `most` bytes each."""
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of text, which may be compressed; csv.Error if long."""
     with pa.input_stream(str(path), compression="detect") as file:
         source = io.BufferedReader(file)
-        while line := source.readline(most):
+        while line := source.readline(MOST_LINE):
+            if len(line) == MOST_LINE:
+                raise csv.Error("a line that is too long")
             yield from io.StringIO(line.decode(), newline=None)  # "\r" ends one, too
 
 
@@ -302,8 +304,8 @@ def _first_names(path: Path, kind: str) -> list[str]:
     """Read columns off the first line of a file of text; none where that fails."""
     try:
         if kind == "jsonl":
-            return list(map(str, dict(json.loads(next(_lines(path, MOST_FIRST))))))
-        return next(csv.reader(_lines(path, MOST_FIRST), delimiter=MARKS[kind]))
+            return list(map(str, dict(json.loads(next(_lines(path))))))
+        return next(csv.reader(_lines(path), delimiter=MARKS[kind]))
     except (
         *(ValueError, TypeError, LookupError, OSError),
         *(RecursionError, StopIteration, csv.Error),
