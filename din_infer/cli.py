@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from din_infer.closed_pipe import STATUS, flush_output, forget_output, write_output
-from din_infer.errors import DinError, check_suffix
+from din_infer.errors import DinError, check_suffix, interrupt_of
 from din_infer.formatting import one_line
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
@@ -142,11 +142,11 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
 
     Where nobody reads the output any more, end quietly with `STATUS`.
     """
-    with suppress(AttributeError, OSError, ValueError):  # no file, or a closed one
-        # names of files, and values, may have no form in the terminal's encoding
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     status = 0
     try:
+        with suppress(AttributeError, OSError, ValueError):  # no file, or a closed one
+            # names of files, and values, may have no form in the terminal's encoding
+            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
         status = _said_errors(name, extras, run)
         return status if flush_output() else STATUS
     except BrokenPipeError:
@@ -157,11 +157,27 @@ def command_errors(name: str, extras: str, run: Callable[[], int]) -> int:
         if status == 0:
             say_error(name, error)
         return 1
+    except KeyboardInterrupt as error:
+        remove_unfinished()
+        is_terminated = isinstance(error, TerminatedError)
+        say_error(name, "terminated" if is_terminated else "interrupted")
+        return 143 if is_terminated else 130
+
+
+def _uncovered(run: Callable[[], int]) -> int:
+    """Run a command; an interrupt that a library has made another error of is one."""
+    try:
+        return run()
+    except Exception as error:
+        interrupt = interrupt_of(error)
+        if interrupt is None:
+            raise
+        raise interrupt from None
 
 
 def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
     try:
-        return run()
+        return _uncovered(run)
     except DinError as error:
         say_error(name, error)
     except (MemoryError, OSError) as error:
@@ -179,12 +195,6 @@ def _said_errors(name: str, extras: str, run: Callable[[], int]) -> int:
             raise
         fix = f'Run: pip install "din-infer[{extras}]"'
         print(f"{name}: needs the package {error.name}. {fix}", file=sys.stderr)
-    except KeyboardInterrupt as error:
-        remove_unfinished()
-        is_terminated = isinstance(error, TerminatedError)
-        word = "terminated" if is_terminated else "interrupted"
-        print(f"{name}: {word}", file=sys.stderr)
-        return 143 if is_terminated else 130
     return 1
 
 
@@ -438,10 +448,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("argument --add: goes with --resume")
 
     def run() -> int:
-        return _score(read_paths(parser, given))
+        with terminable():  # inside: a signal that comes at once is said, too
+            return _score(read_paths(parser, given))
 
-    with terminable():
-        return command_errors("din-score", "cpu,batch", run)
+    return command_errors("din-score", "cpu,batch", run)
 
 
 def _score(arguments: argparse.Namespace) -> int:

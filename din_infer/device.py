@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from din_infer.errors import DeviceError
+from din_infer.errors import DeviceError, interrupt_of
 
 __all__ = [
     "INSTALL_CPU",
@@ -99,6 +99,9 @@ def import_runtime() -> Any:  # noqa: ANN401
     try:
         import onnxruntime
     except ImportError as error:
+        interrupt = interrupt_of(error)
+        if interrupt is not None:
+            raise interrupt from None
         where, fix = "environment", INSTALL_CPU
         raise DeviceError("an ONNX Runtime", error, where, fix) from None
     if release_of(onnxruntime) < OLDEST_RUNTIME:

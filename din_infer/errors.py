@@ -21,6 +21,7 @@ __all__ = [
     "ModelError",
     "check_count",
     "check_suffix",
+    "interrupt_of",
     "is_whole",
     "reads_arguments",
     "renumbered",
@@ -172,6 +173,25 @@ def reads_arguments(kind: type[DinError]) -> Callable[[C], C]:
         return cast("C", checked)
 
     return decorate
+
+
+def interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Find the interrupt that a library has made another error of; None if it is none.
+
+    Examples
+    --------
+    >>> try:
+    ...     try:
+    ...         raise KeyboardInterrupt
+    ...     except KeyboardInterrupt as interrupt:
+    ...         raise ImportError("initialization failed") from interrupt
+    ... except ImportError as error:
+    ...     print(repr(interrupt_of(error)))
+    KeyboardInterrupt()
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def sentence(rule: str, got: object, column: str, fix: str = "") -> str:

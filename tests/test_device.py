@@ -801,3 +801,21 @@ def test_every_model_on_a_card_equals_the_cpu(name: str, tmp_path: Path) -> None
                 rtol=1e-5,
                 atol=1e-5,
             )
+
+
+@pytest.mark.parametrize(
+    ("cause", "wanted"), [("KeyboardInterrupt", KeyboardInterrupt), ("OSError", None)]
+)
+def test_an_import_that_is_interrupted_is_no_runtime_that_is_missing(
+    cause: str,
+    wanted: type[BaseException] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    lines = ["try:", f"    raise {cause}", f"except {cause} as error:"]
+    lines += ["    raise ImportError('initialization failed') from error"]
+    (tmp_path / "onnxruntime.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    with pytest.raises(wanted or DeviceError):
+        device.import_runtime()

@@ -371,6 +371,20 @@ def test_a_signal_between_making_and_writing_leaves_nothing(
     assert capsys.readouterr().err == "din-score: interrupted\n"
 
 
+@pytest.mark.parametrize("kind", [ImportError, RuntimeError, InputError, OSError])
+def test_an_interrupt_that_a_library_covers_is_one(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise kind("initialization failed") from error
+
+    assert command_errors("din-score", "cpu", run) == 130
+    assert capsys.readouterr().err == "din-score: interrupted\n"
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="tells open files")
 def test_files_are_closed_before_they_move_where_open_ones_cannot(
     target: Path, monkeypatch: pytest.MonkeyPatch
