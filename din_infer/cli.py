@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from din_infer.closed_pipe import STATUS, flush_output, forget_output, write_output
-from din_infer.errors import DinError, check_suffix, interrupt_of
+from din_infer.device import MOST_THREADS
+from din_infer.errors import MOST_COUNT, DinError, check_suffix, interrupt_of
 from din_infer.formatting import one_line
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.local_path import local_path
@@ -31,6 +32,7 @@ __all__ = [
     "inspect_main",
     "main",
     "notes_of",
+    "num_threads",
     "path",
     "positive",
     "read_paths",
@@ -213,9 +215,20 @@ def notes_of(name: str) -> Callable[[str], None]:
 
 def positive(text: str) -> int:
     """Read a command-line number of at least 1."""
+    return _at_most(MOST_COUNT, text)
+
+
+def num_threads(text: str) -> int:
+    """Read a command-line number of threads."""
+    return _at_most(MOST_THREADS, text)
+
+
+def _at_most(most: int, text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}")
     return value
 
 
@@ -411,7 +424,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--verify", action="store_true", help="check every byte of the model first")
     _add_data_root(parser)
-    add("--threads", type=positive, help="default: all CPUs this process may use")
+    add("--threads", type=num_threads, help="default: all CPUs this process may use")
     add(
         "--batch-size",
         type=positive,

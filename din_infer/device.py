@@ -22,6 +22,7 @@ from din_infer.errors import DeviceError, interrupt_of
 __all__ = [
     "INSTALL_CPU",
     "INSTALL_GPU",
+    "MOST_THREADS",
     "CapturedOutput",
     "Card",
     "available_cpus",
@@ -45,6 +46,9 @@ INSTALL_DRIVER = "Install NVIDIA's driver; in a container, start it with its GPU
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MARGIN_BYTES = 256 << 20  # for a run's own tensors and the runtime's libraries
+# Of one run or job: a runtime asked for thousands does not come to an end, or ends the
+# process.
+MOST_THREADS = 1024
 GIB = float(1 << 30)
 # ONNX Runtime's wheels for Linux send usage data from 1.29 on, by default, and write to
 # the home folder when they are imported. It reads this then, and takes 1 or nothing.
@@ -53,7 +57,10 @@ os.environ.setdefault(TELEMETRY, "1")
 
 
 def available_cpus() -> int:
-    """Count the CPUs this process may use: affinity and cgroup quota, at least 1."""
+    """Count the CPUs this process may use: affinity and cgroup quota.
+
+    At least 1, and at most `MOST_THREADS`.
+    """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:  # not Linux
@@ -66,7 +73,7 @@ def available_cpus() -> int:
             continue
         if quota > 0 and period > 0:
             count = min(count, max(1, quota // period))
-    return max(1, count)
+    return min(max(1, count), MOST_THREADS)
 
 
 def parse_device(device: str) -> tuple[str, int]:

@@ -20,6 +20,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "check_count",
+    "check_kind",
     "check_suffix",
     "interrupt_of",
     "is_whole",
@@ -29,6 +30,7 @@ __all__ = [
     "sentence",
 ]
 
+MOST_COUNT = 2**63 - 1  # what C, and files, hold
 UNREADABLE = "arguments that can be read"
 C = TypeVar("C", bound=Callable[..., Any])
 # What every error carries, and `DinError.__init__` takes.
@@ -246,16 +248,28 @@ def is_whole(value: object) -> bool:
     return True
 
 
-def check_count(value: object, column: str, least: int = 1) -> None:
-    """Refuse an argument that is not a whole number of at least `least`.
+def check_count(
+    value: object, column: str, least: int = 1, most: int = MOST_COUNT
+) -> int:
+    """Return a whole number of `least` to `most`, of Python or NumPy, as an int.
 
     Raises
     ------
     InputError
-        Naming it as `column`.
+        If it is none, naming it as `column`.
     """
     if not is_whole(value) or value < least:  # type: ignore[operator]
         raise InputError(f"a whole number of at least {least}", repr(value), column)
+    if value > most:  # type: ignore[operator]
+        raise InputError(f"a whole number of at most {most}", repr(value), column)
+    return index(value)  # type: ignore[arg-type]
+
+
+def check_kind(value: object, kind: type, column: str) -> None:
+    """Refuse an argument of another class than `kind`; raises TypeError."""
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise TypeError(sentence(f"a value of type {kind.__name__}", got, column))
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:

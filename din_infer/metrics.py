@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from din_infer.errors import InputError, check_count, reads_arguments
+from din_infer.errors import InputError, check_count, check_kind, reads_arguments
 
 __all__ = [
     "CalibrationBin",
@@ -498,6 +498,7 @@ class ClickMetrics:
 
     def merge(self, other: "ClickMetrics") -> None:
         """Add the rows of another, which stays as it is; raises as `update` does."""
+        check_kind(other, ClickMetrics, "other")
         for batch in other._batches[:1]:
             self._check_columns(*batch[2:])
         codes = _codes(list(other._code_of), self._code_of)

@@ -21,6 +21,7 @@ from din_infer.encoded_requests import EncodedRequests
 from din_infer.errors import (
     InputError,
     ModelError,
+    check_kind,
     is_whole,
     reads_arguments,
     renumbered,
@@ -316,6 +317,7 @@ class Predictor:
             for _ in range(times):
                 self._outputs(inputs, ["logit"], None)
 
+    @reads_arguments(InputError)
     def scores_of(
         self,
         encoded: Encoded,
@@ -345,6 +347,7 @@ class Predictor:
         InputError
             As `score`.
         """
+        check_kind(encoded, Encoded, "encoded")
         (logits,) = self._outputs(encoded.inputs, ["logit"], batch_size)
         if encoded.candidates is None:
             link_in_place(self.spec, logits, raw, errors)
@@ -353,6 +356,7 @@ class Predictor:
             link_in_place(self.spec, logits, raw, found)
         return logits
 
+    @reads_arguments(InputError)
     def count(self, counts: Counts) -> None:
         """Add the counts of an encoded batch to `stats`."""
         with self._lock:

@@ -20,6 +20,7 @@ from din_infer.contract import Contract
 from din_infer.cuda import LARGEST, LAUNCHING, Lane, Pending
 from din_infer.device import (
     INSTALL_GPU,
+    MOST_THREADS,
     available_cpus,
     capture_output,
     check_memory,
@@ -147,6 +148,9 @@ class Session:
         kind, index = parse_device(device)
         if threads is not None and not (is_whole(threads) and threads >= 1):
             raise DeviceError("at least 1 thread", repr(threads), "threads")
+        if threads is not None and threads > MOST_THREADS:
+            rule = f"at most {MOST_THREADS} threads"
+            raise DeviceError(rule, repr(threads), "threads")
         possible = PRECISIONS["cpu" if kind == "cpu" else "cuda"]
         _check_choice(precision, possible, "precision")
         _check_choice(tables, TABLES, "tables")

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -154,9 +155,12 @@ def check_name(value: str, place: str) -> str:
     """Return a name that a field may have; ModelError if it is none."""
     if not is_text(value) or not value:
         raise ModelError("a string", repr(value), place)
+    fix = "Give the field a plain name and set `column` to the column's own."
     if any(c in value for c in ".[]") or value != value.strip():
         rule = "a name without '.', '[', ']' or blanks around it"
-        fix = "Give the field a plain name and set `column` to the column's own."
+        raise ModelError(rule, repr(value), place, fix)
+    if any(unicodedata.category(c) == "Cc" for c in value):
+        rule = "a name without line ends and other control characters"
         raise ModelError(rule, repr(value), place, fix)
     if value in RESERVED:
         raise ModelError("a name that is not reserved", repr(value), place)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ import din_converter
 from din_converter import convert
 from din_infer import DinError, FeatureSpec, Predictor, hash_buckets, metrics, pad
 from din_infer.errors import UNREADABLE
+from din_infer.jobs.files import score_files
 from tests.hostile_objects import objects
 from tests.models import SPECS, random_model, random_rows, spec_dict
 
@@ -205,6 +208,66 @@ def test_any_conversion(
     tried(din_converter.build_model, model)
     if not isinstance(path, str | bytes):  # others would be written to
         tried(convert, "nowhere.pt", path, **options)
+
+
+@quick
+@given(ANY, ANY, ANY)
+def test_any_argument_of_the_layers(a: object, b: object, c: object) -> None:
+    # a width of 2^40 takes no time to refuse, and a layer of it all memory
+    for width in (v for v in (a, b) if not isinstance(v, int) or v < 99):
+        tried(din_converter.Dice, width)
+        tried(din_converter.LocalActivationUnit, width)
+    tried(din_converter.LocalActivationUnit, 4, a or None)
+    tried(din_converter.DIN, a)
+    tried(din_converter.BaseModel, a)
+    tried(din_converter.count_samples, a, b)
+    tried(din_converter.MiniBatchAwareRegularizer, a, b, c)
+    tried(metrics.ClickMetrics().merge, a)
+
+
+@quick
+@given(ANY, ANY, options_of("raw", "batch_size", "errors"))
+def test_any_encoded(
+    predictors: dict[str, Predictor],
+    encoded: object,
+    counts: object,
+    options: dict[str, Any],
+) -> None:
+    p = predictors["paper"]
+    tried(p.scores_of, encoded, **options)
+    tried(p.count, counts)
+
+
+JOB = ("keep", "explode", "on_error", "max_bad_rows", "batch_size", "format")
+JOB += ("separator", "delimiter", "columns", "null_texts", "escape", "quoted_empty")
+
+
+VALUES = [None, 5, -1, 2**63, 1.5, "x", b"x", [], [5], ["x"], {}, object(), np.int64(3)]
+VALUES += [np.arange(2), np.bool_(1), float("nan")]
+PLAIN = st.sampled_from(VALUES)  # with a repr
+
+
+@quick
+@given(
+    PLAIN,
+    st.sampled_from(["paper", "candidate only"]),
+    st.fixed_dictionaries({}, optional=dict.fromkeys([*JOB, "workers"], PLAIN)),
+)
+def test_any_job(
+    predictors: dict[str, Predictor],
+    tmp_path_factory: pytest.TempPathFactory,
+    value: object,
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    folder = tmp_path_factory.mktemp("job")
+    p, quiet = predictors[name], {"progress": False, "overwrite": True}
+    used = {n: TABLE[n] for n in predictors["paper"].spec.columns}
+    pq.write_table(pa.table(used), folder / "in.parquet")
+    rows, out = folder / "in.parquet", folder / "out"
+    tried(score_files, value, rows, out, **quiet)
+    tried(score_files, p, value, out, **quiet)
+    tried(score_files, p, rows, out, **quiet, **options)
 
 
 @quick

@@ -139,6 +139,10 @@ CALLS: dict[str, tuple[type[Exception], Callable[[], object]]] = {
         DeviceError,
         lambda: Predictor("none.onnx", device="cpu", threads=0),
     ),
+    "expected at most 1024 threads, got 2147483648 - at `threads`": (
+        DeviceError,
+        lambda: Predictor("none.onnx", device="cpu", threads=2**31),
+    ),
     "expected resume or overwrite, got both - at `resume`": (
         InputError,
         lambda: score_files(

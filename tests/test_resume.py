@@ -607,3 +607,26 @@ def test_a_job_logs_its_progress_unless_it_is_quiet(
     got = [scores_of(p) for p in sorted((tmp_path / "a").glob("*.parquet"))]
     assert np.concatenate(got).shape == (40,)
     assert pq.read_table(tmp_path / "b").num_rows == 40
+
+
+@pytest.mark.parametrize(("first", "then"), [("C.UTF-8", "C"), ("C", "C.UTF-8")])
+def test_a_job_that_goes_on_in_another_locale_is_no_damaged_one(
+    first: str, then: str, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_as(make_table(5, seed=1), tmp_path / "in" / "ü.parquet")
+    words = (model, tmp_path / "in", "--out", tmp_path / "out", "--quiet", "--resume")
+    made = []
+    for locale in (first, then):
+        plain = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        run = "from din_infer.cli import main; raise SystemExit(main())"
+        command = [sys.executable, "-c", run, *map(str, words)]
+        env = os.environ | plain
+        made.append(subprocess.run(command, capture_output=True, env=env))
+    assert [done.returncode for done in made] == [0, 1]
+    assert made[1].stderr.decode() == (
+        "din-score: expected the encoding of file names that the job began with, got"
+        f" {'ascii' if then == 'C' else 'utf-8'} - at"
+        f" `{tmp_path}/out/_din_score/job.json`. Go on in the locale of then, as"
+        " LC_ALL=C.UTF-8.\n"
+    )

@@ -1201,3 +1201,49 @@ def test_scoring_in_a_thread_works(model: Path, tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert statuses == [0]
+
+
+def test_numbers_of_numpy_are_numbers(predictor: Predictor, tmp_path: Path) -> None:
+    make_shards(tmp_path / "in", 1)
+    out, quiet = tmp_path / "out", {"progress": False}
+    options = {"batch_size": np.int64(7), "max_bad_rows": np.uint8(3)}
+    score_files(predictor, tmp_path / "in", out, workers=np.int64(1), **options, **quiet)
+    job = json.loads((out / "_din_score" / "job.json").read_text())
+    assert (job["options"]["batch_size"], job["options"]["max_bad_rows"]) == (7, 3)
+    score_files(predictor, tmp_path / "in", out, resume=True, **options, **quiet)
+
+
+def test_no_batch_is_too_large_for_a_file_that_is_small(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    make_shards(tmp_path / "in", 1)
+    for k, suffix in enumerate(("parquet", "arrow", "csv", "jsonl")):
+        rows = tmp_path / "in" / f"s00.{suffix}"
+        write_as(make_table(3), rows) if k else None
+        made = score_files(
+            predictor, rows, tmp_path / str(k), batch_size=2**63 - 1, progress=False
+        )
+        assert made.rows > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": []}, "at least one file, got none - at `inputs`"),
+        ({"keep": "row"}, "a sequence of texts, got 'row' - at `keep`"),
+        ({"format": "xml"}, "one of parquet, arrow, csv, tsv, jsonl, got 'xml' - at"
+         " `format`"),
+        ({"batch_size": 2**63}, f"a whole number of at most {2**63 - 1}, got {2**63} -"
+         " at `batch_size`"),
+        ({"workers": 1025}, "a whole number of at most 1024, got 1025 - at `workers`"),
+    ],
+)  # fmt: skip
+def test_options_that_fit_no_job(
+    options: dict[str, Any], message: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    make_shards(tmp_path / "in", 1)
+    options = {"inputs": tmp_path / "in", "out": tmp_path / "out"} | options
+    with pytest.raises(InputError) as caught:
+        score_files(predictor, **options, progress=False)
+    assert str(caught.value) == f"expected {message}"
+    assert not (tmp_path / "out").exists()

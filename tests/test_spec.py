@@ -218,6 +218,12 @@ FAULTS = {
     "expected a name without '.', '[', ']' or blanks around it, got 'a.b'"
     " - at `user[0].name`. Give the field a plain name and set `column` to the"
     " column's own.": _set("user", 0, "name", "a.b"),
+    **{
+        f"expected a name without line ends and other control characters, got {name!r}"
+        " - at `user[0].name`. Give the field a plain name and set `column` to the"
+        " column's own.": _set("user", 0, "name", name)
+        for name in ("a\nb", "a\0b", "a\x1bb", "a\x7fb", "a\x85b")
+    },
     "expected a name that is not reserved, got 'score' - at `user[0].name`": _set(
         "user", 0, "name", "score"
     ),

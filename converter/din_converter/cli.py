@@ -52,7 +52,7 @@ examples:
       with mini-batch aware regularization
   din-train logs/ --spec features.toml --out model.pt --resume
       continues a run that was killed, from its last checkpoint; with more --epochs
-      also one that has ended
+      also one that has ended, of --schedule constant or exponential
   din-train today/ --spec features.toml --out new.pt --warm-start model.pt
       starts from yesterday's weights; vocabularies may have grown
   din-train train.parquet --spec features.toml --model base --out base.pt
@@ -63,7 +63,7 @@ examples:
 
 The run folder (--run) receives metrics.jsonl, learning_curve.png (with matplotlib),
 tensorboard/ (with tensorboard), config.toml, which repeats the run, last.pt, from which
---resume trains more epochs, and spec.json: the spec with the scales and boundaries that
+--resume trains more epochs of such a schedule, and spec.json: the spec with the scales and boundaries that
 were fitted to the training rows. What was fitted is printed, too.
 
 The end of the output compares the validation AUC with that of rules without a model,

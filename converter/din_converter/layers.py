@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from din_infer.errors import ModelError, check_count, check_kind, reads_arguments
 from din_infer.spec import Attention, Tower
 
 __all__ = ["Dice", "LocalActivationUnit", "Mlp", "RowDice", "UnitNorm"]
@@ -61,10 +62,12 @@ class Dice(nn.Module):
     [0.0, 1.762]
     """
 
+    @reads_arguments(ModelError)
     def __init__(
         self, units: int, epsilon: float = 1e-8, *, affine: bool = False
     ) -> None:
         super().__init__()
+        check_count(units, "units")
         self.norm = UnitNorm(units, eps=epsilon, affine=affine)
         self.alpha = nn.Parameter(torch.zeros(units))
 
@@ -190,9 +193,12 @@ class LocalActivationUnit(nn.Module):
     torch.Size([3])
     """
 
+    @reads_arguments(ModelError)
     def __init__(self, width: int, attention: Attention | None = None) -> None:
         super().__init__()
-        self.attention = attention or Attention()
+        check_count(width, "width")
+        self.attention = Attention() if attention is None else attention
+        check_kind(self.attention, Attention, "attention")
         self.width = width
         blocks = 2 + len(_in_order(self.attention.interactions))
         outer = width * width if "outer" in self.attention.interactions else 0

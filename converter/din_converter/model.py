@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from din_converter.layers import LocalActivationUnit, Mlp, pool
 from din_infer.encode import encode_values
-from din_infer.errors import ModelError, reads_arguments, sentence
+from din_infer.errors import ModelError, check_kind, reads_arguments
 from din_infer.spec import Behavior, Derived, FeatureSpec, Lists, MultiHot
 from din_infer.spec_scales import check_fitted
 
@@ -93,6 +93,7 @@ class ClickModel(nn.Module):
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
+        check_kind(spec, FeatureSpec, "spec")
         check_fitted(spec.reads)
         if self.kind and spec.model.type != self.kind:
             raise ModelError(repr(self.kind), repr(spec.model.type), "model.type")
@@ -357,9 +358,7 @@ def build_model(spec: FeatureSpec) -> ClickModel:
     TypeError
         If this is no FeatureSpec.
     """
-    given: object = spec
-    if not isinstance(given, FeatureSpec):
-        raise TypeError(sentence("a FeatureSpec", type(given).__name__, "spec"))
+    check_kind(spec, FeatureSpec, "spec")
     return (BaseModel if spec.model.type == "base" else DIN)(spec)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from din_converter.model import ClickModel
-from din_infer.errors import ModelError
+from din_infer.errors import ModelError, check_kind, reads_arguments
 
 __all__ = ["MiniBatchAwareRegularizer", "count_samples"]
 
@@ -69,6 +69,7 @@ class MiniBatchAwareRegularizer:
     [0.0, 0.1, 0.0]
     """
 
+    @reads_arguments(ModelError)
     def __init__(
         self,
         embeddings: Iterable[nn.Embedding],
@@ -80,6 +81,7 @@ class MiniBatchAwareRegularizer:
         self.strength = strength
         self._shares: list[tuple[nn.Embedding, Tensor]] = []
         for embedding, count in zip(embeddings, counts, strict=True):
+            check_kind(embedding, nn.Embedding, "embeddings")
             count = torch.as_tensor(count)
             rows = embedding.num_embeddings
             if tuple(count.shape) != (rows,):
@@ -118,6 +120,7 @@ class MiniBatchAwareRegularizer:
             )
 
 
+@reads_arguments(ModelError)
 def count_samples(
     model: ClickModel, batches: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, NDArray[np.int64]]:
@@ -136,6 +139,7 @@ def count_samples(
         By the name of the table. A row that a sample reads several times, in a history
         or by fields that share the table, counts once.
     """
+    check_kind(model, ClickModel, "model")
     counts = {
         name: np.zeros(table.rows, np.int64)
         for name, table in model.spec.tables.items()

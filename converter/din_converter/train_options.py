@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from din_converter.settings import CHOICES, Settings
-from din_infer.cli import add_text_options, path, positive
+from din_infer.cli import add_text_options, num_threads, path, positive
 from din_infer.errors import InputError
 from din_infer.local_path import local_path
 from din_infer.regular_file import read_text
@@ -125,7 +125,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     setting("--seed", "seed of weights and of the rows' order", type=_seed)
     what = "CPU threads (default: torch's)"
-    group.add_argument("--threads", type=positive, help=what)
+    group.add_argument("--threads", type=num_threads, help=what)
     setting("--device", "cpu, cuda, cuda:1")
     what = "save at least this often for --resume, and after every epoch"
     setting("--checkpoint-minutes", what, metavar="M", type=_strength)

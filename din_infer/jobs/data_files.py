@@ -14,7 +14,7 @@ from din_infer.jobs.table_logs import EXPORT, Table, Tables
 from din_infer.local_path import local_path
 from din_infer.regular_file import check_regular, open_regular
 
-__all__ = ["FORMATS", "Note", "expand", "find_files", "format_of", "ignore", "one_file"]
+__all__ = ["FORMATS", "Note", "check_given", "expand", "find_files", "format_of", "ignore", "one_file"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -136,6 +136,7 @@ def find_files(
 
     Where a format is `given`, names without a suffix are of that.
     """
+    check_given(given)
     tables = Tables()
     found: list[tuple[Path, PurePath]] = []
     for item in [local_path(item, "inputs") for item in inputs]:
@@ -155,6 +156,13 @@ def find_files(
             got = "it twice" if first == path else f"{first} too, by a link"
             raise InputError("each input once", got, str(path))
     return found
+
+
+def check_given(given: str | None) -> None:
+    """Refuse what is the name of no format; raises InputError."""
+    names = tuple(dict.fromkeys(FORMATS.values()))
+    if given is not None and not (isinstance(given, str) and given in names):
+        raise InputError("one of " + ", ".join(names), repr(given), "format")
 
 
 def format_of(path: Path, given: str | None = None) -> str | None:

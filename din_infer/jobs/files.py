@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from din_infer.errors import FIELDS, InputError, check_count
+from din_infer.device import MOST_THREADS
+from din_infer.errors import FIELDS, InputError, check_count, check_kind
 from din_infer.jobs import BATCH_ROWS, MAX_BAD_ROWS
 from din_infer.jobs.data_files import Note, ignore
 from din_infer.jobs.forms import OnError
@@ -20,7 +21,7 @@ from din_infer.jobs.ledger import Ledger
 from din_infer.jobs.progress import show_progress
 from din_infer.jobs.shards import Job, Run, Shard, Summary
 from din_infer.jobs.sources import STDIN, Identity, Source, find_sources
-from din_infer.jobs.text_options import NULL_TEXTS, TextOptions
+from din_infer.jobs.text_options import NULL_TEXTS, TextOptions, texts_of
 from din_infer.local_path import local_path
 from din_infer.predictor import Predictor
 from din_infer.session import available_cpus
@@ -145,13 +146,17 @@ def score_files(
         inputs = [inputs]
     inputs = [i if str(i) == STDIN else local_path(i, "inputs") for i in inputs]
     out = local_path(out, "out")
-    check_count(batch_size, "batch_size")
-    check_count(max_bad_rows, "max_bad_rows", 0)
-    check_count(1 if workers is None else workers, "workers")
+    if not inputs:
+        raise InputError("at least one file", "none", "inputs")
+    batch_size = check_count(batch_size, "batch_size")
+    max_bad_rows = check_count(max_bad_rows, "max_bad_rows", 0)
+    if workers is not None:
+        workers = check_count(workers, "workers", most=MOST_THREADS)
     if resume and overwrite:
         raise InputError("resume or overwrite", "both", "resume")
     if add and not resume:
         raise InputError("resume beside add", "add alone", "add")
+    check_kind(predictor, Predictor, "predictor")
     if workers is None:
         workers = available_cpus() if predictor.threads == 1 else 2
     text = TextOptions(
@@ -159,7 +164,7 @@ def score_files(
     )
     job = Job(
         predictor,
-        tuple(keep),
+        texts_of(keep, "keep"),
         explode,
         on_error,
         max_bad_rows,

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -258,6 +259,8 @@ class Ledger:
         place = str(self._path)
         if found is not None and isinstance(found.get("format"), int):
             check_format(found["format"], FORMAT, f"{place}: format", InputError, ANEW)
+        if found is not None:
+            _check_encoding(found, place)
         if found is None or not _is_job(found):
             raise InputError("a job to go on with", "damage", place, ANEW)
         wanted = json.loads(json.dumps(self._job))
@@ -514,6 +517,25 @@ def _is_job(found: Mapping[str, Any]) -> bool:
         return False
     names = [i.get("output") if isinstance(i, dict) else None for i in inputs]
     return all(map(is_name, names)) and len(set(names)) == len(names)
+
+
+def _check_encoding(found: Mapping[str, Any], place: str) -> None:
+    """Refuse a job whose names are written otherwise in this process's locale."""
+    inputs = found.get("inputs")
+    for described in inputs if isinstance(inputs, list) else []:
+        name = described.get("output") if isinstance(described, dict) else None
+        if isinstance(name, str) and not _is_native(name):
+            rule = "the encoding of file names that the job began with"
+            fix = "Go on in the locale of then, as LC_ALL=C.UTF-8."
+            raise InputError(rule, sys.getfilesystemencoding(), place, fix)
+
+
+def _is_native(name: str) -> bool:
+    """Tell whether this process would read a name from a folder as it is written."""
+    try:
+        return os.fsdecode(os.fsencode(name)) == name
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_output(path: Path) -> bool:

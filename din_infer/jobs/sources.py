@@ -16,6 +16,7 @@ from din_infer.errors import InputError
 from din_infer.jobs.data_files import (
     FORMATS,
     Note,
+    check_given,
     find_files,
     format_of,
     ignore,
@@ -184,6 +185,7 @@ def find_table(
     InputError
         As `find_tables`; or if it is a folder, or has no use for the options of text.
     """
+    check_given(given)
     source = Source(one_file(path), "", PurePath(Path(path).name))
     if source.path is None or str(path) == STDIN:
         rule = "files, since they are read more than once"

@@ -6,7 +6,7 @@ from typing import Any
 
 from din_infer.errors import InputError
 
-__all__ = ["NULL_TEXTS", "SEPARATOR", "TextOptions"]
+__all__ = ["NULL_TEXTS", "SEPARATOR", "TextOptions", "texts_of"]
 
 NULL_TEXTS = ("", "\\N")
 SEPARATOR = "|"
@@ -22,6 +22,13 @@ _USES = {
     "quoted_empty": ("csv", "tsv"),
 }
 _NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines", "arrow": "Arrow IPC"}
+
+
+def texts_of(value: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return the texts of an argument; InputError if it is one text, or holds others."""
+    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+        raise InputError("a sequence of texts", repr(value), name)
+    return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,7 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         for name in ("columns", "null_texts"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-                raise InputError("a sequence of texts", repr(value), name)
-            object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, texts_of(getattr(self, name), name))
         for name in ("delimiter", "escape"):
             value = getattr(self, name)
             if value is not None and not _is_character(value):
