@@ -115,6 +115,7 @@ written, 1 it is not, or the model has no digests (said on stderr), 2 wrong usag
 """
 NO_THREAD = "can't start new thread"  # as Python says it
 SHOWN_BYTES = 1 << 28  # which take half a second
+SHOWN_ROWS = 20  # of --where, if not told
 MOST_ROWS = 1000  # of one --row: more is not for looking
 
 
@@ -257,8 +258,13 @@ class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ANN401
         # argparse forgets the error, which Python would meet again at its end
         if message and file is sys.stdout:
-            if not write_output(message):
-                self.exit(STATUS)
+            try:
+                if not write_output(message):
+                    self.exit(STATUS)
+            except OSError as error:  # of a disk that is full
+                forget_output()
+                say_error(self.prog, error)
+                self.exit(1)
         else:
             super()._print_message(message, file)
 
@@ -562,13 +568,14 @@ def explain_main(argv: Sequence[str] | None = None) -> int:
         "--limit",
         metavar="N",
         type=positive,
-        default=20,
-        help="of --where: the first N rows (default: %(default)s)",
+        help=f"of --where: the first N rows (default: {SHOWN_ROWS})",
     )
     add("--out", type=path, help="weights.html, .png or .svg; without it a table")
     _add_data_root(parser)
     add_text_options(parser)
     given = parser.parse_args(argv)
+    if given.limit and not given.where:
+        parser.error("argument --limit: goes with --where")
 
     def run() -> int:
         return _explain(read_paths(parser, given))
@@ -585,7 +592,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     predictor = Predictor(arguments.model, "cpu", data_root=arguments.data_root)
     written = {"text": text_options(arguments), "format": arguments.format}
     if arguments.where:
-        limit = arguments.limit
+        limit = arguments.limit or SHOWN_ROWS
         rows = find_rows(
             arguments.input, arguments.where, limit + 1, predictor.spec, **written
         )
@@ -598,7 +605,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     explanation = explain_file(predictor, arguments.input, rows, **written)
     if arguments.out:
         write(explanation, arguments.out)
-        print(f"wrote {arguments.out}")
+        print(f"wrote {one_line(str(arguments.out))}")
     else:
         print(explanation)
     return 0
@@ -653,7 +660,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     else:
         print(found)
         if arguments.plot:
-            print(f"\nwrote {arguments.plot}")
+            print(f"\nwrote {one_line(str(arguments.plot))}")
     return 0
 
 
@@ -685,7 +692,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(json.dumps({"model_id": model.model_id, "files": files}))
         return 0
     for name, size in files.items():
-        print(f"{size:>15,} bytes  {name}")
+        print(f"{size:>15,} bytes  {one_line(name)}")
     print(f"every byte is as din-convert wrote it; model id {model.model_id}")
     return 0
 

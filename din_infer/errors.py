@@ -268,8 +268,9 @@ def check_count(
 def check_kind(value: object, kind: type, column: str) -> None:
     """Refuse an argument of another class than `kind`; raises TypeError."""
     if not isinstance(value, kind):
-        got = type(value).__name__
-        raise TypeError(sentence(f"a value of type {kind.__name__}", got, column))
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        rule = f"{article} {kind.__name__}"
+        raise TypeError(sentence(rule, type(value).__name__, column))
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], column: str) -> None:

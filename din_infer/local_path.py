@@ -29,7 +29,8 @@ def local_path(
     column : str
         What the error calls it: an option or a parameter.
     error : type
-        Raised for a URL, and for a path with a NUL, which no system has.
+        Raised for a URL, for an empty path, which pathlib takes for this folder, and
+        for a path with a NUL, which no system has.
 
     Raises
     ------
@@ -37,6 +38,8 @@ def local_path(
         Of the class `error`; nothing has been read or made.
     """
     text = os.fsdecode(path)
+    if not text:
+        raise error("a path on this machine", "''", column)
     if "\0" in text:
         raise error("a path on this machine, without a NUL", repr(text), column)
     found = _URL.fullmatch(_slashed(text))

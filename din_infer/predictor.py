@@ -485,7 +485,10 @@ class Predictor:
 
         Parameters
         ----------
-        requests, candidates, request_of_candidate
+        requests : table of B rows
+            As `score_requests` takes it, but no EncodedRequests: those keep no raw
+            values to show.
+        candidates, request_of_candidate
             As `score_requests` takes them.
 
         Returns
@@ -503,6 +506,9 @@ class Predictor:
             pyarrow.
         """
         outputs = self._explaining()
+        if isinstance(requests, EncodedRequests):
+            rule = "rows with the raw values, which an explanation shows"
+            raise InputError(rule, "an EncodedRequests", "requests")
         encoder = self.spec.encoder
         names = (*encoder.user_columns, *encoder.optional_user_columns)
         users = readable(requests, names, "requests")

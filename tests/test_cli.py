@@ -18,6 +18,7 @@ from din_converter.cli import convert_main, train_main
 from din_converter.run import read_events
 from din_infer import Predictor
 from din_infer.cli import main as score_main
+from din_infer.cli import verify_main
 from tests.models import random_model
 from tests.test_train import click_log, log_spec
 
@@ -440,6 +441,16 @@ def test_several_files_a_folder_and_a_killed_run(
             "{}/model.pt --out {}/x.pb",
             "din-convert: expected a path that ends in .onnx, got x.pb",
         ),
+        (
+            score_main,
+            "{}/model.onnx {}/test.parquet --out=",
+            "din-score: expected a path on this machine, got '' - at `--out`\n",
+        ),
+        (
+            train_main,
+            "{}/train.parquet --spec {}/spec.json --out=",
+            "din-train: expected a path on this machine, got '' - at `--out`\n",
+        ),
     ],
 )
 def test_commands_say_errors_in_one_line(
@@ -455,6 +466,20 @@ def test_commands_say_errors_in_one_line(
     assert err.startswith(message)
     assert err.count("\n") == 1
     assert sorted(made.iterdir()) == before
+
+
+def test_names_of_files_move_no_cursor(made: Path, tmp_path: Path, say: Say) -> None:
+    shown = f"{tmp_path}/e\\x1b[31m\\n"
+    model, checkpoint = tmp_path / "e\x1b[31m\n.onnx", tmp_path / "e\x1b[31m\n.pt"
+    assert convert_main([f"{made}/model.pt", "--out", str(model)]) == 0
+    assert say()[0].startswith(f"wrote     {shown}.onnx\n")
+    assert verify_main([str(model)]) == 0
+    assert f" bytes  {shown}.onnx\n" in say()[0]
+    words = [f"{made}/train.parquet", "--spec", f"{made}/spec.json", "--epochs", "1"]
+    assert train_main([*words, "--quiet", "--out", str(checkpoint)]) == 0
+    assert f"\nwrote {shown}.pt (" in say()[0]
+    assert train_main([*words, "--quiet", "--out", str(checkpoint), "--resume"]) == 0
+    assert f": {shown}.pt is its model\n" in say()[0]
 
 
 def test_a_daily_conversion_prunes_what_it_left(tmp_path: Path, say: Say) -> None:

@@ -68,3 +68,21 @@ def test_results_that_nobody_reads_end_quietly(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_report_of_a_machine_that_nobody_reads_ends_quietly() -> None:
     assert run_unread("-m", "din_infer") == (STATUS, b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(start(command, "--version") for command in COMMANDS),
+        start("score", "--help"),
+        ("-m", "din_infer"),
+    ],
+)
+def test_output_to_a_full_disk_is_an_error_in_one_line(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, *words], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.endswith(b"[Errno 28] No space left on device\n")

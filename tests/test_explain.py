@@ -160,6 +160,13 @@ def test_requests_are_explained_as_the_rows_they_stand_for(
             assert scores == sorted(scores, reverse=True)
     with pytest.raises(InputError, match="expected which of 5 requests each candidate"):
         paper.explain_requests(requests, candidates)
+    encoded = paper.encode_request(requests)
+    with pytest.raises(InputError) as refused:
+        paper.explain_requests(encoded, candidates, owners)
+    assert str(refused.value) == (
+        "expected rows with the raw values, which an explanation shows, got an"
+        " EncodedRequests - at `requests`"
+    )
 
 
 def test_no_rows_are_explained_by_nothing(paper: Predictor) -> None:
@@ -1161,6 +1168,8 @@ def test_a_picture_without_matplotlib_says_what_to_install(
         ["--where", "=3"],
         ["--where", "user"],
         ["--row", "1", "--where", "a=b"],
+        ["--limit", "5"],
+        ["--row", "1", "--limit", "5"],
     ],
 )
 def test_wrong_usage_is_refused(words: list[str], say: Say) -> None:

@@ -23,6 +23,7 @@ from din_converter.cli import train_main
 from din_converter.importers.unpickle import read_plain
 from din_converter.raw import raw_columns
 from din_converter.run import read_events
+from din_converter.train_options import _rate, _strength, _whole
 from din_converter.triton import config_text
 from din_converter.verify import golden_rows
 from din_infer import (
@@ -35,7 +36,7 @@ from din_infer import (
     hash_buckets,
     pad,
 )
-from din_infer.cli import column_value, positive, row_range
+from din_infer.cli import column_value, num_threads, positive, row_range
 from din_infer.columns import to_column
 from din_infer.integrity import Record
 from din_infer.jobs.files import score_files
@@ -143,6 +144,15 @@ CALLS: dict[str, tuple[type[Exception], Callable[[], object]]] = {
         DeviceError,
         lambda: Predictor("none.onnx", device="cpu", threads=2**31),
     ),
+    "expected a path on this machine, got '' - at `out`": (
+        InputError,
+        lambda: local_path("", "out"),
+    ),
+    "expected raw, which needs the native operators, or inline, which has none, got "
+    "both - at `inline`": (
+        ConversionError,
+        lambda: convert("m.pt", "m.onnx", raw=True, inline=True),
+    ),
     "expected resume or overwrite, got both - at `resume`": (
         InputError,
         lambda: score_files(
@@ -215,6 +225,11 @@ def refused(error: type[Exception], sentence: str) -> Any:  # noqa: ANN401
 def test_options_of_commands() -> None:
     for parse, text, sentence in (
         (positive, "0", "must be at least 1"),
+        (positive, "9223372036854775808", "must be at most 9223372036854775807"),
+        (num_threads, "3000000000", "must be at most 1024"),
+        (_rate, "1e400", "must be above 0 and below 1000"),
+        (_strength, "1e300", "must be at least 0 and below 1000000"),
+        (_whole, "9223372036854775808", "must be in [0, 2**63)"),
         (row_range, "x", "must be a row K, or rows A:B"),
         (row_range, "5:5", "must be 1 to 1000 rows A:B"),
         (column_value, "a", "must be COL=VALUE"),

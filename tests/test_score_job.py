@@ -1205,12 +1205,13 @@ def test_scoring_in_a_thread_works(model: Path, tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_are_numbers(predictor: Predictor, tmp_path: Path) -> None:
     make_shards(tmp_path / "in", 1)
-    out, quiet = tmp_path / "out", {"progress": False}
+    out = tmp_path / "out"
     options = {"batch_size": np.int64(7), "max_bad_rows": np.uint8(3)}
-    score_files(predictor, tmp_path / "in", out, workers=np.int64(1), **options, **quiet)
+    options |= {"workers": np.int64(1), "progress": False}
+    score_files(predictor, tmp_path / "in", out, **options)
     job = json.loads((out / "_din_score" / "job.json").read_text())
     assert (job["options"]["batch_size"], job["options"]["max_bad_rows"]) == (7, 3)
-    score_files(predictor, tmp_path / "in", out, resume=True, **options, **quiet)
+    score_files(predictor, tmp_path / "in", out, resume=True, **options)
 
 
 def test_no_batch_is_too_large_for_a_file_that_is_small(

@@ -23,6 +23,7 @@ from din_infer.cli import (
     text_options,
 )
 from din_infer.errors import InputError
+from din_infer.formatting import one_line
 from din_infer.model_format import RAW_TEXTS
 from din_infer.spec import FeatureSpec
 
@@ -63,8 +64,8 @@ examples:
 
 The run folder (--run) receives metrics.jsonl, learning_curve.png (with matplotlib),
 tensorboard/ (with tensorboard), config.toml, which repeats the run, last.pt, from which
---resume trains more epochs of such a schedule, and spec.json: the spec with the scales and boundaries that
-were fitted to the training rows. What was fitted is printed, too.
+--resume trains more epochs of such a schedule, and spec.json: the spec with the scales
+and boundaries that were fitted to the training rows. What was fitted is printed, too.
 
 The end of the output compares the validation AUC with that of rules without a model,
 and warns where the model does not beat them. With a `weight` in the spec all measures
@@ -192,13 +193,13 @@ def _train(arguments: argparse.Namespace) -> int:
     run = RunFolder(arguments.run, config, on_note=note)
     if arguments.resume and out.exists() and run.is_finished():
         copies.remove()
-        print(f"this run has finished already: {out} is its model")
+        print(f"this run has finished already: {one_line(str(out))} is its model")
         return 0
     start = None
     if arguments.warm_start and not (arguments.resume and run.has_checkpoint):
         start = load(arguments.warm_start)
     started = time.perf_counter()
-    names = ", ".join(str(p) for p in arguments.data)
+    names = one_line(", ".join(str(p) for p in arguments.data))
     print(f"training {spec.model.type} on {rows.num_rows:,} rows of {names}")
     print(
         f"batch size {settings.batch_size}, learning rate {settings.learning_rate:g},"
@@ -226,7 +227,7 @@ def _train(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         start=start,
-        on_note=print,
+        on_note=lambda text: print(one_line(text)),
     )
     save(trained.model, out)
     write_config(arguments, run.path / "config.toml")
@@ -265,7 +266,7 @@ def _summary(trained: Any, arguments: argparse.Namespace, seconds: float) -> str
         f"wrote {arguments.out} ({size:,} weights)",
         f"  and {arguments.run}: {', '.join(pictures)}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _override(spec: FeatureSpec, arguments: argparse.Namespace) -> FeatureSpec:

@@ -14,6 +14,7 @@ from din_converter.fusing.cost import Block, layer_flops, operator_flops
 from din_converter.prune import Leftovers
 from din_converter.rounding import Rounding
 from din_converter.verify import Case
+from din_infer.formatting import one_line
 from din_infer.model_format import TOLERANCE
 from din_infer.spec import Behavior
 
@@ -191,7 +192,7 @@ class Report:
             lines += [f"tables    {first}", f"          {second}"]
         for label, file in zip(("triton", *[""] * 9), self.repository, strict=False):
             lines.append(f"{label:<9} {file}")
-        return "\n".join([*lines, *self._leftovers()])
+        return "\n".join(map(one_line, [*lines, *self._leftovers()]))
 
     def _leftovers(self) -> list[str]:
         left, deleted = self.leftovers.left, self.leftovers.deleted
@@ -241,7 +242,7 @@ class Report:
         truth = "torch" if self.source == "module" else "torch float64"
         lines = [
             f"parity    {rows} rows in {len(batches)} batches, {truth} against"
-            f" ONNX Runtime; allowed {TOLERANCE:g}"
+            f" ONNX Runtime; allowed {TOLERANCE:g} * max(1, |value|)"
         ]
         for way in self.ways:
             cases = [c for c in self.cases if c.way == way]

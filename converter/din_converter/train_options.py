@@ -40,9 +40,9 @@ def _number(
 
 
 _fraction = _number(float, lambda v: 0 <= v < 1, "in [0, 1)")
-_rate = _number(float, lambda v: 0 < v < 1e3, "above 0")
-_strength = _number(float, lambda v: 0 <= v < 1e6, "at least 0")
-_whole = _number(int, lambda v: v >= 0, "at least 0")
+_rate = _number(float, lambda v: 0 < v < 1e3, "above 0 and below 1000")
+_strength = _number(float, lambda v: 0 <= v < 1e6, "at least 0 and below 1000000")
+_whole = _number(int, lambda v: 0 <= v < 2**63, "in [0, 2**63)")
 _seed = _number(int, lambda v: 0 <= v < 2**63, "in [0, 2**63)")
 
 

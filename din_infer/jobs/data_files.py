@@ -14,7 +14,16 @@ from din_infer.jobs.table_logs import EXPORT, Table, Tables
 from din_infer.local_path import local_path
 from din_infer.regular_file import check_regular, open_regular
 
-__all__ = ["FORMATS", "Note", "check_given", "expand", "find_files", "format_of", "ignore", "one_file"]
+__all__ = [
+    "FORMATS",
+    "Note",
+    "check_given",
+    "expand",
+    "find_files",
+    "format_of",
+    "ignore",
+    "one_file",
+]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -158,7 +167,7 @@ def find_files(
     return found
 
 
-def check_given(given: str | None) -> None:
+def check_given(given: object) -> None:
     """Refuse what is the name of no format; raises InputError."""
     names = tuple(dict.fromkeys(FORMATS.values()))
     if given is not None and not (isinstance(given, str) and given in names):

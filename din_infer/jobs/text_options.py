@@ -25,7 +25,7 @@ _NAMES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines", "arrow": "Arrow IPC
 
 
 def texts_of(value: Sequence[str], name: str) -> tuple[str, ...]:
-    """Return the texts of an argument; InputError if it is one text, or holds others."""
+    """Return the texts of an argument; InputError if it is one, or not all are."""
     if isinstance(value, str) or not all(isinstance(v, str) for v in value):
         raise InputError("a sequence of texts", repr(value), name)
     return tuple(value)
