@@ -148,11 +148,6 @@ CALLS: dict[str, tuple[type[Exception], Callable[[], object]]] = {
         InputError,
         lambda: local_path("", "out"),
     ),
-    "expected raw, which needs the native operators, or inline, which has none, got "
-    "both - at `inline`": (
-        ConversionError,
-        lambda: convert("m.pt", "m.onnx", raw=True, inline=True),
-    ),
     "expected resume or overwrite, got both - at `resume`": (
         InputError,
         lambda: score_files(

@@ -349,7 +349,8 @@ def convert_main(argv: Sequence[str] | None = None) -> int:
         "--inline",
         action="store_true",
         help="write standard operators alone, for OpenVINO and others that know no"
-        " functions; the native operators cannot replace them then",
+        " functions; the native operators cannot replace them then (of a --raw graph,"
+        " Encode stays)",
     )
     add(
         "--triton",

@@ -168,7 +168,7 @@ def convert(
     inline : bool
         Put the nodes of the model's functions in place of the operators: for runtimes
         that know no functions (OpenVINO, tract, IREE). Native operators cannot replace
-        them then, so that it is not for `raw`.
+        them then; of a `raw` graph, the operator Encode stays.
     triton : path, optional
         A model repository of Triton Inference Server, made if need be, into which the
         model is written, too: ``<stem>/config.pbtxt`` and its files in ``<stem>/1``.
@@ -226,9 +226,6 @@ def convert(
     if not raw and (raw_ids or raw_text != TEXTS[0]):
         rule = f"`raw` beside `{'raw_ids' if raw_ids else 'raw_text'}`"
         raise ConversionError(rule, "a graph of ids", "raw")
-    if raw and inline:
-        rule = "raw, which needs the native operators, or inline, which has none"
-        raise ConversionError(rule, "both", "inline")
     form = RawForm(raw_text, raw_ids) if raw else None
     if valid is not None and embedding_dtype == "fp32":
         rule = "no validation rows, since fp32 tables are not rounded"
