@@ -183,6 +183,18 @@ def test_several_runs_are_under_way_at_a_time(folder: Path) -> None:
     card.lane.close()
 
 
+def test_a_run_after_one_that_found_no_memory_is_sound(folder: Path) -> None:
+    """The runtime keeps an error for the thread until it is asked for it."""
+    card = Card(folder, "paper")
+    inputs = card.encode(3)
+    (wanted,) = card.run(inputs)
+    (slot,) = card.lane._slots
+    failed = card.lane._library.din_slot_reserve(slot.handle, 1 << 55, 1)
+    assert failed == b"out of memory"
+    np.testing.assert_array_equal(card.run(inputs)[0], wanted)
+    card.lane.close()
+
+
 def test_a_failing_card_names_itself_and_leaves_its_slot(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,7 +252,10 @@ EXPORT void *din_memory_take(size_t bytes) {
   owned mine = {bytes >= host_from, entered ? entered->compute : nullptr};
   cudaError_t failed = mine.on_host ? cudaHostAlloc(&memory, bytes, cudaHostAllocMapped)
                                     : cudaMallocAsync(&memory, bytes, mine.stream);
-  if (failed != cudaSuccess) return nullptr;
+  if (failed != cudaSuccess) {
+    (void)cudaGetLastError(); /* as DIN_TRY */
+    return nullptr;
+  }
   std::lock_guard<std::mutex> lock(guard);
   all_owned()[memory] = mine;
   return memory;

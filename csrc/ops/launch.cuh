@@ -9,11 +9,15 @@
   kernel<<<blocks, threads, shared_bytes, stream>>>(argument)
 #endif
 
-/* Returns what a call failed by. */
-#define DIN_TRY(call)                                             \
-  do {                                                            \
-    cudaError_t error_ = (call);                                  \
-    if (error_ != cudaSuccess) return cudaGetErrorString(error_); \
+/* Returns what a call failed by. The runtime keeps that error for the thread, where the
+   next launch would find it: it is taken from there. */
+#define DIN_TRY(call)                    \
+  do {                                   \
+    cudaError_t error_ = (call);         \
+    if (error_ != cudaSuccess) {         \
+      (void)cudaGetLastError();          \
+      return cudaGetErrorString(error_); \
+    }                                    \
   } while (0)
 
 #endif

@@ -341,7 +341,11 @@ enum { cudaStreamCaptureStatusNone };
 inline const char *cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? "out of memory" : "emulated failure";
 }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline thread_local cudaError_t emulated_last_error = cudaSuccess;
+inline cudaError_t cudaGetLastError() {
+  cudaError_t last = emulated_last_error;
+  return emulated_last_error = cudaSuccess, last;
+}
 inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int) {
@@ -358,8 +362,8 @@ inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks,
 }
 inline cudaError_t cudaMalloc(void **out, size_t bytes) {
   *out = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
-  if (*out) memset(*out, 0xff, bytes);
-  return *out ? cudaSuccess : cudaErrorMemoryAllocation;
+  if (*out == nullptr) return emulated_last_error = cudaErrorMemoryAllocation;
+  return memset(*out, 0xff, bytes), cudaSuccess;
 }
 inline cudaError_t cudaFree(void *memory) { return free(memory), cudaSuccess; }
 inline cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t) {
