@@ -5,10 +5,10 @@ A runtime, device or option that cannot be used is refused here; a model, by `co
 
 import os
 import re
+import sys
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,15 @@ class Session:
         self.output_names = self.contract.outputs
         self._pid = os.getpid()
 
+    def __del__(self) -> None:
+        """Free what is on the card, while no other thread launches."""
+        lane = getattr(self, "_lane", None)
+        if lane is None or sys.is_finalizing():
+            return
+        with LAUNCHING:  # held, too, while the runtime destroys its own session
+            lane.close(streams=False)
+            self._session = None
+
     def _open_cpu(self, runtime: Runtime) -> None:
         where, fix = " on the CPU", 'device="cuda" has it.'
         _check_choice(self.precision, PRECISIONS["cpu"], "precision", where, fix)
@@ -218,8 +227,6 @@ class Session:
             warnings.warn(f"scoring on the CPU: {error}", stacklevel=5)
             return False
         self.device = f"cuda:{index}"
-        if self._lane is not None:
-            weakref.finalize(self, self._lane.close, streams=False).atexit = False
         return True
 
     def _try_cuda(self, runtime: Runtime, index: int) -> None:
@@ -272,7 +279,8 @@ class Session:
                 options.add_session_config_entry(RECORD_PLACES, "1")
             providers = [("CUDAExecutionProvider", attempt), "CPUExecutionProvider"]
             try:
-                with LAUNCHING, _BUILDING, capture_output() as printed:
+                # in this order: who destroys a session may be building one
+                with _BUILDING, LAUNCHING, capture_output() as printed:
                     if self._lane is not None:
                         self._lane.enter(loads=self.tables == "host")
                     self._session = self._make(runtime, options, providers)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from din_converter import convert
 from din_infer import DeviceError, Predictor
-from din_infer.cuda import Lane
+from din_infer.cuda import LAUNCHING, Lane
+from din_infer.session import Session
 from din_infer.spec import FeatureSpec
 from tests.emulated import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
@@ -192,6 +194,29 @@ def test_a_run_after_one_that_found_no_memory_is_sound(folder: Path) -> None:
     failed = card.lane._library.din_slot_reserve(slot.handle, 1 << 55, 1)
     assert failed == b"out of memory"
     np.testing.assert_array_equal(card.run(inputs)[0], wanted)
+    card.lane.close()
+
+
+def test_a_session_is_destroyed_while_nothing_is_launched(folder: Path) -> None:
+    """What the runtime frees on the card would end a capture of another thread's."""
+    card = Card(folder, "paper")
+    (wanted,) = card.run(card.encode(3))
+    session = Session.__new__(Session)
+    session._lane, session._session = card.lane, card.session
+    destroyed = weakref.ref(card.session)
+    card.session = None  # type: ignore[assignment]
+    held = [session]
+    del session
+    with LAUNCHING:
+        collecting = threading.Thread(target=held.clear)
+        collecting.start()
+        time.sleep(0.3)
+        assert collecting.is_alive()
+        assert destroyed() is not None
+    collecting.join()
+    assert destroyed() is None
+    assert not card.lane._slots
+    assert len(wanted) == 3
     card.lane.close()
 
 

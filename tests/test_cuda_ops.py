@@ -351,6 +351,27 @@ def test_lanes_in_any_order_make_the_same() -> None:
     assert len(made[0]) > 60
 
 
+DESTROYED = """
+import os
+from tests import ops
+from tests.emulated import emulated_cuda
+from tests.ops import attention_feeds, attention_graph
+ops.library = emulated_cuda
+graph = attention_graph()
+session = graph.session(attention_feeds(graph, 2, 2, 3))
+os.environ["DIN_EMULATE_CAPTURE"] = "1"
+del session
+print("went on")
+"""
+
+
+def test_an_operator_is_destroyed_beside_a_capture() -> None:
+    """Another thread's capture would end with what this one asks of the driver."""
+    command = [sys.executable, "-c", DESTROYED]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout == "went on\n", done.stderr
+
+
 def test_more_fields_than_the_card_takes_are_refused() -> None:
     graph = attention_graph(dims=(1,) * 25)
     wanted = (

@@ -1004,6 +1004,7 @@ extern "C" const char *din_cuda_attention_create(const din_attention *a,
 
 extern "C" void din_cuda_attention_destroy(din_cuda_attention *c) {
   if (c == nullptr) return;
+  beside_captures relaxed;
   cudaFree(c->weights);
   cudaFree(c->counters);
   delete c;

@@ -43,13 +43,6 @@ extern "C" const char *din_cuda_fetch(void *to, const void *from, size_t bytes) 
 
 namespace {
 
-/* While another thread captures launches, the driver would refuse this one's calls. */
-struct beside_captures {
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  beside_captures() { cudaThreadExchangeStreamCaptureMode(&mode); }
-  ~beside_captures() { cudaThreadExchangeStreamCaptureMode(&mode); }
-};
-
 /* Keeps what is freed for the next run, instead of giving it back at each wait. */
 const char *keep_memory(int device) {
   cudaMemPool_t pool;
@@ -126,6 +119,7 @@ EXPORT void *din_lane_stream(const din_lane *lane) { return lane->compute; }
 
 EXPORT void din_lane_close(din_lane *lane) {
   if (lane == nullptr) return;
+  beside_captures relaxed;
   cudaSetDevice(lane->device);
   if (lane->compute) cudaStreamDestroy(lane->compute);
   if (lane->copy) cudaStreamDestroy(lane->copy);

@@ -20,4 +20,12 @@
     }                                    \
   } while (0)
 
+/* While another thread captures launches, the driver would refuse this one's calls, and
+   end the capture. */
+struct beside_captures {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  beside_captures() { cudaThreadExchangeStreamCaptureMode(&mode); }
+  ~beside_captures() { cudaThreadExchangeStreamCaptureMode(&mode); }
+};
+
 #endif

@@ -365,7 +365,20 @@ inline cudaError_t cudaMalloc(void **out, size_t bytes) {
   if (*out == nullptr) return emulated_last_error = cudaErrorMemoryAllocation;
   return memset(*out, 0xff, bytes), cudaSuccess;
 }
-inline cudaError_t cudaFree(void *memory) { return free(memory), cudaSuccess; }
+typedef int cudaStreamCaptureMode;
+enum { cudaStreamCaptureModeGlobal = 0, cudaStreamCaptureModeRelaxed = 2 };
+inline thread_local cudaStreamCaptureMode emulated_mode = cudaStreamCaptureModeGlobal;
+inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *mode) {
+  return std::swap(*mode, emulated_mode), cudaSuccess;
+}
+/* With DIN_EMULATE_CAPTURE=1 another thread captures, which this call would end. */
+inline cudaError_t cudaFree(void *memory) {
+  if (emulated_mode != cudaStreamCaptureModeRelaxed && getenv("DIN_EMULATE_CAPTURE")) {
+    fprintf(stderr, "cudaFree while another thread captures\n");
+    abort();
+  }
+  return free(memory), cudaSuccess;
+}
 inline cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t) {
   return cudaMalloc(out, bytes);
 }
@@ -401,11 +414,6 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
   static char one;
   return *out = &one, cudaSuccess;
-}
-typedef int cudaStreamCaptureMode;
-enum { cudaStreamCaptureModeRelaxed = 2 };
-inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *) {
-  return cudaSuccess;
 }
 typedef void *cudaMemPool_t;
 enum { cudaMemPoolAttrReleaseThreshold };
