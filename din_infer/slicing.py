@@ -5,6 +5,7 @@ Letters: B requests, N candidates, T positions.
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,13 @@ def run_in_slices(
             begun.append((chosen, session.submit(part, names)))
             if len(begun) > RUNS_AHEAD:
                 finish()
-    finally:
         while begun:
             finish()
+    except BaseException:
+        while begun:  # each gives its memory back; the first error is what is raised
+            with suppress(Exception):
+                finish()
+        raise
     return made
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from din_converter import convert
 from din_infer import DeviceError, Predictor
-from din_infer.cuda import LAUNCHING, Lane
+from din_infer.cuda import LAUNCHING, Lane, Pending
 from din_infer.session import Session
+from din_infer.slicing import run_in_slices
 from din_infer.spec import FeatureSpec
 from tests.emulated import emulated_cuda
 from tests.models import SPECS, random_model, random_rows
@@ -217,6 +218,48 @@ def test_a_session_is_destroyed_while_nothing_is_launched(folder: Path) -> None:
     assert destroyed() is None
     assert not card.lane._slots
     assert len(wanted) == 3
+    card.lane.close()
+
+
+def test_more_ids_than_an_offset_counts_are_refused(folder: Path) -> None:
+    card = Card(folder, "paper")
+    inputs = card.encode(2)
+    for name, lengths in card.lane._lengths_of.items():
+        inputs[name] = np.broadcast_to(np.zeros((1, 1), np.int64), (2, 2**30))
+        inputs[lengths] = np.array([2**30, 2**30])
+    with pytest.raises(DeviceError) as caught:
+        card.run(inputs)
+    assert str(caught.value) == (
+        "expected at most 2,147,483,647 ids of one input in a run, got 2,147,483,648 of"
+        f" `{next(iter(card.lane._lengths_of))}` - at `cuda:0`. Score fewer rows at a"
+        " time."
+    )
+    card.lane.close()
+
+
+def test_every_run_under_way_is_ended_when_one_fails(folder: Path) -> None:
+    """Their memory is given back, and the first error raised."""
+    card = Card(folder, "paper")
+    ends: list[int] = []
+
+    class Failing:
+        fused, device = True, "cuda:0"
+
+        def submit(self, part: Arrays, names: list[str]) -> Pending:
+            pending = card.lane.submit(card.session, part, names)
+            def finish() -> list[NDArray[np.float32]]:
+                pending.result()
+                ends.append(len(ends))
+                message = f"run {ends[-1]} failed"
+                raise RuntimeError(message)
+
+            return Pending(finish)
+
+    session: Any = Failing()
+    with pytest.raises(RuntimeError, match="run 0 failed"):
+        run_in_slices(session, card.spec, card.encode(40), ["score"], 4)
+    assert ends == [0, 1, 2]
+    assert len(card.lane._slots) == 3
     card.lane.close()
 
 
