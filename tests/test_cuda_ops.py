@@ -3,6 +3,7 @@
 Long because every mode, precision and edge is a case of its own.
 """
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -171,6 +172,35 @@ def test_long_histories_of_few_candidates_are_cut(
     """T above 512: chunks of 256 behaviors, added up by the warp that ends last."""
     graph = attention_graph(dims=(4,), hidden=[8], softmax=softmax)
     check(graph, attention_feeds(graph, 4, 3, 700, lengths=lengths), precision)
+
+
+def test_sums_of_chunks_take_a_bounded_memory(where: str) -> None:
+    """Candidates of a long history have fewer, longer chunks: see docs/cuda.md."""
+    graph = attention_graph(dims=(1024,), hidden=[8], explain=False, interactions=[])
+    feeds = attention_feeds(graph, 7, 7, 400_000, lengths="one")
+    feeds["lengths"][:2] = 1100, 512
+    feeds["request_of_candidate"] = np.arange(7)
+    session = graph.session(feeds)
+    if where == "emulated":
+        emulated = ctypes.CDLL(str(emulated_cuda()))
+        emulated.din_emulated_bytes.restype = ctypes.c_size_t
+        emulated.din_emulated_bytes()
+    (got,) = session.run(None, feeds)
+    if where == "emulated":
+        assert 2**25 < emulated.din_emulated_bytes() <= 2**26 + 4 * 7
+    few = {k: v[:3] if v.ndim == 1 else v[:3, :1100] for k, v in feeds.items()}
+    assert relative(got[:3], twin(graph, few)[0]) < 2e-6
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+def test_few_candidates_are_spread_over_all_multiprocessors(n: int, where: str) -> None:
+    if where != "emulated":
+        pytest.skip("a card does not tell")
+    graph = attention_graph(explain=False)
+    feeds = attention_feeds(graph, n, n, 5)
+    check(graph, feeds)
+    blocks = ctypes.CDLL(str(emulated_cuda())).din_emulated_blocks()
+    assert blocks == min(n, 2)  # of this card's
 
 
 def test_a_long_history_is_added_up_in_double() -> None:

@@ -23,8 +23,9 @@
 #include "tile.cuh"
 
 #define MAX_LAYERS 16
-#define CHUNK_ROWS 256
-#define AT_A_TIME 4 /* loads of a lane from the tables */
+#define CHUNK_ROWS 256            /* of a chunk at least */
+#define MOST_SCRATCH (64ll << 20) /* bytes for the sums of all chunks */
+#define AT_A_TIME 4               /* loads of a lane from the tables */
 #define LOG2E 1.44269504088896341f
 #define RING 64       /* counters of launches at work at a time */
 #define CAPTURED 4032 /* counters of launches in captured graphs: theirs for good */
@@ -65,7 +66,7 @@ struct launch {
   /* the batch */
   field fields[DIN_MAX_FIELDS], candidate_fields[DIN_MAX_FIELDS];
   int64_t num_requests, num_positions;
-  int packed, chunks;
+  int packed, chunks, chunk_rows;
   unsigned num_items;
   const int64_t *request_of_candidate, *lengths;
   const float *mask;
@@ -664,9 +665,8 @@ __device__ void attend_item(const launch &p, const float *shared, const workspac
   int64_t n = item / unsigned(p.chunks);
   int chunk = int(item % unsigned(p.chunks));
   history h = find_history(p, n);
-  int64_t first = int64_t(chunk) * CHUNK_ROWS, last = h.length;
-  if (p.chunks == 1) first = 0;
-  if (p.chunks > 1 && last > first + CHUNK_ROWS) last = first + CHUNK_ROWS;
+  int64_t first = int64_t(chunk) * p.chunk_rows, last = h.length;
+  if (p.chunks > 1 && last > first + p.chunk_rows) last = first + p.chunk_rows;
   softmax soft = {-INFINITY, 0.0};
   bool good = h.good;
   for (int d = lane.id; d < p.width; d += DIN_LANES) r.total[d] = 0.0;
@@ -696,15 +696,16 @@ __global__ void __launch_bounds__(A::WARPS *DIN_LANES) attend_kernel(const launc
   din_lane<A> lane = {int(threadIdx.x) % DIN_LANES};
   int warp = int(threadIdx.x) / DIN_LANES;
   workspace r = find_workspace(p, shared + p.shared_floats + warp * p.workspace_floats);
-  for (;;) {
-    unsigned item = lane.id == 0 ? atomicAdd(&p.work->next, 1u) : 0;
-    item = __shfl_sync(ALL_LANES, item, 0);
-    if (item >= p.num_items) break;
+  /* the first of each is its own, so that few candidates are spread over all blocks */
+  const unsigned warps = gridDim.x * blockDim.x / DIN_LANES;
+  unsigned item = unsigned(warp) * gridDim.x + blockIdx.x;
+  while (item < p.num_items) {
     attend_item<A>(p, shared, r, item, lane);
     __syncwarp();
+    item = lane.id == 0 ? warps + atomicAdd(&p.work->next, 1u) : 0;
+    item = __shfl_sync(ALL_LANES, item, 0);
   }
   if (lane.id == 0) { /* the last to go leaves the counter as it was */
-    unsigned warps = gridDim.x * blockDim.x / DIN_LANES;
     if (atomicAdd(&p.work->gone, 1u) == warps - 1) p.work->next = p.work->gone = 0;
   }
 }
@@ -1026,10 +1027,18 @@ extern "C" const char *din_cuda_attend(const din_cuda_attention *c,
   p.mask = b->mask, p.interest = b->interest, p.weight = b->weight;
   int64_t warps = int64_t(c->blocks) * c->warps;
   p.chunks = 1;
+  int64_t bytes_of_chunk = (2 + p.width) * int64_t(sizeof(double));
   bool knows_longest = !b->packed || b->num_requests == 1;
   if (knows_longest && b->num_positions > 2 * CHUNK_ROWS &&
       b->num_candidates < 4 * warps) {
-    p.chunks = int((b->num_positions + CHUNK_ROWS - 1) / CHUNK_ROWS);
+    int64_t most = MOST_SCRATCH / (b->num_candidates * bytes_of_chunk);
+    int64_t chunks = (b->num_positions + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    chunks = chunks < most ? chunks : most;
+    if (chunks > 1) {
+      int64_t rows = (b->num_positions + chunks - 1) / chunks;
+      rows = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS * CHUNK_ROWS;
+      p.chunks = int((b->num_positions + rows - 1) / rows), p.chunk_rows = int(rows);
+    }
   }
   int64_t items = b->num_candidates * p.chunks;
   if (items > INT32_MAX) return "expected fewer than 2^31 candidates, got more";
@@ -1045,15 +1054,16 @@ extern "C" const char *din_cuda_attend(const din_cuda_attention *c,
   }
   void *scratch = nullptr;
   if (p.chunks > 1) {
-    size_t sums = size_t(items) * size_t(2 + p.width) * sizeof(double);
+    size_t sums = size_t(items * bytes_of_chunk);
     size_t flags = size_t(b->num_candidates) * sizeof(unsigned);
     DIN_TRY(cudaMallocAsync(&scratch, sums + flags, stream));
     p.partials = static_cast<double *>(scratch);
     p.arrived = reinterpret_cast<unsigned *>(static_cast<char *>(scratch) + sums);
     DIN_TRY(cudaMemsetAsync(p.arrived, 0, flags, stream));
   }
-  int64_t blocks = (items + c->warps - 1) / c->warps;
-  if (blocks > c->blocks) blocks = c->blocks;
+  /* a block for each, as long as there are some: few candidates have a multiprocessor
+     each, and not one for as many as it has warps */
+  int64_t blocks = items < c->blocks ? items : c->blocks;
   c->start(p, unsigned(blocks), unsigned(c->warps * DIN_LANES), c->shared_bytes,
            stream);
   cudaError_t started = cudaGetLastError();

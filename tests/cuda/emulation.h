@@ -76,6 +76,19 @@ struct block {
 
 inline block *now;
 
+/* For tests: blocks of the last launch, and the most bytes asked for at a time. */
+inline unsigned last_blocks;
+inline size_t most_bytes;
+extern "C" __attribute__((used, visibility("default"))) inline unsigned
+din_emulated_blocks() {
+  return last_blocks;
+}
+extern "C" __attribute__((used, visibility("default"))) inline size_t
+din_emulated_bytes() {
+  size_t most = most_bytes;
+  return most_bytes = 0, most;
+}
+
 extern "C" void din_emulation_switch(void **from, void *to);
 asm(R"(
 .text
@@ -163,6 +176,7 @@ inline void run(unsigned blocks, unsigned threads, size_t shared_bytes,
                 const std::function<void()> &body) {
   static std::mutex one_at_a_time;
   std::lock_guard<std::mutex> guard(one_at_a_time);
+  last_blocks = blocks;
   const size_t stack_bytes = 256 * 1024;
   for (unsigned b = 0; b < blocks; b++) {
     block here = {};
@@ -361,6 +375,7 @@ inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks,
   return *blocks = 1, cudaSuccess;
 }
 inline cudaError_t cudaMalloc(void **out, size_t bytes) {
+  emulation::most_bytes = std::max(emulation::most_bytes, bytes);
   *out = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
   if (*out == nullptr) return emulated_last_error = cudaErrorMemoryAllocation;
   return memset(*out, 0xff, bytes), cudaSuccess;
