@@ -37,6 +37,10 @@ struct field {
   const int64_t *ids;
   int64_t num_rows;
   int dim, is_half;
+  int step;    /* values of a row that are read at a time: 4 or 1 */
+  int inverse; /* of dim / step, in 65536ths, rounded up */
+  /* n / (dim / step), for n up to 32 */
+  __device__ int divide(int n) const { return n * inverse >> 16; }
 };
 
 /* A layer's place among the packed weights, in floats. Its columns are `chunks` times
@@ -198,18 +202,83 @@ __device__ void fold(const launch &p, const float *shared, const workspace &r,
   /* the block of K, and the place in it */
   int k = 4 * lane / block * A::BLOCK, rest = 4 * lane % block;
   const int blocks_on = 4 * DIN_LANES / block, places_on = 4 * DIN_LANES % block;
-#pragma unroll 4
-  for (int at = lane; at < quads; at += DIN_LANES) {
-    float4 w = behavior[at];
-    if (p.has_product) w = add_product(w, A::factors(r.query + k, rest), product[at]);
+  for (int first = lane; first < quads; first += AT_A_TIME * DIN_LANES) {
+    /* `folded` might be what is read, for all that the compiler knows: all loads stand
+       before the first store */
+    float4 w[AT_A_TIME];
+#pragma unroll
+    for (int n = 0; n < AT_A_TIME; n++) {
+      int at = first + n * DIN_LANES;
+      if (at >= quads) break;
+      w[n] = behavior[at];
+      if (p.has_product) {
+        w[n] = add_product(w[n], A::factors(r.query + k, rest), product[at]);
+      }
+      k += blocks_on * A::BLOCK, rest += places_on;
+      if (rest >= block) rest -= block, k += A::BLOCK;
+    }
     for (int i = 0; p.has_outer && i < p.width; i++) {
       float q = r.query[i];
-      w = add_product(w, make_float4(q, q, q, q), outer[i * (p.outer_size / 4) + at]);
+#pragma unroll
+      for (int n = 0; n < AT_A_TIME; n++) {
+        int at = first + n * DIN_LANES;
+        if (at >= quads) break;
+        w[n] = add_product(w[n], make_float4(q, q, q, q),
+                           outer[i * (p.outer_size / 4) + at]);
+      }
     }
-    folded[at] =
-        make_float4(A::round(w.x), A::round(w.y), A::round(w.z), A::round(w.w));
-    k += blocks_on * A::BLOCK, rest += places_on;
-    if (rest >= block) rest -= block, k += A::BLOCK;
+#pragma unroll
+    for (int n = 0; n < AT_A_TIME; n++) {
+      int at = first + n * DIN_LANES;
+      if (at >= quads) break;
+      folded[at] = make_float4(A::round(w[n].x), A::round(w[n].y), A::round(w[n].z),
+                               A::round(w[n].w));
+    }
+  }
+}
+
+__device__ void load(const float *from, float &to) { to = *from; }
+__device__ void load(const uint16_t *from, float &to) { to = from_half(*from); }
+__device__ void load(const float *from, float4 &to) {
+  to = *reinterpret_cast<const float4 *>(from);
+}
+__device__ void load(const uint16_t *from, float4 &to) {
+  uint2 all = *reinterpret_cast<const uint2 *>(from);
+  to = make_float4(from_half(uint16_t(all.x)), from_half(uint16_t(all.x >> 16)),
+                   from_half(uint16_t(all.y)), from_half(uint16_t(all.y >> 16)));
+}
+
+/* x [rows, dim] = the rows of a table, a V of each lane's at a time. Several are on
+   their way before the first is used. `x`, `ld` and a workspace's parts are whole fours
+   of floats, so that a float4 is stored at once. */
+template <typename T, typename V>
+__device__ void read_rows(const field &f, const int *ids, float *x, int ld, int rows,
+                          int lane) {
+  constexpr int STEP = sizeof(V) / sizeof(float);
+  const char *table = static_cast<const char *>(f.rows);
+  const unsigned bytes = unsigned(f.dim) * unsigned(sizeof(T));
+  const int across = f.dim / STEP;
+  int row = f.divide(lane), part = lane - row * across;
+  const int down = f.divide(DIN_LANES), right = DIN_LANES - down * across;
+  while (row < rows) {
+    V values[AT_A_TIME];
+    int places[AT_A_TIME];
+#pragma unroll
+    for (int n = 0; n < AT_A_TIME; n++) {
+      int id = row < rows ? ids[row] : -1;
+      places[n] = row < rows ? row * ld + STEP * part : -1;
+      values[n] = {};
+      if (id >= 0) {
+        const char *from = table + uint64_t(unsigned(id)) * bytes;
+        load(reinterpret_cast<const T *>(from) + STEP * part, values[n]);
+      }
+      row += down, part += right;
+      if (part >= across) part -= across, row++;
+    }
+#pragma unroll
+    for (int n = 0; n < AT_A_TIME; n++) {
+      if (places[n] >= 0) store_shared(x + places[n], values[n]);
+    }
   }
 }
 
@@ -230,38 +299,15 @@ __device__ bool read_behaviors(const launch &p, const workspace &r, int64_t at,
     int *ids = r.ids + i * DIN_ROWS;
     ids[lane] = id;
     __syncwarp();
-    if (!f.is_half && f.dim % 4 == 0 && offset % 4 == 0) {
-      int quads = f.dim / 4, row = lane / quads, quad = lane % quads;
-      int down = DIN_LANES / quads, right = DIN_LANES % quads;
-      const float4 *table = static_cast<const float4 *>(f.rows);
-      while (row < rows) { /* several on their way before the first is used */
-        float4 values[AT_A_TIME];
-        int places[AT_A_TIME];
-#pragma unroll
-        for (int n = 0; n < AT_A_TIME; n++) {
-          places[n] = -1;
-          if (row >= rows) continue;
-          int id_of_row = ids[row];
-          values[n] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-          if (id_of_row >= 0) values[n] = table[int64_t(id_of_row) * quads + quad];
-          places[n] = row * p.ld + offset + 4 * quad;
-          row += down, quad += right;
-          if (quad >= quads) quad -= quads, row++;
-        }
-#pragma unroll
-        for (int n = 0; n < AT_A_TIME; n++) {
-          if (places[n] < 0) continue;
-          *reinterpret_cast<float4 *>(r.x + places[n]) = values[n];
-        }
-      }
+    float *x = r.x + offset;
+    if (f.step == 4 && f.is_half) {
+      read_rows<uint16_t, float4>(f, ids, x, p.ld, rows, lane);
+    } else if (f.step == 4) {
+      read_rows<float, float4>(f, ids, x, p.ld, rows, lane);
+    } else if (f.is_half) {
+      read_rows<uint16_t, float>(f, ids, x, p.ld, rows, lane);
     } else {
-      for (int row = 0; row < rows; row++) {
-        for (int d = lane; d < f.dim; d += DIN_LANES) {
-          float value = 0.0f;
-          if (ids[row] >= 0) value = read_value(f, int64_t(ids[row]) * f.dim + d);
-          r.x[row * p.ld + offset + d] = value;
-        }
-      }
+      read_rows<float, float>(f, ids, x, p.ld, rows, lane);
     }
     offset += f.dim;
   }
@@ -309,6 +355,18 @@ __device__ void activate(int kind, const float4 *parameters, din_lane<A> lane,
 #undef EACH
 }
 
+template <typename A, int TILES, bool SCALED>
+__device__ __forceinline__ void multiply(
+    float (&acc)[A::LANE_ROWS][TILES * A::LANE_COLS], const float *a, int ld,
+    const float *weight, int depth, const float *scale, int rows, int lane) {
+  const auto *w = reinterpret_cast<const typename A::weight *>(weight);
+  if (rows > A::FEW_ROWS) {
+    A::template multiply<TILES, SCALED, true>(acc, a, ld, w, depth, scale, rows, lane);
+  } else {
+    A::template multiply<TILES, SCALED, false>(acc, a, ld, w, depth, scale, rows, lane);
+  }
+}
+
 /* One chunk of columns of one layer: to `out`, or, with `dot`, added to sums [rows]. */
 template <typename A, int TILES>
 __device__ void run_chunk(const launch &p, const float *shared, const workspace &r,
@@ -316,7 +374,6 @@ __device__ void run_chunk(const launch &p, const float *shared, const workspace 
                           const float *dot, int rows, din_lane<A> lane,
                           float (&sums)[A::LANE_ROWS]) {
   constexpr int COLUMNS = TILES * A::LANE_COLS;
-  typedef const typename A::weight *weights;
   const layer_place &place = p.layers[l];
   const float *init = l ? find(p, shared, place.bias) : r.first;
   int64_t start = chunk * (din_count_weights(place.depth, place.tiles) *
@@ -331,17 +388,14 @@ __device__ void run_chunk(const launch &p, const float *shared, const workspace 
   }
   if (A::FOLDS && l == 0) {
     const float *w = r.folded + (p.folds_once ? start : 0);
-    A::template multiply<TILES, false>(acc, in, p.ld, reinterpret_cast<weights>(w),
-                                       place.depth, nullptr, rows, lane.id);
+    multiply<A, TILES, false>(acc, in, p.ld, w, place.depth, nullptr, rows, lane.id);
   } else {
     const float *w = find(p, shared, place.weight) + start;
-    A::template multiply<TILES, false>(acc, in, p.ld, reinterpret_cast<weights>(w),
-                                       place.depth, nullptr, rows, lane.id);
+    multiply<A, TILES, false>(acc, in, p.ld, w, place.depth, nullptr, rows, lane.id);
     if (!A::FOLDS && l == 0 && p.has_product) {
       w = find(p, shared, p.product) + start;
-      A::template multiply<TILES, !A::FOLDS>(acc, in, p.ld,
-                                             reinterpret_cast<weights>(w), place.depth,
-                                             r.query, rows, lane.id);
+      multiply<A, TILES, !A::FOLDS>(acc, in, p.ld, w, place.depth, r.query, rows,
+                                    lane.id);
     }
   }
   const float4 *parameters =
@@ -362,8 +416,8 @@ __device__ void run_chunk(const launch &p, const float *shared, const workspace 
     if (i >= A::LANE_ROWS / 2 && rows <= DIN_ROWS / 2) break;
     float *row = out + lane.row(i) * p.ld + column;
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) {
-      row[lane.column(c / A::LANE_COLS, c % A::LANE_COLS)] = acc[i][c];
+    for (int c = 0; c < COLUMNS; c += A::LANE_COLS) {
+      store_shared(row + lane.column(c / A::LANE_COLS, 0), A::take(&acc[i][c]));
     }
   }
 }
@@ -953,7 +1007,7 @@ const char *create(din_cuda_attention *c, const din_attention *a) {
 }
 
 field make_field(const din_table &t, const int64_t *ids) {
-  return field{t.rows, ids, t.num_rows, int(t.dim), t.is_half};
+  return field{t.rows, ids, t.num_rows, int(t.dim), t.is_half, 1, 0};
 }
 
 }  // namespace
@@ -1016,8 +1070,13 @@ extern "C" const char *din_cuda_attend(const din_cuda_attention *c,
   cudaStream_t stream = static_cast<cudaStream_t>(raw_stream);
   launch p = c->model;
   if (b->num_candidates == 0) return nullptr;
-  for (int i = 0; i < p.num_fields; i++)
-    p.fields[i] = make_field(b->tables[i], b->ids[i]);
+  for (int i = 0, offset = 0; i < p.num_fields; i++) {
+    field &f = p.fields[i];
+    f = make_field(b->tables[i], b->ids[i]);
+    f.step = f.dim % 4 == 0 && offset % 4 == 0 ? 4 : 1;
+    f.inverse = (65536 + f.dim / f.step - 1) / (f.dim / f.step);
+    offset += f.dim;
+  }
   for (int i = 0; i < DIN_MAX_FIELDS; i++) {
     p.candidate_fields[i] = make_field(b->candidate_tables[i], b->candidate_ids[i]);
   }

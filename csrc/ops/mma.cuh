@@ -52,10 +52,27 @@ static __device__ __forceinline__ float fast_tanh(float x) {
   return y;
 }
 
+/* The compiler cuts the store of a vector into those of its parts. */
+static __device__ __forceinline__ void store_shared(float *to, float4 x) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};"
+               :
+               : "r"(unsigned(__cvta_generic_to_shared(to))), "f"(x.x), "f"(x.y),
+                 "f"(x.z), "f"(x.w)
+               : "memory");
+}
+static __device__ __forceinline__ void store_shared(float *to, float2 x) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};"
+               :
+               : "r"(unsigned(__cvta_generic_to_shared(to))), "f"(x.x), "f"(x.y)
+               : "memory");
+}
+
 static __device__ __forceinline__ float from_half(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }
 #endif
+
+static __device__ __forceinline__ void store_shared(float *to, float x) { *to = x; }
 
 /* the part of x that a tf32 number holds, the rest cut off */
 static __device__ __forceinline__ float upper_tf32(float x) {

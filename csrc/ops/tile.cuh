@@ -4,7 +4,9 @@
    order in which lanes read it; K and the columns are padded with zeros.
 
    Each arithmetic says which rows and columns a lane holds: its LANE_ROWS rows, the
-   first half of them below row 16, and of each tile of 8 columns LANE_COLS.
+   first half of them below row 16, and of each tile of 8 columns LANE_COLS. FULL: there
+   are more than FEW_ROWS rows. The two are compiled apart: a test inside the loop, which
+   all lanes answer alike, would still let them meet behind it before each product.
  */
 #ifndef DIN_OPS_TILE_CUH_
 #define DIN_OPS_TILE_CUH_
@@ -37,39 +39,41 @@ struct din_fp32 {
   static constexpr bool FOLDS = true, ROUNDS = false;
   static constexpr int WARPS = 8; /* of a block at most: registers for each */
   typedef float weight;
+  /* [K / 4][column][4] */
   static __device__ __host__ int64_t place(int64_t k, int64_t column, int64_t tiles) {
-    return k * 8 * tiles + column;
+    return (k / 4 * 8 * tiles + column) * 4 + k % 4;
   }
   static __device__ int row(int lane, int r) { return lane / 8 + 4 * r; }
   static __device__ int column(int lane, int) { return lane % 8; }
+  /* a lane's columns of a tile, side by side, to be stored */
+  static __device__ float take(const float *columns) { return columns[0]; }
+  /* with so many rows or fewer, those of the others are left out */
+  static constexpr int FEW_ROWS = 24;
   /* lanes that hold the same rows differ in these bits */
   static constexpr int ROW_PEERS = 8;
   /* K is packed in blocks of so many; the values of q for the four weights that stand
      `rest` behind a block's first, a multiple of 4 */
-  static constexpr int BLOCK = 1;
+  static constexpr int BLOCK = 4;
   static __device__ float4 factors(const float *q, int) {
-    return make_float4(q[0], q[0], q[0], q[0]);
+    return *reinterpret_cast<const float4 *>(q);
   }
 
   static __device__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + exp2f(z)); }
   static __device__ float round(float x) { return x; }
 
-  template <int TILES, bool SCALED>
+  template <int TILES, bool SCALED, bool FULL>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
                                   const float *a, int ld, const float *w, int depth,
                                   const float *, int rows, int lane) {
     const float *first = a + (lane / 8) * ld;
-    w += lane % 8;
-    for (int k = 0; k < depth; k += 4, w += 4 * 8 * TILES) {
-      float b[4][TILES];
+    const float4 *b_of = reinterpret_cast<const float4 *>(w) + lane % 8;
+    for (int k = 0; k < depth; k += 4, b_of += 8 * TILES) {
+      float4 b[TILES];
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int t = 0; t < TILES; t++) b[i][t] = w[(i * TILES + t) * 8];
-      }
+      for (int t = 0; t < TILES; t++) b[t] = b_of[8 * t];
 #pragma unroll
       for (int r = 0; r < LANE_ROWS; r += 2) { /* 8 rows of the warp */
-        if (4 * r >= rows) break;
+        if (!FULL && 4 * r >= rows) break;
         const float *x = first + 4 * r * ld + k;
         float4 upper = *reinterpret_cast<const float4 *>(x);
         float4 lower = *reinterpret_cast<const float4 *>(x + 4 * ld);
@@ -81,13 +85,13 @@ struct din_fp32 {
 
   template <int TILES>
   static __device__ void add(float (&acc)[TILES], const float4 &x,
-                             const float (&b)[4][TILES]) {
+                             const float4 (&b)[TILES]) {
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
-      acc[t] = fmaf(x.x, b[0][t], acc[t]);
-      acc[t] = fmaf(x.y, b[1][t], acc[t]);
-      acc[t] = fmaf(x.z, b[2][t], acc[t]);
-      acc[t] = fmaf(x.w, b[3][t], acc[t]);
+      acc[t] = fmaf(x.x, b[t].x, acc[t]);
+      acc[t] = fmaf(x.y, b[t].y, acc[t]);
+      acc[t] = fmaf(x.z, b[t].z, acc[t]);
+      acc[t] = fmaf(x.w, b[t].w, acc[t]);
     }
   }
 };
@@ -99,6 +103,10 @@ struct din_mma {
   static constexpr int ROW_PEERS = 4;
   static __device__ int row(int lane, int r) { return lane / 4 + 8 * r; }
   static __device__ int column(int lane, int c) { return 2 * (lane % 4) + c; }
+  static __device__ float2 take(const float *columns) {
+    return make_float2(columns[0], columns[1]);
+  }
+  static constexpr int FEW_ROWS = DIN_ROWS / 2;
 };
 
 /* tf32, m16n8k8; THREE: each factor is a sum of two tf32 numbers, and the product of
@@ -122,18 +130,17 @@ struct din_tf32 : din_mma {
   static __device__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + exp2f(z)); }
   static __device__ float round(float x) { return THREE ? x : to_tf32(x); }
 
-  template <int TILES, bool SCALED>
+  template <int TILES, bool SCALED, bool FULL>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
                                   const float *a, int ld, const float *w, int depth,
-                                  const float *, int rows, int lane) {
-    const bool half = rows <= 16;
+                                  const float *, int, int lane) {
+    constexpr int HALVES = FULL ? 2 : 1;
     const float *first = a + lane / 4 * ld + lane % 4;
     const float2 *b = reinterpret_cast<const float2 *>(w) + lane;
     for (int k = 0; k < depth; k += 8, b += TILES * DIN_LANES) {
       float x[2][4], rest[2][4];
 #pragma unroll
-      for (int m = 0; m < 2; m++) {
-        if (m == 1 && half) break;
+      for (int m = 0; m < HALVES; m++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           float value = first[(16 * m + i % 2 * 8) * ld + k + i / 2 * 4];
@@ -151,8 +158,7 @@ struct din_tf32 : din_mma {
           small[i] = (i ? both.y : both.x) - y[i];
         }
 #pragma unroll
-        for (int m = 0; m < 2; m++) {
-          if (m == 1 && half) break;
+        for (int m = 0; m < HALVES; m++) {
           float *c0 = &acc[2 * m][2 * t], *c1 = &acc[2 * m + 1][2 * t];
           if (THREE) {
             mma_tf32(c0, c1, rest[m], y);
@@ -183,11 +189,11 @@ struct din_bf16 : din_mma {
     return fmaf(0.5f, fast_tanh(z * -0.34657359f), 0.5f);
   }
 
-  template <int TILES, bool SCALED>
+  template <int TILES, bool SCALED, bool FULL>
   static __device__ void multiply(float (&acc)[LANE_ROWS][TILES * LANE_COLS],
                                   const float *a, int ld, const uint16_t *w, int depth,
-                                  const float *scale, int rows, int lane) {
-    const bool half = rows <= 16;
+                                  const float *scale, int, int lane) {
+    constexpr int HALVES = FULL ? 2 : 1;
     const float *first = a + lane / 4 * ld + 2 * (lane % 4);
     const uint2 *b = reinterpret_cast<const uint2 *>(w) + lane;
     for (int k = 0; k < depth; k += 16, b += TILES * DIN_LANES) {
@@ -200,8 +206,7 @@ struct din_bf16 : din_mma {
         }
       }
 #pragma unroll
-      for (int m = 0; m < 2; m++) {
-        if (m == 1 && half) break;
+      for (int m = 0; m < HALVES; m++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           float2 pair = *reinterpret_cast<const float2 *>(
@@ -215,8 +220,7 @@ struct din_bf16 : din_mma {
         uint2 both = b[t * DIN_LANES];
         const uint32_t y[2] = {both.x, both.y};
 #pragma unroll
-        for (int m = 0; m < 2; m++) {
-          if (m == 1 && half) break;
+        for (int m = 0; m < HALVES; m++) {
           mma_bf16(&acc[2 * m][2 * t], &acc[2 * m + 1][2 * t], x[m], y);
         }
       }

@@ -38,6 +38,7 @@ struct uint2 {
 struct dim3 {
   unsigned x, y, z;
 };
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace emulation {
@@ -288,6 +289,16 @@ inline uint32_t to_bf16x2(float low, float high) {
 }
 
 inline float fast_tanh(float x) { return tanhf(x); }
+
+template <typename V>
+void store_shared(float *to, const V &x) {
+  const char *first = emulation::now->shared, *at = reinterpret_cast<char *>(to);
+  if (at < first || (at - first) % long(sizeof x)) {
+    fprintf(stderr, "a store of %zu bytes at an odd place\n", sizeof x);
+    abort();
+  }
+  memcpy(to, &x, sizeof x);
+}
 
 inline float from_half(uint16_t bits) {
   _Float16 half;
