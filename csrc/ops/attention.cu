@@ -26,8 +26,7 @@
 #define CHUNK_ROWS 256            /* of a chunk at least */
 #define MOST_SCRATCH (64ll << 20) /* bytes for the sums of all chunks */
 #define AT_A_TIME 4               /* loads of a lane from the tables */
-#define LOG2E 1.44269504088896341f
-#define RING 64       /* counters of launches at work at a time */
+#define RING 64                   /* counters of launches at work at a time */
 #define CAPTURED 4032 /* counters of launches in captured graphs: theirs for good */
 
 namespace {
@@ -185,6 +184,45 @@ __device__ void start_layers(const launch &p, const float *shared, const workspa
   }
 }
 
+/* A lane's place in the weights that are folded, in fours, and the block of K and the
+   place in it that this is. */
+struct fold_place {
+  const float4 *behavior, *product, *outer;
+  float4 *folded;
+  int at, k, rest, block;
+};
+
+/* N fours, a warp's width apart. `folded` might be what is read, for all that the
+   compiler knows: so all loads stand before the first store. */
+template <typename A, int N>
+__device__ void fold_fours(const launch &p, const float *query, fold_place &f) {
+  const int blocks_on = 4 * DIN_LANES / f.block, places_on = 4 * DIN_LANES % f.block;
+  float4 w[N];
+#pragma unroll
+  for (int n = 0; n < N; n++) w[n] = f.behavior[f.at + n * DIN_LANES];
+#pragma unroll
+  for (int n = 0; n < N && p.has_product; n++) {
+    float4 factors = A::factors(query + f.k, f.rest);
+    w[n] = add_product(w[n], factors, f.product[f.at + n * DIN_LANES]);
+    f.k += blocks_on * A::BLOCK, f.rest += places_on;
+    if (f.rest >= f.block) f.rest -= f.block, f.k += A::BLOCK;
+  }
+  for (int i = 0; p.has_outer && i < p.width; i++) {
+    float q = query[i];
+    const float4 *outer = f.outer + i * (p.outer_size / 4) + f.at;
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+      w[n] = add_product(w[n], make_float4(q, q, q, q), outer[n * DIN_LANES]);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < N; n++) {
+    f.folded[f.at + n * DIN_LANES] = make_float4(A::round(w[n].x), A::round(w[n].y),
+                                                 A::round(w[n].z), A::round(w[n].w));
+  }
+  f.at += N * DIN_LANES;
+}
+
 /* folded = behavior (+ q product) (+ sum over i of q_i outer_i), columns of a chunk */
 template <typename A>
 __device__ void fold(const launch &p, const float *shared, const workspace &r,
@@ -193,48 +231,18 @@ __device__ void fold(const launch &p, const float *shared, const workspace &r,
   int tiles = chunk + 1 < l.chunks ? l.tiles : l.last_tiles;
   int64_t start = chunk * din_count_weights(l.depth, l.tiles) / 4;
   int quads = int(din_count_weights(l.depth, tiles) / 4), block = A::BLOCK * 8 * tiles;
-  const float4 *behavior =
-      reinterpret_cast<const float4 *>(find(p, shared, l.weight)) + start;
-  const float4 *product =
-      reinterpret_cast<const float4 *>(find(p, shared, p.product)) + start;
-  const float4 *outer = reinterpret_cast<const float4 *>(p.weights + p.outer) + start;
-  float4 *folded = reinterpret_cast<float4 *>(r.folded) + (p.folds_once ? start : 0);
-  /* the block of K, and the place in it */
-  int k = 4 * lane / block * A::BLOCK, rest = 4 * lane % block;
-  const int blocks_on = 4 * DIN_LANES / block, places_on = 4 * DIN_LANES % block;
-  for (int first = lane; first < quads; first += AT_A_TIME * DIN_LANES) {
-    /* `folded` might be what is read, for all that the compiler knows: all loads stand
-       before the first store */
-    float4 w[AT_A_TIME];
-#pragma unroll
-    for (int n = 0; n < AT_A_TIME; n++) {
-      int at = first + n * DIN_LANES;
-      if (at >= quads) break;
-      w[n] = behavior[at];
-      if (p.has_product) {
-        w[n] = add_product(w[n], A::factors(r.query + k, rest), product[at]);
-      }
-      k += blocks_on * A::BLOCK, rest += places_on;
-      if (rest >= block) rest -= block, k += A::BLOCK;
-    }
-    for (int i = 0; p.has_outer && i < p.width; i++) {
-      float q = r.query[i];
-#pragma unroll
-      for (int n = 0; n < AT_A_TIME; n++) {
-        int at = first + n * DIN_LANES;
-        if (at >= quads) break;
-        w[n] = add_product(w[n], make_float4(q, q, q, q),
-                           outer[i * (p.outer_size / 4) + at]);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < AT_A_TIME; n++) {
-      int at = first + n * DIN_LANES;
-      if (at >= quads) break;
-      folded[at] = make_float4(A::round(w[n].x), A::round(w[n].y), A::round(w[n].z),
-                               A::round(w[n].w));
-    }
+  fold_place f;
+  f.behavior = reinterpret_cast<const float4 *>(find(p, shared, l.weight)) + start;
+  f.product = reinterpret_cast<const float4 *>(find(p, shared, p.product)) + start;
+  f.outer = reinterpret_cast<const float4 *>(p.weights + p.outer) + start;
+  f.folded = reinterpret_cast<float4 *>(r.folded) + (p.folds_once ? start : 0);
+  f.at = lane, f.block = block;
+  f.k = 4 * lane / block * A::BLOCK, f.rest = 4 * lane % block;
+  int left = quads / DIN_LANES;
+  for (; left >= AT_A_TIME; left -= AT_A_TIME) {
+    fold_fours<A, AT_A_TIME>(p, r.query, f);
   }
+  while (f.at < quads) fold_fours<A, 1>(p, r.query, f);
 }
 
 __device__ void load(const float *from, float &to) { to = *from; }
@@ -342,13 +350,13 @@ __device__ void activate(int kind, const float4 *parameters, din_lane<A> lane,
     case DIN_RELU:
       EACH(if_finite(v, fmaxf(v, 0.0f)));
     case DIN_SIGMOID:
-      EACH(if_finite(v, A::sigmoid(v * -LOG2E)));
+      EACH(if_finite(v, A::sigmoid(v)));
     case DIN_SILU:
-      EACH(v * A::sigmoid(v * -LOG2E));
+      EACH(v * A::sigmoid(v));
     case DIN_PRELU:
       EACH(if_finite(v, fmaf(q.x, fminf(v, 0.0f), fmaxf(v, 0.0f))));
     case DIN_DICE: /* v * (alpha + (1 - alpha) * sigmoid(scale * v + shift)) */
-      EACH(v * fmaf(q.w, A::sigmoid(fmaf(v, q.x, q.y)), q.z));
+      EACH(v * fmaf(q.w, A::dice_share(fmaf(v, q.x, q.y)), q.z));
     default:
       break;
   }
@@ -841,12 +849,15 @@ int64_t pack_vector(packer &to, const float *src, int64_t units, int64_t columns
   return place;
 }
 
-int64_t pack_parameters(packer &to, const din_layer &l, int64_t columns) {
+template <typename A>
+int64_t pack_parameters(packer &to, const din_layer &l, int activation,
+                        int64_t columns) {
   int64_t place = to.add(4 * columns);
   for (int64_t u = 0; u < l.out; u++) {
     for (int i = 0; i < 4; i++) {
       if (l.p[i]) to.weights[size_t(place + 4 * u + i)] = l.p[i][u];
     }
+    if (activation == DIN_DICE) A::pack_dice(&to.weights[size_t(place + 4 * u)]);
   }
   return place;
 }
@@ -868,7 +879,7 @@ std::vector<int64_t> pack_all(const din_attention *a, launch &p, packer &to,
   for (int l = 0; l < p.num_layers; l++) {
     layer_place &place = p.layers[l];
     place.bias = pack_vector(to, layers[l].bias, place.units, place.columns);
-    place.parameters = pack_parameters(to, layers[l], place.columns);
+    place.parameters = pack_parameters<A>(to, layers[l], p.activation, place.columns);
   }
   const layer_place &last = p.layers[p.num_layers - 1];
   p.dot = pack_vector(to, a->mlp.dot, last.units, last.columns);

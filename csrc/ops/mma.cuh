@@ -46,6 +46,19 @@ static __device__ __forceinline__ uint32_t to_bf16x2(float low, float high) {
   return both;
 }
 
+/* 2^x and 1 / x, to a few units in the last place. Denormal numbers are zero, before
+   and after. */
+static __device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+static __device__ __forceinline__ float fast_inverse(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 static __device__ __forceinline__ float fast_tanh(float x) {
   float y;
   asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -19,6 +19,7 @@
 #define DIN_TILES 10 /* most tiles of 8 columns at a time */
 #define DIN_LANES 32
 #define ALL_LANES 0xffffffffu
+#define LOG2E 1.44269504088896341f
 
 /* Weights of K rows and so many tiles. */
 static __device__ __host__ inline int64_t din_count_weights(int64_t k, int64_t tiles) {
@@ -32,9 +33,23 @@ struct din_lane {
   __device__ int column(int tile, int c) const { return 8 * tile + A::column(id, c); }
 };
 
+/* 1 / (1 + 2^z), z = -x log2(e). A 2^z too small for a normal number is zero: beside 1
+   it is nothing all the same. One too large for a number is infinite, and its inverse
+   zero, as that of what is above 2^126, which is less than 1.2e-38. */
+struct din_exact_sigmoid {
+  static __device__ float of_power(float z) {
+    return fast_inverse(1.0f + fast_exp2(z));
+  }
+  static __device__ float sigmoid(float x) { return of_power(x * -LOG2E); }
+  /* Dice: v (alpha + (1 - alpha) sigmoid), from scale, shift, alpha, 1 - alpha of which
+     the first two are for `of_power` */
+  static __device__ float dice_share(float z) { return of_power(z); }
+  static void pack_dice(float *) {}
+};
+
 /* fp32: a lane has 8 rows, 4 apart, and one column of each tile. A product is one
    multiply-add, in the order of K. */
-struct din_fp32 {
+struct din_fp32 : din_exact_sigmoid {
   static constexpr int LANE_ROWS = 8, LANE_COLS = 1, UNIT = 8, PAD = 4;
   static constexpr bool FOLDS = true, ROUNDS = false;
   static constexpr int WARPS = 8; /* of a block at most: registers for each */
@@ -58,7 +73,6 @@ struct din_fp32 {
     return *reinterpret_cast<const float4 *>(q);
   }
 
-  static __device__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + exp2f(z)); }
   static __device__ float round(float x) { return x; }
 
   template <int TILES, bool SCALED, bool FULL>
@@ -112,7 +126,7 @@ struct din_mma {
 /* tf32, m16n8k8; THREE: each factor is a sum of two tf32 numbers, and the product of
    the two small ones is left out. */
 template <bool THREE>
-struct din_tf32 : din_mma {
+struct din_tf32 : din_mma, din_exact_sigmoid {
   static constexpr int UNIT = 8, PAD = 4;
   static constexpr bool FOLDS = true, ROUNDS = !THREE;
   static constexpr int WARPS = 8;
@@ -127,7 +141,6 @@ struct din_tf32 : din_mma {
     q += rest / 2 % 4;
     return make_float4(q[0], q[4], q[1], q[5]);
   }
-  static __device__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + exp2f(z)); }
   static __device__ float round(float x) { return THREE ? x : to_tf32(x); }
 
   template <int TILES, bool SCALED, bool FULL>
@@ -184,9 +197,14 @@ struct din_bf16 : din_mma {
     int64_t at = k % 16 / 8 * 2 + k % 2;
     return ((k / 16 * tiles + column / 8) * DIN_LANES + lane) * 4 + at;
   }
-  static __device__ float sigmoid(float z) {
-    /* z = -x log2(e); sigmoid(x) = (1 + tanh(x / 2)) / 2 */
-    return fmaf(0.5f, fast_tanh(z * -0.34657359f), 0.5f);
+  /* sigmoid(x) = (1 + tanh(x / 2)) / 2, and what this makes of Dice's parameters */
+  static __device__ float sigmoid(float x) {
+    return fmaf(0.5f, fast_tanh(0.5f * x), 0.5f);
+  }
+  static __device__ float dice_share(float z) { return fast_tanh(z); }
+  static void pack_dice(float *p) {
+    p[0] *= -0.5f / LOG2E, p[1] *= -0.5f / LOG2E;
+    p[2] += 0.5f * p[3], p[3] *= 0.5f;
   }
 
   template <int TILES, bool SCALED, bool FULL>

@@ -288,6 +288,15 @@ inline uint32_t to_bf16x2(float low, float high) {
   return a | b << 16;
 }
 
+inline float without_denormals(float x) {
+  return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x;
+}
+inline float fast_exp2(float x) {
+  return without_denormals(exp2f(without_denormals(x)));
+}
+inline float fast_inverse(float x) {
+  return without_denormals(1.0f / without_denormals(x));
+}
 inline float fast_tanh(float x) { return tanhf(x); }
 
 template <typename V>
