@@ -240,8 +240,9 @@ class Lane:
                     total = int(inputs[self._lengths_of[name]].sum())
                     if total > LARGEST:  # offsets go as int32
                         rule = f"at most {LARGEST:,} ids of one input in a run"
-                        place, fix = f"cuda:{self._index}", "Score fewer rows at a time."
-                        raise DeviceError(rule, f"{total:,} of `{name}`", place, fix)
+                        got, place = f"{total:,} of `{name}`", f"cuda:{self._index}"
+                        fix = "Score fewer rows at a time."
+                        raise DeviceError(rule, got, place, fix)
                     total = _bucket(total, FEWEST_BEHAVIORS) if replays else total
                     shape = (1, total)
                 elif name in self._offsets:

@@ -133,6 +133,8 @@ class Session:
         what `precision` or `tables` needs.
     """
 
+    _session: Any = None  # the runtime's, which has no types
+
     def __init__(
         self,
         source: Source,
@@ -341,7 +343,9 @@ class Session:
 
     def _close_lane(self) -> None:
         if self._lane is not None:
-            self._lane.close()
+            with LAUNCHING:
+                self._session = None  # before the stream that it computes on
+                self._lane.close()
         self._lane = None
 
     def _options(self, runtime: Runtime, ops: Path | None) -> Any:  # noqa: ANN401

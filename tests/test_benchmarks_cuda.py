@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,24 @@ def test_kernels_are_compared_and_timed(tmp_path: Path) -> None:
     assert set(rows) == set(cuda.PRECISIONS) | padded
     for name, row in rows.items():
         assert 0 < row["error"] <= cuda.PRECISIONS[name.removesuffix("-padded")]
+
+
+def test_a_rival_that_fails_is_left_out() -> None:
+    """Of torch.compile: without a C compiler, on a Python that it does not know."""
+
+    def fails() -> object:
+        message = "no compiler\nat length"
+        raise RuntimeError(message)
+
+    def rival(*_: torch.Tensor) -> torch.Tensor:
+        return torch.ones(3, 2)
+
+    batch = dict.fromkeys(cuda.ATTENTION_INPUTS, np.zeros((3, 2), np.int64))
+    rivals = {"eager": lambda: rival, "compile": fails}
+    runs, errors, left_out = cuda.try_rivals(rivals, [batch], "cpu", np.ones((2, 2)))
+    assert list(runs) == ["eager"]
+    assert errors == {"eager": 0.0}
+    assert left_out == {"compile": "RuntimeError: no compiler"}
 
 
 def test_an_output_that_is_off_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

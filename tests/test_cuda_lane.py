@@ -247,6 +247,7 @@ def test_every_run_under_way_is_ended_when_one_fails(folder: Path) -> None:
 
         def submit(self, part: Arrays, names: list[str]) -> Pending:
             pending = card.lane.submit(card.session, part, names)
+
             def finish() -> list[NDArray[np.float32]]:
                 pending.result()
                 ends.append(len(ends))

@@ -125,6 +125,21 @@ def test_edges_of_a_batch(n: int, lengths: str, softmax: bool) -> None:
             check(graph, attention_feeds(graph, n, b, t, lengths=lengths))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("length", [1, 5, 32, 37])
+@pytest.mark.parametrize(
+    "dims", [(8, 12), (4, 3, 8), (7,), (33, 1), (64, 4), (100, 132), (260,)]
+)
+def test_tables_of_every_width_and_type(
+    dims: tuple[int, ...], length: int, precision: str
+) -> None:
+    """Fours of columns, or single ones behind an odd width; of float16 and float32."""
+    for half in (False, True):
+        types = tuple((i % 2 == 0) is half for i in range(len(dims)))
+        graph = attention_graph(dims=dims, half=types, hidden=[9])
+        check(graph, attention_feeds(graph, 3, 2, length, lengths="max"), precision)
+
+
 def test_no_positions_at_all() -> None:
     graph = attention_graph()
     check(graph, attention_feeds(graph, 3, 3, 0))
