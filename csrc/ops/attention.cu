@@ -38,7 +38,7 @@ struct field {
   int dim, is_half;
   int step;    /* values of a row that are read at a time: 4 or 1 */
   int inverse; /* of dim / step, in 65536ths, rounded up */
-  /* n / (dim / step), for n up to 32 */
+  /* n / (dim / step), for n up to 32; and up to 128 for a dim up to 128 */
   __device__ int divide(int n) const { return n * inverse >> 16; }
 };
 
@@ -523,15 +523,29 @@ __device__ float run_layers(const launch &p, const float *shared, const workspac
    several rows at a time */
 __device__ void add_quads(const field &f, const int *ids, const float *score, int rows,
                           double *total, int lane) {
-  int quads = f.dim / 4, peers = DIN_LANES / quads, quad = lane % quads;
+  const int quads = f.dim / 4, fours = f.step == 4 ? 1 : 4;
+  const int peers = f.divide(fours * DIN_LANES), first = f.divide(fours * lane);
+  const int quad = lane - first * quads;
   float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 4
-  for (int row = lane / quads; row < rows; row += peers) {
-    if (ids[row] < 0) continue;
-    const float4 *from =
-        static_cast<const float4 *>(f.rows) + int64_t(ids[row]) * quads;
-    float s = score[row];
-    sum = add_product(sum, make_float4(s, s, s, s), from[quad]);
+  const char *column = static_cast<const char *>(f.rows) + 16 * quad;
+  for (int row = first; row < rows; row += AT_A_TIME * peers) {
+    float4 values[AT_A_TIME];
+    float factors[AT_A_TIME];
+#pragma unroll
+    for (int n = 0; n < AT_A_TIME; n++) {
+      int at = row + n * peers, id = at < rows ? ids[at] : -1;
+      factors[n] = id >= 0 ? score[at] : 0.0f;
+      values[n] = {};
+      if (id >= 0) {
+        const char *from = column + uint64_t(unsigned(id)) * unsigned(16 * quads);
+        values[n] = *reinterpret_cast<const float4 *>(from);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < AT_A_TIME; n++) {
+      float q = factors[n];
+      sum = add_product(sum, make_float4(q, q, q, q), values[n]);
+    }
   }
   __syncwarp();
   for (int bit = DIN_LANES / 2; bit >= quads; bit /= 2) {
@@ -570,7 +584,7 @@ __device__ void add_behaviors(const launch &p, const workspace &r, int rows, int
     if (f.is_half) {
       add_columns(f, static_cast<const uint16_t *>(f.rows), ids, r.score, rows, total,
                   lane);
-    } else if (f.dim % 4 == 0 && quads <= DIN_LANES && DIN_LANES % quads == 0) {
+    } else if (f.dim % 4 == 0 && quads <= DIN_LANES && (quads & (quads - 1)) == 0) {
       add_quads(f, ids, r.score, rows, total, lane);
     } else {
       add_columns(f, static_cast<const float *>(f.rows), ids, r.score, rows, total,
