@@ -273,6 +273,11 @@ def known(words: list[str]) -> None:
         said = file.read_text(encoding="utf-8")
         for option in (w for w in rest if w.startswith("--")):
             assert f'"{option}"' in said, f"{file.name}: {option}"
+    elif name.startswith("python"):
+        assert (ROOT / rest[0]).is_file(), rest[0]
+    elif name in ("nvcc", "nvdisasm"):
+        sources = [word for word in rest if word.endswith(".cu")]
+        assert all((ROOT / source).is_file() for source in sources), sources
     elif name == "docker":  # an image, and arguments of its din-score
         image = next(w for w in rest if w in ("din-infer", "din-infer-gpu"))
         parse(["din-score", *rest[rest.index(image) + 1 :]])
