@@ -45,7 +45,6 @@ __all__ = ["Session", "available_cpus", "ops_library"]
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32x3", "tf32", "bf16")}
 TABLES = ("device", "host")
 COMPUTING = ("LocalActivation", "EmbeddingBag", "Tower")  # operators that take time
-SENTENCE = re.compile(r"expected (.+), got (.+) - at `([^`]+)`(?:\. (.+))?", re.DOTALL)
 REFUSED = ": INVALID_ARGUMENT : "  # what the runtime writes before an operator's error
 TOO_WIDE = "din_infer.too_wide["  # of csrc/ops/cuda.h; "]" ends the sentence
 # What the runtime prints before it goes on without CUDA.
@@ -362,9 +361,8 @@ class Session:
                     options.register_custom_ops_library(os.fspath(ops))
             except Exception as error:  # the runtime's errors share no narrower base
                 # the operators' own sentence stands behind the runtime's prefix
-                said = str(error).partition(REFUSED)[2].strip() or str(error)
-                found = SENTENCE.fullmatch(said)
-                raise DeviceError(*(found.groups("") if found else [said])) from None
+                _, _, said = str(error).partition(REFUSED)
+                raise DeviceError(said or str(error)) from None
         return options
 
     def _make(self, runtime: Runtime, options: Any, providers: list[Any]) -> Any:  # noqa: ANN401

@@ -589,22 +589,6 @@ def test_what_a_device_does_not_have_is_refused(case: str, model: Path) -> None:
     assert str(caught.value) == wanted
 
 
-def test_what_the_operators_say_is_in_the_fields(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        said = "expected a CPU with AMX, got one without - at `din_infer.precision`"
-        raise RuntimeError(f"[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : {said}")
-
-    options = onnxruntime.SessionOptions
-    monkeypatch.setattr(options, "register_custom_ops_library", refuse)
-    with pytest.raises(DeviceError) as caught:
-        Predictor(model, device="cpu", precision="bf16")
-    error = caught.value
-    assert (error.rule, error.got) == ("a CPU with AMX", "one without")
-    assert (error.column, error.fix) == ("din_infer.precision", "")
-
-
 @pytest.mark.parametrize(
     ("how", "got", "name"),
     [
