@@ -254,7 +254,7 @@ static din_json *read_value(reader *r, int depth) {
     if ((size_t)(r->stop - r->at) >= size && memcmp(r->at, words[i].word, size) == 0) {
       r->at += size;
       din_json *node = new_node(r, words[i].kind);
-      if (node != NULL && words[i].kind == DIN_JSON_INFINITY) {
+      if (node != NULL && words[i].kind > DIN_JSON_TRUE) {
         node->text = words[i].word;
         node->size = (int64_t)size;
       }

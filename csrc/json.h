@@ -22,8 +22,8 @@ enum {
   DIN_JSON_STRING,
   DIN_JSON_LIST,
   DIN_JSON_TABLE,
-  DIN_JSON_NAN,     /* no JSON, but what Python's json writes */
-  DIN_JSON_INFINITY /* with its sign in `text` */
+  DIN_JSON_NAN, /* this and the next: no JSON, but what Python's json writes */
+  DIN_JSON_INFINITY
 };
 
 /*
@@ -36,7 +36,8 @@ typedef struct din_json {
   int16_t is_large;
   uint64_t whole;
   double number;
-  const char *text; /* of a string, decoded and ended by 0; of a number, as written */
+  const char *text; /* of a string, decoded and ended by 0; of a number, of NaN and
+                       Infinity, as written */
   int64_t size;     /* bytes of text; elements or members */
   const char *key;  /* ended by 0; NULL in lists */
   int64_t key_size;

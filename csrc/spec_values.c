@@ -11,7 +11,7 @@ static void show(const din_json *json, char *out, size_t size) {
     snprintf(out, size, "nothing");
   } else if (json->kind == DIN_JSON_STRING) {
     snprintf(out, size, "'%.60s'", json->text);
-  } else if (json->kind == DIN_JSON_NUMBER) {
+  } else if (json->kind == DIN_JSON_NUMBER || json->kind > DIN_JSON_TABLE) {
     snprintf(out, size, "%.60s", json->text);
   } else {
     snprintf(out, size, "%s",
