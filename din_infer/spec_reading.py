@@ -22,10 +22,12 @@ __all__ = [
     "is_int",
     "is_number",
     "is_text",
+    "plain_name",
     "shown",
 ]
 
 RESERVED = ("request_of_candidate", "logit", "score")
+SIGNS = ".[]"  # which no name has
 MOST_SHOWN = 60  # characters of a value in an error
 _MISSING: Any = object()
 
@@ -156,15 +158,26 @@ def check_name(value: str, place: str) -> str:
     if not is_text(value) or not value:
         raise ModelError("a string", repr(value), place)
     fix = "Give the field a plain name and set `column` to the column's own."
-    if any(c in value for c in ".[]") or value != value.strip():
+    if any(c in SIGNS for c in value) or value != value.strip():
         rule = "a name without '.', '[', ']' or blanks around it"
         raise ModelError(rule, repr(value), place, fix)
-    if any(unicodedata.category(c) == "Cc" for c in value):
+    if any(map(_is_control, value)):
         rule = "a name without line ends and other control characters"
         raise ModelError(rule, repr(value), place, fix)
     if value in RESERVED:
         raise ModelError("a name that is not reserved", repr(value), place)
     return value
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
+
+
+def plain_name(text: str) -> str:
+    """Make a name of any text that a field may have, but for reserved ones."""
+    signs = (c in SIGNS or _is_control(c) or not is_text(c) for c in text)
+    plain = "".join("_" if sign else c for c, sign in zip(text, signs, strict=True))
+    return plain.strip() or "column"
 
 
 def as_int(value: object) -> object:

@@ -3,9 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from din_infer.errors import ModelError
 from din_infer.jobs.init.columns import Column
-from din_infer.spec_reading import check_name
+from din_infer.spec_reading import RESERVED, plain_name
 
 __all__ = ["BehaviorSequence", "Guess", "Role", "new_name"]
 
@@ -56,18 +55,7 @@ class Guess:
 
 def new_name(wanted: str, taken: Collection[str]) -> str:
     """Make a name that a field may have and none of the others has."""
-    name = wanted
-    for sign in ".[]":
-        name = name.replace(sign, "_")
-    name = name.strip() or "column"
-    while name in taken or not _may_be(name):
+    name = plain_name(wanted)
+    while name in taken or name in RESERVED:
         name += "_"
     return name
-
-
-def _may_be(name: str) -> bool:
-    try:
-        check_name(name, "")
-    except ModelError:
-        return False
-    return True
