@@ -217,7 +217,7 @@ def test_any_argument_of_the_layers(a: object, b: object, c: object) -> None:
     for width in (v for v in (a, b) if not isinstance(v, int) or v < 99):
         tried(din_converter.Dice, width)
         tried(din_converter.LocalActivationUnit, width)
-    tried(din_converter.LocalActivationUnit, 4, a or None)
+    tried(din_converter.LocalActivationUnit, 4, a)
     tried(din_converter.DIN, a)
     tried(din_converter.BaseModel, a)
     tried(din_converter.count_samples, a, b)

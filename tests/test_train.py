@@ -131,7 +131,7 @@ FAULTS = {
         "label",
         [0, 1, 0, 2],
     ),
-    "expected a label 0 or 1, got nan - at `label`, row 1 of the training rows": (
+    "expected a label 0 or 1, got null - at `label`, row 1 of the training rows": (
         "label",
         [0, None, 1, 1],
     ),
