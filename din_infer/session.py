@@ -1,6 +1,7 @@
 """One ready ONNX Runtime session: runtime, device, threads, operators.
 
 A runtime, device or option that cannot be used is refused here; a model, by `contract`.
+Above 400 lines: the one class that opens it, on each device.
 """
 
 import os

@@ -689,7 +689,7 @@ def test_offsets_of_bags_are_drawn_as_offsets(
     report = convert(module, tmp_path / "m.onnx", example_inputs=example)
     assert len(report.cases) > 2
     sizes = {case.rows for case in report.cases}
-    assert sizes >= {1, 2, 7} or rows == 1
+    assert sizes >= {1, 2, 7} if rows > 1 else sizes == {1}  # one row fixes the batch
 
 
 class _Encoder(nn.Module):

@@ -1,4 +1,7 @@
-"""The commands din-train and din-convert."""
+"""The commands din-train and din-convert.
+
+Above 400 lines: most of it is what they say of themselves.
+"""
 
 import argparse
 import json

@@ -1,6 +1,7 @@
 """The proof that the file of a torch module computes what the module computes.
 
 Letters: N candidates (the batch), T positions.
+Above 400 lines: the batches of a proof, what torch gives for them, and the comparison.
 """
 
 import copy

@@ -6,6 +6,7 @@
     graph --fusing--> graph with LocalActivation
 
 Letters: N candidates (the batch), T positions.
+Above 400 lines: one way from a program to a graph, and the names in it.
 """
 
 import ast

@@ -1,6 +1,7 @@
 """Operators that torch's exporter gets wrong, makes loops of or fixes the sizes of.
 
 `Rewrites` and `Cuts` replace them while a module is exported, `rewritten` in a program.
+Above 400 lines: a table of operators, each with a function that stands alone.
 """
 
 import contextlib

@@ -304,8 +304,9 @@ def _raw(encoder: Encoder, dtype: str, k: int) -> str | int | float:
         return 1 + k % max(encoder.rows - 1, 1) if encoder.rows > 1 else 0
     if encoder.type == "bucketize":
         value = (encoder.boundaries or (0.0,))[k % max(len(encoder.boundaries), 1)]
-        whole = min(max(int(value), -(2**63)), 2**63 - 1)  # boundaries may lie beyond
-        return whole if dtype == "int64" else value
+        if dtype != "int64":
+            return value
+        return min(max(int(value), -(2**63)), 2**63 - 1)  # boundaries may lie beyond
     if dtype == "float":
         return 0.5 * k
     return f"golden-{k}" if dtype == "string" else k

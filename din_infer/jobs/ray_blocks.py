@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from din_infer import _kernels
 from din_infer.errors import InputError
 from din_infer.spec import FeatureSpec
 
@@ -164,7 +165,7 @@ class _Values:
         """Make of a value what Arrow takes; NaN is null where no float is wanted."""
         if isinstance(value, np.ndarray | np.generic):
             if value.dtype.kind in "mM":  # of nanoseconds, tolist makes integers
-                fix = "Cast it to int64 or to text, as it was in training."
+                fix = _kernels.from_numpy(value.reshape(-1), name).fix
                 raise InputError("strings or numbers", value.dtype, name, fix)
             value = value.tolist()
         if isinstance(value, list | tuple):

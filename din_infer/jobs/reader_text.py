@@ -677,24 +677,24 @@ class JsonLines(_Text):
         """Parse the first lines; leave out those that are no objects."""
         lines = self._rows_of(self._head).column(RECORD).to_pylist()
         found = []
-        reasons: list[object] = []
+        reason: object = None  # why the first that is no object is none
         for line in lines:
             try:
                 value = load_json(line.decode())
                 if isinstance(value, dict):
                     found.append(value)
                 else:
-                    reasons.append("no object")
+                    reason = reason or "no object"
             except ValueError as error:
-                reasons.append(error)
+                reason = reason or error
         if lines and not found and _begins_with_object(b"".join(lines)):
             raise self._other_form("an object on several lines")
-        if reasons and not found:
+        if reason and not found:
             is_repr = lines[0].lstrip().startswith(b"{'")
             fix = "Write lines by json.dumps: Python's str of a dict is no JSON."
             self._no_object = InputError(
                 "JSON lines, one object on each line",
-                f"a first line that is none: {reasons[0]}",
+                f"a first line that is none: {reason}",
                 str(self._source),
                 fix if is_repr else "",
             )

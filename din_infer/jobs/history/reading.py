@@ -1,4 +1,7 @@
-"""Files of events copied into a table of DuckDB, `log`: one pass, columns as read."""
+"""Files of events copied into a table of DuckDB, `log`: one pass, columns as read.
+
+Above 400 lines: how each format is read, and what is wrong with a file that is not.
+"""
 
 import csv
 import io

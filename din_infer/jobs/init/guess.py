@@ -1,6 +1,7 @@
 """What each column of a log is for: label, user, time, candidate, history, number.
 
 Each guess carries its reason, which is printed and written beside it.
+Above 400 lines: a guess for each role, in the order in which they take columns.
 """
 
 import re
